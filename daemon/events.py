@@ -1,0 +1,174 @@
+"""Everything that can happen to the link, as values. What the machine orders in return is in `link.py`.
+
+An event that comes from a session carries its number; one of an older session is dropped by the machine.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+
+class Event(Struct, frozen=True, kw_only=True):
+    """Something that happened."""
+
+
+class Target(Struct, frozen=True, kw_only=True):
+    """Whom to dial, and as whom. `timeout`: s over dial, handshake and account list. `account` empty: any."""
+
+    host: str
+    port: int
+    clientId: int
+    account: str = ""
+    timeout: float = 10.0
+
+
+# --- what people and time do ----------------------------------------------------------------------------------------
+
+
+class ConnectAsked(Event, frozen=True, kw_only=True):
+    """Somebody wants the link up; `target` is complete (what the request left out was filled in from the settings).
+
+    `bare`: the request named nothing (`{}`), so it joins whatever attempt is under way.
+    """
+
+    target: Target
+    bare: bool
+
+
+class DisconnectAsked(Event, frozen=True, kw_only=True):
+    pass
+
+
+class ReconnectAsked(Event, frozen=True, kw_only=True):
+    pass
+
+
+class StopAsked(Event, frozen=True, kw_only=True):
+    """The daemon ends: SIGTERM, Ctrl-C, logoff or `daemon.stop`."""
+
+
+class TimeCame(Event, frozen=True, kw_only=True):
+    """The moment the machine asked to be woken at."""
+
+
+class MachineWoke(Event, frozen=True, kw_only=True):
+    """Wall and monotonic clock have parted: the machine slept, or we were stopped. `seconds` it lasted."""
+
+    seconds: float
+
+
+class WindowEnded(Event, frozen=True, kw_only=True):
+    """A planned window is over."""
+
+
+# --- what a session tells -------------------------------------------------------------------------------------------
+
+
+class SessionEvent(Event, frozen=True, kw_only=True):
+    session: int
+
+
+class Dialled(SessionEvent, frozen=True, kw_only=True):
+    """TCP is open. `peer` is the address that answered."""
+
+    peer: str
+
+
+class Greeted(SessionEvent, frozen=True, kw_only=True):
+    """The server version came."""
+
+    serverVersion: int
+
+
+class Opened(SessionEvent, frozen=True, kw_only=True):
+    """Account list and next order id are there: a session."""
+
+    serverVersion: int
+    accounts: tuple[str, ...]
+
+
+class Failed(SessionEvent, frozen=True, kw_only=True):
+    """The attempt ended before `Opened`. `code`: IBKR's number or errno; `text`: theirs."""
+
+    reason: str
+    code: int | None = None
+    text: str = ""
+
+
+class Synced(SessionEvent, frozen=True, kw_only=True):
+    """The first snapshots are over; `unknown` topics were not told to their end."""
+
+    unknown: frozenset[str] = frozenset()
+
+
+class Lost(SessionEvent, frozen=True, kw_only=True):
+    """The socket ended after `Opened`. `reason`: `socketLost`, or `notTws` for a stream that cannot be read any more."""
+
+    reason: str = "socketLost"
+    code: int | None = None
+    text: str = ""
+
+
+class ProbeAnswered(SessionEvent, frozen=True, kw_only=True):
+    rtt: float  # s
+
+
+class ProbeOverdue(SessionEvent, frozen=True, kw_only=True):
+    pass
+
+
+class Heard(SessionEvent, frozen=True, kw_only=True):
+    """A complete message came while the session was `unproven`."""
+
+
+class UpstreamLost(SessionEvent, frozen=True, kw_only=True):
+    """1100 or 2110, with whatever request id."""
+
+    code: int
+    text: str
+
+
+class UpstreamRestored(SessionEvent, frozen=True, kw_only=True):
+    """1101 (`dataLost`), 1102, or an answer from upstream proven after 2110 (`code` None)."""
+
+    code: int | None
+    text: str
+    dataLost: bool
+
+
+class PortMoved(SessionEvent, frozen=True, kw_only=True):
+    """1300. `port` is None where the text names none."""
+
+    port: int | None
+    text: str
+
+
+class FarmChanged(SessionEvent, frozen=True, kw_only=True):
+    farm: str
+    type: str
+    state: str
+
+
+class ReadOnlyApi(SessionEvent, frozen=True, kw_only=True):
+    """321 said the API is read-only: order requests stop for this session."""
+
+    text: str
+
+
+class CompetingSession(SessionEvent, frozen=True, kw_only=True):
+    """10197 on market data."""
+
+    text: str
+
+
+class MessageTrouble(SessionEvent, frozen=True, kw_only=True):
+    """Messages that cannot be decoded, `count` of them in the last minute."""
+
+    count: int
+    text: str
+
+
+class RateExceeded(SessionEvent, frozen=True, kw_only=True):
+    """Code 100."""
+
+    text: str

@@ -1,0 +1,1 @@
+"""What daemon and facade both speak: rows, reasons, the socket and its lines. Imports neither of them."""
