@@ -102,7 +102,7 @@ class Synced(SessionEvent, frozen=True, kw_only=True):
 
 
 class Lost(SessionEvent, frozen=True, kw_only=True):
-    """The socket ended after `Opened`. `reason`: `socketLost`, or `notTws` for a stream that cannot be read any more."""
+    """The socket ended after `Opened`. `reason`: `socketLost`, or `notTws` when the stream cannot be read any more."""
 
     reason: str = "socketLost"
     code: int | None = None

@@ -50,7 +50,7 @@ class Message(Struct, frozen=True, kw_only=True):
 
 
 class Proof(Message, frozen=True, kw_only=True):
-    """The last complete message from the gateway. `ageMs` is its age when the row was made; `rttMs` of the last probe."""
+    """The last complete message from the gateway. `ageMs`: its age when the row was made, `rttMs` of the last probe."""
 
     at: datetime | None = None
     ageMs: int | None = None
@@ -79,7 +79,7 @@ class FarmState(Message, frozen=True, kw_only=True):
 
 
 class Expected(Message, frozen=True, kw_only=True):
-    """The planned window around now, an annotation and never a state. `nextAt`: when this one ends or the next begins."""
+    """The planned window around now, never a state. `nextAt`: when this one ends or the next begins."""
 
     active: bool = False
     kind: str | None = None
@@ -366,7 +366,7 @@ class LinkEvent(Message, frozen=True, kw_only=True):
 
 
 class Uptime(Message, frozen=True, kw_only=True):
-    """Seconds of a window: `ready`, not ready, not ready inside a planned window; `ratio` = up / (up + down), `None` if 0."""
+    """Seconds ready, not ready, not ready inside a planned window; `ratio` = up / (up + down), `None` if both are 0."""
 
     ratio: float | None
     upS: float
