@@ -319,6 +319,60 @@ class Bar(Message, frozen=True, kw_only=True):
     barCount: int | None = None
 
 
+# --- contracts ------------------------------------------------------------------------------------------------------
+
+
+class ContractMatch(Message, frozen=True, kw_only=True):
+    """What IBKR's symbol search finds: an underlying, and which derivatives of it exist."""
+
+    conId: int
+    symbol: str = ""
+    secType: str = ""
+    primaryExchange: str = ""
+    currency: str = ""
+    description: str = ""
+    derivativeSecTypes: tuple[str, ...] = ()
+
+
+class ContractDetails(Contract, frozen=True, kw_only=True):
+    """All that IBKR says of one contract. `tradingHours`, `liquidHours`: IBKR's own text, in `timeZoneId`."""
+
+    primaryExchange: str = ""
+    longName: str = ""
+    marketName: str = ""
+    stockType: str = ""
+    minTick: float | None = None
+    priceMagnifier: int | None = None
+    minSize: float | None = None
+    sizeIncrement: float | None = None
+    orderTypes: str = ""
+    validExchanges: str = ""
+    underConId: int | None = None
+    underSymbol: str = ""
+    underSecType: str = ""
+    contractMonth: str = ""
+    realExpirationDate: str = ""
+    lastTradeTime: str = ""
+    industry: str = ""
+    category: str = ""
+    subcategory: str = ""
+    timeZoneId: str = ""
+    tradingHours: str = ""
+    liquidHours: str = ""
+    cusip: str = ""
+
+
+class OptionChain(Message, frozen=True, kw_only=True):
+    """Which options of an underlying exist on one exchange. `expirations` are `YYYYMMDD`, both lists ascending."""
+
+    exchange: str
+    underlyingConId: int
+    tradingClass: str = ""
+    multiplier: str = ""
+    expirations: tuple[str, ...] = ()
+    strikes: tuple[float, ...] = ()
+
+
 # --- what is asked --------------------------------------------------------------------------------------------------
 
 
@@ -330,6 +384,40 @@ class ConnectParams(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     clientId: UInt31 | UnsetType = UNSET
     account: Annotated[str, Meta(max_length=32)] | UnsetType = UNSET
     timeout: Annotated[float, Meta(gt=0, le=3600)] | UnsetType = UNSET
+
+
+class ContractQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of `POST /contracts/qualify`: what is known of a contract, in ib_async's names. Empty means any."""
+
+    conId: UInt31 = 0
+    symbol: Annotated[str, Meta(max_length=64)] = ""
+    secType: Annotated[str, Meta(max_length=16)] = ""
+    lastTradeDateOrContractMonth: Annotated[str, Meta(max_length=16)] = ""
+    strike: Annotated[float, Meta(ge=0)] = 0.0
+    right: Annotated[str, Meta(max_length=4)] = ""
+    multiplier: Annotated[str, Meta(max_length=16)] = ""
+    exchange: Annotated[str, Meta(max_length=32)] = ""
+    primaryExchange: Annotated[str, Meta(max_length=32)] = ""
+    currency: Annotated[str, Meta(max_length=8)] = ""
+    localSymbol: Annotated[str, Meta(max_length=64)] = ""
+    tradingClass: Annotated[str, Meta(max_length=32)] = ""
+    includeExpired: bool = False
+    secIdType: Annotated[str, Meta(max_length=16)] = ""
+    secId: Annotated[str, Meta(max_length=64)] = ""
+
+
+class BarsParams(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Query of `GET /bars` and params of `bars.fetch`, in ib_async's names. What each text may say: `daemon/history.py`.
+
+    `whatToShow` empty: TRADES, or MIDPOINT where nothing trades on an exchange. `endDateTime` empty: now.
+    """
+
+    conId: Annotated[int, Meta(ge=1, le=2_147_483_647)]
+    durationStr: str = "1 D"
+    barSizeSetting: str = "1 min"
+    whatToShow: str = ""
+    useRTH: bool = True
+    endDateTime: str = ""
 
 
 class Nothing(Struct, frozen=True, forbid_unknown_fields=True):
