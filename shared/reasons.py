@@ -367,9 +367,7 @@ CATALOGUE: dict[str, Reason] = {
         status=403,
         retryable=False,
     ),
-    "badRequest": Reason(
-        title="Bad request", sentence="The request cannot be read.", status=400, retryable=False
-    ),
+    "badRequest": Reason(title="Bad request", sentence="The request cannot be read.", status=400, retryable=False),
     "methodNotAllowed": Reason(
         title="Method not allowed", sentence="This path does not take this method.", status=405, retryable=False
     ),
