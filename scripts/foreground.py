@@ -1,0 +1,260 @@
+"""Daemon and facade (and, for a demonstration, the simulated gateway) in the foreground, as ./scripts/start runs them.
+
+Started in order, stopped in reverse, so that the session is closed cleanly before the gateway goes. What dies is
+started again, except where its exit status says that a person must act. Opens no session itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from shared.settings import BAD_SETTINGS, Settings, SettingsError, default_state_dir
+
+WINDOWS = os.name == "nt"
+ALREADY_RUNNING = 75
+FINAL = (ALREADY_RUNNING, BAD_SETTINGS)
+"""Exit statuses that starting again would not change."""
+STOP_LIMIT = 4.0
+"""s for one process to end after it was asked; a clean close of the session needs well under one."""
+AGAIN_AFTER = 1.0
+"""s before a process that died is started again."""
+LOOK_EVERY = 0.05
+"""s between looks at the children: what a person does not notice."""
+RESTART_LIMIT = 30.0
+"""s for a restarted server to be back: a cold Python on a slow disk."""
+PID_FILE = "start.pid"
+RESTART_FILE = "start.restart"
+"""Made by `restart_server`, removed when the restarted server answers. A file works where signals do not (Windows)."""
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="start", description=__doc__)
+    parser.add_argument("--demo", action="store_true", help="against the built-in simulated gateway")
+    parser.add_argument("--restart", action="store_true", help="restart what another start runs")
+    arguments = parser.parse_args(argv)
+    environ = dict(os.environ)
+    if arguments.demo:
+        environ = demo_environ(environ)
+    try:
+        settings = Settings.load(environ)
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return BAD_SETTINGS
+    if arguments.restart:
+        return restart(settings)
+    return Foreground(settings, environ, demo=arguments.demo).run()
+
+
+def demo_environ(environ: Mapping[str, str]) -> dict[str, str]:
+    """Settings for the simulated gateway; no `.env`, and its own state beside the real one's."""
+    state = Path(environ.get("IBKR_STATE_DIR") or f"{default_state_dir()}-demo").expanduser().absolute()
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    empty = state / "demo.env"
+    empty.write_text("# The demonstration has no settings file.\n")
+    own = {
+        "IBKR_ENV_FILE": str(empty),
+        "IBKR_STATE_DIR": str(state),
+        "IBKR_AUTO_CONNECT": "true",
+        "IBKR_HOST": "127.0.0.1",
+        "IBKR_CLIENT_ID": "1",
+    }
+    if not WINDOWS:
+        own["IBKR_SOCKET"] = environ.get("IBKR_SOCKET") or str(state / "run" / "daemon.sock")
+    return {**environ, **own}
+
+
+@dataclass
+class Child:
+    """One process: how it is started, and when it may be started again."""
+
+    name: str
+    command: list[str]
+    process: subprocess.Popen[str] | None = None
+    due: float = 0.0
+
+    def start(self, environ: Mapping[str, str], *, read: bool = False) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", *self.command],
+            env=dict(environ),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE if read else None,
+            text=True,
+            # Ctrl-C reaches us alone, so that we can stop in order
+            start_new_session=not WINDOWS,
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+        )
+
+    def stop(self) -> None:
+        process = self.process
+        if process is None or process.poll() is not None:
+            return
+        process.send_signal(getattr(signal, "CTRL_BREAK_EVENT", signal.SIGTERM))
+        try:
+            process.wait(STOP_LIMIT)
+        except subprocess.TimeoutExpired:
+            print(f"{self.name} did not end within {STOP_LIMIT:.0f} s and was killed.", file=sys.stderr)
+            process.kill()
+            process.wait()
+
+
+@dataclass
+class Foreground:
+    """The children and what was asked of us."""
+
+    settings: Settings
+    environ: dict[str, str]
+    demo: bool
+    stopping: threading.Event = field(default_factory=threading.Event)
+    gateway: Child | None = None
+
+    def run(self) -> int:
+        for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), lambda _number, _frame: self.stopping.set())
+        server = [Child("daemon", ["daemon"]), Child("facade", ["facade"])]
+        status = 0
+        try:
+            if self.demo:
+                self._start_gateway()
+            for child in server:
+                child.start(self.environ)
+            with _pid_file(self.settings.state_dir):
+                status = self._watch(server)
+        finally:
+            for child in reversed(server):
+                child.stop()
+            if self.gateway is not None:
+                self.gateway.stop()
+        return status
+
+    def _start_gateway(self) -> None:
+        self.gateway = Child("simulated gateway", ["daemon.simulator", "--port", "0"])
+        self.gateway.start(self.environ, read=True)
+        assert self.gateway.process is not None
+        assert self.gateway.process.stdout is not None
+        line = self.gateway.process.stdout.readline()
+        port = line.rstrip().rpartition(":")[2] or line.split()[-1]
+        self.environ["IBKR_PORT"] = port
+        # what it prints later must not fill the pipe
+        threading.Thread(target=self.gateway.process.stdout.read, name="gateway output", daemon=True).start()
+
+    def _watch(self, server: list[Child]) -> int:
+        """Until somebody stops us, or a child's exit status says that a person must act."""
+        request = self.settings.state_dir / RESTART_FILE
+        while not self.stopping.wait(LOOK_EVERY):
+            if request.exists():
+                self._restart(server)
+                request.unlink(missing_ok=True)
+            for child in server:
+                status = self._look_after(child)
+                if status is not None:
+                    return status
+        return 0
+
+    def _restart(self, server: list[Child]) -> None:
+        for child in reversed(server):
+            child.stop()
+        for child in server:
+            child.start(self.environ)
+        end = time.monotonic() + RESTART_LIMIT
+        while not answering(self.settings) and time.monotonic() < end and not self.stopping.wait(LOOK_EVERY):
+            if any(child.process is not None and child.process.poll() is not None for child in server):
+                return
+
+    def _look_after(self, child: Child) -> int | None:
+        """Start `child` again when it died; the status to end with when that would not help."""
+        if child.process is None:
+            if time.monotonic() >= child.due:
+                child.start(self.environ)
+            return None
+        status = child.process.poll()
+        if status is None:
+            return None
+        if status == 0 or status in FINAL:  # stopped on purpose, or a person must act
+            return status
+        print(f"{child.name} ended with status {status}; it is started again.", file=sys.stderr)
+        child.process, child.due = None, time.monotonic() + AGAIN_AFTER
+        return None
+
+
+@contextlib.contextmanager
+def _pid_file(state_dir: Path) -> Iterator[None]:
+    """Where `restart_server` finds us."""
+    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = state_dir / PID_FILE
+    path.write_text(f"{os.getpid()}\n")
+    (state_dir / RESTART_FILE).unlink(missing_ok=True)  # what an earlier start left
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+# --- restart_server -------------------------------------------------------------------------------------------------
+
+
+def restart(settings: Settings) -> int:
+    """Ask the running `start` to restart daemon and facade, and wait until both answer; without one, be it."""
+    for state_dir in (settings.state_dir, Path(f"{settings.state_dir}-demo")):
+        pid = running(state_dir)
+        if pid is not None:
+            return _ask(state_dir)
+    print("No ./scripts/start is running for this state directory; starting it here.", file=sys.stderr)
+    return Foreground(settings, dict(os.environ), demo=False).run()
+
+
+def running(state_dir: Path) -> int | None:
+    """The process id of the `start` that serves `state_dir`."""
+    try:
+        pid = int((state_dir / PID_FILE).read_text())
+        words = psutil.Process(pid).cmdline()
+    except (OSError, ValueError, psutil.Error):
+        return None
+    return pid if any(Path(word).name == Path(__file__).name for word in words) else None
+
+
+def _ask(state_dir: Path) -> int:
+    request = state_dir / RESTART_FILE
+    request.touch()
+    end = time.monotonic() + RESTART_LIMIT
+    while time.monotonic() < end:
+        time.sleep(LOOK_EVERY)
+        if not request.exists():
+            return 0
+        if running(state_dir) is None:
+            print("The running ./scripts/start ended instead of restarting; its terminal says why.", file=sys.stderr)
+            return 1
+    print(f"Daemon and facade were not back within {RESTART_LIMIT:.0f} s; see their log.", file=sys.stderr)
+    return 1
+
+
+def answering(settings: Settings) -> bool:
+    """Whether the facade serves from a daemon that answers."""
+    host = f"[{settings.facade_host}]" if ":" in settings.facade_host else settings.facade_host
+    request = urllib.request.Request(f"http://{host}:{settings.facade_port}/api/ibkr/status")
+    token = settings.token()
+    if token is not None:
+        request.add_header("Authorization", f"Bearer {token.decode()}")
+    try:
+        with urllib.request.urlopen(request, timeout=2) as answer:
+            return bool(json.load(answer)["available"])
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,72 @@
+"""The catalogue: complete, and fit to be shown."""
+
+from __future__ import annotations
+
+import pytest
+
+from shared.reasons import CATALOGUE, LINK_REASONS, Problem, describe
+
+CONTRACT_4_1 = {
+    *"""
+portClosed hostUnreachable dialTimeout handshakeTimeout closedDuringHandshake notTws clientIdInUse sessionIncomplete
+versionUnsupported accountMismatch socketLost probeTimeout portMoved upstreamLost competingSession loginRequired
+autoConnectOff manual shuttingDown
+""".split()  # noqa: SIM905 - as the contract writes it
+}
+
+CONTRACT_5 = {
+    503: "daemonUnreachable notConnected snapshotIncomplete portClosed hostUnreachable "
+    "socketLost closedDuringHandshake sessionIncomplete upstreamLost competingSession autoConnectOff manual "
+    "shuttingDown tooManyStreams",
+    504: "dialTimeout handshakeTimeout probeTimeout brokerTimeout",
+    502: "notTws versionUnsupported brokerError",
+    409: "clientIdInUse accountMismatch connectInProgress accountAmbiguous",
+    429: "pacingBudget tooManySubscriptions",
+    422: "invalidParameters contractAmbiguous",
+    404: "notFound",
+    401: "tokenMissing",
+    403: "peerRejected originRejected hostNotAllowed liveLocked notSubscribed",
+    400: "badRequest",
+    405: "methodNotAllowed",
+    408: "bodyTimeout",
+    413: "tooLarge",
+    415: "unsupportedMediaType",
+    421: "hostRejected",
+}
+
+
+def test_every_reason_of_the_link_is_in_the_catalogue() -> None:
+    assert set(LINK_REASONS) == CONTRACT_4_1
+
+
+@pytest.mark.parametrize(("status", "names"), CONTRACT_5.items())
+def test_each_reason_is_the_http_status_that_the_contract_names(status: int, names: str) -> None:
+    assert {name: CATALOGUE[name].status for name in names.split()} == dict.fromkeys(names.split(), status)
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_every_sentence_reads_with_and_without_facts(name: str) -> None:
+    """A fact that is not known is named as unknown; nothing is left in braces."""
+    for facts in ({}, {"host": "tws.lan", "port": 7497, "clientId": 3, "found": "DU1", "wanted": "DU2"}):
+        sentence, advice = describe(name, **facts)
+        for text in (sentence, *advice):
+            assert text[0].isupper() or text[0] in "({"
+            assert text.rstrip().endswith(".")
+            assert "{" not in text.replace("{}", "")
+
+
+def test_what_a_person_must_mend_comes_with_advice() -> None:
+    """Every reason that keeps the link down says what to do."""
+    assert all(CATALOGUE[name].advice for name in LINK_REASONS)
+
+
+def test_the_four_classic_causes_are_told_in_the_seeds_order() -> None:
+    _sentence, advice = describe("portClosed", host="127.0.0.1", port=7497)
+    assert [word in line for word, line in zip(("Start TWS", "port", "Enable", "firewall"), advice, strict=True)] == [
+        True
+    ] * 4
+
+
+def test_a_problem_carries_its_catalogue_entry() -> None:
+    problem = Problem("pacingBudget", "60 of 60 used", retryAfter=12.5, ibCode=162)
+    assert (problem.entry.status, problem.retryAfter, problem.ibCode, str(problem)) == (429, 12.5, 162, "60 of 60 used")

@@ -1,0 +1,166 @@
+"""The settings as a user writes them: defaults, files, comments, and one sentence for everything that is wrong."""
+
+from __future__ import annotations
+
+import re
+from datetime import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.settings import PROJECT_ROOT, TABLE, Settings, SettingsError
+
+
+def load(tmp_path: Path, file: str | None = None, **environ: str) -> Settings:
+    """Settings from a `.env` with this content, or from none at all."""
+    path = tmp_path / "settings.env"
+    path.write_text(file or "", encoding="utf-8")
+    return Settings.load({"IBKR_ENV_FILE": str(path), **environ})
+
+
+def test_nothing_said_means_the_documented_defaults(tmp_path: Path) -> None:
+    settings = load(tmp_path)
+    assert (settings.auto_connect, settings.host, settings.port, settings.client_id) == (False, "127.0.0.1", 7497, 1)
+    assert (settings.facade_host, settings.facade_port, settings.peer_check) == ("127.0.0.1", 9101, True)
+    assert (settings.connect_timeout, settings.probe_interval, settings.probe_timeout) == (10, 5, 5)
+    assert (settings.reconnect_max, settings.market_data, settings.restart_at) == (15, "live", None)
+
+
+def test_the_example_is_complete_and_spells_the_defaults(tmp_path: Path) -> None:
+    """Copied as it stands, `.env.example` changes nothing but auto-connect."""
+    example = (PROJECT_ROOT / ".env.example").read_text(encoding="utf-8")
+    named = set(re.findall(r"^#? ?(IBKR_\w+)=", example, re.MULTILINE))
+    assert named == {*TABLE, "IBKR_ENV_FILE"}
+    path = tmp_path / ".env"
+    path.write_text(example, encoding="utf-8")
+    given_settings = Settings.load({}, cwd=tmp_path)
+    plain = load(tmp_path, IBKR_AUTO_CONNECT="true")
+    for name, row in TABLE.items():
+        assert getattr(given_settings, row.field) == getattr(plain, row.field), name
+
+
+def test_the_example_begins_with_the_seeds_block() -> None:
+    example = (PROJECT_ROOT / ".env.example").read_text(encoding="utf-8")
+    assert example.startswith(
+        "# IBKR Auto-Connect Settings\n"
+        "IBKR_AUTO_CONNECT=true          # Enable/disable auto-connect\n"
+        "IBKR_HOST=127.0.0.1             # IBKR host (usually localhost)\n"
+        "IBKR_PORT=7497                  # Port number\n"
+        "IBKR_CLIENT_ID=1                # Client ID\n"
+    )
+
+
+def test_padded_comments_are_no_part_of_a_value(tmp_path: Path) -> None:
+    assert load(tmp_path, "IBKR_PORT=4002     # Gateway paper\n").port == 4002
+    assert load(tmp_path, IBKR_PORT="4001   # Gateway live").port == 4001
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
+    assert load(tmp_path, "IBKR_PORT=4002\nIBKR_CLIENT_ID=5\n", IBKR_PORT="7496").port == 7496
+
+
+def test_the_working_directorys_file_is_read_unless_another_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("IBKR_CLIENT_ID=7\n")
+    (tmp_path / "other").write_text("IBKR_CLIENT_ID=8\n")
+    assert Settings.load({}, cwd=tmp_path).client_id == 7
+    assert Settings.load({"IBKR_ENV_FILE": str(tmp_path / "other")}, cwd=tmp_path).client_id == 8
+
+
+def test_a_named_file_that_is_missing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"IBKR_ENV_FILE is .*gone"):
+        Settings.load({"IBKR_ENV_FILE": str(tmp_path / "gone")})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "accepted"),
+    [
+        ("IBKR_AUTO_CONNECT", "maybe", "true or false"),
+        ("IBKR_AUTO_CONNECT", "", "true or false"),
+        ("IBKR_PORT", "0", "1 to 65535"),
+        ("IBKR_PORT", "65536", "1 to 65535"),
+        ("IBKR_PORT", "7497.5", "1 to 65535"),
+        ("IBKR_CLIENT_ID", "-1", "0 to 2147483647"),
+        ("IBKR_CONNECT_TIMEOUT", "0", "above 0 and at most 3600"),
+        ("IBKR_CONNECT_TIMEOUT", "nan", "above 0 and at most 3600"),
+        ("IBKR_PROBE_TIMEOUT", "inf", "above 0 and at most 3600"),
+        ("IBKR_PROBE_INTERVAL", "3600.1", "above 0 and at most 3600"),
+        ("IBKR_MARKET_DATA", "frozen", "live or delayed"),
+        ("IBKR_RESTART_AT", "25:00", "HH:MM"),
+        ("IBKR_RESTART_AT", "9:30", "HH:MM"),
+        ("IBKR_LOG_LEVEL", "LOUD", "DEBUG, INFO"),
+        ("IBKR_LOG_FORMAT", "xml", "console or json"),
+        ("IBKR_HOST", "", "host name"),
+        ("IBKR_HOST", "a b", "host name"),
+        ("IBKR_FACADE_NAMES", "dash.local", "host:port"),
+    ],
+)
+def test_a_bad_value_is_named_with_what_is_accepted(tmp_path: Path, name: str, value: str, accepted: str) -> None:
+    """One sentence: the variable, the value, what is accepted."""
+    with pytest.raises(SettingsError) as error:
+        load(tmp_path, **{name: value})
+    sentence = str(error.value)
+    assert name in sentence
+    assert repr(value) in sentence
+    assert accepted in sentence
+    assert "\n" not in sentence
+
+
+@pytest.mark.parametrize("where", ["file", "environment"])
+def test_an_unknown_name_is_refused(tmp_path: Path, where: str) -> None:
+    file, environ = ("IBKR_PROT=7497\n", {}) if where == "file" else ("", {"IBKR_PROT": "7497"})
+    with pytest.raises(SettingsError, match="IBKR_PROT is not a setting"):
+        load(tmp_path, file, **environ)
+
+
+def test_names_of_others_are_none_of_our_business(tmp_path: Path) -> None:
+    assert load(tmp_path, "OTHER=1\nIBKR_PORT=4001\n", PATH="/bin").port == 4001
+
+
+def test_times_and_lists_are_parsed(tmp_path: Path) -> None:
+    settings = load(
+        tmp_path,
+        IBKR_RESTART_AT="23:45",
+        IBKR_ALLOWED_HOSTS="tws.lan, 10.0.0.7",
+        IBKR_FACADE_NAMES="dash.local:9101",
+    )
+    assert settings.restart_at == time(23, 45)
+    assert settings.allowed_hosts == ("tws.lan", "10.0.0.7")
+    assert settings.facade_names == ("dash.local:9101",)
+
+
+@given(st.sampled_from(sorted(TABLE)), st.text(st.characters(blacklist_characters="\0", codec="utf-8"), max_size=40))
+def test_any_text_is_either_accepted_or_told_in_one_sentence(name: str, value: str) -> None:
+    """No value whatever raises anything but `SettingsError`."""
+    try:
+        Settings.load({name: value}, cwd=Path("/nonexistent"))
+    except SettingsError as error:
+        sentence = str(error)
+    else:
+        return
+    assert name in sentence
+
+
+def test_a_bind_beyond_this_machine_needs_a_token(tmp_path: Path) -> None:
+    for host in ("0.0.0.0", "192.0.2.1", "::"):
+        with pytest.raises(SettingsError, match="IBKR_FACADE_TOKEN_FILE"):
+            load(tmp_path, IBKR_FACADE_HOST=host).token()
+    for host in ("127.0.0.1", "::1", "localhost", "127.8.8.8"):
+        assert load(tmp_path, IBKR_FACADE_HOST=host).token() is None
+
+
+def test_a_token_is_read_only_from_a_file_that_is_ours_alone(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    settings = load(tmp_path, IBKR_FACADE_TOKEN_FILE=str(path))
+    with pytest.raises(SettingsError, match="cannot be read"):
+        settings.token()
+    path.write_text("s3cret\n")
+    path.chmod(0o644)
+    with pytest.raises(SettingsError, match="chmod 600"):
+        settings.token()
+    path.chmod(0o600)
+    assert settings.token() == b"s3cret"
+    path.write_text("\n")
+    with pytest.raises(SettingsError, match="not empty"):
+        settings.token()

@@ -1,0 +1,127 @@
+"""The architecture, as far as a test can hold it: who may import whom, and where a thing may be found."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("shared", "daemon", "facade")
+FORBIDDEN_NAMES = {"engine", "core", "manager", "handler", "helper", "helpers", "util", "utils"}
+
+
+def sources() -> list[Path]:
+    return sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that `path` imports, at whatever depth of the file."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def offenders(module: str, allowed: tuple[str, ...], within: tuple[str, ...] = PACKAGES) -> list[str]:
+    """Files below `within` that import `module`, but for those whose path starts with an `allowed` prefix."""
+    return sorted(
+        {
+            str(path.relative_to(ROOT))
+            for path in sources()
+            for name in imports(path)
+            if (name == module or name.startswith(f"{module}."))
+            and path.relative_to(ROOT).parts[0] in within
+            and not path.relative_to(ROOT).as_posix().startswith(allowed)
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("module", "allowed", "within", "why"),
+    [
+        ("daemon", ("daemon/",), PACKAGES, "the facade must be restartable and replaceable: it knows only the socket"),
+        ("facade", ("facade/",), PACKAGES, "the daemon must not know who reads it"),
+        ("ib_async", ("daemon/tws/",), PACKAGES, "one place knows the foreign library and its silences"),
+        ("ibapi", (), PACKAGES, "only the tests use IBKR's own client"),
+        ("eventkit", ("daemon/tws/",), PACKAGES, "part of ib_async"),
+        ("aiohttp", ("facade/",), PACKAGES, "HTTP is the facade's business"),
+        ("numpy", (), PACKAGES, "30 MB for nothing"),
+        ("pydantic", (), PACKAGES, "msgspec does it, and faster"),
+        ("unittest.mock", (), PACKAGES, "fakes over mocks"),
+        (
+            "daemon.simulator",
+            ("daemon/simulator/",),
+            PACKAGES,
+            "the simulator is a gateway on the wire; nothing else has a demo mode",
+        ),
+        (
+            "time",
+            ("shared/clock.py", "shared/quick.py", "daemon/simulator/"),
+            ("daemon", "shared"),
+            "time is an argument",
+        ),
+        ("random", ("daemon/simulator/", "daemon/__main__.py"), ("daemon", "shared"), "randomness is an argument"),
+    ],
+)
+def test_the_import_law(module: str, allowed: tuple[str, ...], within: tuple[str, ...], why: str) -> None:
+    found = offenders(module, allowed, within)
+    assert not found, f"{', '.join(found)} import {module}: {why}"
+
+
+def test_the_environment_is_read_at_the_door() -> None:
+    """`os.environ` appears only where a process begins, and in the settings."""
+    found = [
+        str(path.relative_to(ROOT))
+        for path in sources()
+        if path.name not in {"__main__.py", "settings.py", "cli.py", "keeper.py"}
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute)
+        and node.attr in {"environ", "getenv"}
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "os"
+    ]
+    assert not found
+
+
+def test_every_module_says_what_it_owns() -> None:
+    silent = [str(path) for path in sources() if not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))]
+    assert not silent
+
+
+def test_nothing_is_named_after_nothing() -> None:
+    """A file or class named after the whole ends up containing the whole."""
+    found = [str(path) for path in sources() if FORBIDDEN_NAMES & set(path.stem.lower().split("_"))]
+    assert not found
+
+
+def test_no_task_is_fire_and_forget() -> None:
+    """Every task has a name; `asyncio.ensure_future` and bare `create_task` have none."""
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in sources()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and (
+            node.func.attr == "ensure_future"
+            or (node.func.attr == "create_task" and not any(keyword.arg == "name" for keyword in node.keywords))
+        )
+    ]
+    assert not found
+
+
+def test_scripts_for_windows_are_ascii() -> None:
+    """PowerShell 5.1 reads a file without a byte order mark as ANSI."""
+    for path in (ROOT / "scripts").glob("*.ps1"):
+        assert path.read_bytes().isascii(), path.name
+
+
+@pytest.mark.parametrize("name", ["start", "test", "restart_facade", "restart_server"])
+def test_each_command_exists_for_both_shells(name: str) -> None:
+    assert (ROOT / "scripts" / name).stat().st_mode & 0o111
+    assert (ROOT / "scripts" / f"{name}.ps1").exists()
