@@ -19,7 +19,9 @@ from typing import Any, Literal
 
 from dotenv import dotenv_values
 from environs import Env, EnvValidationError
-from platformdirs import user_runtime_path, user_state_path
+from platformdirs import user_state_path
+
+from shared import quick
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 BAD_SETTINGS = 78
@@ -79,12 +81,17 @@ class Settings:
         if unknown:
             raise SettingsError(f"{unknown[0]} is not a setting; known are {', '.join(TABLE)}.")
         read = {row.field: row.read(env, name) for name, row in TABLE.items() if name in env.values}
+        if not read.get("socket"):
+            try:
+                read["socket"] = quick.default_path({**environ, "IBKR_SOCKET": ""})
+            except OSError as error:
+                raise SettingsError(str(error)) from error
         return cls(**read, env_file=path)
 
     @property
     def socket_path(self) -> str:
         """Where the daemon listens: `IBKR_SOCKET`, else the per-user place of this system."""
-        return self.socket or default_socket()
+        return self.socket or quick.default_path({})
 
     @property
     def loopback(self) -> bool:
@@ -119,23 +126,6 @@ def token_matches(given: bytes, token: bytes) -> bool:
 
 def default_state_dir() -> Path:
     return user_state_path("ibkr", appauthor=False)
-
-
-def default_socket() -> str:
-    """The per-user runtime directory; where the system has none, a directory of our own below the state directory."""
-    if os.name == "nt":
-        from shared import local
-
-        return local.default_path({})
-    runtime = user_runtime_path("ibkr", appauthor=False)
-    if runtime.parent.is_dir() and _private(runtime.parent):
-        return str(runtime / "daemon.sock")
-    return str(default_state_dir() / "run" / "daemon.sock")
-
-
-def _private(path: Path) -> bool:
-    found = path.stat()
-    return found.st_uid == os.getuid() and not found.st_mode & 0o077
 
 
 # --- reading one value ----------------------------------------------------------------------------------------------
@@ -200,6 +190,13 @@ def _seconds(env: Env, name: str) -> float:
 
 def _text(env: Env, name: str) -> str:
     return env.str(name).strip()
+
+
+def _socket(env: Env, name: str) -> str:
+    value = _text(env, name)
+    if not value or value.startswith("\\\\"):  # a pipe of Windows
+        return value
+    return str(Path(value).expanduser().absolute())
 
 
 def _host(env: Env, name: str) -> str:
@@ -279,7 +276,7 @@ TABLE: dict[str, Row] = {
     "IBKR_RESTART_AT": Row("restart_at", _clock_time, "a local time HH:MM such as 23:45, or nothing"),
     "IBKR_ALLOWED_HOSTS": Row("allowed_hosts", _list(r"[0-9a-z._:%-]{1,253}"), "host names separated by commas"),
     "IBKR_ALLOW_LIVE": Row("allow_live", _bool, BOOL),
-    "IBKR_SOCKET": Row("socket", _text, "a socket path (Windows: a pipe name), or nothing"),
+    "IBKR_SOCKET": Row("socket", _socket, "a socket path (Windows: a pipe name), or nothing"),
     "IBKR_STATE_DIR": Row("state_dir", _state_dir, "a directory, or nothing"),
     "IBKR_FACADE_HOST": Row("facade_host", _host, "a host name or address"),
     "IBKR_FACADE_PORT": Row("facade_port", _int(1, 65535), PORT),
