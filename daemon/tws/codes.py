@@ -1,0 +1,138 @@
+"""What IBKR's numbers mean for the link, the farms and a request. A table; decides by number, never by English words
+where a number can tell (FAULTS 53).
+
+Never touches an order: an error code says nothing about an order's state (FAULTS 11).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from daemon.events import (
+    CompetingSession,
+    FarmChanged,
+    PortMoved,
+    RateExceeded,
+    SessionEvent,
+    UpstreamLost,
+    UpstreamRestored,
+)
+
+LONGEST = 2000
+"""Characters of a text that are kept: IBKR's longest real ones have a few hundred."""
+
+# C0 and C1, DEL, line and paragraph separators, and the controls that turn the direction of text
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
+NO_REQUEST = frozenset({-1, 0, 2_147_483_647})
+"""Request ids that name no request; IBKR uses all three."""
+
+
+def clean(text: str) -> str:
+    """IBKR's text as one line: control characters become spaces."""
+    return CONTROL.sub(" ", text[:LONGEST]).strip()
+
+
+FARMS = {
+    2103: ("market", "broken"),
+    2104: ("market", "ok"),
+    2105: ("hmds", "broken"),
+    2106: ("hmds", "ok"),
+    2107: ("hmds", "inactive"),
+    2108: ("market", "inactive"),
+    2119: ("market", "connecting"),
+    2157: ("secdef", "broken"),
+    2158: ("secdef", "ok"),
+}
+"""code → type and state. A farm's code never says anything of the session (FAULTS 8, 9)."""
+
+
+def farm_name(text: str) -> str:
+    """The farm a text ends with: after the last `:`, or in 2107 and 2108 after the `.` that its last word holds."""
+    if ":" in text:
+        return text.rpartition(":")[2].strip()
+    word = text.split()[-1] if text.split() else ""
+    return word.partition(".")[2] or word
+
+
+def unconnected_farms(text: str) -> tuple[tuple[str, str], ...]:
+    """(farm, type) of those that a 1102 says are not back; its text lists either them or, otherwise, all that are."""
+    head, colon, tail = text.rpartition(":")
+    if not colon or "not connected" not in head:
+        return ()
+    names = [name for name in re.split(r"[;,\s]+", tail.strip(" .")) if name]
+    return tuple((name, farm_type(name)) for name in names)
+
+
+def farm_type(name: str) -> str:
+    return "hmds" if "hmds" in name else "secdef" if name.startswith("secdef") else "market"
+
+
+def moved_port(text: str) -> int | None:
+    """The new port that 1300 names."""
+    ports = [int(digits) for digits in re.findall(r"\d+", text) if len(digits) <= 5]
+    return next((port for port in reversed(ports) if 1 <= port <= 65535), None)
+
+
+LINK: dict[int, Callable[[int, str], SessionEvent]] = {
+    100: lambda session, text: RateExceeded(session=session, text=text),
+    1100: lambda session, text: UpstreamLost(session=session, code=1100, text=text),
+    1101: lambda session, text: UpstreamRestored(session=session, code=1101, text=text, dataLost=True),
+    1102: lambda session, text: UpstreamRestored(session=session, code=1102, text=text, dataLost=False),
+    1300: lambda session, text: PortMoved(session=session, port=moved_port(text), text=text),
+    2110: lambda session, text: UpstreamLost(session=session, code=2110, text=text),
+    10197: lambda session, text: CompetingSession(session=session, text=text),
+}
+
+
+def link_events(session: int, code: int, text: str) -> tuple[SessionEvent, ...]:
+    """What a code says of the link and its farms, with whatever request id it came."""
+    if code in FARMS:
+        kind, state = FARMS[code]
+        return (FarmChanged(session=session, farm=farm_name(text), type=kind, state=state),)
+    if code not in LINK:
+        return ()
+    event = LINK[code](session, text)
+    if code != 1102:
+        return (event,)
+    broken = (
+        FarmChanged(session=session, farm=farm, type=kind, state="broken") for farm, kind in unconnected_farms(text)
+    )
+    return (event, *broken)
+
+
+REFUSED_AT_CONNECT = {
+    326: "clientIdInUse",
+    503: "versionUnsupported",
+}
+"""Codes that end an attempt at once; the close that follows says nothing more."""
+
+INTERRUPTS = frozenset({1100, 1101, 1102, 1300, 2110})
+"""Codes that, with a request's id, say that its answer was cut off by the link and not what the answer is."""
+
+FLOWS = frozenset({165, 399, 404, 10090, 10167, *range(2100, 2200)}) - INTERRUPTS
+"""Remarks: the request they name goes on and its data come."""
+
+LATE = frozenset({300, 366})
+"""“No such request”: the echo of our own cancel when the request is no longer ours (FAULTS 50)."""
+
+TOO_FAST = 100
+"""More than IBKR’s messages a second; a disconnect may follow."""
+
+READ_ONLY = 321
+"""Validation failed. To an order question, which has no request id, a read-only API says no with it (FAULTS 46)."""
+
+
+def says_read_only(code: int, text: str, *, order_question: bool) -> bool:
+    """Whether this error means that the API is read-only.
+
+    `order_question`: a question about orders is open and the error names no other request. The text is in any language.
+    """
+    return code == READ_ONLY and (order_question or "read-only" in text.lower())
+
+
+UNSUBSCRIBED = frozenset({2100, 2101})
+"""TWS has stopped telling us account values (FAULTS 52)."""
+
+STREAM_DEAD = frozenset({10182, 366, 10225})
+"""A live stream of bars that will say nothing more and has to be requested again (FAULTS 3)."""

@@ -1,0 +1,39 @@
+"""Why a question to the gateway got no answer.
+
+TwsError
+├── TwsRefused   IBKR said no: `code`, `text`
+├── TwsSilent    no answer, or no end of one, within the deadline
+└── LinkLost     the session ended, or lost its upstream, before the answer came
+"""
+
+from __future__ import annotations
+
+
+class TwsError(Exception):
+    """A question that was not answered."""
+
+
+class TwsRefused(TwsError):  # noqa: N818 - what happened, not what kind of thing
+    """IBKR's own number and text."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(f"{code}: {text}")
+        self.code = code
+        self.text = text
+
+
+class TwsSilent(TwsError):  # noqa: N818 - what happened, not what kind of thing
+    """Nothing, or no end marker, came within `seconds`: what did come is not the whole and is not given."""
+
+    def __init__(self, what: str, seconds: float) -> None:
+        super().__init__(f"no complete answer to {what} within {seconds:g} s")
+        self.what = what
+        self.seconds = seconds
+
+
+class LinkLost(TwsError):  # noqa: N818 - what happened, not what kind of thing
+    """The answer was cut off. `code`: 1100 or its like where the gateway said so, `None` when the session is over."""
+
+    def __init__(self, text: str = "the session with the gateway has ended", code: int | None = None) -> None:
+        super().__init__(text)
+        self.code = code

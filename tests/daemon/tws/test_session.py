@@ -1,0 +1,441 @@
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from daemon.events import (
+    Dialled,
+    Event,
+    Failed,
+    FarmChanged,
+    Greeted,
+    Heard,
+    Lost,
+    MessageTrouble,
+    Opened,
+    RateExceeded,
+    Target,
+    UpstreamLost,
+)
+from daemon.tws import Limits, LinkLost, Tws
+from shared.clock import SystemClock
+from tests.daemon.tws.rows_kept import Kept
+from tests.daemon.tws.scripted import Peer, ScriptedGateway, eventually
+
+Script = Callable[[Peer], Awaitable[None]]
+
+
+class Session:
+    """A `Tws` and all that it has told."""
+
+    def __init__(self, port: int, timeout: float = 10.0, host: str = "127.0.0.1", limits: Limits | None = None) -> None:
+        self.events: list[Event] = []
+        self.store = Kept()
+        target = Target(host=host, port=port, clientId=7, timeout=timeout)
+        self.tws = Tws(3, target, self.events.append, self.store, SystemClock(), limits or Limits())
+
+    def of(self, kind: type[Event]) -> list[Event]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    @property
+    def failed(self) -> Failed:
+        (event,) = self.of(Failed)
+        assert isinstance(event, Failed)
+        return event
+
+
+@asynccontextmanager
+async def session(script: Script, timeout: float = 10.0, limits: Limits | None = None) -> AsyncIterator[Session]:
+    async with ScriptedGateway(script) as gateway:
+        made = Session(gateway.port, timeout, limits=limits)
+        try:
+            await made.tws.open()
+            yield made
+        finally:
+            made.tws.abort()
+
+
+async def attempt(script: Script, timeout: float = 10.0) -> Session:
+    """An attempt that ended, with what it told."""
+    async with session(script, timeout) as made:
+        return made
+
+
+async def test_a_session_opens_with_account_list_and_next_id():
+    """Dialled, Greeted, Opened, in that order and with the session's number, are all that a good start says."""
+
+    async def gateway(peer: Peer) -> None:
+        await peer.shake("DU1234567,DU7654321")
+        await peer.finish()
+
+    made = await attempt(gateway)
+
+    assert made.events == [
+        Dialled(session=3, peer="127.0.0.1"),
+        Greeted(session=3, serverVersion=176),
+        Opened(session=3, serverVersion=176, accounts=("DU1234567", "DU7654321")),
+    ]
+
+
+async def test_a_closed_port_keeps_pythons_own_words():
+    """`portClosed`, errno 111 and `[Errno 111] Connect call failed ('127.0.0.1', PORT)`."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        made = Session(port)
+        await made.tws.open()
+
+    assert (made.failed.reason, made.failed.code) == ("portClosed", 111)
+    assert made.failed.text == f"[Errno 111] Connect call failed ('127.0.0.1', {port})"
+    assert len(made.events) == 1
+
+
+async def test_a_name_nobody_knows_is_an_unreachable_host():
+    made = Session(7000, host="no-such-host.invalid")
+    await made.tws.open()
+
+    assert made.failed.reason == "hostUnreachable"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"\x15\x03\x01\x00\x02\x02\x0a",
+        b"SSH-2.0-OpenSSH\r\n",
+        b"\0\0\0\x06GATE\0\0",
+    ],
+    ids=["http", "tls", "ssh", "no number"],
+)
+async def test_another_protocol_is_told_at_once(answer: bytes):
+    """`notTws` does not wait for the deadline, whatever the first four bytes read as a length promise."""
+
+    async def gateway(peer: Peer) -> None:
+        await peer.hello()
+        peer.raw(answer)
+        await peer.finish()
+
+    made = await attempt(gateway, timeout=60)
+
+    assert made.failed.reason == "notTws"
+    assert not made.of(Greeted)
+
+
+@pytest.mark.parametrize("version", [100, 156, 190])
+async def test_a_version_the_decoder_does_not_know_is_told_at_once(version: int):
+    async def gateway(peer: Peer) -> None:
+        await peer.greet(version)
+        await peer.finish()
+
+    made = await attempt(gateway, timeout=60)
+
+    assert made.failed.reason == "versionUnsupported"
+    assert str(version) in made.failed.text
+
+
+async def test_a_taken_client_id_is_told_at_once():
+    """326 ends the attempt before the close that follows it and long before the deadline."""
+
+    async def gateway(peer: Peer) -> None:
+        await peer.greet()
+        peer.error(326, "Unable to connect as the client id is already in use. Retry with a unique client id.")
+        await peer.finish()
+
+    made = await attempt(gateway, timeout=60)
+
+    assert (made.failed.reason, made.failed.code) == ("clientIdInUse", 326)
+    assert made.failed.text.startswith("Unable to connect as the client id is already in use")
+
+
+@pytest.mark.parametrize("how", ["close", "reset"])
+@pytest.mark.parametrize("when", ["at once", "after the hello", "after the version", "after the accounts"])
+async def test_an_end_before_the_session_is_told_at_once(when: str, how: str):
+    """`closedDuringHandshake`, whether by FIN or RST, at every moment before both account list and next id."""
+
+    async def gateway(peer: Peer) -> None:
+        if when != "at once":
+            await peer.hello()
+        if when in ("after the version", "after the accounts"):
+            peer.say(176, "20261125 10:00:00 UTC")
+            await peer.until(71)
+        if when == "after the accounts":
+            peer.say(15, 1, "DU1234567")
+            await peer.writer.drain()
+        if how == "reset":
+            peer.reset()
+
+    made = await attempt(gateway, timeout=60)
+
+    assert made.failed.reason == "closedDuringHandshake"
+
+
+@pytest.mark.parametrize(
+    ("told", "missing"),
+    [
+        ([(9, 1, 1)], "no account list came"),
+        ([(9, 1, 1), (15, 1, "")], "the account list was empty"),
+        ([(15, 1, "DU1234567")], "no next valid id came"),
+        ([], "no account list came and no next valid id came"),
+    ],
+)
+async def test_half_a_session_says_which_half_is_missing(told: list[tuple[object, ...]], missing: str):
+    async def gateway(peer: Peer) -> None:
+        await peer.greet()
+        for fields in told:
+            peer.say(*fields)
+        await peer.finish()
+
+    made = await attempt(gateway, timeout=0.2)
+
+    assert made.failed.reason == "sessionIncomplete"
+    assert missing in made.failed.text
+
+
+async def test_silence_after_the_dial_is_a_handshake_timeout():
+    async def gateway(peer: Peer) -> None:
+        await peer.hello()
+        await peer.finish()
+
+    made = await attempt(gateway, timeout=0.2)
+
+    assert made.failed.reason == "handshakeTimeout"
+
+
+async def test_cancelling_an_attempt_ends_it_without_a_word():
+    gone = asyncio.Event()
+
+    async def gateway(peer: Peer) -> None:
+        await peer.hello()
+        try:
+            await peer.finish()
+        finally:
+            gone.set()
+
+    async with ScriptedGateway(gateway) as there:
+        made = Session(there.port)
+        attempt = asyncio.create_task(made.tws.open())
+        await eventually(lambda: made.of(Dialled))
+        attempt.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await attempt
+        await asyncio.wait_for(gone.wait(), 10)
+
+    assert not made.of(Failed)
+
+
+async def test_2110_in_the_first_packet_is_heard():
+    """A TWS that is not connected to IBKR says so before, and beside, a good handshake (FAULTS 7)."""
+
+    async def gateway(peer: Peer) -> None:
+        await peer.greet()
+        await peer.until(71)
+        peer.error(2110, "Connectivity between Trader Workstation and server is broken.")
+        peer.error(2104, "Market data farm connection is OK:usfarm.nj")
+        peer.say(15, 1, "DU1234567")
+        peer.say(9, 1, 1)
+        await peer.finish()
+
+    made = await attempt(gateway)
+
+    assert [type(event) for event in made.events] == [Dialled, Greeted, UpstreamLost, FarmChanged, Opened]
+    assert made.of(FarmChanged) == [FarmChanged(session=3, farm="usfarm.nj", type="market", state="ok")]
+
+
+@pytest.mark.parametrize("how", ["close", "reset"])
+async def test_an_end_of_an_open_session_is_a_loss(how: str):
+    leave = asyncio.Event()
+
+    async def gateway(peer: Peer) -> None:
+        await peer.shake()
+        await leave.wait()
+        if how == "reset":
+            peer.reset()
+
+    async with session(gateway) as made:
+        leave.set()
+        await eventually(lambda: made.of(Lost))
+
+    (lost,) = made.of(Lost)
+    assert isinstance(lost, Lost)
+    assert (lost.reason, lost.code) == ("socketLost", 104 if how == "reset" else None)
+    assert made.events[-1] is lost
+
+
+async def test_a_length_no_message_has_ends_the_session():
+    """A corrupt length prefix is `notTws`: nothing that follows could be read (FAULTS 55)."""
+
+    async def gateway(peer: Peer) -> None:
+        await peer.shake()
+        peer.raw(b"\xff\xff\xff\xff and then anything")
+        await peer.finish()
+
+    async with session(gateway) as made:
+        await eventually(lambda: made.of(Lost))
+
+    (lost,) = made.of(Lost)
+    assert isinstance(lost, Lost)
+    assert lost.reason == "notTws"
+
+
+async def test_a_message_that_cannot_be_decoded_is_counted_and_the_session_goes_on(caplog: pytest.LogCaptureFixture):
+    """One event for it, no traceback, and what follows is heard (FAULTS 54)."""
+
+    async def gateway(peer: Peer) -> None:
+        await peer.shake()
+        peer.say(9999, "no such message")
+        peer.say(61, 3, "DU1", "not a number")
+        peer.error(100, "Max rate of messages per second has been exceeded.")
+        await peer.finish()
+
+    with caplog.at_level("INFO"):
+        async with session(gateway) as made:
+            await eventually(lambda: made.of(RateExceeded))
+
+    assert made.tws.decode_errors == 2
+    assert [event.count for event in made.of(MessageTrouble) if isinstance(event, MessageTrouble)] == [1, 2]
+    assert not [record for record in caplog.records if record.name.startswith("ib_async")]
+
+
+async def test_after_abort_nothing_is_said():
+    """Whatever the gateway still sends, and though its close follows."""
+    more = asyncio.Event()
+
+    async def gateway(peer: Peer) -> None:
+        await peer.shake()
+        await more.wait()
+        peer.error(1100, "Connectivity between IBKR and Trader Workstation has been lost.")
+
+    async with session(gateway) as made:
+        said = list(made.events)
+        made.tws.abort()
+        more.set()
+        await asyncio.sleep(0)
+        with pytest.raises(LinkLost):
+            await made.tws.probe(1)
+
+    assert made.events == said
+
+
+async def test_close_is_polite_and_gives_the_client_id_back():
+    """The gateway reads the end of the stream, not a reset, although it has sent bytes that nobody will read."""
+    ended: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def gateway(peer: Peer) -> None:
+        await peer.shake()
+        await peer.until(49)
+        peer.say(49, 1, 1700000000)
+        for _ in range(1000):
+            peer.error(2104, "Market data farm connection is OK:usfarm")
+        ended.set_result(await peer.reader.read(1))
+
+    async with session(gateway) as made:
+        await made.tws.probe(10)
+        await made.tws.close(10)
+
+    assert await asyncio.wait_for(ended, 10) == b""
+    assert not made.of(Lost)
+
+
+async def test_close_does_not_wait_for_ever_on_a_peer_that_stays():
+    async def gateway(peer: Peer) -> None:
+        await peer.shake()
+        await peer.finish()
+        await asyncio.sleep(60)
+
+    async with session(gateway) as made:
+        await made.tws.close(0.05)
+
+    assert not made.of(Lost)
+
+
+async def test_a_probe_measures_the_answer():
+    async def gateway(peer: Peer) -> None:
+        await peer.shake()
+        await peer.until(49)
+        peer.say(49, 1, 1700000000)
+        await peer.finish()
+
+    async with session(gateway) as made:
+        before = made.tws.heard
+        assert 0 <= await made.tws.probe(10) < 10
+        assert made.tws.heard >= before > 0
+
+
+async def test_probes_at_the_same_time_ask_once():
+    """The question for the time has no request id: a second one would steal the first one's answer."""
+    heard: list[list[str]] = []
+
+    async def gateway(peer: Peer) -> None:
+        await peer.shake()
+        heard.append(await peer.until(49))
+        await asyncio.sleep(0)
+        peer.say(49, 1, 1700000000)
+        heard.append(await peer.next())
+
+    async with session(gateway) as made:
+        await asyncio.gather(*(made.tws.probe(10) for _ in range(5)))
+
+    assert len(heard) == 1
+
+
+async def test_an_overdue_probe_leaves_nothing_behind_and_the_next_message_is_news():
+    """After a probe without an answer, any complete message emits Heard, once; the next probe works."""
+    speak = asyncio.Event()
+
+    async def gateway(peer: Peer) -> None:
+        await peer.shake()
+        await peer.until(49)
+        await speak.wait()
+        peer.say(49, 1, 1700000000)
+        await peer.until(49)
+        peer.say(49, 1, 1700000000)
+        await peer.finish()
+
+    async with session(gateway) as made:
+        with pytest.raises(TimeoutError):
+            await made.tws.probe(0.02)
+        assert not made.of(Heard)
+        speak.set()
+        await eventually(lambda: made.of(Heard))
+        await made.tws.probe(10)
+
+    assert made.of(Heard) == [Heard(session=3)]
+
+
+async def test_a_lost_link_fails_the_open_probe():
+    async def gateway(peer: Peer) -> None:
+        await peer.shake()
+        await peer.until(49)
+
+    async with session(gateway) as made:
+        with pytest.raises(LinkLost):
+            await made.tws.probe(10)
+
+
+async def test_the_socket_is_kept_alive():
+    """Keepalive with a short idle, and a limit on unacknowledged bytes where the system has one (FAULTS 5)."""
+
+    async def gateway(peer: Peer) -> None:
+        await peer.shake()
+        await peer.finish()
+
+    async with session(gateway) as made:
+        sock = made.tws._wire.transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 15
+        assert 0 < sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) <= 20_000
+
+
+async def test_code_100_halves_the_rate():
+    async def gateway(peer: Peer) -> None:
+        await peer.shake()
+        peer.error(100, "Max rate of messages per second has been exceeded.")
+        await peer.finish()
+
+    async with session(gateway) as made:
+        await eventually(lambda: made.of(RateExceeded))
+        assert made.tws._gate.rate == 20
