@@ -204,12 +204,15 @@ class Position(Contract, frozen=True, kw_only=True):
 
 
 class Order(Contract, frozen=True, kw_only=True):
-    """An order and its state, as openOrder and orderStatus tell it; never as an error code suggests."""
+    """An order and its state, as openOrder and orderStatus tell it; never as an error code suggests.
+
+    `orderId`, `clientId` and `placedBy` are unknown where IBKR tells an order only as completed.
+    """
 
     permId: int
-    orderId: int
-    clientId: int
-    placedBy: Literal["thisClient", "otherClient", "manual"]
+    orderId: int | None
+    clientId: int | None
+    placedBy: Literal["thisClient", "otherClient", "manual"] | None
     account: str
     action: str
     totalQuantity: float | None = None
