@@ -1,4 +1,4 @@
-"""Everything that can happen to the link, as values. What the machine orders in return is in `link.py`.
+"""Everything that can happen to the link, as values. What the machine orders in return is in `actions.py`.
 
 An event that comes from a session carries its number; one of an older session is dropped by the machine.
 """
