@@ -81,7 +81,7 @@ class Store:
         self,
         topic: str,
         rows: Mapping[str, Struct],
-        where: Callable[[Struct], bool] | None = None,
+        where: Callable[[str, Struct], bool] | None = None,
         *,
         known: bool = False,
     ) -> int:
@@ -91,27 +91,25 @@ class Store:
         """
         if topic == "fills":  # a fill that IBKR no longer lists stays
             self._admit(rows.values())
-            return self.known(topic) if known else self.seq
+            return self._complete(topic, {}) if known else self.seq
         held = self._rows.get(topic, {})
-        gone = {key: None for key, row in held.items() if key not in rows and (where is None or where(row))}
+        gone = {key: None for key, row in held.items() if key not in rows and (where is None or where(key, row))}
         changes: dict[str, Rows] = {topic: {**gone, **rows}}
         return self._complete(topic, changes) if known else self._step(changes)
 
-    def known(self, topic: str) -> int:
+    def known(self, topic: str) -> None:
         """A snapshot of `topic` was told to its end: what it holds, be it nothing, is what there is."""
-        return self._complete(topic, {})
+        self._complete(topic, {})
 
-    def stale(self, topics: Iterable[str]) -> int:
+    def stale(self, topics: Iterable[str]) -> None:
         """What these topics hold may be old from now on. What is not known stays just that."""
         held = self._rows["sync"]
-        return self._step(
-            {"sync": {topic: changed(held[topic], stale=True) for topic in topics if self._is_known(topic)}}
-        )
+        self._step({"sync": {topic: changed(held[topic], stale=True) for topic in topics if self._is_known(topic)}})
 
-    def forget(self, topic: str) -> int:
+    def forget(self, topic: str) -> None:
         """Nothing is known of `topic` any more. Its rows go; fills, which are past, stay."""
         gone: Rows = {} if topic == "fills" else dict.fromkeys(self._rows.get(topic, {}))
-        return self._step({topic: gone, "sync": {topic: Sync(known=False)}})
+        self._step({topic: gone, "sync": {topic: Sync(known=False)}})
 
     def drop(self, topic: str) -> int:
         """A quotes or bars topic ends with its line."""
