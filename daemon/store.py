@@ -81,7 +81,7 @@ class Store:
         self,
         topic: str,
         rows: Mapping[str, Struct],
-        where: Callable[[str, Struct], bool] | None = None,
+        where: Callable[[Struct], bool] | None = None,
         *,
         known: bool = False,
     ) -> int:
@@ -93,23 +93,25 @@ class Store:
             self._admit(rows.values())
             return self._complete(topic, {}) if known else self.seq
         held = self._rows.get(topic, {})
-        gone = {key: None for key, row in held.items() if key not in rows and (where is None or where(key, row))}
+        gone = {key: None for key, row in held.items() if key not in rows and (where is None or where(row))}
         changes: dict[str, Rows] = {topic: {**gone, **rows}}
         return self._complete(topic, changes) if known else self._step(changes)
 
-    def known(self, topic: str) -> None:
+    def known(self, topic: str) -> int:
         """A snapshot of `topic` was told to its end: what it holds, be it nothing, is what there is."""
-        self._complete(topic, {})
+        return self._complete(topic, {})
 
-    def stale(self, topics: Iterable[str]) -> None:
+    def stale(self, topics: Iterable[str]) -> int:
         """What these topics hold may be old from now on. What is not known stays just that."""
         held = self._rows["sync"]
-        self._step({"sync": {topic: changed(held[topic], stale=True) for topic in topics if self._is_known(topic)}})
+        return self._step(
+            {"sync": {topic: changed(held[topic], stale=True) for topic in topics if self._is_known(topic)}}
+        )
 
-    def forget(self, topic: str) -> None:
+    def forget(self, topic: str) -> int:
         """Nothing is known of `topic` any more. Its rows go; fills, which are past, stay."""
         gone: Rows = {} if topic == "fills" else dict.fromkeys(self._rows.get(topic, {}))
-        self._step({topic: gone, "sync": {topic: Sync(known=False)}})
+        return self._step({topic: gone, "sync": {topic: Sync(known=False)}})
 
     def drop(self, topic: str) -> int:
         """A quotes or bars topic ends with its line."""

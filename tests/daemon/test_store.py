@@ -118,7 +118,7 @@ def test_a_swap_removes_what_is_gone(store: Store) -> None:
 def test_a_swap_of_one_account_leaves_the_others(store: Store) -> None:
     """With several accounts each snapshot speaks only for its own rows."""
     store.replace("positions", {"DU1:1": position("DU1", 1), "DU2:1": position("DU2", 1)})
-    store.replace("positions", {}, where=lambda key, row: key.startswith("DU1:"))
+    store.replace("positions", {}, where=lambda row: isinstance(row, Position) and row.account == "DU1")
 
     assert set(store.rows("positions")) == {"DU2:1"}
 
