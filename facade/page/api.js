@@ -1,0 +1,91 @@
+// Owns requests to the facade: the token, problems (RFC 9457), deadlines, and the server's clock as seen in the Date header.
+
+const TOKEN = 'ibkr.token';
+// A connect answers when the attempt has ended; IBKR_CONNECT_TIMEOUT is seldom above a minute. The event stream tells the truth meanwhile.
+const COMMAND_DEADLINE = 90_000;
+const READ_DEADLINE = 15_000;
+// Date has whole seconds: differences below this are its rounding, not a skew.
+const SKEW_FLOOR = 1500;
+
+/** A refusal as the facade words it: `title`, `detail`, `reason`, `advice`, `status`. */
+export class Problem extends Error {
+  constructor(body) {
+    super(body.detail || body.title);
+    this.name = 'Problem';
+    Object.assign(this, { title: '', detail: '', reason: null, advice: [], status: 0, nextAttemptAt: null, retryAfter: null }, body);
+  }
+
+  static async of(response) {
+    const retryAfter = Number(response.headers.get('Retry-After')) || null;
+    try {
+      return new Problem({ ...(await response.json()), status: response.status, retryAfter });
+    } catch {
+      return new Problem({ title: `HTTP ${response.status}`, detail: response.statusText, status: response.status, retryAfter });
+    }
+  }
+
+  /** No answer at all. */
+  static silence(error) {
+    const late = error.name === 'TimeoutError';
+    return new Problem({
+      title: late ? 'No answer in time' : 'Facade not answering',
+      detail: late ? 'The facade did not answer within the deadline.' : 'The request did not reach the facade.',
+      reason: late ? 'timeout' : 'facadeUnreachable',
+      advice: ['Look at the state above: the page goes on trying by itself.'],
+    });
+  }
+}
+
+let skew = 0;
+
+/** The server's time in ms since the epoch, as far as the browser can know it. */
+export const serverNow = () => Date.now() + skew;
+
+export function setToken(token) {
+  sessionStorage.setItem(TOKEN, token);
+}
+
+let askForToken = () => new Promise(() => {});
+
+/** `ask(refused)` resolves when the person has given a token. */
+export function onTokenNeeded(ask) {
+  askForToken = ask;
+}
+
+/** One request. Asks for the token when the facade wants one (`ask`). Throws Problem, or the fetch error of an aborted or lost request. */
+export async function send(path, { method = 'GET', headers = {}, body, signal, ask = true } = {}) {
+  for (;;) {
+    const token = sessionStorage.getItem(TOKEN);
+    const authorization = token === null ? {} : { Authorization: `Bearer ${token}` };
+    const response = await fetch(path, { method, headers: { ...headers, ...authorization }, body, signal, cache: 'no-store' });
+    const date = Date.parse(response.headers.get('Date') ?? '');
+    if (Number.isFinite(date)) {
+      const difference = date + 500 - Date.now();
+      skew = Math.abs(difference) < SKEW_FLOOR ? 0 : difference;
+    }
+    if (response.ok) return response;
+    const problem = await Problem.of(response);
+    if (response.status !== 401 || !ask) throw problem;
+    await askForToken(token !== null && token === sessionStorage.getItem(TOKEN));
+    signal?.throwIfAborted();
+  }
+}
+
+async function answered(path, options) {
+  try {
+    return await (await send(path, options)).json();
+  } catch (error) {
+    throw error instanceof Problem ? error : Problem.silence(error);
+  }
+}
+
+export const read = (path, deadline = READ_DEADLINE) => answered(path, { signal: AbortSignal.timeout(deadline) });
+
+/** A command: POST with a JSON body. */
+export const command = (path, body = {}) =>
+  answered(path, {
+    method: 'POST',
+    headers: { 'Content-Type': 'application/json' },
+    body: JSON.stringify(body),
+    signal: AbortSignal.timeout(COMMAND_DEADLINE),
+  });

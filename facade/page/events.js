@@ -1,0 +1,127 @@
+// Owns the one connection to /api/ibkr/events and the watch over it: reads, resumes, and knows within two seconds
+// whether the facade answers. It never interprets a row; that is model.js.
+
+import { Problem, send } from './api.js';
+import { eventParser } from './sse.js';
+
+// With a live link the daemon sends a newer proof every second, so that silence is worth a question after this many ms …
+const SILENCE = 700;
+// … which a facade on the same machine answers in a few ms. Together below the two seconds the page promises.
+const PROBE_DEADLINE = 900;
+// The heartbeat comes every 15 s: a stream without two of them is dead, whatever its socket says (sleep, a proxy).
+const STREAM_SILENCE = 40_000;
+const WATCH_EVERY = 100;
+// A retry costs a loopback dial; the page should be right at once when the facade is back.
+const RETRY_FIRST = 100;
+const RETRY_MAX = 1000;
+
+export class EventStream {
+  #topics = [];
+  #attempt = null; // AbortController of the connection under way
+  #wake = () => {};
+  #heard = -Infinity; // performance.now() of the last sign of life: a byte of the stream or an answer
+  #streamHeard = Infinity; // performance.now() of the stream's last byte, Infinity while none is open
+  #probing = false;
+
+  /**
+   * `replica` is resumed from its lastId. Calls: `changed(topics)` after each consistent step, `facade(answers: bool)`,
+   * `link(row)` with the facade's own answer about the link while the stream is silent, `refused(problem)` for a refused stream.
+   */
+  constructor(replica, { changed, facade, link, refused }) {
+    Object.assign(this, { replica, changed, facade, link, refused });
+  }
+
+  /** Begin, or go on with other topics (the stream is opened anew and brings its own snapshot). */
+  open(topics) {
+    const first = !this.#topics.length;
+    this.#topics = topics;
+    if (first) {
+      this.#run();
+      setInterval(() => this.#watch(), WATCH_EVERY);
+      addEventListener('online', () => this.#retryNow());
+      addEventListener('pageshow', (event) => event.persisted && this.#retryNow());
+      return;
+    }
+    this.replica.restart();
+    this.#attempt?.abort();
+    this.#retryNow();
+  }
+
+  #retryNow() {
+    this.#wake();
+  }
+
+  async #run() {
+    let wait = RETRY_FIRST;
+    for (;;) {
+      let refusal = null;
+      try {
+        await this.#read(() => (wait = RETRY_FIRST));
+      } catch (error) {
+        if (error instanceof Problem) refusal = error;
+        else if (error.name !== 'AbortError' && error.name !== 'TypeError') reportError(error);
+      }
+      this.replica.interrupted();
+      this.#streamHeard = Infinity;
+      this.#heard = -Infinity; // ask at once whether the facade is still there
+      if (refusal) this.refused(refusal);
+      await this.#pause(refusal?.reason === 'tooManyStreams' && refusal.retryAfter ? refusal.retryAfter * 1000 : wait);
+      wait = Math.min(RETRY_MAX, wait * 2);
+    }
+  }
+
+  #pause(ms) {
+    return new Promise((resolve) => {
+      this.#wake = resolve;
+      setTimeout(resolve, ms);
+    });
+  }
+
+  async #read(opened) {
+    this.#attempt = new AbortController();
+    const headers = { Accept: 'text/event-stream' };
+    if (this.replica.lastId !== null) headers['Last-Event-ID'] = this.replica.lastId;
+    const path = `/api/ibkr/events?topics=${this.#topics.map(encodeURIComponent).join(',')}`;
+    const response = await send(path, { headers, signal: this.#attempt.signal });
+    opened();
+    this.refused(null);
+    this.#streamHeard = performance.now();
+    let changed = new Set();
+    const parse = eventParser(({ event, data, id }) => {
+      for (const topic of this.replica.accept(event, JSON.parse(data), id) ?? []) changed.add(topic);
+    });
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    for (let { done, value } = await reader.read(); !done; { done, value } = await reader.read()) {
+      this.#answered();
+      this.#streamHeard = performance.now();
+      parse(value);
+      if (changed.size) {
+        this.changed(changed);
+        changed = new Set();
+      }
+    }
+  }
+
+  #answered() {
+    this.#heard = performance.now();
+    this.facade(true);
+  }
+
+  async #watch() {
+    if (performance.now() - this.#streamHeard > STREAM_SILENCE) this.#attempt.abort();
+    if (this.#probing || performance.now() - this.#heard < SILENCE) return;
+    this.#probing = true;
+    try {
+      const response = await send('/api/ibkr/link', { signal: AbortSignal.timeout(PROBE_DEADLINE), ask: false });
+      const row = await response.json();
+      this.#answered();
+      this.link(row);
+      this.#retryNow();
+    } catch (error) {
+      if (error instanceof Problem) this.#answered();
+      else this.facade(false);
+    } finally {
+      this.#probing = false;
+    }
+  }
+}

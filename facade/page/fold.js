@@ -1,0 +1,88 @@
+// Owns the replica: what the daemon believes, as rows by topic and key. Pure: no DOM, no network, no clock.
+// A snapshot is staged until its last page, a delta until the id that closes its step, so that a view never sees half of one.
+
+export class Replica {
+  constructor() {
+    /** topic -> Map(key -> row) */
+    this.topics = new Map();
+    /** The id to resume from; null before the first consistent point and after a reset. */
+    this.lastId = null;
+    /** Whether a snapshot was ever complete: before that nothing is known of anything. */
+    this.complete = false;
+    this.#abandon();
+  }
+
+  #staged;
+  #step;
+
+  #abandon() {
+    this.#staged = null;
+    this.#step = [];
+  }
+
+  /** The connection ended: what it had begun and not closed is forgotten, and comes again with the next one. */
+  interrupted() {
+    this.#abandon();
+  }
+
+  /** What follows is another stream (other topics): it begins with a snapshot of its own. */
+  restart() {
+    this.#abandon();
+    this.lastId = null;
+  }
+
+  /** Take one event. Returns the topics that changed as a Set, or null while the step is open. */
+  accept(event, data, id) {
+    if (event === 'reset') {
+      this.restart();
+      return null;
+    }
+    if (event === 'snapshot') return this.#page(data, id);
+    if (event === 'delta') return this.#delta(data, id);
+    return null;
+  }
+
+  #page({ topic, rows, complete }, id) {
+    this.#staged ??= new Map();
+    const known = this.#staged.get(topic) ?? new Map();
+    for (const [key, row] of Object.entries(rows)) known.set(key, row);
+    this.#staged.set(topic, known);
+    if (!complete) return null;
+    const changed = new Set([...this.topics.keys(), ...this.#staged.keys()]);
+    this.topics = this.#staged;
+    this.complete = true;
+    this.#abandon();
+    if (id !== null) this.lastId = id;
+    return changed;
+  }
+
+  #delta(delta, id) {
+    this.#step.push(delta);
+    if (id === null) return null;
+    const changed = new Set();
+    // Deltas between the pages of a snapshot are newer than the pages already seen, and are folded over them.
+    const topics = this.#staged ?? this.topics;
+    for (const { topic, rows } of this.#step) {
+      let known = topics.get(topic);
+      if (!known) topics.set(topic, (known = new Map()));
+      for (const [key, row] of Object.entries(rows)) {
+        if (row === null) known.delete(key);
+        else known.set(key, row);
+      }
+      changed.add(topic);
+    }
+    this.#step = [];
+    this.lastId = id;
+    return this.#staged ? null : changed;
+  }
+
+  rows(topic) {
+    return this.topics.get(topic) ?? NONE;
+  }
+
+  row(topic, key) {
+    return this.rows(topic).get(key);
+  }
+}
+
+const NONE = new Map();

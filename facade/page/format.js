@@ -1,0 +1,135 @@
+// Owns how a value is written for a person. Pure: no DOM, no state but cached number formats.
+// The law: what is not known is a dash, never 0; a figure keeps its unit and its sign.
+
+export const DASH = '—';
+
+const formats = new Map();
+
+function numberFormat(minimum, maximum, signDisplay) {
+  const key = `${minimum}/${maximum}/${signDisplay}`;
+  let format = formats.get(key);
+  if (!format) {
+    format = new Intl.NumberFormat(undefined, { minimumFractionDigits: minimum, maximumFractionDigits: maximum, signDisplay });
+    formats.set(key, format);
+  }
+  return format;
+}
+
+/** The number in `value` (IBKR sends some as text), or null where none is known. */
+export function known(value) {
+  if (value === null || value === undefined || value === '' || typeof value === 'boolean') return null;
+  const number = Number(value);
+  return Number.isFinite(number) ? number : null;
+}
+
+function written(value, minimum, maximum, signDisplay = 'negative') {
+  const number = known(value);
+  return number === null ? DASH : numberFormat(minimum, maximum, signDisplay).format(number);
+}
+
+/** An amount of money, two decimals; its currency is written beside it by the caller. */
+export const money = (value) => written(value, 2, 2);
+
+/** A profit or loss: as money, with its sign always shown, so that colour is never the only sign. */
+export const signed = (value) => written(value, 2, 2, 'exceptZero');
+
+/** How many shares or contracts: no needless decimals, fractions kept. */
+export const quantity = (value) => written(value, 0, 4);
+
+/** A price: two decimals, more where the instrument quotes finer (currencies, anything below 1). The exact figure is the cell's title. */
+export function price(value, secType) {
+  const number = known(value);
+  if (number === null) return DASH;
+  if (secType === 'CASH') return written(number, 5, 5);
+  return Math.abs(number) < 1 && number !== 0 ? written(number, 4, 6) : written(number, 2, 2);
+}
+
+/** The share in 0..1 as a percentage. Never rounded up to 100 %: a lost second stays visible. */
+export function percent(ratio, digits = 2) {
+  const number = known(ratio);
+  if (number === null) return DASH;
+  const scale = 10 ** digits;
+  const share = number >= 1 ? 100 : Math.floor(number * 100 * scale) / scale;
+  return `${numberFormat(share === 100 ? 0 : digits, digits, 'negative').format(share)} %`;
+}
+
+/** The relative change from `before` to `now`, signed. */
+export function change(now, before) {
+  const from = known(before);
+  const to = known(now);
+  if (from === null || to === null || from === 0) return DASH;
+  return `${numberFormat(2, 2, 'exceptZero').format((to / from - 1) * 100)} %`;
+}
+
+/** A span of `seconds` in its two largest units. */
+export function duration(seconds) {
+  const number = known(seconds);
+  if (number === null) return DASH;
+  if (number < 1) return '< 1 s';
+  const whole = Math.floor(number);
+  const [days, hours, minutes, rest] = [Math.floor(whole / 86400), Math.floor(whole / 3600) % 24, Math.floor(whole / 60) % 60, whole % 60];
+  const pair = (large, largeUnit, small, smallUnit) => (small ? `${large} ${largeUnit} ${small} ${smallUnit}` : `${large} ${largeUnit}`);
+  if (days) return pair(days, 'd', hours, 'h');
+  if (hours) return pair(hours, 'h', minutes, 'min');
+  if (minutes) return pair(minutes, 'min', rest, 's');
+  return `${rest} s`;
+}
+
+/** How old something is: tenths while it is fresh, then as `duration`. */
+export function age(seconds) {
+  const number = known(seconds);
+  if (number === null) return DASH;
+  return number < 10 ? `${numberFormat(1, 1, 'negative').format(Math.max(0, number))} s` : duration(number);
+}
+
+/** A wait still to go: whole seconds rounded up, so that it ends at 1 and not at 0. */
+export const countdown = (seconds) => duration(Math.max(1, Math.ceil(seconds)));
+
+const CLOCK = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit', second: '2-digit', hourCycle: 'h23' });
+const HOUR = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit', hourCycle: 'h23' });
+const DAY = new Intl.DateTimeFormat(undefined, { month: 'short', day: 'numeric' });
+
+/** Milliseconds since the epoch of an RFC 3339 text, or null. */
+export function instant(text) {
+  if (!text) return null;
+  const at = Date.parse(text);
+  return Number.isFinite(at) ? at : null;
+}
+
+/** Local time of day of `at` (ms); where it is not today's (`now`, ms) with the day and without the seconds. */
+export function clock(at, now) {
+  if (at === null || at === undefined) return DASH;
+  if (now === undefined || new Date(at).toDateString() === new Date(now).toDateString()) return CLOCK.format(at);
+  return `${DAY.format(at)} ${HOUR.format(at)}`;
+}
+
+export const hour = (at) => HOUR.format(at);
+
+const ACRONYMS = { tws: 'TWS', ibkr: 'IBKR', pnl: 'PnL', id: 'id' };
+
+/** A name of the wire in words: `clientIdInUse` is "client id in use", `notTws` is "not TWS". */
+export function words(name) {
+  if (!name) return '';
+  return name.replace(/([a-z0-9])([A-Z])/g, '$1 $2').toLowerCase().split(' ').map((word) => ACRONYMS[word] ?? word).join(' ');
+}
+
+export const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
+/** A contract as a trader says it: AAPL, EUR.USD, ESZ5, "GOOGL 19 Dec 25 190 C". */
+export function contractName(row) {
+  if (row.secType === 'OPT' || row.secType === 'FOP') {
+    return [row.symbol, expiry(row.lastTradeDateOrContractMonth), quantity(row.strike), String(row.right ?? '').charAt(0)].join(' ');
+  }
+  if (row.secType === 'CASH') return row.localSymbol || `${row.symbol}.${row.currency}`;
+  if (row.secType === 'FUT') return row.localSymbol || `${row.symbol} ${expiry(row.lastTradeDateOrContractMonth)}`;
+  return row.symbol || row.localSymbol || (row.conId ? `#${row.conId}` : DASH);
+}
+
+const MONTHS = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec'];
+
+function expiry(text) {
+  const match = /^(\d{4})(\d{2})(\d{2})?/.exec(text ?? '');
+  if (!match) return text || DASH;
+  const month = `${MONTHS[match[2] - 1] ?? match[2]} ${match[1].slice(2)}`;
+  return match[3] ? `${Number(match[3])} ${month}` : month;
+}

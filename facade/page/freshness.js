@@ -1,0 +1,14 @@
+// Owns the small note in a panel's head: how many, or not known, or how old.
+
+import { serverNow } from './api.js';
+import { setData, setText } from './dom.js';
+import { clock, duration } from './format.js';
+
+/** Say in `node` how fresh a topic is; `count` is what stands there while all is well. */
+export function freshnessNote(node, { known, stale, asOf }, count) {
+  const now = serverNow();
+  setData(node, 'fresh', !known ? 'unknown' : stale ? 'stale' : 'current');
+  if (!known) setText(node, 'not known');
+  else if (!stale) setText(node, count);
+  else setText(node, asOf === null ? 'stale' : `stale · as of ${clock(asOf, now)}, ${duration(Math.max(0, now - asOf) / 1000)} old`);
+}

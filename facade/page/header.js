@@ -1,0 +1,187 @@
+// Owns the top of the page: lamp, headline, sentence, advice, countdown, accounts' kind, facts about the link.
+
+import { serverNow } from './api.js';
+import { byId, el, setData, setHidden, setText } from './dom.js';
+import { DASH, age, capital, clock, countdown, duration, hour, instant, words } from './format.js';
+import { paint } from './paint.js';
+import { MONEY_WORDS, moneyOf, state } from './wording.js';
+
+// The proof's age has tenths of a second; four times a second is as often as an eye follows.
+const CLOCK_EVERY = 250;
+
+export function mountHeader(model) {
+  const status = byId('status');
+  const facts = factList(byId('facts'));
+  let waitFrom = null; // where the bar of the countdown began: {until, from}
+
+  function title() {
+    const { headline, lamp } = state(model);
+    if (document.title !== headline) document.title = headline;
+    const icon = document.querySelector('link[rel=icon]');
+    const href = `/ui/icons/${lamp}.svg`;
+    if (icon.getAttribute('href') !== href) icon.setAttribute('href', href);
+  }
+
+  function words_() {
+    const now = state(model);
+    setData(status, 'state', now.lamp);
+    setData(status, 'phase', now.phase ?? '');
+    setData(status, 'reason', now.reason ?? '');
+    setData(document.body, 'current', String(model.current));
+    byId('lamp').setAttribute('href', `#lamp-${now.lamp}`);
+    setText(byId('headline'), now.headline);
+    setText(byId('sentence'), now.sentence || DASH);
+    setText(byId('reason'), now.lamp === 'good' ? '' : (now.reason ?? ''));
+    setData(byId('facts'), 'stale', String(model.facade === false || now.phase === null));
+    advice(now);
+    identity();
+    ticking();
+  }
+
+  function advice(now) {
+    const list = byId('advice');
+    const texts = now.advice ?? [];
+    if (texts.join('\n') !== [...list.children].map((item) => item.textContent).join('\n')) {
+      list.replaceChildren(...texts.map((text) => el('li', {}, text)));
+    }
+    const wrong = now.lamp !== 'good' && now.lamp !== 'busy' && model.facade !== null;
+    setHidden(byId('trouble'), !wrong);
+    const error = model.link?.lastError;
+    const shown = wrong && model.facade && Boolean(error?.text || error?.code);
+    setHidden(byId('last-error'), !shown);
+    setHidden(byId('todo'), !texts.length && !shown);
+    if (shown) {
+      const code = error.code ? ` ${error.code}` : '';
+      setText(byId('last-error'), `Last error${code}: ${error.text ?? DASH} (${clock(instant(error.at), serverNow())})`);
+    }
+  }
+
+  function identity() {
+    const rows = [...model.rows('accounts').values()];
+    const kind = moneyOf(rows);
+    const live = kind === 'live' || kind === 'mixed';
+    setData(byId('money'), 'money', kind);
+    setText(byId('money'), MONEY_WORDS[kind]);
+    setHidden(byId('ribbon'), !live);
+    const ids = rows.map((row) => row.account);
+    const names = ids.length ? ids : (model.link?.accounts ?? []);
+    setText(byId('account'), names.length > 2 ? `${names.length} accounts` : names.join(' · ') || 'account not known');
+    byId('account').title = names.join(', ');
+  }
+
+  function ticking() {
+    const { link } = model;
+    const now = serverNow();
+    next(link, now);
+    for (const [name, fact] of Object.entries(FACTS)) facts(name, ...(link && model.facade !== null ? fact(link, now, model) : [DASH, '']));
+  }
+
+  function next(link, now) {
+    const label = byId('next-label');
+    const bar = byId('next-bar');
+    const until = model.facade ? instant(link?.nextAttemptAt) : null;
+    setHidden(bar, until === null);
+    setText(label, model.facade === false ? 'The page tries again' : 'Next attempt');
+    if (until === null) {
+      waitFrom = null;
+      setText(byId('next'), nextWords(link, model));
+    } else {
+      if (waitFrom?.until !== until) waitFrom = { until, from: now };
+      const left = until - now;
+      setText(byId('next'), left > 0 ? `in ${countdown(left / 1000)}` : 'now');
+      bar.value = Math.min(1, Math.max(0, left / Math.max(1, until - waitFrom.from)));
+    }
+    setText(byId('next-note'), model.facade ? nextNote(link) : '');
+  }
+
+  setInterval(() => document.hidden || paint(ticking), CLOCK_EVERY);
+  model.show(words_, 'link', 'accounts', 'facade');
+  model.listen(title, 'link', 'facade');
+  words_();
+}
+
+function nextWords(link, model) {
+  if (model.facade === false) return 'every second';
+  if (!link || link.phase === null) return 'when the daemon answers';
+  if (link.phase === 'disabled' || link.phase === 'held') return 'none until somebody connects';
+  if (link.phase === 'upstreamLost') return 'not needed: TWS restores it';
+  if (link.phase === 'unproven') return 'a probe is under way';
+  if (link.phase === 'stopping') return 'none';
+  return DASH;
+}
+
+function nextNote(link) {
+  const expected = link?.expected;
+  if (expected?.active) return `Expected: ${words(expected.kind)} is under way.`;
+  return link?.attempts && link.nextAttemptAt ? `${link.attempts} ${link.attempts === 1 ? 'attempt' : 'attempts'} so far` : '';
+}
+
+const UPSTREAM = { ok: 'reachable', lost: 'lost', unknown: 'not known' };
+
+// Each fact: (link, now, model) -> [value, what stands below it, tone].
+const FACTS = {
+  Since({ since, phase }, now, { facade, awaySince }) {
+    // Who does not answer cannot say since when; the page saw it.
+    const at = facade && phase !== null ? instant(since) : awaySince;
+    return at === null ? [DASH, ''] : [duration(Math.max(0, now - at) / 1000), `since ${clock(at, now)}`];
+  },
+  'Last proof'({ proof }, now) {
+    const at = instant(proof?.at);
+    if (at === null) return [DASH, 'no answer yet'];
+    const round = proof.rttMs === null || proof.rttMs === undefined ? '' : `round trip ${proof.rttMs < 10 ? proof.rttMs.toFixed(1) : Math.round(proof.rttMs)} ms`;
+    return [`${age(Math.max(0, now - at) / 1000)} ago`, round];
+  },
+  Gateway({ gateway }) {
+    if (!gateway) return [DASH, ''];
+    const { host, port, clientId, product, configured } = gateway;
+    const moved = configured && (configured.port !== port || configured.host !== host);
+    const below = [product, `client ${clientId}`].filter(Boolean).join(' · ');
+    return [`${host}:${port}`, moved ? `configured ${configured.host}:${configured.port}` : below, moved ? 'warn' : ''];
+  },
+  'IBKR servers'({ upstream, expected }, now, { current }) {
+    const value = current || upstream === 'lost' ? (UPSTREAM[upstream] ?? DASH) : UPSTREAM.unknown;
+    const at = instant(expected?.nextAt);
+    const below = expected?.active ? `${words(expected.kind)} now` : at === null ? '' : `${words(expected.kind)} ${hour(at)}`;
+    return [value, below, upstream === 'lost' ? 'warn' : ''];
+  },
+  'Data farms'({ farms }, now, { current }) {
+    const states = Object.entries(farms ?? {});
+    if (!states.length || !current) return [DASH, ''];
+    const broken = states.filter(([, { state }]) => state === 'broken').map(([name]) => name);
+    if (broken.length) return [`${broken.length} broken`, broken.join(', '), 'warn'];
+    const idle = states.filter(([, { state }]) => state === 'inactive').length;
+    return [`${states.length - idle} ok`, idle ? `${idle} idle` : 'none broken'];
+  },
+  Streams({ streams, pacing }, now, { current }) {
+    if (!streams || !current) return [DASH, ''];
+    const missing = streams.wanted > streams.live;
+    return [`${streams.live} of ${streams.wanted}`, pacing ? `history ${pacing.used} of ${pacing.limit}` : '', missing ? 'warn' : ''];
+  },
+  Session({ session, gateway, readOnly }) {
+    if (session === null || session === undefined) return [DASH, ''];
+    const version = gateway?.serverVersion ? `server version ${gateway.serverVersion}` : '';
+    return [`no. ${session}`, readOnly ? 'read-only: orders unknown' : version, readOnly ? 'warn' : ''];
+  },
+  Daemon({ daemon, phase }) {
+    if (!daemon || phase === null) return [DASH, phase === null ? 'not answering' : ''];
+    return [`up ${duration(daemon.uptimeS)}`, `v${daemon.version} · pid ${daemon.pid}`];
+  },
+};
+
+/** The facts' cells, made once: a change of value moves nothing. */
+function factList(list) {
+  const cells = new Map();
+  for (const name of Object.keys(FACTS)) {
+    const value = el('span', { class: 'fact-value' }, DASH);
+    const below = el('span', { class: 'fact-below' });
+    list.append(el('div', { class: 'fact' }, el('dt', {}, capital(name)), el('dd', {}, value, below)));
+    cells.set(name, { value, below });
+  }
+  return (name, value, below = '', tone = '') => {
+    const cell = cells.get(name);
+    setText(cell.value, value);
+    setData(cell.value, 'tone', tone);
+    setText(cell.below, below);
+    if (cell.below.title !== below) cell.below.title = below;
+  };
+}

@@ -1,0 +1,117 @@
+// Owns what the link's past looks like: the ledger's events as segments of a timeline and as lines of a log. Pure.
+
+import { capital, duration, instant, words } from './format.js';
+
+export const DAY_MS = 24 * 3600 * 1000;
+
+// A log is read, not searched: beyond this many lines the oldest are left to GET /link/events.
+const LONGEST_LOG = 2000;
+
+export const KINDS = { up: 'Connected', down: 'Not connected', planned: 'Not connected, expected', off: 'Switched off', unknown: 'Not known' };
+
+function kindOf(event, before) {
+  if (event.phase === 'ready') return 'up';
+  if (event.phase === 'disabled' || event.phase === 'held' || event.phase === 'stopping') return 'off';
+  if (event.expected) return 'planned';
+  // The first dial after a start is no outage: nothing was up before it.
+  if ((event.phase === 'connecting' || event.phase === 'syncing') && (before === undefined || before === 'off' || before === 'unknown')) return 'off';
+  return 'down';
+}
+
+/**
+ * The last 24 h as `{from, to, kind, phases: Map(words -> count)}`, ms, neighbours of one kind joined, oldest first.
+ * What lies before the first event, or between the end of one and the next (no daemon ran), is `unknown`.
+ */
+export function segments(events, now) {
+  const start = now - DAY_MS;
+  const joined = [];
+  const add = (from, to, kind, label) => {
+    if (to <= start || to < from) return;
+    const last = joined.at(-1);
+    if (last && last.kind === kind) {
+      last.to = to;
+      last.phases.set(label, (last.phases.get(label) ?? 0) + 1);
+    } else joined.push({ from: Math.max(from, start), to, kind, phases: new Map([[label, 1]]) });
+  };
+  let end = start;
+  let kind;
+  for (const event of events) {
+    const at = instant(event.at);
+    if (at === null) continue;
+    // A second is lost between two writes of a ledger at most; more means that nobody was there to know.
+    if (at - end > 1000) add(end, at, (kind = 'unknown'), 'the daemon did not run, or nothing was recorded');
+    kind = kindOf(event, kind);
+    const until = event.durationS === null || event.durationS === undefined ? now : at + event.durationS * 1000;
+    add(Math.max(at, Math.min(end, at)), until, kind, eventWords(event));
+    end = Math.max(end, until);
+  }
+  if (now - end > 1000) add(end, now, 'unknown', 'the daemon did not run, or nothing was recorded');
+  return joined;
+}
+
+export function eventWords({ phase, reason }) {
+  const what = phase === 'ready' ? 'connected' : words(phase);
+  return reason && words(reason) !== what ? `${what}: ${words(reason)}` : what;
+}
+
+/** What a segment says when it is pointed at: at most three of its phases, the rest counted. */
+export function segmentWords(segment) {
+  const phases = [...segment.phases].map(([label, count]) => (count > 1 ? `${label} ×${count}` : label));
+  const rest = phases.length > 3 ? ` and ${phases.length - 3} more` : '';
+  return `${KINDS[segment.kind]} for ${duration((segment.to - segment.from) / 1000)} (${phases.slice(0, 3).join('; ')}${rest})`;
+}
+
+const trying = (phase) => phase === 'waiting' || phase === 'connecting';
+
+/**
+ * The log's lines, `{key, at, end, what, detail, tone, seconds}`, newest first: phases (a row of attempts that failed for one reason
+ * is one line with their number), IBKR's notices, gaps.
+ */
+export function logLines(events, notices, gaps) {
+  const lines = [];
+  let run = null;
+  for (const [index, event] of events.entries()) {
+    const at = instant(event.at);
+    if (at === null) continue;
+    const attempt = event.phase === 'connecting' ? 1 : 0;
+    if (run && trying(event.phase) && (event.reason === run.reason || (attempt && !event.reason))) {
+      run.attempts += attempt;
+      run.seconds = event.durationS === null ? null : (at - run.at) / 1000 + event.durationS;
+      continue;
+    }
+    run = {
+      key: `e${event.at}/${index}`,
+      at,
+      what: event.phase === 'ready' ? 'Connected' : capital(words(event.phase)),
+      reason: event.reason,
+      attempts: attempt,
+      expected: event.expected,
+      seconds: event.durationS ?? null,
+      tone: event.phase === 'ready' ? 'up' : trying(event.phase) || event.phase === 'syncing' ? '' : 'warn',
+    };
+    lines.push(run);
+    if (!trying(event.phase) || !event.reason) run = null;
+  }
+  for (const line of lines) {
+    const attempts = line.attempts > 1 ? `${line.attempts} attempts` : '';
+    const reason = line.reason ? capital(words(line.reason)) : '';
+    line.detail = [reason === line.what ? '' : reason, attempts, line.expected ? 'expected' : ''].filter(Boolean).join(' · ');
+  }
+  for (const [key, notice] of notices) {
+    lines.push({ key: `n${key}`, at: instant(notice.at), what: `IBKR ${notice.code}`, detail: notice.text ?? '', tone: 'notice', seconds: null });
+  }
+  for (const [key, gap] of gaps) lines.push({ key: `g${key}`, at: instant(gap.to), what: 'Gap closed', detail: gapWords(gap), tone: 'warn', seconds: (instant(gap.to) - instant(gap.from)) / 1000 });
+  return lines.sort((a, b) => b.at - a.at).slice(0, LONGEST_LOG);
+}
+
+function gapWords({ cause, recovered, unrecovered, expected }) {
+  const fills = recovered?.fills?.length ?? 0;
+  const streams = recovered?.streams ?? 0;
+  return [
+    capital(words(cause)),
+    fills ? `${fills} ${fills === 1 ? 'fill' : 'fills'} recovered` : 'no fill missed',
+    streams ? `${streams} ${streams === 1 ? 'stream' : 'streams'} requested again` : '',
+    unrecovered?.length ? `lost: ${unrecovered.map(words).join(', ')}` : '',
+    expected ? 'expected' : '',
+  ].filter(Boolean).join(' · ');
+}

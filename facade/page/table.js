@@ -1,0 +1,180 @@
+// Owns tables: sortable, only the rows in sight drawn, cells rewritten only where their text differs.
+
+import { el, setData, setHidden, setText } from './dom.js';
+import { DASH, known } from './format.js';
+import { paint } from './paint.js';
+
+const NARROW = matchMedia('(max-width: 760px)');
+const ROW = 29; // px, one line and its border; the same in table.css
+const NARROW_LINE = 38; // px, a caption and a value
+const NARROW_PADDING = 17;
+const OVERSCAN = 6; // rows drawn beyond the edge, so that a scroll shows no blank
+// Rows that change places many times a second cannot be read: the order is made anew at most once in this many ms.
+const SORT_EVERY = 1000;
+
+/**
+ * `columns`: `{key, label, text(row), sort?(row), unit?(row), tone?(row), title?(row), left?, wide?, button?}`; the first names the row.
+ * `button(key, row)` makes the cell a button: `text` is its face, `title` its name.
+ */
+export class Table {
+  #entries = [];
+  #rows = null;
+  #pool = [];
+  #sort;
+  #sortedAt = 0;
+  #sortTimer = null;
+  #view = () => this.#draw();
+
+  constructor(host, { label, columns, sort, empty, extraClass = '' }) {
+    this.columns = columns;
+    this.empty = empty;
+    this.#sort = sort;
+    this.body = el('tbody', { role: 'rowgroup' });
+    this.above = el('tr', { class: 'spacer', 'aria-hidden': true }, el('td'));
+    this.below = this.above.cloneNode(true);
+    this.heads = columns.map((column) => this.#head(column));
+    this.table = el('table', { role: 'table', 'aria-label': label, class: `table ${extraClass}` },
+      el('colgroup', {}, ...columns.map((column) => el('col', { class: `c-${column.key}` }))),
+      el('thead', { role: 'rowgroup' }, el('tr', { role: 'row', 'aria-rowindex': 1 }, ...this.heads)), this.body);
+    this.body.append(this.above, this.below);
+    this.scroller = el('div', { class: 'scroller', tabindex: 0, role: 'region', 'aria-label': `${label}, scrollable` }, this.table);
+    this.nothing = el('p', { class: 'nothing', hidden: true });
+    host.append(this.scroller, this.nothing);
+    this.scroller.addEventListener('scroll', () => paint(this.#view), { passive: true });
+    NARROW.addEventListener('change', () => paint(this.#view));
+    new ResizeObserver(() => paint(this.#view)).observe(this.scroller);
+    this.#mark();
+  }
+
+  #head(column) {
+    const attributes = { scope: 'col', role: 'columnheader', class: column.left ? 'left' : null, 'data-column': column.key };
+    if (column.button) return el('th', attributes, el('span', { class: 'unseen' }, column.label));
+    const button = el('button', { type: 'button', class: 'sorter' }, column.label);
+    button.addEventListener('click', () => this.#sortBy(column.key));
+    return el('th', attributes, button);
+  }
+
+  #sortBy(key) {
+    const { key: before, descending } = this.#sort;
+    // Figures are asked for largest first, names from A.
+    this.#sort = { key, descending: key === before ? !descending : !this.columns.find((column) => column.key === key).left };
+    this.#sortedAt = 0;
+    this.#mark();
+    this.#order();
+    this.scroller.scrollTop = 0;
+    paint(this.#view);
+  }
+
+  #mark() {
+    for (const [index, column] of this.columns.entries()) {
+      const sorted = column.key === this.#sort.key;
+      this.heads[index].setAttribute('aria-sort', sorted ? (this.#sort.descending ? 'descending' : 'ascending') : 'none');
+    }
+  }
+
+  /** Show `rows` (Map key -> row). `known`: whether an empty map means that there are none. To be called in a frame. */
+  show(rows, { known: isKnown = true, stale = false } = {}) {
+    this.#rows = rows;
+    this.stale = stale;
+    const same = rows.size === this.#entries.length && this.#entries.every((entry) => rows.has(entry[0]));
+    if (same) for (const entry of this.#entries) entry[1] = rows.get(entry[0]);
+    const due = performance.now() - this.#sortedAt >= SORT_EVERY;
+    if (!same || due) this.#order();
+    else this.#sortTimer ??= setTimeout(() => (this.#order(), paint(this.#view)), SORT_EVERY);
+    setHidden(this.nothing, rows.size > 0);
+    setText(this.nothing, isKnown ? this.empty : 'Not known: no complete list has come from IBKR yet.');
+    setHidden(this.scroller, rows.size === 0);
+    this.#draw();
+  }
+
+  #order() {
+    clearTimeout(this.#sortTimer);
+    this.#sortTimer = null;
+    this.#sortedAt = performance.now();
+    const column = this.columns.find((candidate) => candidate.key === this.#sort.key);
+    const value = column.sort ?? column.text;
+    const way = this.#sort.descending ? -1 : 1;
+    const keyed = [...(this.#rows ?? [])].map(([key, row]) => ({ entry: [key, row], value: value(row) }));
+    keyed.sort((a, b) => compare(a.value, b.value, way) || (a.entry[0] < b.entry[0] ? -1 : 1));
+    this.#entries = keyed.map(({ entry }) => entry);
+  }
+
+  #draw() {
+    const height = this.#height();
+    const total = this.#entries.length;
+    const top = Math.max(0, Math.floor(this.scroller.scrollTop / height) - OVERSCAN);
+    const first = Math.min(top, Math.max(0, total - 1));
+    const last = Math.min(total, Math.ceil((this.scroller.scrollTop + this.scroller.clientHeight) / height) + OVERSCAN);
+    const count = Math.max(0, last - first);
+    this.table.setAttribute('aria-rowcount', total + 1);
+    setData(this.table, 'stale', String(this.stale));
+    while (this.#pool.length < count) this.#grow();
+    for (const [slot, line] of this.#pool.entries()) {
+      setHidden(line.node, slot >= count);
+      if (slot < count) this.#write(line, first + slot);
+    }
+    spacer(this.above, first * height);
+    spacer(this.below, (total - last) * height);
+  }
+
+  #height() {
+    if (!NARROW.matches) return ROW;
+    return Math.ceil((this.columns.length + 1) / 3) * NARROW_LINE + NARROW_PADDING;
+  }
+
+  #grow() {
+    const line = { node: el('tr', { role: 'row' }), cells: [], key: null, row: null };
+    for (const [index, column] of this.columns.entries()) {
+      const cell = { text: document.createTextNode(''), unit: el('span', { class: 'unit' }) };
+      const face = column.button ? el('button', { type: 'button', class: 'quiet' }, cell.text) : el('span', { class: 'value' }, cell.text);
+      if (column.button) face.addEventListener('click', () => column.button(line.key, line.row));
+      cell.face = face;
+      cell.node = el(index ? 'td' : 'th', { role: index ? 'cell' : 'rowheader', scope: index ? null : 'row', class: column.left ? 'left' : null, 'data-column': column.key, 'data-label': column.label });
+      cell.node.append(face, ...(column.unit ? [cell.unit] : []));
+      line.cells.push(cell);
+      line.node.append(cell.node);
+    }
+    this.#pool.push(line);
+    this.below.before(line.node);
+  }
+
+  #write(line, index) {
+    const [key, row] = this.#entries[index];
+    line.key = key;
+    line.node.setAttribute('aria-rowindex', index + 2);
+    if (line.row === row) return;
+    line.row = row;
+    for (const [place, column] of this.columns.entries()) {
+      const cell = line.cells[place];
+      const text = column.text(row);
+      if (cell.text.data !== text) cell.text.data = text;
+      if (column.unit) setText(cell.unit, text === DASH ? '' : column.unit(row));
+      setData(cell.node, 'tone', column.tone?.(row) ?? '');
+      const title = column.title?.(row) ?? '';
+      if (cell.face.title !== title) cell.face.title = title;
+      if (column.button && cell.face.getAttribute('aria-label') !== title) cell.face.setAttribute('aria-label', title);
+    }
+  }
+}
+
+function spacer(row, height) {
+  const cell = row.firstChild;
+  const text = `${height}px`;
+  if (cell.style.height !== text) cell.style.height = text;
+  setHidden(row, height === 0);
+}
+
+/** What is not known comes last, whichever way is sorted. */
+function compare(a, b, way) {
+  const [nothingA, nothingB] = [a === null || a === undefined || a === DASH, b === null || b === undefined || b === DASH];
+  if (nothingA || nothingB) return nothingA - nothingB;
+  return way * (typeof a === 'number' && typeof b === 'number' ? a - b : String(a).localeCompare(String(b)));
+}
+
+export const byNumber = (field) => (row) => known(row[field]);
+
+/** Rise or fall, for the colour that repeats the sign. */
+export function sign(value) {
+  const number = known(value);
+  return number === null || number === 0 ? '' : number > 0 ? 'up' : 'down';
+}
