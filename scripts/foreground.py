@@ -20,8 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
-
+from facade.home import LOOK_EVERY, PID_FILE, RESTART_FILE, RESTART_LIMIT, ask_restart, running
 from shared.settings import BAD_SETTINGS, Settings, SettingsError, default_state_dir
 
 WINDOWS = os.name == "nt"
@@ -32,13 +31,6 @@ STOP_LIMIT = 4.0
 """s for one process to end after it was asked; a clean close of the session needs well under one."""
 AGAIN_AFTER = 1.0
 """s before a process that died is started again."""
-LOOK_EVERY = 0.05
-"""s between looks at the children: what a person does not notice."""
-RESTART_LIMIT = 30.0
-"""s for a restarted server to be back: a cold Python on a slow disk."""
-PID_FILE = "start.pid"
-RESTART_FILE = "start.restart"
-"""Made by `restart_server`, removed when the restarted server answers. A file works where signals do not (Windows)."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -157,7 +149,8 @@ class Foreground:
         request = self.settings.state_dir / RESTART_FILE
         while not self.stopping.wait(LOOK_EVERY):
             if request.exists():
-                self._restart(server)
+                which = request.read_text()
+                self._restart([child for child in server if which in (child.name, "all")])
                 request.unlink(missing_ok=True)
             for child in server:
                 status = self._look_after(child)
@@ -165,14 +158,14 @@ class Foreground:
                     return status
         return 0
 
-    def _restart(self, server: list[Child]) -> None:
-        for child in reversed(server):
+    def _restart(self, children: list[Child]) -> None:
+        for child in reversed(children):
             child.stop()
-        for child in server:
+        for child in children:
             child.start(self.environ)
         end = time.monotonic() + RESTART_LIMIT
         while not answering(self.settings) and time.monotonic() < end and not self.stopping.wait(LOOK_EVERY):
-            if any(child.process is not None and child.process.poll() is not None for child in server):
+            if any(child.process is not None and child.process.poll() is not None for child in children):
                 return
 
     def _look_after(self, child: Child) -> int | None:
@@ -209,37 +202,11 @@ def _pid_file(state_dir: Path) -> Iterator[None]:
 
 def restart(settings: Settings) -> int:
     """Ask the running `start` to restart daemon and facade, and wait until both answer; without one, be it."""
-    for state_dir in (settings.state_dir, Path(f"{settings.state_dir}-demo")):
-        pid = running(state_dir)
-        if pid is not None:
-            return _ask(state_dir)
+    state_dir = running(settings.state_dir)
+    if state_dir is not None:
+        return ask_restart(state_dir, "all", sys.stderr)
     print("No ./scripts/start is running for this state directory; starting it here.", file=sys.stderr)
     return Foreground(settings, dict(os.environ), demo=False).run()
-
-
-def running(state_dir: Path) -> int | None:
-    """The process id of the `start` that serves `state_dir`."""
-    try:
-        pid = int((state_dir / PID_FILE).read_text())
-        words = psutil.Process(pid).cmdline()
-    except (OSError, ValueError, psutil.Error):
-        return None
-    return pid if any(Path(word).name == Path(__file__).name for word in words) else None
-
-
-def _ask(state_dir: Path) -> int:
-    request = state_dir / RESTART_FILE
-    request.touch()
-    end = time.monotonic() + RESTART_LIMIT
-    while time.monotonic() < end:
-        time.sleep(LOOK_EVERY)
-        if not request.exists():
-            return 0
-        if running(state_dir) is None:
-            print("The running ./scripts/start ended instead of restarting; its terminal says why.", file=sys.stderr)
-            return 1
-    print(f"Daemon and facade were not back within {RESTART_LIMIT:.0f} s; see their log.", file=sys.stderr)
-    return 1
 
 
 def answering(settings: Settings) -> bool:

@@ -1,0 +1,122 @@
+"""`ibkr`: the terminal's facade. This file is the way of `ibkr status`; every other command is in `terminal.py`.
+
+Imports nothing beyond what `shared.quick` needs, so that the answer comes within a few interpreter starts. Never opens
+a session with the gateway.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO
+
+from shared import quick
+
+CONNECTED, NOT_CONNECTED, USAGE, NO_DAEMON = 0, 1, 2, 3
+"""Exit statuses; 78 stands for bad settings."""
+
+PATIENCE = 2.0
+"""s for the daemon's answer; one that takes longer counts as unreachable, as it does over HTTP."""
+
+GREEN, YELLOW, RED, PLAIN = "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[0m"
+COLOURS = {"ready": GREEN, "blocked": RED, "upstreamLost": RED, "held": "", "disabled": ""}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a console that lacks a character gets a question mark, not a traceback
+            stream.reconfigure(errors="replace")
+    if arguments in (["status"], ["status", "--json"]) and (path := socket_path(os.environ)):
+        try:
+            link = quick.call_once(path, "link.get", {}, PATIENCE)
+        except (OSError, quick.Refused):
+            pass  # whoever explains it needs the settings and the catalogue
+        else:
+            return show(link, sys.stdout, as_json="--json" in arguments)
+    from facade.terminal import run
+
+    return run(arguments)
+
+
+def socket_path(environ: Mapping[str, str]) -> str | None:
+    """Where the daemon listens, if that can be told without reading a settings file; `None` where it names one."""
+    named = environ.get("IBKR_ENV_FILE")
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    files = [named] if named else [".env", os.path.join(root, ".env")]
+    for file in files:
+        try:
+            with open(file, encoding="utf-8-sig") as lines:
+                if any("IBKR_SOCKET" in line and not _empty(line) for line in lines) and "IBKR_SOCKET" not in environ:
+                    return None
+                break
+        except OSError:
+            if named:
+                return None
+        except UnicodeDecodeError:
+            return None
+    try:
+        return quick.default_path(environ)
+    except OSError:
+        return None
+
+
+def _empty(line: str) -> bool:
+    """Whether `line` of a settings file sets its name to nothing."""
+    return line.lstrip().startswith("#") or not line.partition("=")[2].partition("#")[0].strip()
+
+
+def show(link: Mapping[str, Any], out: TextIO, *, as_json: bool) -> int:
+    """Print the link row; the exit status it stands for."""
+    connected = bool(link.get("connected"))
+    if as_json:
+        print(json.dumps(link, ensure_ascii=False, allow_nan=False), file=out)
+    else:
+        print("\n".join(lines(link, colour=out.isatty() and not os.environ.get("NO_COLOR"))), file=out)
+    if link.get("phase") is None:
+        return NO_DAEMON
+    return CONNECTED if connected else NOT_CONNECTED
+
+
+def lines(link: Mapping[str, Any], *, colour: bool) -> list[str]:
+    """What a person wants to know of the link, most important first."""
+    phase = link.get("phase")
+    headline = "Connected" if link.get("connected") else (phase or "daemon not answering")
+    tint = COLOURS.get(phase or "", YELLOW) if colour else ""
+    told = [f"{tint}IBKR: {headline}{PLAIN if tint else ''}"]
+    gateway = link.get("gateway")
+    if gateway:
+        where = f"{gateway['host']}:{gateway['port']}, client id {gateway['clientId']}"
+        product = gateway.get("product")
+        version = gateway.get("serverVersion")
+        told.append(f"  gateway   {where}{f', {product}' if product else ''}{f', server {version}' if version else ''}")
+    accounts = link.get("accounts")
+    if accounts:
+        # IBKR's own rule: the ids of paper accounts start with D
+        told.append(f"  account   {', '.join(f'{a} ({_kind(a)})' for a in accounts)}")
+    if link.get("since"):
+        told.append(f"  since     {link['since']}")
+    proof = link.get("proof") or {}
+    if proof.get("at"):
+        rtt = proof.get("rttMs")
+        told.append(f"  proof     {proof['at']}{f' (round trip {rtt:.1f} ms)' if rtt is not None else ''}")
+    if not link.get("connected"):
+        told.append(f"  reason    {link.get('reason') or 'unknown'}: {link.get('sentence', '')}")
+        told += [f"  {number:>3}. {line}" for number, line in enumerate(link.get("advice") or (), 1)]
+        if link.get("nextAttemptAt"):
+            told.append(f"  next try  {link['nextAttemptAt']} (attempts so far: {link.get('attempts', 0)})")
+    error = link.get("lastError")
+    if error and not link.get("connected"):
+        code = error.get("code")
+        told.append(f"  last said {error.get('text', '')}{f' (code {code})' if code is not None else ''}")
+    return told
+
+
+def _kind(account: str) -> str:
+    return "paper" if account.startswith("D") else "LIVE"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

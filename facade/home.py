@@ -1,0 +1,276 @@
+"""At home on a machine: what starts daemon and facade at login, on three systems, and what restarts them.
+
+Plans are values (files and commands), shown as they are with `--dry-run`. Never changes anything outside the user's own
+directories, and never asks for more rights.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+from typing import Literal, TextIO
+from xml.sax.saxutils import escape
+
+import psutil
+
+from shared.settings import PROJECT_ROOT, Settings
+
+System = Literal["systemd", "launchd", "windows"]
+TEMPLATES = PROJECT_ROOT / "scripts" / "login"
+
+PID_FILE = "start.pid"
+RESTART_FILE = "start.restart"
+"""Written by whoever wants a restart, removed when what was restarted answers. A file works where signals do not."""
+RESTART_LIMIT = 30.0
+"""s for a restarted server to be back: a cold Python on a slow disk."""
+LOOK_EVERY = 0.05  # s
+COMMAND_LIMIT = 60.0
+"""s for one command of the service manager; stopping the daemon may take 15."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What `install` needs to know of the machine."""
+
+    system: System
+    python: Path
+    home: Path
+    user: str
+
+    @classmethod
+    def here(cls, python: Path, environ: Mapping[str, str]) -> Machine:
+        systems: Mapping[str, System] = {"darwin": "launchd", "win32": "windows"}
+        system = systems.get(sys.platform, "systemd")
+        if system == "windows":  # no console window at login
+            python = python.with_name("pythonw.exe")
+        user = getpass.getuser()
+        if domain := environ.get("USERDOMAIN"):  # only Windows sets it
+            user = f"{domain}\\{user}"
+        return cls(system, python, Path.home(), user)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What starts us at login: files and their content, commands that make them known, and those that undo it."""
+
+    files: Mapping[Path, bytes]
+    begin: tuple[tuple[str, ...], ...]
+    end: tuple[tuple[str, ...], ...]
+
+
+# --- the plans: pure --------------------------------------------------------------------------------------------------
+
+
+def plan(machine: Machine, settings: Settings) -> Plan:
+    """What `install` would do on `machine`."""
+    return PLANS[machine.system](machine, settings)
+
+
+def _systemd(machine: Machine, settings: Settings) -> Plan:
+    host = f"[{settings.facade_host}]" if ":" in settings.facade_host else settings.facade_host
+    # systemd wants an address where we take a name too
+    listen = f"{'127.0.0.1' if host == 'localhost' else host}:{settings.facade_port}"
+    names = ("ibkr-daemon.service", "ibkr-facade.socket", "ibkr-facade.service")
+    directory = machine.home / ".config" / "systemd" / "user"
+    values = {
+        "python": _unit_quoted(str(machine.python)),
+        "directory": str(PROJECT_ROOT).replace("%", "%%"),
+        "listen": listen,
+    }
+    systemctl = ("systemctl", "--user")
+    return Plan(
+        files={directory / name: _filled(name, values).encode() for name in names},
+        begin=((*systemctl, "daemon-reload"), (*systemctl, "enable", "--now", *names)),
+        end=((*systemctl, "disable", "--now", *reversed(names)),),
+    )
+
+
+def _launchd(machine: Machine, _settings: Settings) -> Plan:
+    directory = machine.home / "Library" / "LaunchAgents"
+    domain = f"gui/{os.getuid()}" if hasattr(os, "getuid") else "gui/0"
+    files = {}
+    for what in ("daemon", "facade"):
+        values = {
+            "python": str(machine.python),
+            "directory": str(PROJECT_ROOT),
+            "home": str(machine.home),
+            "what": what,
+        }
+        text = _filled("io.ibkr.plist", {name: escape(value) for name, value in values.items()})
+        files[directory / f"io.ibkr.{what}.plist"] = text.encode()
+    return Plan(
+        files=files,
+        begin=tuple(("launchctl", "bootstrap", domain, str(path)) for path in files),
+        end=tuple(("launchctl", "bootout", f"{domain}/{path.stem}") for path in reversed(files)),
+    )
+
+
+def _windows(machine: Machine, settings: Settings) -> Plan:
+    files = {}
+    for what in ("daemon", "facade"):
+        values = {"python": str(machine.python), "directory": str(PROJECT_ROOT), "user": machine.user, "what": what}
+        text = _filled("task.xml", {name: escape(value) for name, value in values.items()})
+        files[settings.state_dir / f"ibkr-{what}.xml"] = text.encode("utf-16")
+    return Plan(
+        files=files,
+        begin=tuple(
+            step
+            for path in files
+            for step in (
+                ("schtasks", "/create", "/tn", path.stem, "/xml", str(path), "/f"),
+                ("schtasks", "/run", "/tn", path.stem),
+            )
+        ),
+        end=tuple(
+            step
+            for path in reversed(files)
+            for step in (("schtasks", "/end", "/tn", path.stem), ("schtasks", "/delete", "/tn", path.stem, "/f"))
+        ),
+    )
+
+
+PLANS: Mapping[System, Callable[[Machine, Settings], Plan]] = {
+    "systemd": _systemd,
+    "launchd": _launchd,
+    "windows": _windows,
+}
+
+
+def _filled(name: str, values: Mapping[str, str]) -> str:
+    return Template((TEMPLATES / name).read_text(encoding="utf-8")).substitute(values)
+
+
+def _unit_quoted(path: str) -> str:
+    """A program's path as ExecStart takes it: specifiers and variables off, quoted where it has spaces."""
+    path = path.replace("\\", "\\\\").replace("%", "%%").replace("$", "$$").replace('"', '\\"')
+    return f'"{path}"' if " " in path else path
+
+
+# --- doing it ---------------------------------------------------------------------------------------------------------
+
+
+def install(machine: Machine, settings: Settings, out: TextIO, *, dry_run: bool) -> int:
+    """Write the files and make them known. What fails is undone."""
+    wanted = plan(machine, settings)
+    if dry_run:
+        show(wanted, out)
+        return 0
+    for path, content in wanted.files.items():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.write_bytes(content)
+        print(f"wrote {path}", file=out)
+    for command in wanted.begin:
+        problem = _run(command, out)
+        if problem:
+            print(problem, file=out)
+            _undo(wanted, out)
+            return 1
+    return 0
+
+
+def uninstall(machine: Machine, settings: Settings, out: TextIO, *, dry_run: bool) -> int:
+    wanted = plan(machine, settings)
+    if dry_run:
+        for command in wanted.end:
+            print(f"would run: {shlex.join(command)}", file=out)
+        for path in wanted.files:
+            print(f"would remove: {path}", file=out)
+        return 0
+    _undo(wanted, out)
+    return 0
+
+
+def show(wanted: Plan, out: TextIO) -> None:
+    for path, content in wanted.files.items():
+        encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
+        print(f"--- {path}\n{content.decode(encoding)}", file=out)
+    for command in wanted.begin:
+        print(f"would run: {shlex.join(command)}", file=out)
+
+
+def _undo(wanted: Plan, out: TextIO) -> None:
+    if not any(path.exists() for path in wanted.files):
+        print("Nothing is installed.", file=out)
+        return
+    for command in wanted.end:
+        _run(command, out)  # what is not running need not be stopped
+    for path in wanted.files:
+        if path.exists():
+            path.unlink()
+            print(f"removed {path}", file=out)
+    if wanted.begin[0][-1] == "daemon-reload":
+        _run(wanted.begin[0], out)
+
+
+def _run(command: tuple[str, ...], out: TextIO) -> str | None:
+    """What went wrong, in one line; `None` if nothing did."""
+    print(f"running: {shlex.join(command)}", file=out)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_LIMIT, check=False)  # noqa: S603
+    except FileNotFoundError:
+        return f"{command[0]} is not on this machine: start it by hand with ./scripts/start."
+    except subprocess.TimeoutExpired:
+        return f"{shlex.join(command)} did not end within {COMMAND_LIMIT:.0f} s."
+    return f"{shlex.join(command)}: {(done.stderr or done.stdout).strip()}" if done.returncode else None
+
+
+# --- restarting -------------------------------------------------------------------------------------------------------
+
+
+def restart(which: str, machine: Machine, settings: Settings, out: TextIO) -> int:
+    """Restart `daemon`, `facade` or `all`: what the service manager runs, else what ./scripts/start runs."""
+    services = ("daemon", "facade") if which == "all" else (which,)
+    if machine.system == "systemd" and any(path.exists() for path in plan(machine, settings).files):
+        return _said(_run(("systemctl", "--user", "restart", *(f"ibkr-{name}.service" for name in services)), out), out)
+    if machine.system == "launchd" and any(path.exists() for path in plan(machine, settings).files):
+        problems = [_run(("launchctl", "kickstart", "-k", f"gui/{os.getuid()}/io.ibkr.{n}"), out) for n in services]
+        return max(_said(problem, out) for problem in problems)
+    if which == "facade":
+        return subprocess.call([sys.executable, "-m", "facade", "restart"])
+    state_dir = running(settings.state_dir)
+    if state_dir is None:
+        print("Nothing that could be restarted runs here: use ./scripts/start, or ibkr install.", file=out)
+        return 3
+    return ask_restart(state_dir, which, out)
+
+
+def _said(problem: str | None, out: TextIO) -> int:
+    if problem:
+        print(problem, file=out)
+    return int(problem is not None)
+
+
+def running(state_dir: Path) -> Path | None:
+    """`state_dir`, or its demonstration's, if a ./scripts/start serves it."""
+    for place in (state_dir, state_dir.with_name(f"{state_dir.name}-demo")):
+        try:
+            words = psutil.Process(int((place / PID_FILE).read_text())).cmdline()
+        except (OSError, ValueError, psutil.Error):
+            continue
+        if any(Path(word).name == "foreground.py" for word in words):
+            return place
+    return None
+
+
+def ask_restart(state_dir: Path, which: str, out: TextIO) -> int:
+    """Have the running ./scripts/start restart `which`, and wait until that answers."""
+    request = state_dir / RESTART_FILE
+    request.write_text(which)
+    end = time.monotonic() + RESTART_LIMIT
+    while time.monotonic() < end:
+        time.sleep(LOOK_EVERY)
+        if not request.exists():
+            return 0
+        if running(state_dir) is None:
+            print("The running ./scripts/start ended instead of restarting; its terminal says why.", file=out)
+            return 1
+    print(f"It was not back within {RESTART_LIMIT:.0f} s; see ibkr logs.", file=out)
+    return 1

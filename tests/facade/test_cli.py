@@ -1,0 +1,163 @@
+"""`ibkr status`: the quick way, its words and its exit status."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from facade import cli
+from shared.settings import PROJECT_ROOT
+
+READY: dict[str, Any] = {
+    "phase": "ready",
+    "reason": None,
+    "sentence": "",
+    "advice": [],
+    "since": "2026-03-01T12:00:00Z",
+    "connected": True,
+    "proof": {"at": "2026-03-01T12:30:00Z", "ageMs": 3, "rttMs": 1.25},
+    "gateway": {"host": "127.0.0.1", "port": 7497, "clientId": 1, "serverVersion": 178, "product": "TWS"},
+    "accounts": ["DU1234567"],
+}
+BLOCKED: dict[str, Any] = READY | {
+    "phase": "blocked",
+    "reason": "notTws",
+    "sentence": "What answers is not TWS.",
+    "advice": ["Check the port."],
+    "connected": False,
+    "nextAttemptAt": "2026-03-01T12:35:00Z",
+    "attempts": 3,
+}
+
+
+def test_a_connected_link_is_told_with_gateway_account_and_proof() -> None:
+    out = io.StringIO()
+    assert cli.show(READY, out, as_json=False) == cli.CONNECTED
+    text = out.getvalue()
+    assert text.startswith("IBKR: Connected\n")
+    assert "127.0.0.1:7497, client id 1, TWS, server 178" in text
+    assert "DU1234567 (paper)" in text
+    assert "\x1b" not in text
+
+
+def test_a_link_that_is_down_is_told_with_reason_advice_and_next_attempt() -> None:
+    out = io.StringIO()
+    assert cli.show(BLOCKED, out, as_json=False) == cli.NOT_CONNECTED
+    text = out.getvalue()
+    assert text.startswith("IBKR: blocked\n")
+    assert "notTws: What answers is not TWS." in text
+    assert "1. Check the port." in text
+    assert "2026-03-01T12:35:00Z" in text
+
+
+def test_live_is_unmistakable() -> None:
+    assert any("U1234567 (LIVE)" in line for line in cli.lines(READY | {"accounts": ["U1234567"]}, colour=False))
+
+
+def test_json_is_the_row_itself() -> None:
+    out = io.StringIO()
+    cli.show(BLOCKED, out, as_json=True)
+    assert json.loads(out.getvalue()) == BLOCKED
+
+
+@pytest.fixture
+def answering(tmp_path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """A daemon's end of the socket that answers `hello` and then `link.get` with what the test puts there."""
+    path, link = tmp_path / "daemon.sock", dict(READY)
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(str(path))
+    server.listen()
+
+    def serve() -> None:
+        while True:
+            try:
+                peer, _ = server.accept()
+            except OSError:
+                return
+            with peer, peer.makefile("rwb") as lines:
+                for line in lines:
+                    asked = json.loads(line)
+                    greeting = {"protocol": 1, "daemon": "test", "epoch": "e"}
+                    result = greeting if asked["method"] == "hello" else link
+                    answer = {"jsonrpc": "2.0", "id": asked["id"], "result": result}
+                    lines.write(json.dumps(answer).encode() + b"\n")
+                    lines.flush()
+
+    thread = threading.Thread(target=serve, name="daemon's end")
+    thread.start()
+    yield path, link
+    server.shutdown(socket.SHUT_RDWR)
+    server.close()
+    thread.join()
+
+
+def ibkr(tmp_path: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("IBKR_")}
+    own = {"PYTHONPATH": str(PROJECT_ROOT), "HOME": str(tmp_path), "IBKR_STATE_DIR": str(tmp_path / "state")}
+    return subprocess.run(
+        [sys.executable, "-m", "facade.cli", *arguments],
+        env=clean | own | environ,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_exit_status_follows_the_link(answering: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    path, link = answering
+    done = ibkr(tmp_path, "status", "--json", IBKR_SOCKET=str(path))
+    assert (done.returncode, json.loads(done.stdout)) == (0, READY)
+    link.clear()
+    link.update(BLOCKED)
+    assert ibkr(tmp_path, "status", IBKR_SOCKET=str(path)).returncode == 1
+
+
+def test_a_socket_named_in_the_settings_file_is_found(answering: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(f"IBKR_SOCKET={answering[0]}   # here\n")
+    assert ibkr(tmp_path, "status").returncode == 0
+
+
+def test_without_a_daemon_the_exit_status_is_3_and_the_advice_is_told(tmp_path: Path) -> None:
+    done = ibkr(tmp_path, "status", IBKR_SOCKET=str(tmp_path / "none"))
+    assert done.returncode == 3
+    assert "Start the daemon" in done.stdout
+    as_json = ibkr(tmp_path, "status", "--json", IBKR_SOCKET=str(tmp_path / "none"))
+    assert (as_json.returncode, json.loads(as_json.stdout)["reason"]) == (3, "daemonUnreachable")
+
+
+def test_bad_settings_are_78_and_bad_usage_is_2(tmp_path: Path) -> None:
+    bad = ibkr(tmp_path, "status", IBKR_PORT="no")
+    assert (bad.returncode, "IBKR_PORT" in bad.stderr) == (78, True)
+    for arguments in (["statsu"], ["status", "--what"], ["restart", "everything"]):
+        assert ibkr(tmp_path, *arguments).returncode == 2
+
+
+def test_status_imports_nothing_heavy(answering: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    """The quick way stays quick: neither asyncio nor any package from outside is loaded."""
+    code = (
+        "import sys; from facade import cli; cli.main(['status']);"
+        "sys.stderr.write(','.join(sorted(set(sys.modules) & {'asyncio', 'msgspec', 'typer', 'environs', 'structlog',"
+        " 'aiohttp', 'dataclasses', 'subprocess', 'urllib.request'})))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": str(PROJECT_ROOT), "IBKR_SOCKET": str(answering[0])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stderr == ""
+    assert done.stdout.startswith("IBKR: Connected")
