@@ -112,8 +112,14 @@ function nextWords(link, model) {
 
 function nextNote(link) {
   const expected = link?.expected;
-  if (expected?.active) return `Expected: ${words(expected.kind)} is under way.`;
+  if (expected?.active) return `Expected: ${words(expected.kind)}${until(expected)}.`;
   return link?.attempts && link.nextAttemptAt ? `${link.attempts} ${link.attempts === 1 ? 'attempt' : 'attempts'} so far` : '';
+}
+
+/** A planned window's `nextAt` is its end while it lasts. */
+function until({ nextAt }) {
+  const at = instant(nextAt);
+  return at === null ? '' : ` until ${hour(at)}`;
 }
 
 const UPSTREAM = { ok: 'reachable', lost: 'lost', unknown: 'not known' };
@@ -141,7 +147,7 @@ const FACTS = {
   'IBKR servers'({ upstream, expected }, now, { current }) {
     const value = current || upstream === 'lost' ? (UPSTREAM[upstream] ?? DASH) : UPSTREAM.unknown;
     const at = instant(expected?.nextAt);
-    const below = expected?.active ? `${words(expected.kind)} now` : at === null ? '' : `${words(expected.kind)} ${hour(at)}`;
+    const below = expected?.active ? `${words(expected.kind)}${until(expected)}` : at === null ? '' : `${words(expected.kind)} ${hour(at)}`;
     return [value, below, upstream === 'lost' ? 'warn' : ''];
   },
   'Data farms'({ farms }, now, { current }) {
@@ -155,7 +161,7 @@ const FACTS = {
   Streams({ streams, pacing }, now, { current }) {
     if (!streams || !current) return [DASH, ''];
     const missing = streams.wanted > streams.live;
-    return [`${streams.live} of ${streams.wanted}`, pacing ? `history ${pacing.used} of ${pacing.limit}` : '', missing ? 'warn' : ''];
+    return [streams.wanted ? `${streams.live} of ${streams.wanted}` : 'none', pacing ? `history ${pacing.used} of ${pacing.limit}` : '', missing ? 'warn' : ''];
   },
   Session({ session, gateway, readOnly }) {
     if (session === null || session === undefined) return [DASH, ''];

@@ -104,6 +104,16 @@ export function logLines(events, notices, gaps) {
   return lines.sort((a, b) => b.at - a.at).slice(0, LONGEST_LOG);
 }
 
+/** The gaps that touch the last 24 h, as `{from, to, words}`, ms. */
+export function gapMarks(gaps, now) {
+  const marks = [];
+  for (const gap of gaps) {
+    const [from, to] = [instant(gap.from), instant(gap.to)];
+    if (from !== null && to !== null && to > now - DAY_MS) marks.push({ from: Math.max(from, now - DAY_MS), to, words: gapWords(gap) });
+  }
+  return marks;
+}
+
 function gapWords({ cause, recovered, unrecovered, expected }) {
   const fills = recovered?.fills?.length ?? 0;
   const streams = recovered?.streams ?? 0;

@@ -3,7 +3,7 @@
 import { read, serverNow } from './api.js';
 import { byId, el, setText } from './dom.js';
 import { clock, duration, hour, instant, percent } from './format.js';
-import { DAY_MS, eventWords, KINDS, logLines, segments, segmentWords } from './history.js';
+import { DAY_MS, eventWords, gapMarks, KINDS, logLines, segments, segmentWords } from './history.js';
 import { paint } from './paint.js';
 import { Table } from './table.js';
 
@@ -18,6 +18,7 @@ export function mountTimeline(model) {
   let events = [];
   let uptime = null;
   let parts = [];
+  let gaps = [];
   let focused = null; // index of the part under pointer or keyboard
   let timer = null;
 
@@ -69,6 +70,7 @@ export function mountTimeline(model) {
 
   function draw() {
     const now = serverNow();
+    gaps = gapMarks(model.rows('gaps').values(), now);
     parts = segments(events, now);
     while (bar.children.length > parts.length) bar.lastChild.remove();
     while (bar.children.length < parts.length) bar.append(el('button', { type: 'button', class: 'part', tabindex: -1 }));
@@ -77,12 +79,29 @@ export function mountTimeline(model) {
       node.dataset.kind = part.kind;
       node.style.left = `${((part.from - (now - DAY_MS)) / DAY_MS) * 100}%`;
       node.style.width = `${((part.to - part.from) / DAY_MS) * 100}%`;
-      node.setAttribute('aria-label', `${spanOf(part, now)}: ${segmentWords(part)}`);
+      node.setAttribute('aria-label', `${spanOf(part, now)}: ${segmentWords(part)}${gapsIn(part)}`);
       node.tabIndex = index === (focused ?? parts.length - 1) ? 0 : -1;
     }
+    drawGaps(now);
     drawHours(now);
     drawUptime();
     say(focused);
+  }
+
+  function drawGaps(now) {
+    byId('timeline-gaps').replaceChildren(...gaps.map((gap) => {
+      const node = el('span', { title: `Gap: ${gap.words}` });
+      node.style.left = `${((gap.from - (now - DAY_MS)) / DAY_MS) * 100}%`;
+      node.style.width = `${((gap.to - gap.from) / DAY_MS) * 100}%`;
+      return node;
+    }));
+  }
+
+  /** What the gaps within a part brought back, for its reading. */
+  function gapsIn(part) {
+    if (part.kind === 'up') return '';
+    const within = gaps.filter((gap) => gap.from < part.to && part.from < gap.to);
+    return within.length ? ` · gap: ${within.map((gap) => gap.words).join('; ')}` : '';
   }
 
   function drawHours(now) {
@@ -115,11 +134,12 @@ export function mountTimeline(model) {
     const now = serverNow();
     const part = parts[index ?? parts.length - 1];
     for (const [place, node] of [...bar.children].entries()) node.classList.toggle('pointed', place === index);
-    setText(byId('timeline-reading'), part ? `${spanOf(part, now)} · ${segmentWords(part)}` : 'Nothing recorded yet.');
+    setText(byId('timeline-reading'), part ? `${spanOf(part, now)} · ${segmentWords(part)}${gapsIn(part)}` : 'Nothing recorded yet.');
   }
 
   function drawLog() {
-    log.show(new Map(logLines(events, model.rows('notices'), model.rows('gaps')).map((line) => [line.key, line])));
+    const notices = byId('log-notices').checked ? model.rows('notices') : new Map();
+    log.show(new Map(logLines(events, notices, model.rows('gaps')).map((line) => [line.key, line])));
   }
 
   function point(index) {
@@ -157,6 +177,8 @@ export function mountTimeline(model) {
   }, 'link');
   model.listen(() => model.facade && readLedger(), 'facade');
   model.show(drawLog, 'notices', 'gaps');
+  model.show(draw, 'gaps');
+  byId('log-notices').addEventListener('change', () => paint(drawLog));
   setInterval(() => paint(draw), 30_000);
   byId('timeline').title = Object.values(KINDS).join(' · ');
   readLedger();

@@ -32,6 +32,14 @@ const FACADE_AWAY = {
 
 const LOADING = { lamp: 'off', headline: 'IBKR: Loading', sentence: 'Reading the state of the link.', advice: [] };
 
+/** What a phase without trouble means, for the moments in which the daemon says nothing of its own. */
+function plain({ phase, gateway }) {
+  if (phase === 'ready') return 'The session is up and proven.';
+  if (phase === 'connecting') return gateway ? `Dialling ${gateway.host}:${gateway.port}.` : 'Dialling the gateway.';
+  if (phase === 'syncing') return 'Connected; reading accounts, positions and orders.';
+  return '';
+}
+
 /** `{lamp, headline, sentence, advice, phase, reason}` of what the model believes. */
 export function state({ facade, link, refusal }) {
   if (facade === false) return { ...FACADE_AWAY, phase: null, reason: 'facadeUnreachable' };
@@ -39,7 +47,8 @@ export function state({ facade, link, refusal }) {
     if (!refusal) return { ...LOADING, phase: null, reason: null };
     return { lamp: 'bad', headline: `IBKR: ${refusal.title}`, sentence: refusal.detail, advice: refusal.advice, phase: null, reason: refusal.reason };
   }
-  const { phase, reason, sentence } = link;
+  const { phase, reason } = link;
+  const sentence = link.sentence || plain(link);
   const advice = link.advice ?? [];
   if (phase === null) return { lamp: 'bad', headline: 'IBKR: Daemon not answering', sentence, advice, phase, reason };
   if (phase === 'ready' && !link.connected) {
