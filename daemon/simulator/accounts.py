@@ -1,0 +1,350 @@
+"""Account requests: values, portfolio, positions, summary, profit and loss, and what keeps them current.
+
+Each answer is an iterable of frames whose last one is its end marker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Final
+
+from daemon.simulator import messages
+from daemon.simulator.codes import DUPLICATE_TICKER, SUMMARY_LIMIT
+from daemon.simulator.market import Position, World
+
+if TYPE_CHECKING:
+    from daemon.simulator.requests import Request
+    from daemon.simulator.server import Gateway
+    from daemon.simulator.session import Session
+
+SUMMARIES_AT_ONCE: Final = 2
+"""Account-summary subscriptions one client may hold."""
+
+UPDATE_EVERY: Final = 180.0
+"""Seconds between the account updates that come without a change: TWS's own three minutes."""
+
+LEDGER: Final = [
+    "AccruedCash",
+    "CashBalance",
+    "CorporateBondValue",
+    "Currency",
+    "ExchangeRate",
+    "FundValue",
+    "FutureOptionValue",
+    "FuturesPNL",
+    "FxCashBalance",
+    "IssuerOptionValue",
+    "MoneyMarketFundValue",
+    "MutualFundValue",
+    "NetDividend",
+    "NetLiquidationByCurrency",
+    "OptionMarketValue",
+    "RealizedPnL",
+    "RealCurrency",
+    "StockMarketValue",
+    "TBillValue",
+    "TBondValue",
+    "TotalCashBalance",
+    "UnrealizedPnL",
+    "WarrantValue",
+]
+
+Row = tuple[str, str, str]
+
+
+def _money(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def values(world: World, account: str, now: float) -> list[Row]:
+    """Every account value as (tag, value, currency)."""
+    base = world.base_currency
+    stock = gross = unrealized = 0.0
+    for holding in world.holdings(account, now):
+        stock += holding.marketValue
+        gross += abs(holding.marketValue)
+        unrealized += holding.unrealizedPNL
+    realized = sum(p.realizedPNL for p in world.positions.values() if p.account == account)
+    cash = world.cash.get(account, 0.0)
+    net = cash + stock
+    initial, maintenance = gross * 0.30, gross * 0.25
+    rows: list[Row] = [
+        ("AccountCode", account, ""),
+        ("AccountReady", "true", ""),
+        ("AccountType", "INDIVIDUAL", ""),
+        ("Cushion", f"{(net - maintenance) / net if net else 0:.6f}", ""),
+        ("DayTradesRemaining", "-1", ""),
+        ("DayTradesRemainingT+1", "-1", ""),
+        ("DayTradesRemainingT+2", "-1", ""),
+        ("DayTradesRemainingT+3", "-1", ""),
+        ("DayTradesRemainingT+4", "-1", ""),
+        ("Leverage-S", f"{gross / net if net else 0:.2f}", ""),
+        ("LookAheadNextChange", "0", ""),
+        ("NLVAndMarginInReview", "false", ""),
+        ("SegmentTitle-C", "US Commodities", ""),
+        ("SegmentTitle-S", "US Securities", ""),
+        ("TradingType-S", "STKNOPT", ""),
+        ("WhatIfPMEnabled", "true", ""),
+    ]
+    amounts: dict[str, float] = {
+        "AccruedCash": 0,
+        "AccruedDividend": 0,
+        "AvailableFunds": net - initial,
+        "Billable": 0,
+        "BuyingPower": max(0.0, (net - initial) * 4),
+        "EquityWithLoanValue": net,
+        "ExcessLiquidity": net - maintenance,
+        "FullAvailableFunds": net - initial,
+        "FullExcessLiquidity": net - maintenance,
+        "FullInitMarginReq": initial,
+        "FullMaintMarginReq": maintenance,
+        "GrossPositionValue": gross,
+        "Guarantee": 0,
+        "IndianStockHaircut": 0,
+        "InitMarginReq": initial,
+        "LookAheadAvailableFunds": net - initial,
+        "LookAheadExcessLiquidity": net - maintenance,
+        "LookAheadInitMarginReq": initial,
+        "LookAheadMaintMarginReq": maintenance,
+        "MaintMarginReq": maintenance,
+        "NetLiquidation": net,
+        "NetLiquidationUncertainty": 0,
+        "PASharesValue": 0,
+        "PhysicalCertificateValue": 0,
+        "PostExpirationExcess": 0,
+        "PostExpirationMargin": 0,
+        "PreviousDayEquityWithLoanValue": net,
+        "RegTEquity": net,
+        "RegTMargin": gross * 0.5,
+        "SMA": max(0.0, net - gross * 0.5),
+        "TotalCashValue": cash,
+        "TotalDebitCardPendingCharges": 0,
+    }
+    rows += [(tag, _money(amount), base) for tag, amount in amounts.items()]
+    ledger: dict[str, float] = {
+        "CashBalance": cash,
+        "TotalCashBalance": cash,
+        "StockMarketValue": stock,
+        "NetLiquidationByCurrency": net,
+        "UnrealizedPnL": unrealized,
+        "RealizedPnL": realized,
+    }
+    for currency in ("BASE", base):
+        for tag in LEDGER:
+            if tag in ("Currency", "RealCurrency"):
+                rows.append((tag, currency, currency))
+            elif tag == "ExchangeRate":
+                rows.append((tag, "1.00", currency))
+            else:
+                rows.append((tag, _money(ledger.get(tag, 0.0)), currency))
+    return rows
+
+
+# account updates: one account a client
+
+
+def _known_account(gateway: Gateway, session: Session, account: str, req_id: int = -1) -> bool:
+    if account in gateway.world.managed:
+        return True
+    session.error(req_id, 321, who="bW", cause=f"Invalid account code {account!r}")
+    return False
+
+
+def account_updates(gateway: Gateway, session: Session, request: Request) -> Iterable[bytes] | None:
+    account = request.fields["acctCode"] or gateway.world.managed[0]
+    if not _known_account(gateway, session, account):
+        return None
+    if not request.number("subscribe"):
+        session.subscriptions.account = ""
+        return None
+    session.subscriptions.account = account
+    return _download(gateway, account)
+
+
+def _download(gateway: Gateway, account: str, only: frozenset[int] | None = None) -> Iterator[bytes]:
+    now = gateway.clock.time()
+    for tag, value, currency in values(gateway.world, account, now):
+        yield messages.account_value(account, tag, value, currency)
+    for held in list(gateway.world.positions.values()):
+        wanted = held.position if only is None else held.contract.conId in only
+        if wanted and held.account == account:
+            yield messages.portfolio_value(gateway.world.holding(held, now))
+    yield messages.account_time(gateway.local_time()[9:14])
+    if only is None:
+        yield messages.account_download_end(account)
+
+
+def account_updates_multi(gateway: Gateway, session: Session, request: Request) -> Iterable[bytes] | None:
+    account, model = request.fields["account"], request.fields["modelCode"]
+    if account and not _known_account(gateway, session, account, request.reqId):
+        return None
+    session.subscriptions.account_multi[request.reqId] = (account, model)
+    return _multi(gateway, request.reqId, account, model)
+
+
+def _multi(gateway: Gateway, req_id: int, account: str, model: str, end: bool = True) -> Iterator[bytes]:
+    for name in (account,) if account else gateway.world.accounts:
+        for tag, value, currency in values(gateway.world, name, gateway.clock.time()):
+            yield messages.account_update_multi(req_id, name, model, tag, value, currency)
+    if end:
+        yield messages.account_update_multi_end(req_id)
+
+
+def cancel_account_updates_multi(_gateway: Gateway, session: Session, request: Request) -> None:
+    session.subscriptions.account_multi.pop(request.reqId, None)
+
+
+# account summary: two at once
+
+
+def account_summary(gateway: Gateway, session: Session, request: Request) -> Iterable[bytes] | None:
+    req_id, held = request.reqId, session.subscriptions.summaries
+    if req_id in held:
+        session.error(req_id, 322, who="bO", cause=DUPLICATE_TICKER)
+        return None
+    if len(held) >= SUMMARIES_AT_ONCE:
+        session.error(req_id, 322, who="bO", cause=SUMMARY_LIMIT)
+        return None
+    tags = tuple(tag.strip() for tag in request.fields["tags"].split(",") if tag.strip())
+    held[req_id] = (request.fields["groupName"], tags)
+    return _summary(gateway, req_id, tags)
+
+
+def _summary(gateway: Gateway, req_id: int, tags: tuple[str, ...], end: bool = True) -> Iterator[bytes]:
+    plain = frozenset(tag for tag in tags if not tag.startswith("$"))
+    ledgers = [tag.partition(":")[2] or "BASE" for tag in tags if tag.startswith("$LEDGER")]
+    for account in gateway.world.accounts:
+        for tag, value, currency in values(gateway.world, account, gateway.clock.time()):
+            in_ledger = tag in LEDGER and ("ALL" in ledgers or currency in ledgers)
+            in_plain = tag in plain and not (tag in LEDGER and currency == "BASE")
+            if in_plain or in_ledger:
+                yield messages.account_summary(req_id, account, tag, value, currency)
+    if end:
+        yield messages.account_summary_end(req_id)
+
+
+def cancel_account_summary(_gateway: Gateway, session: Session, request: Request) -> None:
+    session.subscriptions.summaries.pop(request.reqId, None)
+
+
+# positions
+
+
+def positions(gateway: Gateway, session: Session, _request: Request) -> Iterable[bytes]:
+    session.subscriptions.positions = True
+    return _positions(gateway)
+
+
+def _positions(gateway: Gateway) -> Iterator[bytes]:
+    for held in list(gateway.world.positions.values()):
+        if held.position:
+            yield messages.position(held)
+    yield messages.position_end()
+
+
+def cancel_positions(_gateway: Gateway, session: Session, _request: Request) -> None:
+    session.subscriptions.positions = False
+
+
+def positions_multi(gateway: Gateway, session: Session, request: Request) -> Iterable[bytes] | None:
+    account, model = request.fields["account"], request.fields["modelCode"]
+    if account and not _known_account(gateway, session, account, request.reqId):
+        return None
+    session.subscriptions.positions_multi[request.reqId] = (account, model)
+    rows = [messages.position_multi(request.reqId, held, model) for held in gateway.world.held(account)]
+    return [*rows, messages.position_multi_end(request.reqId)]
+
+
+def cancel_positions_multi(_gateway: Gateway, session: Session, request: Request) -> None:
+    session.subscriptions.positions_multi.pop(request.reqId, None)
+
+
+# profit and loss: about once a second
+
+
+def pnl(gateway: Gateway, session: Session, request: Request) -> Iterable[bytes] | None:
+    account = request.fields["account"]
+    if not _known_account(gateway, session, account, request.reqId):
+        return None
+    if request.reqId in session.subscriptions.pnl:
+        session.error(request.reqId, 322, who="cB", cause=DUPLICATE_TICKER)
+        return None
+    session.subscriptions.pnl[request.reqId] = account
+    return [messages.pnl(request.reqId, gateway.world.pnl(account, gateway.clock.time()))]
+
+
+def cancel_pnl(_gateway: Gateway, session: Session, request: Request) -> None:
+    session.subscriptions.pnl.pop(request.reqId, None)
+
+
+def pnl_single(gateway: Gateway, session: Session, request: Request) -> Iterable[bytes] | None:
+    account, con_id = request.fields["account"], request.number("conId")
+    if not _known_account(gateway, session, account, request.reqId):
+        return None
+    session.subscriptions.pnl_single[request.reqId] = (account, con_id)
+    held = gateway.world.positions.get((account, con_id))
+    if held is None:
+        return None
+    return [messages.pnl_single(session.version, request.reqId, gateway.world.holding(held, gateway.clock.time()))]
+
+
+def cancel_pnl_single(_gateway: Gateway, session: Session, request: Request) -> None:
+    session.subscriptions.pnl_single.pop(request.reqId, None)
+
+
+# what goes on by itself
+
+
+def every_second(gateway: Gateway, session: Session) -> None:
+    """Profit and loss of those who subscribed to it."""
+    now, wanted = gateway.clock.time(), session.subscriptions
+    frames = [messages.pnl(req_id, gateway.world.pnl(account, now)) for req_id, account in wanted.pnl.items()]
+    for req_id, key in wanted.pnl_single.items():
+        held = gateway.world.positions.get(key)
+        if held is not None:
+            frames.append(messages.pnl_single(session.version, req_id, gateway.world.holding(held, now)))
+    if frames:
+        session.write(b"".join(frames))
+
+
+def every_three_minutes(gateway: Gateway, session: Session) -> None:
+    """The account values of those who subscribed to them."""
+    wanted = session.subscriptions
+    if wanted.account:
+        session.answer(list(_download(gateway, wanted.account))[:-1])
+    for req_id, (account, model) in wanted.account_multi.items():
+        session.answer(_multi(gateway, req_id, account, model, end=False))
+    for req_id, (_, tags) in wanted.summaries.items():
+        session.answer(_summary(gateway, req_id, tags, end=False))
+
+
+def position_changed(gateway: Gateway, session: Session, held: Position) -> None:
+    """An execution changed a position: those who follow positions or the account are told."""
+    wanted = session.subscriptions
+    frames: list[bytes] = []
+    if wanted.positions:
+        frames.append(messages.position(held))
+    for req_id, (account, model) in wanted.positions_multi.items():
+        if account in ("", held.account):
+            frames.append(messages.position_multi(req_id, held, model))
+    if wanted.account == held.account:
+        frames += _download(gateway, held.account, only=frozenset((held.contract.conId,)))
+    if frames:
+        session.write(b"".join(frames))
+
+
+ANSWERS: Final[dict[str, Callable[[Gateway, Session, Request], Iterable[bytes] | None]]] = {
+    "reqAccountUpdates": account_updates,
+    "reqAccountUpdatesMulti": account_updates_multi,
+    "cancelAccountUpdatesMulti": cancel_account_updates_multi,
+    "reqAccountSummary": account_summary,
+    "cancelAccountSummary": cancel_account_summary,
+    "reqPositions": positions,
+    "cancelPositions": cancel_positions,
+    "reqPositionsMulti": positions_multi,
+    "cancelPositionsMulti": cancel_positions_multi,
+    "reqPnL": pnl,
+    "cancelPnL": cancel_pnl,
+    "reqPnLSingle": pnl_single,
+    "cancelPnLSingle": cancel_pnl_single,
+}

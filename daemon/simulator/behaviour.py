@@ -1,0 +1,154 @@
+"""How the gateway misbehaves just now: plain data that `Verbs` sets and the rest of the package reads.
+
+Decides nothing and sends nothing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+Handshake = Literal[
+    "normal",
+    "silent",
+    "silentAfterVersion",
+    "close",
+    "closeAfterVersion",
+    "reset",
+    "http",
+    "tls",
+    "garbage",
+    "hugeFrame",
+]
+Answers = Literal["hang", "empty", "cached"]
+
+LOCAL: Final = frozenset(
+    [
+        "startApi",
+        "reqCurrentTime",
+        "reqIds",
+        "reqManagedAccts",
+        "reqMarketDataType",
+        "setServerLogLevel",
+        "reqAutoOpenOrders",
+        "reqNewsBulletins",
+        "cancelNewsBulletins",
+        "cancelMktData",
+        "cancelMktDepth",
+        "cancelHistoricalData",
+        "cancelRealTimeBars",
+        "cancelAccountSummary",
+        "cancelPositions",
+        "cancelPositionsMulti",
+        "cancelAccountUpdatesMulti",
+        "cancelPnL",
+        "cancelPnLSingle",
+        "cancelTickByTickData",
+        "cancelHeadTimeStamp",
+        "cancelHistogramData",
+    ]
+)
+"""What the gateway answers out of its own head, IBKR or no IBKR."""
+
+CACHED: Final = frozenset(
+    [
+        "reqPositions",
+        "reqPositionsMulti",
+        "reqOpenOrders",
+        "reqAllOpenOrders",
+        "reqAccountUpdates",
+        "reqAccountUpdatesMulti",
+        "reqAccountSummary",
+        "reqPnL",
+        "reqPnLSingle",
+        "reqExecutions",
+        "reqCompletedOrders",
+    ]
+)
+"""What the gateway can answer from what it knew before it lost IBKR."""
+
+ORDERS: Final = frozenset(
+    [
+        "placeOrder",
+        "cancelOrder",
+        "reqGlobalCancel",
+        "reqOpenOrders",
+        "reqCompletedOrders",
+        "reqAutoOpenOrders",
+        "exerciseOptions",
+    ]
+)
+"""What a read-only API turns down with 321 (the two reading ones too: the real one does)."""
+
+
+@dataclass(slots=True)
+class Upstream:
+    """The gateway's lost link to IBKR: the code that says so, and what requests get meanwhile."""
+
+    code: int = 1100
+    answers: Answers = "hang"
+    per_request: bool = False
+
+
+@dataclass(slots=True)
+class Cut:
+    """A connection that ends in the middle of an answer."""
+
+    after: int
+    reset: bool
+    times: int
+
+
+@dataclass(slots=True)
+class Behaviour:
+    """Everything that is not as it should be. A fresh one is a healthy gateway."""
+
+    handshake: Handshake = "normal"
+    version: int | None = None
+    accounts: Literal["normal", "missing", "empty"] = "normal"
+    next_id: bool = True
+    id_taken_until: float = 0.0
+    ghost_s: float = 0.0
+    frozen: bool = False
+    drip: float = 0.0
+    delays: dict[str, float] = field(default_factory=dict)
+    muted: set[str] = field(default_factory=set)
+    endless: set[str] = field(default_factory=set)
+    cuts: dict[str, Cut] = field(default_factory=dict)
+    read_only: bool = False
+    upstream: Upstream | None = None
+    competing: bool = False
+    quiet: bool = False
+    entitlements: dict[int, int] = field(default_factory=dict)
+    any_entitlement: int = 0
+    invalid_bars: dict[int, str] = field(default_factory=dict)
+    no_history: set[int] = field(default_factory=set)
+
+    def delay(self, kind: str) -> float:
+        return self.delays.get(kind, self.delays.get("", 0.0))
+
+    def entitlement(self, con_id: int) -> int:
+        """The market-data code this contract meets; 0 where the user may see it live."""
+        return self.entitlements.get(con_id, self.any_entitlement)
+
+
+def kind_of(name: str) -> str:
+    """A request's short name: `reqPositions` and `positions` are both `positions`, `placeOrder` is itself."""
+    short = name.removeprefix("req")
+    return short[:1].lower() + short[1:]
+
+
+def without_end(frames: Iterable[bytes]) -> Iterator[bytes]:
+    """An answer less its last frame, which is its end marker."""
+    before: bytes | None = None
+    for frame in frames:
+        if before is not None:
+            yield before
+        before = frame
+
+
+def only_end(frames: Iterable[bytes]) -> Iterator[bytes]:
+    """An answer's last frame alone: the list came out empty."""
+    yield from deque(frames, maxlen=1)

@@ -1,0 +1,364 @@
+"""What the gateway says: one function a message, each a frame for one negotiated server version.
+
+Pure. The field order of each version is the one the official client and ib_async decode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from daemon.simulator.codes import NO_REQUEST, words
+from daemon.simulator.contracts import Chain, Contract
+from daemon.simulator.history import Bar
+from daemon.simulator.market import Holding, Pnl, Position
+from daemon.simulator.orders import Fill, Order
+from daemon.simulator.prices import Greeks
+from daemon.simulator.wire import UNSET_DOUBLE, escaped, frame
+
+
+def units(quantity: float, version: int) -> object:
+    """A size: whole below version 163, where clients read an integer."""
+    return quantity if version >= 163 else round(quantity)
+
+
+def greeting(version: int, connected_at: str) -> bytes:
+    return frame(version, connected_at)
+
+
+def error(version: int, req_id: int, code: int, message: str, reject: str = "") -> bytes:
+    said = escaped(message) if version >= 153 else message
+    return frame(4, 2, req_id, code, said, reject) if version >= 166 else frame(4, 2, req_id, code, said)
+
+
+def notice(version: int, code: int, **parts: object) -> bytes:
+    """An error message that belongs to no request, in the code's own words."""
+    return error(version, NO_REQUEST, code, words(code, **parts))
+
+
+def managed_accounts(accounts: Iterable[str]) -> bytes:
+    return frame(15, 1, ",".join(accounts))
+
+
+def next_valid_id(order_id: int) -> bytes:
+    return frame(9, 1, order_id)
+
+
+def current_time(now: float) -> bytes:
+    return frame(49, 1, int(now))
+
+
+# accounts
+
+
+def account_value(account: str, tag: str, value: str, currency: str) -> bytes:
+    return frame(6, 2, tag, value, currency, account)
+
+
+def account_time(clock: str) -> bytes:
+    return frame(8, 1, clock)
+
+
+def account_download_end(account: str) -> bytes:
+    return frame(54, 1, account)
+
+
+def account_summary(req_id: int, account: str, tag: str, value: str, currency: str) -> bytes:
+    return frame(63, 1, req_id, account, tag, value, currency)
+
+
+def account_summary_end(req_id: int) -> bytes:
+    return frame(64, 1, req_id)
+
+
+def account_update_multi(req_id: int, account: str, model: str, tag: str, value: str, currency: str) -> bytes:
+    return frame(73, 1, req_id, account, model, tag, value, currency)
+
+
+def account_update_multi_end(req_id: int) -> bytes:
+    return frame(74, 1, req_id)
+
+
+def _identity(c: Contract) -> tuple[object, ...]:
+    return (c.conId, c.symbol, c.secType, c.lastTradeDateOrContractMonth, c.strike, c.right)
+
+
+def _described(c: Contract, exchange: str) -> tuple[object, ...]:
+    return (*_identity(c), c.multiplier, exchange, c.currency, c.localSymbol, c.tradingClass)
+
+
+def portfolio_value(holding: Holding) -> bytes:
+    position = holding.position
+    return frame(
+        7,
+        8,
+        *_described(position.contract, position.contract.primaryExchange),
+        position.position,
+        round(holding.marketPrice, 7),
+        round(holding.marketValue, 2),
+        round(position.avgCost, 7),
+        round(holding.unrealizedPNL, 2),
+        round(position.realizedPNL, 2),
+        position.account,
+    )
+
+
+def position(held: Position) -> bytes:
+    described = _described(held.contract, held.contract.primaryExchange)
+    return frame(61, 3, held.account, *described, held.position, round(held.avgCost, 7))
+
+
+def position_end() -> bytes:
+    return frame(62, 1)
+
+
+def position_multi(req_id: int, held: Position, model: str) -> bytes:
+    described = _described(held.contract, held.contract.primaryExchange)
+    return frame(71, 1, req_id, held.account, *described, held.position, round(held.avgCost, 7), model)
+
+
+def position_multi_end(req_id: int) -> bytes:
+    return frame(72, 1, req_id)
+
+
+def pnl(req_id: int, value: Pnl) -> bytes:
+    return frame(94, req_id, *(round(x, 4) for x in (value.dailyPnL, value.unrealizedPnL, value.realizedPnL)))
+
+
+def pnl_single(version: int, req_id: int, holding: Holding) -> bytes:
+    held = holding.position
+    money = (holding.dailyPnL, holding.unrealizedPNL, held.realizedPNL, holding.marketValue)
+    return frame(95, req_id, units(held.position, version), *(round(x, 4) for x in money))
+
+
+# orders
+
+
+def order_status(order: Order) -> bytes:
+    return frame(
+        3,
+        order.orderId,
+        order.status,
+        order.filled,
+        order.remaining,
+        order.avgFillPrice,
+        order.permId,
+        order.parentId,
+        order.lastFillPrice,
+        order.clientId,
+        order.whyHeld,
+        0,
+    )
+
+
+def open_order_end() -> bytes:
+    return frame(53, 1)
+
+
+def completed_orders_end() -> bytes:
+    return frame(102)
+
+
+def order_bound(order: Order) -> bytes:
+    return frame(100, order.permId, order.clientId, order.orderId)
+
+
+def execution(version: int, req_id: int, fill: Fill, at: str) -> bytes:
+    fields = [
+        11,
+        req_id,
+        fill.orderId,
+        *_described(fill.contract, fill.exchange),
+        fill.execId,
+        at,
+        fill.account,
+        fill.exchange,
+        fill.side,
+        fill.shares,
+        fill.price,
+        fill.permId,
+        fill.clientId,
+        0,
+        fill.cumQty,
+        fill.avgPrice,
+        fill.orderRef,
+        "",
+        "",
+        "",
+        2,
+    ]
+    if version >= 178:
+        fields.append(False)
+    return frame(*fields)
+
+
+def execution_end(req_id: int) -> bytes:
+    return frame(55, 1, req_id)
+
+
+def commission_report(fill: Fill) -> bytes:
+    realized = UNSET_DOUBLE if fill.realizedPNL is None else round(fill.realizedPNL, 6)
+    return frame(59, 1, fill.execId, fill.commission, fill.contract.currency, realized, UNSET_DOUBLE, "")
+
+
+# contracts
+
+
+def contract_details(version: int, req_id: int, c: Contract, exchange: str, hours: tuple[str, str]) -> bytes:
+    tick_rule = "26" if c.secType == "STK" else "239" if c.secType == "CASH" else "67"
+    exchanges = c.validExchanges.split(",")
+    fields: list[object] = [10] if version >= 164 else [10, 8]
+    last_day = c.lastTradeDateOrContractMonth
+    fields += [req_id, c.symbol, c.secType, last_day, c.strike, c.right, exchange or c.exchange, c.currency]
+    fields += [c.localSymbol, c.tradingClass, c.tradingClass, c.conId]
+    fields.append(c.minTick)
+    if version < 164:
+        fields.append(100 if c.secType == "STK" else 1)
+    name = escaped(c.longName) if version >= 153 else c.longName
+    fields += [c.multiplier, ORDER_TYPES, c.validExchanges, 1, c.underConId, name, c.primaryExchange]
+    fields += [last_day[:6], c.industry, c.category, c.subcategory, c.timeZoneId, *hours, "", ""]
+    if c.secType == "STK":
+        fields += [1, "ISIN", f"US{c.conId:09d}0"]
+    else:
+        fields.append(0)
+    fields += [1 if c.secType == "STK" else 2147483647, c.symbol if c.underConId else ""]
+    fields += ["STK" if c.secType == "OPT" else "IND" if c.secType == "FUT" else ""]
+    fields += [",".join([tick_rule] * len(exchanges)), last_day]
+    if version >= 152:
+        fields.append(c.stockType)
+    if version == 163:
+        fields.append(100)
+    if version >= 164:
+        fields += [0.0001, 0.0001, 100] if c.secType == "STK" else [1, 1, 1]
+    return frame(*fields)
+
+
+ORDER_TYPES = (
+    "ACTIVETIM,AD,ADJUST,ALERT,ALGO,ALLOC,AON,AVGCOST,BASKET,COND,CONDORDER,DAY,DEACT,DEACTDIS,DEACTEOD,GAT,GTC,GTD,GTT,"
+    "HID,ICE,IOC,LIT,LMT,LOC,MIDPX,MIT,MKT,MOC,MTL,NGCOMB,NODARK,NONALGO,OCA,OPG,OPGREROUT,PEGBENCH,PEGMID,POSTATS,"
+    "REL,RPI,RTH,SCALE,SCALERST,SNAPMID,SNAPMKT,SNAPREL,STP,STPLMT,SWEEP,TRAIL,TRAILLIT,TRAILLMT,TRAILMIT,WHATIF"
+)
+
+
+def contract_details_end(req_id: int) -> bytes:
+    return frame(52, 1, req_id)
+
+
+def symbol_samples(version: int, req_id: int, found: Sequence[Contract]) -> bytes:
+    fields: list[object] = [79, req_id, len(found)]
+    for c in found:
+        fields += [c.conId, c.symbol, c.secType, c.primaryExchange, c.currency]
+        fields += [len(c.derivativeSecTypes), *c.derivativeSecTypes]
+        if version >= 176:
+            fields += [escaped(c.longName), ""]
+    return frame(*fields)
+
+
+def option_chain(req_id: int, chain: Chain, exchange: str) -> bytes:
+    fields: list[object] = [75, req_id, exchange, chain.underlying.conId, chain.underlying.symbol, chain.multiplier]
+    fields += [len(chain.expirations), *chain.expirations, len(chain.strikes), *chain.strikes]
+    return frame(*fields)
+
+
+def option_chain_end(req_id: int) -> bytes:
+    return frame(76, req_id)
+
+
+def market_rule(rule_id: int, steps: Sequence[tuple[float, float]]) -> bytes:
+    return frame(93, rule_id, len(steps), *(value for step in steps for value in step))
+
+
+# market data
+
+
+def tick_req_params(req_id: int, contract: Contract) -> bytes:
+    return frame(81, req_id, contract.minTick, "9c0001", 3)
+
+
+def market_data_type(req_id: int, kind: int) -> bytes:
+    return frame(58, 1, req_id, kind)
+
+
+def tick_price(req_id: int, tick: int, price: float, size: object = 0, mask: int = 0) -> bytes:
+    return frame(1, 6, req_id, tick, price, size, mask)
+
+
+def tick_size(req_id: int, tick: int, size: object) -> bytes:
+    return frame(2, 6, req_id, tick, size)
+
+
+def tick_generic(req_id: int, tick: int, value: float) -> bytes:
+    return frame(45, 6, req_id, tick, value)
+
+
+def tick_string(req_id: int, tick: int, value: str) -> bytes:
+    return frame(46, 6, req_id, tick, value)
+
+
+def tick_greeks(version: int, req_id: int, tick: int, g: Greeks) -> bytes:
+    values = (g.impliedVol, g.delta, g.optPrice, 0, g.gamma, g.vega, g.theta, g.undPrice)
+    return frame(21, req_id, tick, 0, *values) if version >= 156 else frame(21, 6, req_id, tick, *values)
+
+
+def tick_snapshot_end(req_id: int) -> bytes:
+    return frame(57, 1, req_id)
+
+
+def tick_by_tick_last(req_id: int, kind: int, at: int, price: float, size: object, exchange: str) -> bytes:
+    return frame(99, req_id, kind, at, price, size, 0, exchange, "")
+
+
+def tick_by_tick_quote(req_id: int, at: int, bid: float, ask: float, bid_size: object, ask_size: object) -> bytes:
+    return frame(99, req_id, 3, at, bid, ask, bid_size, ask_size, 0)
+
+
+def tick_by_tick_midpoint(req_id: int, at: int, price: float) -> bytes:
+    return frame(99, req_id, 4, at, price)
+
+
+# history
+
+
+def historical_data(version: int, req_id: int, begin: str, end: str, dated: Sequence[tuple[str, Bar]]) -> bytes:
+    fields: list[object] = [17, req_id, begin, end, len(dated)]
+    for date, bar in dated:
+        fields += [date, bar.open, bar.high, bar.low, bar.close, units(bar.volume, version), bar.average, bar.barCount]
+    return frame(*fields)
+
+
+def historical_update(version: int, req_id: int, date: str, bar: Bar) -> bytes:
+    volume = units(bar.volume, version)
+    return frame(90, req_id, bar.barCount, date, bar.open, bar.close, bar.high, bar.low, bar.average, volume)
+
+
+def historical_schedule(req_id: int, zone: str, sessions: Sequence[tuple[str, str, str]]) -> bytes:
+    begin, end = (sessions[0][0], sessions[-1][1]) if sessions else ("", "")
+    return frame(106, req_id, begin, end, zone, len(sessions), *(part for session in sessions for part in session))
+
+
+def real_time_bar(version: int, req_id: int, bar: Bar) -> bytes:
+    volume = units(bar.volume, version)
+    return frame(
+        50, 3, req_id, int(bar.start), bar.open, bar.high, bar.low, bar.close, volume, bar.average, bar.barCount
+    )
+
+
+def head_timestamp(req_id: int, at: str) -> bytes:
+    return frame(88, req_id, at)
+
+
+def historical_ticks(kind: int, req_id: int, rows: Sequence[tuple[object, ...]], done: bool) -> bytes:
+    """`kind` 96 midpoint, 97 bid and ask, 98 last; each row begins with its epoch second and attribute mask."""
+    return frame(kind, req_id, len(rows), *(field for row in rows for field in row), done)
+
+
+# the rest: short answers of known shape
+
+
+def answer(message: int, *fields: object) -> bytes:
+    """A message without a version whose fields are given as they are (softDollarTiers, familyCodes, …)."""
+    return frame(message, *fields)
+
+
+def listed(rows: Sequence[Sequence[object]]) -> list[object]:
+    """A counted list of rows as fields."""
+    return [len(rows), *(field for row in rows for field in row)]

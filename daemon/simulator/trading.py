@@ -1,0 +1,226 @@
+"""Order requests and executions, and who is told of what becomes of an order.
+
+The orders themselves are the world's; this file turns its news into messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from daemon.simulator import accounts, history, messages, order_messages
+from daemon.simulator.codes import words
+from daemon.simulator.contracts import NEW_YORK
+from daemon.simulator.market import Changed
+from daemon.simulator.orders import Fill, Order, Refusal
+from daemon.simulator.reference import resolve
+
+if TYPE_CHECKING:
+    from daemon.simulator.requests import Request
+    from daemon.simulator.server import Gateway
+    from daemon.simulator.session import Session
+
+
+def shown_time(fill: Fill) -> str:
+    """An execution's time as TWS writes it: the exchange's own local time."""
+    return history.moment(fill.time, fill.contract.timeZoneId or NEW_YORK)
+
+
+def state(order: Order, version: int) -> bytes:
+    return order_messages.open_order(order, version) + messages.order_status(order)
+
+
+def own_orders(gateway: Gateway, session: Session) -> list[Order]:
+    """The open orders of this client; client 0 has those made by hand too."""
+    return [order for order in gateway.world.open_orders() if order.clientId == session.client_id]
+
+
+def open_orders(gateway: Gateway, session: Session, _request: Request) -> Iterable[bytes]:
+    return _listed(session, own_orders(gateway, session))
+
+
+def all_open_orders(gateway: Gateway, session: Session, _request: Request) -> Iterable[bytes]:
+    return _listed(session, gateway.world.open_orders())
+
+
+def _listed(session: Session, orders: list[Order]) -> Iterator[bytes]:
+    for order in orders:
+        yield state(order, session.version)
+    yield messages.open_order_end()
+
+
+def auto_open_orders(_gateway: Gateway, session: Session, _request: Request) -> None:
+    if session.client_id != 0:
+        session.error(-1, 321, who="bX", cause="Only the default client (i.e 0) can auto bind orders")
+
+
+def completed_orders(gateway: Gateway, session: Session, request: Request) -> Iterable[bytes]:
+    if session.version < 150:
+        return
+    by_hand = not request.number("apiOnly")
+    for order in gateway.world.completed_orders():
+        if order.clientId or by_hand:
+            at = history.moment(order.completedAt, NEW_YORK)
+            yield order_messages.completed_order(order, session.version, at)
+    yield messages.completed_orders_end()
+
+
+def executions(gateway: Gateway, session: Session, request: Request) -> Iterable[bytes]:
+    """All executions of the day that the filter lets through, then their commissions, then the end."""
+    wanted = [fill for fill in gateway.world.fills if _wanted(fill, request, gateway.clock.time())]
+    for fill in wanted:
+        yield messages.execution(session.version, request.reqId, fill, shown_time(fill))
+    for fill in wanted:
+        if fill.commission is not None:
+            yield messages.commission_report(fill)
+    yield messages.execution_end(request.reqId)
+
+
+def _wanted(fill: Fill, request: Request, now: float) -> bool:
+    fields = request.fields
+    client = request.number("clientId")
+    side = fields["side"].upper()
+    since = _since(fields["time"], now)
+    return (
+        fill.time >= since
+        and (not client or fill.clientId == client)
+        and fields["acctCode"] in ("", fill.account)
+        and fields["symbol"] in ("", fill.contract.symbol)
+        and fields["secType"] in ("", fill.contract.secType)
+        and fields["exchange"] in ("", fill.exchange)
+        and (side in ("", fill.side) or ((side == "BUY") == (fill.side == "BOT") and side in ("BUY", "SELL")))
+    )
+
+
+def _since(text: str, now: float) -> float:
+    """The filter's time; without one, the last midnight in New York. A time that cannot be read filters nothing."""
+    try:
+        asked = history.end_of(text, 0.0, NEW_YORK)
+    except history.InvalidQueryError:
+        asked = 0.0
+    if asked:
+        return asked
+    today = datetime.fromtimestamp(now, history.zone(NEW_YORK)).replace(hour=0, minute=0, second=0, microsecond=0)
+    return min(today.astimezone(UTC).timestamp(), now - 3600)
+
+
+# placing and cancelling
+
+
+def place_order(gateway: Gateway, session: Session, request: Request) -> Iterable[bytes] | None:
+    order_id = request.number("orderId")
+    contract = resolve(gateway, session, request, order_id)
+    if contract is None:
+        return None
+    fields = request.fields
+    order = Order(
+        permId=0,
+        orderId=order_id,
+        clientId=session.client_id or 0,
+        account=fields["account"] or gateway.world.accounts[0],
+        contract=contract,
+        action=fields["action"],
+        totalQuantity=float(fields["totalQuantity"] or 0),
+        orderType=fields["orderType"],
+        lmtPrice=_price(fields["lmtPrice"]),
+        auxPrice=_price(fields["auxPrice"]),
+        tif=fields["tif"] or "DAY",
+        orderRef=fields["orderRef"],
+        parentId=int(fields["parentId"] or 0),
+        ocaGroup=fields["ocaGroup"],
+        transmit=fields["transmit"] == "1",
+        wire={k: v for k, v in fields.items() if v},
+    )
+    if fields["whatIf"] == "1":
+        return [_what_if(gateway, session, order)]
+    now = gateway.clock.time()
+    news = gateway.world.place(order, now)
+    if isinstance(news, Refusal):
+        session.error(order_id, news.code, cause=news.cause, who="bY")
+        return None
+    publish(gateway, news)
+    return None
+
+
+def _price(text: str) -> float | None:
+    value = float(text) if text else 0.0
+    return value if 0.0 < abs(value) < 1e300 else None
+
+
+def _what_if(gateway: Gateway, session: Session, order: Order) -> bytes:
+    now = gateway.clock.time()
+    before = {tag: value for tag, value, _ in accounts.values(gateway.world, order.account, now)}
+    worth = order.totalQuantity * gateway.world.quote(order.contract, now).last * order.contract.size
+    order.status = "PreSubmitted"
+    margin = order_messages.Margin(
+        float(before["InitMarginReq"]), round(worth * 0.3, 2), float(before["EquityWithLoanValue"])
+    )
+    return order_messages.open_order(order, session.version, margin)
+
+
+def cancel_order(gateway: Gateway, session: Session, request: Request) -> None:
+    order_id = request.number("orderId")
+    order = gateway.world.order_of(session.client_id or 0, order_id)
+    if order is None:
+        session.error(order_id, 10147, id=order_id)
+    elif order.done:
+        session.error(order_id, 10148, id=order_id, state=order.status)
+    else:
+        publish(gateway, gateway.world.cancel(order, gateway.clock.time()))
+
+
+def global_cancel(gateway: Gateway, _session: Session, _request: Request) -> None:
+    for order in gateway.world.open_orders():
+        if not order.done:
+            publish(gateway, gateway.world.cancel(order, gateway.clock.time()))
+
+
+# who is told
+
+
+def publish(gateway: Gateway, news: Iterable[Changed | Fill]) -> None:
+    """Tell the clients concerned, unless IBKR is out of reach: then nobody is told, and nothing is told again later."""
+    for item in news:
+        if gateway.faults.upstream is not None:
+            continue
+        owner = item.order.clientId if isinstance(item, Changed) else item.clientId
+        for session in gateway.ready_sessions():
+            concerned = session.client_id in (owner, gateway.master_client_id)
+            if isinstance(item, Changed):
+                if concerned:
+                    _tell_order(session, item.order)
+            else:
+                if concerned:
+                    tell_fill(gateway, session, item)
+                held = gateway.world.positions[item.account, item.contract.conId]
+                accounts.position_changed(gateway, session, held)
+
+
+def _tell_order(session: Session, order: Order) -> None:
+    if order.status == "Cancelled":
+        said = words(202, cause="")
+        session.write(messages.order_status(order) + messages.error(session.version, order.orderId, 202, said))
+    else:
+        session.write(state(order, session.version))
+
+
+def tell_fill(gateway: Gateway, session: Session, fill: Fill) -> None:
+    """`execDetails` now, its commission when it is due."""
+    session.write(messages.execution(session.version, -1, fill, shown_time(fill)))
+    if gateway.commission_delay:
+        gateway.clock.call_later(gateway.commission_delay, lambda: session.write(messages.commission_report(fill)))
+    else:
+        session.write(messages.commission_report(fill))
+
+
+ANSWERS: Final[dict[str, Callable[[Gateway, Session, Request], Iterable[bytes] | None]]] = {
+    "reqOpenOrders": open_orders,
+    "reqAllOpenOrders": all_open_orders,
+    "reqAutoOpenOrders": auto_open_orders,
+    "reqCompletedOrders": completed_orders,
+    "reqExecutions": executions,
+    "placeOrder": place_order,
+    "cancelOrder": cancel_order,
+    "reqGlobalCancel": global_cancel,
+}

@@ -1,0 +1,230 @@
+"""An unmodified ib_async 2.1.0 finds in the simulated gateway what it finds in a real one."""
+
+from __future__ import annotations
+
+import logging
+from datetime import date, datetime
+
+import ib_async
+import pytest
+
+from daemon.simulator import Gateway
+from tests.daemon.simulator.waiting import Connect, until
+
+
+@pytest.fixture(autouse=True)
+def nothing_undecodable(caplog: pytest.LogCaptureFixture) -> object:
+    """ib_async logs what it cannot decode and goes on: here that fails the test."""
+    yield
+    bad = [r for r in caplog.records if r.name == "ib_async.Decoder" and r.levelno >= logging.ERROR]
+    assert not bad
+
+
+async def apple(ib: ib_async.IB) -> ib_async.Contract:
+    [contract] = await ib.qualifyContractsAsync(ib_async.Stock("AAPL", "SMART", "USD"))
+    assert contract is not None
+    return contract
+
+
+async def test_connecting_fetches_account_positions_orders_and_executions(gateway: Gateway, connect: Connect) -> None:
+    """A plain connect completes every start-up request of ib_async."""
+    ib = await connect(raiseSyncErrors=True)
+
+    assert ib.client.serverVersion() == 178
+    assert ib.managedAccounts() == ["DU1234567"]
+    assert len(ib.positions()) == len(ib.portfolio()) == 25
+    assert {p.contract.conId: p.position for p in ib.positions()} == {
+        held.contract.conId: held.position for held in gateway.world.held()
+    }
+    assert [t.order.orderId for t in ib.openTrades()] == [100]
+    assert [fill.execution.execId for fill in ib.fills()] == [fill.execId for fill in gateway.world.fills]
+    assert all(fill.commissionReport.commission > 0 for fill in ib.fills())
+    assert any(v.tag == "NetLiquidation" and float(v.value) > 0 for v in ib.accountValues())
+
+
+async def test_orders_of_all_clients_and_by_hand_are_listed_on_request(connect: Connect) -> None:
+    """reqAllOpenOrders shows what reqOpenOrders hides; reqCompletedOrders shows what is done."""
+    ib = await connect()
+
+    own = await ib.reqOpenOrdersAsync()
+    everybody = await ib.reqAllOpenOrdersAsync()
+    completed = await ib.reqCompletedOrdersAsync(False)
+
+    assert [t.order.clientId for t in own] == [1]
+    assert sorted(t.order.clientId for t in everybody) == [0, 1, 9]
+    assert {t.orderStatus.status for t in completed} == {"Filled", "Cancelled"}
+
+
+async def test_an_order_is_placed_filled_and_another_cancelled(gateway: Gateway, connect: Connect) -> None:
+    """A market order fills with executions and commissions, a resting one ends cancelled, the position follows."""
+    ib = await connect()
+    contract = await apple(ib)
+    before = gateway.world.positions["DU1234567", contract.conId].position
+
+    market = ib.placeOrder(contract, ib_async.MarketOrder("BUY", 300))
+    resting = ib.placeOrder(contract, ib_async.LimitOrder("BUY", 10, 100.0))
+    await until(lambda: market.isDone() and resting.orderStatus.status == "Submitted")
+    ib.cancelOrder(resting.order)
+    await until(resting.isDone)
+
+    assert [fill.execution.shares for fill in market.fills] == [100, 200]
+    assert market.orderStatus.status == "Filled"
+    assert resting.orderStatus.status == "Cancelled"
+    await until(lambda: [p.position for p in ib.positions() if p.contract.conId == contract.conId] == [before + 300])
+
+
+async def test_an_order_comes_back_as_it_was_sent(connect: Connect) -> None:
+    """Every attribute the gateway tells back is the one that was placed: conditions, algo, scale, hedge, trailing."""
+    ib = await connect()
+    contract = await apple(ib)
+    order = ib_async.LimitOrder(
+        "BUY",
+        7,
+        101.5,
+        tif="GTC",
+        orderRef="ref",
+        outsideRth=True,
+        algoStrategy="Adaptive",
+        algoParams=[ib_async.TagValue("adaptivePriority", "Normal")],
+        hedgeType="D",
+        hedgeParam="5",
+        scaleInitLevelSize=2,
+        scalePriceIncrement=0.5,
+        scaleAutoReset=True,
+        conditions=[
+            ib_async.PriceCondition(1, "a", True, 90.0, contract.conId, "SMART", 2),
+            ib_async.TimeCondition(time="20301231 23:00:00 US/Eastern"),
+            ib_async.ExecutionCondition(secType="STK", exch="SMART", symbol="MSFT"),
+        ],
+        conditionsCancelOrder=True,
+        adjustedOrderType="STP",
+        triggerPrice=80.0,
+        cashQty=0.0,
+    )
+
+    placed = ib.placeOrder(contract, order)
+    await until(lambda: placed.orderStatus.status == "Submitted")
+    other = await connect(client_id=2)
+    [seen] = [t for t in await other.reqAllOpenOrdersAsync() if t.order.permId == placed.order.permId]
+
+    names = ["action", "totalQuantity", "lmtPrice", "tif", "orderRef", "outsideRth", "algoStrategy", "algoParams"]
+    names += ["hedgeType", "hedgeParam", "scaleInitLevelSize", "scalePriceIncrement", "scaleAutoReset", "conditions"]
+    names += ["adjustedOrderType", "triggerPrice"]
+    assert {n: getattr(seen.order, n) for n in names} == {n: getattr(order, n) for n in names}
+    assert seen.order.conditionsCancelOrder == 1
+
+
+async def test_a_what_if_order_tells_its_margin_and_is_no_order(gateway: Gateway, connect: Connect) -> None:
+    """The answer has the margin's change; nothing is added to the orders."""
+    ib = await connect()
+    contract = await apple(ib)
+    orders = len(gateway.world.orders)
+
+    state = await ib.whatIfOrderAsync(contract, ib_async.MarketOrder("BUY", 100))
+
+    assert float(state.initMarginChange) > 0
+    assert len(gateway.world.orders) == orders
+
+
+async def test_contracts_are_described_searched_and_found_ambiguous(connect: Connect) -> None:
+    """Details, symbol search, option chains and market rules; an unqualified IBM is several."""
+    ib = await connect()
+
+    [details] = await ib.reqContractDetailsAsync(ib_async.Stock("AAPL", "SMART", "USD"))
+    several = await ib.reqContractDetailsAsync(ib_async.Stock("IBM", "SMART"))
+    found = await ib.reqMatchingSymbolsAsync("app")
+    chains = await ib.reqSecDefOptParamsAsync("AAPL", "", "STK", 265598)
+    [option] = await ib.reqContractDetailsAsync(
+        ib_async.Option("AAPL", chains[0].expirations[0], chains[0].strikes[0], "C", "SMART")
+    )
+    [rule] = await ib.reqMarketRuleAsync(int(details.marketRuleIds.split(",")[0]))
+
+    assert details.longName == "APPLE INC"
+    assert details.contract is not None
+    assert details.contract.conId == 265598
+    assert details.tradingSessions()
+    assert len({d.contract.conId for d in several if d.contract}) == 3
+    assert [d.contract.symbol for d in found if d.contract] == ["AAPL"]
+    assert found[0].derivativeSecTypes
+    assert option.underConId == 265598
+    assert rule.increment == 0.01
+    with pytest.raises(ib_async.wrapper.RequestError) as refused:
+        await ib.reqContractDetailsAsync(ib_async.Stock("NOSUCH", "SMART", "USD"))
+    assert refused.value.code == 200
+
+
+async def test_market_data_begins_with_the_whole_picture_and_goes_on(connect: Connect) -> None:
+    """A line has bid, ask, last, day values and volume at once, and then moves."""
+    ib = await connect()
+    ticker = ib.reqMktData(await apple(ib), "165,233,236,456")
+    await until(lambda: ticker.bid > 0 and ticker.volume > 0 and ticker.close > 0)
+    first = ticker.time
+
+    await until(lambda: ticker.time != first)
+
+    assert ticker.bid < ticker.ask
+    assert ticker.low <= ticker.high
+    assert ticker.marketDataType == 1
+    assert ticker.shortableShares > 0
+
+
+async def test_a_snapshot_ends(gateway: Gateway, connect: Connect) -> None:
+    """reqTickers asks for snapshots, gets them, and leaves no line open."""
+    ib = await connect()
+    [pair] = await ib.qualifyContractsAsync(ib_async.Forex("EURUSD"))
+
+    [ticker] = await ib.reqTickersAsync(pair)
+
+    assert 0.5 < ticker.bid < ticker.ask < 2
+    assert not gateway.quotes.lines
+
+
+@pytest.mark.parametrize(
+    ("span", "size", "count"),
+    [
+        ("1 D", "1 min", 390),
+        ("2 D", "30 mins", 26),
+        ("1 D", "1 hour", 7),
+        ("3600 S", "5 secs", 720),
+        ("1 W", "1 day", 5),
+    ],
+)
+async def test_history_has_the_bars_of_its_sessions(connect: Connect, span: str, size: str, count: int) -> None:
+    """Regular hours are 09:30 to 16:00 in New York; a day of minutes is 390 of them."""
+    ib = await connect()
+
+    bars = await ib.reqHistoricalDataAsync(await apple(ib), "20251112 20:00:00 US/Eastern", span, size, "TRADES", True)
+
+    assert len(bars) == count
+    assert all(bar.low <= min(bar.open, bar.close) <= max(bar.open, bar.close) <= bar.high for bar in bars)
+    assert [bar.date for bar in bars] == sorted(bar.date for bar in bars)
+
+
+async def test_daily_bars_have_dates_and_intraday_bars_times(connect: Connect) -> None:
+    """formatDate 2 gives the same moments as formatDate 1."""
+    ib = await connect()
+    contract = await apple(ib)
+    end = "20251112 20:00:00 US/Eastern"
+
+    daily = await ib.reqHistoricalDataAsync(contract, end, "3 D", "1 day", "TRADES", True)
+    local = await ib.reqHistoricalDataAsync(contract, end, "1 D", "1 hour", "TRADES", True)
+    epoch = await ib.reqHistoricalDataAsync(contract, end, "1 D", "1 hour", "TRADES", True, formatDate=2)
+
+    assert [bar.date for bar in daily] == [date(2025, 11, 10), date(2025, 11, 11), date(2025, 11, 12)]
+    assert all(isinstance(bar.date, datetime) for bar in local)
+    assert [bar.date for bar in local] == [bar.date for bar in epoch]
+
+
+async def test_clock_summary_and_pnl_are_answered(connect: Connect) -> None:
+    """The small requests of a session, each with its answer."""
+    ib = await connect()
+
+    assert (await ib.reqCurrentTimeAsync()).year >= 2025
+    summary = await ib.accountSummaryAsync()
+    pnl = ib.reqPnL("DU1234567")
+    single = ib.reqPnLSingle("DU1234567", "", 265598)
+    await until(lambda: pnl.unrealizedPnL == pnl.unrealizedPnL and single.value == single.value)
+
+    assert {"NetLiquidation", "BuyingPower", "TotalCashValue"} <= {row.tag for row in summary}
+    assert single.position
+    assert (await ib.reqHeadTimeStampAsync(ib.positions()[0].contract, "TRADES", True, 1)).year >= 1980
