@@ -209,10 +209,9 @@ else:
                 os.unlink(self._name, dir_fd=self._inside)
             os.close(self._inside)
             self._sock.close()
-            for task in self._opening:
-                task.cancel()
 
         async def wait_closed(self) -> None:
+            """Until who was accepted last is a peer like the others."""
             await asyncio.gather(*self._opening, return_exceptions=True)
 
         def _at_the_name(self) -> tuple[int, int] | None:
@@ -238,30 +237,28 @@ else:
 
         def _admit(self, sock: socket.socket) -> None:
             try:
-                _pid, uid = credentials(sock)
-            except OSError:  # gone already
-                sock.close()
-                return
-            if uid not in (os.getuid(), 0):
-                self.refused += 1
+                if not self._welcome(sock):
+                    sock.close()
+                    return
+                protocol = self._factory()
+            except Exception as error:  # one peer's trouble is not the next one's
+                log.warning("socket.peer_failed", message="A peer could not be served.", error=str(error))
                 sock.close()
                 return
             sock.setblocking(False)
-            task = self._loop.create_task(self._open(sock), name="socket.open")
+            task = self._loop.create_task(
+                self._loop.connect_accepted_socket(lambda: protocol, sock), name="socket.open"
+            )
             self._opening.add(task)
-            task.add_done_callback(self._opened)
+            task.add_done_callback(self._opening.discard)
 
-        def _opened(self, task: asyncio.Task[Any]) -> None:
-            self._opening.discard(task)
-            if not task.cancelled() and (error := task.exception()) is not None:
-                log.warning("socket.peer_failed", message="A peer could not be served.", error=str(error))
-
-        async def _open(self, sock: socket.socket) -> None:
-            try:
-                await self._loop.connect_accepted_socket(self._factory, sock)
-            except BaseException:
-                sock.close()
-                raise
+        def _welcome(self, sock: socket.socket) -> bool:
+            """Whether the peer is this user or root; others are counted. Raises `OSError` where it has gone already."""
+            _pid, uid = credentials(sock)
+            if uid in (os.getuid(), 0):
+                return True
+            self.refused += 1
+            return False
 
         def _starve(self, error: OSError) -> None:
             """The queue keeps who waits; ask again in a second, and count."""

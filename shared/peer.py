@@ -13,7 +13,7 @@ from typing import Any, Protocol, cast
 
 import msgspec
 import structlog
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from shared import local
 from shared.lines import (
@@ -67,6 +67,11 @@ HIGH_WATER = 64 * 1024
 
 MAX_UNREAD = 4 * MAX_LINE
 """Unread bytes at which a peer is dropped: answers to calls that were under way when it stopped reading may add up."""
+
+
+class _Protocol(Struct):
+    protocol: int
+
 
 Method = Callable[["Peer", Raw], Awaitable[Any]]
 """`async def method(peer, params) -> result`: a struct, a mapping, or `Raw`/`bytes` already encoded.
@@ -175,6 +180,8 @@ class Peer(asyncio.Protocol):
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        if self._ended.is_set():
+            task.cancel()
         return task
 
     def close(self, reason: str = "closed by the daemon") -> None:
@@ -219,28 +226,34 @@ class Peer(asyncio.Protocol):
         self._ended.set()
 
     def data_received(self, data: bytes) -> None:
+        if self.closing:
+            return
         ended = self._lines.feed(data)
         self._kept.extend(ended)
         if ended or not self._lines.begun:
             self._no_limit("line")
-        if self._lines.begun and "line" not in self._limits:
+        if self._lines.begun and self.writable and "line" not in self._limits:
             self._limit("line", LINE_LIMIT, self._line_late)
         self._go_on()
 
     def eof_received(self) -> bool:
         """A peer may ask, close its sending side and still hear its answers."""
         self._half_closed = True
+        self._no_limit("line")  # what has no end by now never gets one
         return not self._finish()
 
     def pause_writing(self) -> None:
         self.writable = False
         self._reading(False)
+        self._no_limit("line")  # it is we who do not listen
         self._limit("unread", UNREAD_LIMIT, lambda: self._drop("nothing was read for a while"))
 
     def resume_writing(self) -> None:
         self.writable = True
         self._no_limit("unread")
         self._reading(True)
+        if self._lines.begun:
+            self._limit("line", LINE_LIMIT, self._line_late)
         self._go_on()
         if self.writable and not self.closing:
             self.drained()
@@ -283,18 +296,19 @@ class Peer(asyncio.Protocol):
             self._no_hello(said.id or NULL)
             return
         try:
+            theirs = msgspec.json.decode(said.params, type=_Protocol).protocol
+            if theirs != PROTOCOL:  # looked at first: the rest of another protocol's hello may look different
+                detail = f"This daemon speaks protocol {PROTOCOL}, not {theirs}: update the older of the two."
+                self._refuse(said, OURS, detail, {"reason": "protocolUnsupported", "detail": detail})
+                self.close(detail)
+                return
             hello = msgspec.json.decode(said.params, type=Hello)
-        except (msgspec.ValidationError, RecursionError) as error:
+        except msgspec.ValidationError as error:
             detail = f'hello takes {{"protocol": {PROTOCOL}, "client": "name/version"}} ({brief(error)}).'
             if self.client:
                 self._refuse(said, INVALID_PARAMS, detail)
             else:
                 self._no_hello(said.id or NULL, detail)
-            return
-        if hello.protocol != PROTOCOL:
-            detail = f"This daemon speaks protocol {PROTOCOL}, not {hello.protocol}: update the older of the two."
-            self._refuse(said, OURS, detail, {"reason": "protocolUnsupported", "detail": detail, "retryable": False})
-            self.close(detail)
             return
         first = not self.client
         self.client = hello.client[:100] or "?"

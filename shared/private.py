@@ -57,7 +57,7 @@ def claim(state_dir: str | os.PathLike[str]) -> Claim:
     path = os.path.join(directory, LOCK)
     with private_directory(directory, "IBKR_STATE_DIR") as inside:
         try:
-            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+            flags = os.O_RDWR | os.O_CREAT | _CAREFULLY
             fd = os.open(LOCK, flags, 0o600, dir_fd=inside) if inside >= 0 else os.open(path, flags, 0o600)
         except OSError as error:
             if error.errno in EXHAUSTED:
@@ -121,8 +121,7 @@ def _make(path: str) -> None:
     if above != path:
         _make(above)
     try:
-        os.mkdir(path, 0o700)
-        os.chmod(path, 0o700)  # the umask may have taken even the owner's bits
+        _make_one(path)
     except FileExistsError:
         pass  # another process was faster; what it made is checked like anything else
 
@@ -130,7 +129,7 @@ def _make(path: str) -> None:
 def _check(path: str, found: os.stat_result, variable: str) -> None:
     quoted = shlex.quote(path)
     mode = stat.S_IMODE(found.st_mode)
-    if stat.S_ISLNK(found.st_mode) or getattr(found, "st_reparse_tag", None):
+    if _is_link(found):
         raise UnsafePath(
             f"{path} is a link, and a link can be turned elsewhere. Name the real directory in {variable}, "
             f"or remove the link: rm {quoted}"
@@ -139,7 +138,10 @@ def _check(path: str, found: os.stat_result, variable: str) -> None:
         raise UnsafePath(f"{path} is no directory. {out_of_the_way(path)}")
     if not _ours(found):
         raise UnsafePath(f"The directory {path} belongs to another user (uid {found.st_uid}). {_elsewhere(variable)}")
-    if sys.platform == "win32" or mode & 0o077 == 0:
+    if sys.platform == "win32":
+        _check_access(path, variable)
+        return
+    if mode & 0o077 == 0:
         return
     if mode & stat.S_ISVTX:  # a place that everybody shares: closing it would harm them
         raise UnsafePath(f"The directory {path} is open to every user (mode {mode:04o}). {_elsewhere(variable)}")
@@ -151,18 +153,41 @@ def _ours(found: os.stat_result) -> bool:
 
 
 def _elsewhere(variable: str) -> str:
+    if sys.platform == "win32":
+        return f"Use the usual one: Remove-Item Env:{variable}"
     name = "ibkr/daemon.sock" if variable == "IBKR_SOCKET" else "ibkr"
     return f'Use a directory of your own: mkdir -p -m 700 "$HOME/ibkr" && export {variable}="$HOME/{name}"'
 
 
 def out_of_the_way(path: str) -> str:
     """The advice for a thing that has the place of ours."""
+    if sys.platform == "win32":
+        return f'Move it out of the way: Rename-Item "{path}" "{os.path.basename(path)}.old"'
     quoted = shlex.quote(path)
     return f"Move it out of the way: mv {quoted} {shlex.quote(path + '.old')}"
 
 
 if sys.platform == "win32":
     import msvcrt
+
+    from shared import sid
+
+    _CAREFULLY = os.O_BINARY | os.O_NOINHERIT
+
+    def _is_link(found: os.stat_result) -> bool:
+        junction = found.st_reparse_tag == stat.IO_REPARSE_TAG_MOUNT_POINT
+        return junction or stat.S_ISLNK(found.st_mode)
+
+    def _check_access(path: str, variable: str) -> None:
+        """The profile's own directories are private by inheritance; elsewhere Windows lets every user read."""
+        access = sid.access_of_path(path)
+        if access.owner not in {sid.own_sid(), *sid.ADMINISTRATORS}:
+            raise UnsafePath(f"The directory {path} belongs to another user ({access.owner}). {_elsewhere(variable)}")
+        if access.open_to_everybody:
+            mend = f'icacls "{path}" /inheritance:r /grant:r "*{sid.own_sid()}:(OI)(CI)F"'
+            raise UnsafePath(f"The directory {path} is open to other users. Close it: {mend}")
+
+    _make_one = sid.make_directory
 
     _FAR = 1 << 20  # a locked byte cannot be read by others, so it lies where the pid never is
 
@@ -178,6 +203,15 @@ if sys.platform == "win32":
 
 else:
     import fcntl
+
+    _CAREFULLY = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+
+    def _is_link(found: os.stat_result) -> bool:
+        return stat.S_ISLNK(found.st_mode)
+
+    def _make_one(path: str) -> None:
+        os.mkdir(path, 0o700)
+        os.chmod(path, 0o700)  # the umask may have taken even the owner's bits
 
     def _locked(fd: int) -> bool:
         try:

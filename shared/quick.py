@@ -12,7 +12,7 @@ import socket
 import struct
 import sys
 from collections.abc import Mapping
-from time import monotonic  # the one clock outside clock.py, which would bring asyncio with it
+from time import monotonic, sleep  # the one clock outside clock.py, which would bring asyncio with it
 from typing import Any
 
 PROTOCOL = 1  # messages.PROTOCOL, spelled here because that module costs msgspec; a test holds them together
@@ -29,23 +29,7 @@ class Refused(Exception):  # noqa: N818 - what the daemon did
 
 def default_path(env: Mapping[str, str]) -> str:
     """Where a daemon of this user listens when nobody says otherwise; `IBKR_SOCKET` in `env` says otherwise."""
-    if named := env.get("IBKR_SOCKET"):
-        return named
-    if sys.platform == "win32":
-        from shared.sid import own_sid
-
-        return rf"\\.\pipe\ibkr-{own_sid()}"
-    if sys.platform == "darwin":
-        return os.path.join(_home(env), "Library", "Application Support", "ibkr", "daemon.sock")
-    # without a login session's environment (cron, sudo) the directory is the same, so that both ends meet
-    runtime = env.get("XDG_RUNTIME_DIR", "")
-    for place in (runtime, f"/run/user/{os.getuid()}"):
-        if os.path.isabs(place) and _private(place):
-            return os.path.join(place, "ibkr", "daemon.sock")
-    state = env.get("XDG_STATE_HOME", "")
-    if not os.path.isabs(state):
-        state = os.path.join(_home(env), ".local", "state")
-    return os.path.join(state, "ibkr", "run", "daemon.sock")
+    return env.get("IBKR_SOCKET") or usual_path(env)
 
 
 def call_once(path: str, method: str, params: Mapping[str, Any] | None = None, timeout: float = 2.0) -> Any:
@@ -76,34 +60,12 @@ def _result(line: _Line, number: int) -> Any:
     return answer["result"]
 
 
-if sys.platform == "win32":
-    from shared.sid import PlainPipe as _Stream
-
-    def _open(path: str, ends: float) -> _Stream:
-        return _Stream(path, ends)
-
-else:
-    _Stream = socket.socket
-
-    def _open(path: str, ends: float) -> socket.socket:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            sock.settimeout(_left(ends))
-            with reachable(path) as address:
-                sock.connect(address)
-            must_be_ours(sock, path)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
-
-
 class _Line:
     """Objects out and in, a line each, until `ends`."""
 
     def __init__(self, path: str, ends: float) -> None:
         self._ends = ends
-        self._stream = _open(path, ends)
+        self._stream = opened(path, ends)
         self._got = bytearray()
 
     def __enter__(self) -> _Line:
@@ -113,7 +75,7 @@ class _Line:
         self._stream.close()
 
     def send(self, message: Mapping[str, Any]) -> None:
-        self._stream.settimeout(_left(self._ends))
+        self._stream.settimeout(left(self._ends))
         self._stream.sendall(json.dumps(message, allow_nan=False).encode() + b"\n")
 
     def receive(self) -> dict[str, Any]:
@@ -122,7 +84,7 @@ class _Line:
             searched = len(self._got)
             if searched > MAX_LINE:
                 raise ConnectionError("The daemon sent a line over 1 MiB.")
-            self._stream.settimeout(_left(self._ends))
+            self._stream.settimeout(left(self._ends))
             data = self._stream.recv(1 << 16)
             if not data:
                 raise ConnectionResetError("The daemon closed the connection without an answer.")
@@ -138,33 +100,24 @@ class _Line:
         return message
 
 
-def _left(ends: float) -> float:
+def left(ends: float) -> float:
     left = ends - monotonic()
     if left <= 0:
         raise TimeoutError("The daemon did not answer in time.")
     return left
 
 
-def _home(env: Mapping[str, str]) -> str:
-    if home := env.get("HOME"):
-        return home
-    import pwd
+if sys.platform == "win32":
+    from shared.plain import PlainPipe
 
-    try:
-        return pwd.getpwuid(os.getuid()).pw_dir
-    except KeyError:
-        raise OSError("This user has no home directory: set IBKR_SOCKET and IBKR_STATE_DIR.") from None
+    def usual_path(env: Mapping[str, str]) -> str:  # noqa: ARG001 - the SID says it all
+        """A name that no other user's daemon has."""
+        from shared.sid import own_sid
 
+        return rf"\\.\pipe\ibkr-{own_sid()}"
 
-def _private(directory: str) -> bool:
-    try:
-        found = os.lstat(directory)
-    except OSError:
-        return False
-    return found.st_mode & 0o170077 == 0o040000 and found.st_uid == os.getuid()
-
-
-if sys.platform != "win32":
+    opened = PlainPipe
+else:
     import contextlib
     from collections.abc import Iterator
 
@@ -204,3 +157,52 @@ if sys.platform != "win32":
         _pid, uid = credentials(sock)
         if os.getuid() not in (uid, 0) and uid != 0:
             raise PermissionError(f"{path} is served by another user (uid {uid}); nothing was said to them.")
+
+    def _home(env: Mapping[str, str]) -> str:
+        if home := env.get("HOME"):
+            return home
+        import pwd
+
+        try:
+            return pwd.getpwuid(os.getuid()).pw_dir
+        except KeyError:
+            raise OSError("This user has no home directory: set IBKR_SOCKET and IBKR_STATE_DIR.") from None
+
+    def _private(directory: str) -> bool:
+        try:
+            found = os.lstat(directory)
+        except OSError:
+            return False
+        return found.st_mode & 0o170077 == 0o040000 and found.st_uid == os.getuid()
+
+    def usual_path(env: Mapping[str, str]) -> str:
+        """The per-user runtime directory; where there is none, a directory of our own below the state directory."""
+        if sys.platform == "darwin":
+            return os.path.join(_home(env), "Library", "Application Support", "ibkr", "daemon.sock")
+        # without a login session's environment (cron, sudo) the directory is the same, so that both ends meet
+        runtime = env.get("XDG_RUNTIME_DIR", "")
+        for place in (runtime, f"/run/user/{os.getuid()}"):
+            if os.path.isabs(place) and _private(place):
+                return os.path.join(place, "ibkr", "daemon.sock")
+        state = env.get("XDG_STATE_HOME", "")
+        if not os.path.isabs(state):
+            state = os.path.join(_home(env), ".local", "state")
+        return os.path.join(state, "ibkr", "run", "daemon.sock")
+
+    def opened(path: str, ends: float) -> socket.socket:
+        """A connection to `path`, whose owner is known to be this user (or root), by `ends`."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            with reachable(path) as address:
+                while True:
+                    sock.settimeout(left(ends))
+                    try:
+                        sock.connect(address)
+                        break
+                    except BlockingIOError:  # the queue is full: the daemon lives, and is busy
+                        sleep(0.02)
+            must_be_ours(sock, path)
+        except BaseException:
+            sock.close()
+            raise
+        return sock

@@ -85,6 +85,9 @@ class Client(asyncio.Protocol):
                 self.welcome = _welcome.decode(await self.call("hello", hello, timeout))
                 if self.welcome.protocol != PROTOCOL:
                     raise RpcError(OURS, "The daemon speaks another protocol.", {"reason": "protocolUnsupported"})
+            except msgspec.DecodeError:
+                self.abort()
+                raise ConnectionLost("What answers there does not speak the daemon's protocol.") from None
             except BaseException:
                 self.abort()
                 raise

@@ -1,0 +1,532 @@
+import asyncio
+import itertools
+import json
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from shared import peer as module
+from shared.peer import CALL_LIMIT, HELLO_LIMIT, LINE_LIMIT, MAX_CALLS, MAX_PEERS, UNREAD_LIMIT, Peer, RpcError, Service
+
+HELLO = b'{"jsonrpc":"2.0","id":0,"method":"hello","params":{"protocol":1,"client":"test/1"}}\n'
+PING = b'{"jsonrpc":"2.0","id":1,"method":"ping"}\n'
+
+
+class Wire(asyncio.Transport):
+    """What the peer does to its transport, kept for the test; the kernel's part is played by `unread`."""
+
+    def __init__(self):
+        super().__init__()
+        self.written = b""
+        self.unread = 0
+        self.reading = True
+        self.ended = ""
+
+    def set_write_buffer_limits(self, high=None, low=None):
+        self.high = high
+
+    def write(self, data):
+        self.written += data
+
+    def get_write_buffer_size(self):
+        return self.unread
+
+    def pause_reading(self):
+        self.reading = False
+
+    def resume_reading(self):
+        self.reading = True
+
+    def is_closing(self):
+        return bool(self.ended)
+
+    def close(self):
+        self.ended = self.ended or "closed"
+
+    def abort(self):
+        self.ended = "aborted"
+
+    def said(self):
+        """The messages written since the last look."""
+        lines, self.written = self.written.splitlines(), b""
+        return [json.loads(line) for line in lines]
+
+
+class Time:
+    """`call_later` in which time passes when the test says so."""
+
+    def __init__(self):
+        self.now = 0.0
+        self.due = []
+
+    def call_later(self, delay, callback):
+        entry = SimpleNamespace(at=self.now + delay, callback=callback)
+        entry.cancel = lambda: entry in self.due and self.due.remove(entry)
+        self.due.append(entry)
+        return entry
+
+    def passes(self, seconds):
+        self.now += seconds
+        for entry in [entry for entry in self.due if entry.at <= self.now]:
+            if entry in self.due:
+                self.due.remove(entry)
+                entry.callback()
+
+
+class Params(msgspec.Struct, forbid_unknown_fields=True):
+    n: int
+
+
+async def double(_peer, params):
+    return {"n": msgspec.json.decode(params, type=Params).n * 2}
+
+
+def conversation(methods=None, greet=True, cls=Peer, **service):
+    """A peer on a wire, its time and its service; past the hello unless `greet` is false."""
+    time, wire = Time(), Wire()
+    shared = Service("ibkr/1.0", "E1", methods or {}, **service)
+    peer = cls(shared, time.call_later)
+    peer.connection_made(wire)
+    if greet:
+        peer.data_received(HELLO)
+        wire.said()
+    return SimpleNamespace(peer=peer, wire=wire, time=time, service=shared)
+
+
+async def settled(it):
+    """Until no call is under way."""
+    async with asyncio.timeout(5):
+        while it.peer._calls:
+            await asyncio.wait(it.peer._calls)
+
+
+# --- hello ----------------------------------------------------------------------------------------------------------
+
+
+async def test_nothing_is_sent_before_the_hello():
+    """The client speaks first; then it is told who the daemon is."""
+    it = conversation(greet=False)
+    assert it.wire.written == b""
+
+    it.peer.data_received(HELLO)
+
+    assert it.wire.said() == [
+        {"jsonrpc": "2.0", "id": 0, "result": {"protocol": 1, "daemon": "ibkr/1.0", "epoch": "E1"}}
+    ]
+    assert it.peer.client == "test/1"
+
+
+async def test_a_silent_peer_is_told_and_left_after_five_seconds():
+    """Who says nothing gets −32001 and the end, not a moment earlier."""
+    it = conversation(greet=False)
+
+    it.time.passes(HELLO_LIMIT - 0.01)
+    assert not it.wire.ended
+    it.time.passes(0.02)
+
+    assert [message["error"]["code"] for message in it.wire.said()] == [-32001]
+    assert it.wire.ended == "closed"
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        PING,
+        b"\n",
+        b"GET / HTTP/1.1\r\n",
+        b"[]\n",
+        b'{"jsonrpc":"2.0","id":1,"method":"link.disconnect"}\n',
+        b'{"jsonrpc":"2.0","id":1,"method":"hello","params":{"protocol":"1","client":"x"}}\n',
+        b'{"jsonrpc":"2.0","id":1,"method":"hello","params":{"protocol":1}}\n',
+        b'{"jsonrpc":"2.0","id":1,"method":"hello"}\n',
+        b"\xff\n",
+        b"x" * (module.MAX_LINE + 1),
+    ],
+)
+async def test_anything_else_first_ends_the_conversation(first):
+    """A browser, a scanner, a careless script: −32001 and the end, and what follows is not listened to."""
+    it = conversation(greet=False)
+
+    it.peer.data_received(first + HELLO)
+
+    assert [message["error"]["code"] for message in it.wire.said()] == [-32001]
+    assert it.wire.ended == "closed"
+
+
+async def test_another_protocol_is_named_and_the_end():
+    """A newer client learns that the two must be of one age, even if its hello looks different."""
+    it = conversation(greet=False)
+
+    it.peer.data_received(b'{"jsonrpc":"2.0","id":1,"method":"hello","params":{"protocol":2}}\n')
+
+    (answer,) = it.wire.said()
+    assert answer["error"]["code"] == -32000
+    assert answer["error"]["data"]["reason"] == "protocolUnsupported"
+    assert it.wire.ended == "closed"
+
+
+async def test_a_hello_in_time_is_never_punished_later():
+    """The limit belongs to the first message alone."""
+    it = conversation()
+
+    it.time.passes(3600)
+
+    assert not it.wire.ended
+
+
+async def test_the_peer_after_the_last_place_is_closed_without_a_byte():
+    """256 conversations at once; one that ends makes room."""
+    service = Service("d", "E", {})
+    peers = []
+    for _ in range(MAX_PEERS + 1):
+        peers.append(Peer(service, Time().call_later))
+        peers[-1].connection_made(Wire())
+    last = peers[-1]._transport
+    assert (last.written, last.ended) == (b"", "aborted")
+    assert service.turned_away == 1
+
+    peers[0].connection_lost(None)
+    another = Wire()
+    Peer(service, Time().call_later).connection_made(another)
+
+    assert not another.ended
+
+
+# --- calls ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_call_is_answered_under_its_own_id():
+    """Numbers, texts and null come back as they were; a notification gets nothing."""
+    it = conversation({"double": double})
+
+    for number in ("1", '"a"', "null", "-12345678901234567890"):
+        it.peer.data_received(b'{"jsonrpc":"2.0","id":%s,"method":"double","params":{"n":4}}\n' % number.encode())
+    it.peer.data_received(b'{"jsonrpc":"2.0","method":"double","params":{"n":4}}\n')
+    it.peer.data_received(b'{"jsonrpc":"2.0","method":"nothing"}\n')
+    await settled(it)
+
+    said = it.wire.said()
+    assert [message["id"] for message in said] == [1, "a", None, -12345678901234567890]
+    assert all(message["result"] == {"n": 8} for message in said)
+
+
+async def test_each_refusal_has_its_code():
+    """What is not known, what does not fit, what was refused, what took too long and what broke are five answers."""
+
+    async def refuse(_peer, _params):
+        raise RpcError(-32000, "No.", {"reason": "notConnected"})
+
+    async def hang(_peer, _params):
+        await asyncio.Event().wait()
+
+    async def late(_peer, _params):
+        raise TimeoutError
+
+    async def broken(_peer, _params):
+        raise KeyError("secret")
+
+    async def long(_peer, _params):
+        return "x" * module.MAX_LINE
+
+    table = {"double": double, "refuse": refuse, "late": late, "broken": broken, "long": long}
+    it = conversation(table)
+    hung = conversation({"hang": hang}, call_limit=0.001)
+    with capture_logs() as logs:
+        for method in ("unknown", "double", "refuse", "late", "broken", "long"):
+            it.peer.data_received(b'{"jsonrpc":"2.0","id":"%s","method":"%s"}\n' % ((method.encode(),) * 2))
+        hung.peer.data_received(b'{"jsonrpc":"2.0","id":1,"method":"hang"}\n')
+        await settled(it)
+        await settled(hung)
+
+    answers = {message["id"]: message["error"] for message in it.wire.said()}
+    assert answers["unknown"]["code"] == -32601
+    assert answers["double"]["code"] == -32602
+    assert answers["refuse"] == {"code": -32000, "message": "No.", "data": {"reason": "notConnected"}}
+    assert answers["late"]["data"]["reason"] == "brokerTimeout"
+    assert answers["long"]["data"]["reason"] == "tooLarge"
+    assert answers["broken"]["code"] == -32603
+    assert "secret" not in answers["broken"]["message"]
+    assert it.service.faults == 1
+    assert [line["event"] for line in logs] == ["rpc.fault"]
+    assert [message["error"]["data"]["reason"] for message in hung.wire.said()] == ["brokerTimeout"]
+    assert CALL_LIMIT > 600  # a history request may wait its ten minutes
+
+
+async def test_bad_lines_are_answered_and_the_conversation_goes_on():
+    """Bad JSON and arrays cost an error each; the next call is answered."""
+    it = conversation()
+
+    it.peer.data_received(b"{\n[]\n{}\n" + PING)
+
+    said = it.wire.said()
+    assert [message["error"]["code"] for message in said[:3]] == [-32700, -32600, -32600]
+    assert said[3] == {"jsonrpc": "2.0", "id": 1, "result": {}}
+    assert not it.wire.ended
+
+
+@pytest.mark.parametrize(("line", "code"), [(b"\xff", -32700), (b"x" * (module.MAX_LINE + 1), -32600)])
+async def test_a_line_that_is_no_text_or_too_long_is_the_last(line, code):
+    """Where the framing cannot be trusted nothing after it is read."""
+    it = conversation()
+
+    it.peer.data_received(PING + line + b"\n" + PING)
+
+    said = it.wire.said()
+    assert said[0]["result"] == {}
+    assert [message["error"]["code"] for message in said[1:]] == [code]
+    assert it.wire.ended == "closed"
+
+
+async def test_a_line_begun_must_end_in_ten_seconds():
+    """Each line has its own ten seconds, however its bytes trickle."""
+    it = conversation()
+    it.peer.data_received(PING + PING[:5])
+    it.time.passes(LINE_LIMIT - 1)
+    it.peer.data_received(PING[5:] + PING[:5])
+    it.time.passes(LINE_LIMIT - 1)
+    it.peer.data_received(PING[5:8])
+    assert not it.wire.ended
+    it.wire.said()
+
+    it.time.passes(2)
+
+    assert [message["error"]["code"] for message in it.wire.said()] == [-32600]
+    assert it.wire.ended == "closed"
+
+
+async def test_calls_under_way_are_bounded_and_ping_still_answers():
+    """The call after the last place is refused at once, and the loop still proves that it turns."""
+    gate = asyncio.Event()
+
+    async def wait(_peer, _params):
+        await gate.wait()
+
+    it = conversation({"wait": wait})
+    it.peer.data_received(b'{"jsonrpc":"2.0","id":7,"method":"wait"}\n' * (MAX_CALLS + 1) + PING)
+
+    refused, pong = it.wire.said()
+    assert refused["error"]["data"]["reason"] == "pacingBudget"
+    assert pong["result"] == {}
+    gate.set()
+    await settled(it)
+    assert len(it.wire.said()) == MAX_CALLS
+
+
+async def test_deltas_of_a_watch_follow_its_answer():
+    """What a method leaves for the loop's next turn is written after its answer."""
+
+    class Watcher(Peer):
+        def push(self):
+            self.notify("delta", {"seq": 1})
+
+    async def watch(peer, _params):
+        asyncio.get_running_loop().call_soon(peer.push)
+        return {"epoch": "E1"}
+
+    it = conversation({"watch": watch}, cls=Watcher)
+    it.peer.data_received(b'{"jsonrpc":"2.0","id":1,"method":"watch"}\n')
+    await settled(it)
+    await asyncio.sleep(0)
+
+    assert [message.get("method", "answer") for message in it.wire.said()] == ["answer", "delta"]
+
+
+# --- a peer that does not read --------------------------------------------------------------------------------------
+
+
+class Reader(Peer):
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.heard = []
+
+    def drained(self):
+        self.heard.append("drained")
+
+    def greeted(self):
+        self.heard.append("greeted")
+
+    def lost(self, reason):
+        self.heard.append(f"lost: {reason}")
+
+
+async def test_a_peer_that_does_not_read_is_not_listened_to():
+    """Its questions wait with it; when it reads again they are answered in order and the subclass is told."""
+    it = conversation(cls=Reader)
+    it.peer.pause_writing()
+    assert not it.peer.writable
+    assert not it.wire.reading
+    it.peer.data_received(PING * 3 + PING[:4])
+    assert it.wire.said() == []
+
+    it.time.passes(LINE_LIMIT + 1)  # a line that we do not read cannot be late
+    it.peer.resume_writing()
+
+    assert len(it.wire.said()) == 3
+    assert it.wire.reading
+    assert not it.wire.ended
+    assert it.peer.heard == ["greeted", "drained"]
+
+
+async def test_a_peer_that_never_reads_is_dropped():
+    """After thirty seconds it is stopped, not slow."""
+    it = conversation(cls=Reader)
+    it.peer.pause_writing()
+    it.time.passes(UNREAD_LIMIT - 1)
+    assert not it.wire.ended
+
+    it.time.passes(2)
+    it.peer.connection_lost(None)
+
+    assert it.wire.ended == "aborted"
+    assert it.service.dropped == 1
+    assert it.peer.heard[-1] == "lost: nothing was read for a while"
+
+
+async def test_a_peer_that_reads_in_time_may_stop_again():
+    """The limit starts anew with each stop."""
+    it = conversation()
+    for _ in range(10):
+        it.peer.pause_writing()
+        it.time.passes(UNREAD_LIMIT - 1)
+        it.peer.resume_writing()
+
+    assert not it.wire.ended
+
+
+async def test_unread_bytes_have_an_end():
+    """Answers to calls made before it stopped reading cannot pile up without bound."""
+    it = conversation()
+    it.peer.pause_writing()
+    it.wire.unread = module.MAX_UNREAD + 1
+
+    it.peer.write(b"{}\n")
+
+    assert it.wire.ended == "aborted"
+    assert it.service.dropped == 1
+
+
+# --- ends -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_lost_connection_takes_its_tasks_along():
+    """Nothing goes on for somebody who is not there."""
+    ended = []
+
+    async def wait(_peer, _params):
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("call")
+
+    async def stream():
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("stream")
+
+    it = conversation({"wait": wait})
+    it.peer.data_received(b'{"jsonrpc":"2.0","id":1,"method":"wait"}\n')
+    task = it.peer.start(stream(), "stream")
+    await asyncio.sleep(0)
+
+    it.peer.connection_lost(None)
+    async with asyncio.timeout(5):
+        await it.peer.wait_closed()
+
+    assert sorted(ended) == ["call", "stream"]
+    assert task.get_name() == "stream"
+    assert it.time.due == []
+    assert it.service.peers == set()
+
+
+async def test_a_peer_may_close_its_sending_side_and_hear_its_answers():
+    """`printf … | nc -UN` gets what it asked for, then the end."""
+    gate = asyncio.Event()
+
+    async def wait(_peer, _params):
+        await gate.wait()
+        return "done"
+
+    it = conversation({"wait": wait})
+    it.peer.data_received(b'{"jsonrpc":"2.0","id":1,"method":"wait"}\n' + PING[:9])
+    assert it.peer.eof_received() is True
+    it.time.passes(LINE_LIMIT + 1)
+    assert not it.wire.ended
+
+    gate.set()
+    await settled(it)
+    await asyncio.sleep(0)
+
+    assert [message["result"] for message in it.wire.said()] == ["done"]
+    assert it.wire.ended == "closed"
+
+
+async def test_a_peer_that_asked_nothing_and_leaves_is_gone_at_once():
+    """The end of an idle conversation is its end."""
+    it = conversation()
+
+    assert it.peer.eof_received() is False
+    assert it.wire.ended == "closed"
+
+
+async def test_closing_waits_for_the_last_word_but_not_for_ever():
+    """A peer that does not read its last answer is cut off."""
+    it = conversation()
+
+    it.peer.close("the daemon ends")
+    assert it.wire.ended == "closed"
+    it.time.passes(module.CLOSE_LIMIT)
+
+    assert it.wire.ended == "aborted"
+
+
+# --- whatever it says -----------------------------------------------------------------------------------------------
+
+session = (
+    HELLO + PING + b'{"jsonrpc":"2.0","id":"x","method":"double","params":{"n":21}}\n{"jsonrpc":"2.0","method":"no"}\n'
+)
+
+
+@given(cuts=st.lists(st.integers(0, len(session)), max_size=8))
+async def test_any_pieces_of_a_session_give_the_same_answers(cuts):
+    """The kernel may cut where it likes."""
+    whole, pieces = conversation({"double": double}, greet=False), conversation({"double": double}, greet=False)
+    places = sorted({*cuts, 0, len(session)})
+
+    whole.peer.data_received(session)
+    for start, end in itertools.pairwise(places):
+        pieces.peer.data_received(session[start:end])
+    await settled(whole)
+    await settled(pieces)
+
+    said = pieces.wire.said()
+    assert said == whole.wire.said()
+    assert [message.get("id") for message in said] == [0, 1, "x"]
+
+
+@given(
+    edits=st.lists(
+        st.tuples(st.integers(0, len(session)), st.integers(0, 30), st.binary(max_size=6)), min_size=1, max_size=6
+    )
+)
+async def test_no_mutation_of_a_session_does_more_than_cost_an_error(edits):
+    """Whatever a peer says, what it hears is JSON-RPC, and the daemon has no fault."""
+    data = bytearray(session)
+    for place, dropped, put in edits:
+        data[place : place + dropped] = put
+    it = conversation({"double": double}, greet=False)
+
+    it.peer.data_received(bytes(data))
+    await settled(it)
+    it.peer.eof_received()
+    it.peer.connection_lost(None)
+
+    codes = {-32700, -32600, -32601, -32602, -32000, -32001}
+    for message in it.wire.said():
+        assert message["jsonrpc"] == "2.0"
+        assert "result" in message or message["error"]["code"] in codes
+    assert it.service.faults == 0

@@ -1,0 +1,170 @@
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import uuid
+
+import pytest
+
+from shared import lines, local, messages, quick
+from shared.peer import Peer, RpcError, Service
+from shared.quick import Refused, call_once, default_path
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="runtime directories are Unix's")
+
+
+@pytest.fixture
+def path(tmp_path):
+    return rf"\\.\pipe\ibkr-test-{uuid.uuid4()}" if sys.platform == "win32" else str(tmp_path / "daemon.sock")
+
+
+@pytest.fixture
+async def served(path):
+    """A daemon's service at `path`."""
+    service = Service("ibkr/1.0", "E1", {})
+    listener = await local.listen(lambda: Peer(service), path)
+    yield service
+    listener.close()
+    await listener.wait_closed()
+    await service.close()
+
+
+async def ask(*arguments, **named):
+    """`call_once` beside the loop that answers it."""
+    return await asyncio.to_thread(call_once, *arguments, **named)
+
+
+async def test_one_question_one_answer(path, served):
+    """The result, decoded, past whatever else the daemon says meanwhile."""
+
+    async def link(peer, params):
+        peer.notify("delta", {"noise": True})
+        return {"phase": "ready", "asked": json.loads(bytes(params))}
+
+    served.methods = {"link.get": link}
+
+    assert await ask(path, "link.get", {"a": 1}) == {"phase": "ready", "asked": {"a": 1}}
+    assert await ask(path, "ping") == {}
+
+
+async def test_a_refusal_keeps_code_message_and_data(path, served):
+    """What the daemon refuses can be told to a person."""
+
+    async def refuse(_peer, _params):
+        raise RpcError(-32000, "Not connected.", {"reason": "notConnected"})
+
+    served.methods = {"refuse": refuse}
+
+    with pytest.raises(Refused, match="Not connected") as refused:
+        await ask(path, "refuse")
+    assert (refused.value.code, refused.value.data) == (-32000, {"reason": "notConnected"})
+    with pytest.raises(Refused) as unknown:
+        await ask(path, "nothing")
+    assert unknown.value.code == -32601
+
+
+async def test_an_answer_of_a_megabyte_arrives(path, served):
+    """As long as a line may be."""
+
+    async def much(_peer, _params):
+        return "x" * 1_000_000
+
+    served.methods = {"much": much}
+
+    assert len(await ask(path, "much", timeout=30)) == 1_000_000
+
+
+async def test_a_daemon_that_does_not_answer_is_a_timeout(path, served):
+    """The limit is over all of it, however the bytes trickle."""
+
+    async def hang(peer, _params):
+        while not peer.closing:
+            peer.notify("delta", {})
+            await asyncio.sleep(0.01)
+
+    served.methods = {"hang": hang}
+
+    with pytest.raises(TimeoutError):
+        await ask(path, "hang", timeout=0.3)
+
+
+async def test_nobody_there_is_an_oserror(path):
+    """Whoever asks can say “not running” without knowing sockets."""
+    with pytest.raises(FileNotFoundError):
+        await ask(path, "ping")
+
+
+class Imposter(asyncio.Protocol):
+    """Says `words` to whatever it hears, and hangs up."""
+
+    words = b""
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, _data):
+        self.transport.write(self.words)
+        self.transport.close()
+
+
+@pytest.mark.parametrize(
+    "words", [b"", b"HTTP/1.1 400\r\n\r\n", b"[]\n", b"[" * 100_000 + b"\n", b"\xff\n", b"x" * (quick.MAX_LINE + 2)]
+)
+async def test_what_is_no_daemon_of_ours_is_an_oserror(path, words):
+    """Another program at the path costs an error, never a hang or a traceback of its making."""
+    made = type("Made", (Imposter,), {"words": words})
+    listener = await local.listen(made, path)
+    try:
+        with pytest.raises(OSError, match=r"."):
+            await ask(path, "ping", timeout=10)
+    finally:
+        listener.close()
+        await listener.wait_closed()
+
+
+def test_the_numbers_are_the_ones_of_the_long_conversations():
+    """What is spelled twice for the sake of a fast start is the same."""
+    assert quick.PROTOCOL == messages.PROTOCOL
+    assert quick.MAX_LINE == lines.MAX_LINE
+
+
+def test_it_brings_nothing_heavy_along():
+    """`ibkr status` starts in the time of an interpreter."""
+    program = "import sys; import shared.quick; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60)
+
+    assert not {"asyncio", "msgspec", "structlog", "platformdirs", "logging"} & set(found.stdout.split())
+
+
+def test_the_setting_wins():
+    """`IBKR_SOCKET` is taken as it is."""
+    assert default_path({"IBKR_SOCKET": "/x/y", "XDG_RUNTIME_DIR": "/run/user/0"}) == "/x/y"
+    assert local.default_path is default_path
+
+
+@posix
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS has one place")
+def test_the_runtime_directory_is_used_where_it_is_private(tmp_path):
+    """One that is missing, relative, or open to others is as good as none: then a directory below the state's is."""
+    runtime, state = tmp_path / "runtime", tmp_path / "state"
+    runtime.mkdir(0o700)
+    env = {"HOME": "/nowhere", "XDG_RUNTIME_DIR": str(runtime), "XDG_STATE_HOME": str(state)}
+
+    assert default_path(env) == str(runtime / "ibkr" / "daemon.sock")
+
+    fallback = {str(state / "ibkr" / "run" / "daemon.sock"), f"/run/user/{os.getuid()}/ibkr/daemon.sock"}
+    runtime.chmod(0o755)
+    assert default_path(env) in fallback
+    for unusable in ("relative", str(tmp_path / "missing"), ""):
+        assert default_path(env | {"XDG_RUNTIME_DIR": unusable}) in fallback
+
+
+@posix
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS has one place")
+def test_without_home_the_password_file_knows(monkeypatch):
+    """cron and services have odd environments."""
+    monkeypatch.setattr(quick, "_private", lambda _: False)
+
+    assert default_path({}).endswith("/.local/state/ibkr/run/daemon.sock")
+    assert default_path({"HOME": "/h"}) == "/h/.local/state/ibkr/run/daemon.sock"

@@ -1,0 +1,265 @@
+import asyncio
+import json
+import sys
+import uuid
+
+import msgspec
+import pytest
+
+from shared import local, rpc
+from shared.rpc import Client, ConnectionLost, Peer, RpcError, Service
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A place for a socket of this test's own."""
+    return rf"\\.\pipe\ibkr-test-{uuid.uuid4()}" if sys.platform == "win32" else str(tmp_path / "daemon.sock")
+
+
+@pytest.fixture
+async def served(path):
+    """A daemon's service at `path`, its methods and its end in the test's hands."""
+    service = Service("ibkr/1.0", "E1", {})
+    service.methods = {}
+    listener = await local.listen(lambda: Peer(service), path)
+    yield service
+    listener.close()
+    await listener.wait_closed()
+    await service.close()
+
+
+async def echo(_peer, params):
+    return params
+
+
+async def until(condition):
+    """Let the loop turn until `condition()` holds."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0.001)
+
+
+async def test_a_call_comes_back(path, served):
+    """Hello, a call, its result as the bytes it came in."""
+    served.methods = {"echo": echo}
+    client = await Client.open(path, "test/1")
+
+    assert (client.welcome.daemon, client.welcome.epoch) == ("ibkr/1.0", "E1")
+    assert bytes(await client.call("echo", {"a": [1, None]}, 5)) == b'{"a":[1,null]}'
+    assert [peer.client for peer in served.peers] == ["test/1"]
+    await client.close()
+
+
+async def test_many_calls_cross_without_mixing(path, served):
+    """Answers go to their own callers, in whatever order they come."""
+    gates = {n: asyncio.Event() for n in range(50)}
+
+    async def wait(_peer, params):
+        n = json.loads(bytes(params))["n"]
+        await gates[n].wait()
+        return n
+
+    served.methods = {"wait": wait}
+    client = await Client.open(path, "test/1")
+    calls = [asyncio.create_task(client.call("wait", {"n": n}, 30)) for n in range(50)]
+    await asyncio.sleep(0)
+    for n in reversed(range(50)):
+        gates[n].set()
+
+    assert [int(bytes(answer)) for answer in await asyncio.gather(*calls)] == list(range(50))
+    await client.close()
+
+
+async def test_notifications_come_in_their_order(path, served):
+    """A thousand deltas, none lost, none out of place."""
+    heard = []
+
+    async def watch(peer, _params):
+        for n in range(1000):
+            peer.notify("delta", {"n": n})
+
+    served.methods = {"watch": watch}
+    client = await Client.open(path, "test/1", lambda method, params: heard.append((method, json.loads(bytes(params)))))
+    await client.call("watch", {}, 5)
+
+    assert heard == [("delta", {"n": n}) for n in range(1000)]
+    await client.close()
+
+
+async def test_a_refusal_is_raised_with_its_data(path, served):
+    """Code, message and data arrive as the daemon gave them."""
+
+    async def refuse(_peer, _params):
+        raise RpcError(-32000, "No.", {"reason": "notConnected"})
+
+    served.methods = {"refuse": refuse}
+    client = await Client.open(path, "test/1")
+
+    with pytest.raises(RpcError) as refused:
+        await client.call("refuse", {}, 5)
+
+    assert (refused.value.code, refused.value.message) == (-32000, "No.")
+    assert refused.value.data == {"reason": "notConnected"}
+    await client.close()
+
+
+async def test_a_late_answer_is_nobodys(path, served):
+    """After its deadline a call is forgotten; its answer disturbs nobody."""
+    gate = asyncio.Event()
+
+    async def wait(_peer, _params):
+        await gate.wait()
+
+    served.methods = {"wait": wait, "echo": echo}
+    client = await Client.open(path, "test/1")
+
+    with pytest.raises(TimeoutError):
+        await client.call("wait", {}, 0.01)
+    gate.set()
+
+    assert bytes(await client.call("echo", {}, 5)) == b"{}"
+    assert client._waiting == {}
+    await client.close()
+
+
+async def test_the_end_of_the_daemon_ends_every_call(path, served):
+    """Who waits learns that the connection is lost, and the owner is told once, with the reason."""
+    ends = []
+
+    async def hang(_peer, _params):
+        await asyncio.Event().wait()
+
+    served.methods = {"hang": hang}
+    client = await Client.open(path, "test/1", on_close=ends.append)
+    calls = [asyncio.create_task(client.call("hang", {}, 30)) for _ in range(3)]
+    await until(lambda: any(len(peer._calls) == 3 for peer in served.peers))
+
+    await served.close()
+    results = await asyncio.gather(*calls, return_exceptions=True)
+
+    assert [type(result) for result in results] == [ConnectionLost] * 3
+    await until(lambda: ends)
+    assert len(ends) == 1
+    with pytest.raises(ConnectionLost):
+        await client.call("ping", {}, 1)
+
+
+async def test_a_client_that_closes_is_not_told_of_its_own_doing(path, served):
+    """`on_close` is for what others do."""
+    ends = []
+    client = await Client.open(path, "test/1", on_close=ends.append)
+
+    await client.close()
+    await until(lambda: not served.peers)
+
+    assert ends == []
+
+
+async def test_calls_under_way_are_bounded(path, served):
+    """The client refuses what the daemon would refuse, without asking it."""
+    gate = asyncio.Event()
+
+    async def wait(_peer, _params):
+        await gate.wait()
+
+    served.methods = {"wait": wait}
+    client = await Client.open(path, "test/1")
+    calls = [asyncio.create_task(client.call("wait", {}, 30)) for _ in range(rpc.MAX_CALLS)]
+    await until(lambda: len(client._waiting) == rpc.MAX_CALLS)
+
+    with pytest.raises(RpcError) as refused:
+        await client.call("wait", {}, 30)
+    gate.set()
+    await asyncio.gather(*calls)
+
+    assert refused.value.data["reason"] == "pacingBudget"
+    await client.close()
+
+
+async def test_nobody_there_is_an_oserror(path):
+    """A daemon that is not running is told from one that refuses."""
+    with pytest.raises(FileNotFoundError):
+        await Client.open(path, "test/1")
+
+
+class Imposter(asyncio.Protocol):
+    """Says `words` to everything."""
+
+    def __init__(self, words):
+        self.words = words
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, _data):
+        self.transport.write(self.words)
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", ConnectionLost),
+        (b'{"jsonrpc":"2.0","id":1,"result":{"hello":"there"}}\n', ConnectionLost),
+        (b"x" * (rpc.MAX_LINE + 2), ConnectionLost),
+        (b"", TimeoutError),
+        (b'{"jsonrpc":"2.0","id":1,"result":{"protocol":2,"daemon":"d","epoch":"E"}}\n', RpcError),
+        (b'{"jsonrpc":"2.0","id":null,"error":{"code":-32001,"message":"Go."}}\n', ConnectionLost),
+    ],
+)
+async def test_what_is_no_daemon_of_ours_is_left(path, words, error):
+    """Another program at the path, a silent one, another protocol: an error, never a hang, never a half-open client."""
+    peers = []
+
+    def imposter():
+        peers.append(Imposter(words))
+        return peers[-1]
+
+    listener = await local.listen(imposter, path)
+    with pytest.raises(error):
+        await Client.open(path, "test/1", timeout=0.2 if error is TimeoutError else 10)
+    await until(lambda: peers)
+    for peer in peers:
+        peer.transport.abort()
+    listener.close()
+    await listener.wait_closed()
+    await asyncio.sleep(0)
+
+
+async def test_a_daemon_that_loses_its_mind_is_left(path, served):
+    """A line that cannot be read ends the conversation with a reason, and with it every call."""
+    ends = []
+
+    async def babble(peer, _params):
+        peer.write(b'{"jsonrpc"\n')
+        await asyncio.Event().wait()
+
+    served.methods = {"babble": babble}
+    client = await Client.open(path, "test/1", on_close=ends.append)
+
+    with pytest.raises(ConnectionLost, match="cannot be read"):
+        await client.call("babble", {}, 10)
+    await until(lambda: ends)
+
+    assert "cannot be read" in ends[0]
+
+
+async def test_a_peer_that_stops_reading_harms_nobody(path, served):
+    """One client is stopped with megabytes under way; another is answered as ever, and memory has its bound."""
+    page = msgspec.Raw(b'"' + b"x" * 200_000 + b'"')
+
+    async def pour(peer, _params):
+        while peer.writable and not peer.closing:
+            peer.notify("delta", page)
+
+    served.methods = {"pour": pour, "echo": echo}
+    deaf = await Client.open(path, "deaf/1")
+    deaf._transport.pause_reading()
+    deaf.notify("pour", {})
+    await until(lambda: any(not peer.writable for peer in served.peers))
+    other = await Client.open(path, "other/1")
+
+    assert bytes(await other.call("echo", {}, 5)) == b"{}"
+    (poured,) = [peer for peer in served.peers if peer.client == "deaf/1"]
+    assert poured._transport.get_write_buffer_size() < 2 * len(bytes(page))
+    deaf.abort()
+    await other.close()
