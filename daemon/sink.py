@@ -1,4 +1,4 @@
-"""What a session may do to the rows: the seam between `daemon/tws` and the store.
+"""What a session may do to the rows: the seam between `daemon/tws` and `daemon/store.py`.
 
 Never holds rows itself. All methods are synchronous: nothing can slip between reading and writing.
 """
@@ -10,29 +10,39 @@ from typing import Protocol
 
 from msgspec import Struct
 
-Changes = Mapping[str, Mapping[str, Struct | None]]
-"""topic → key → row, `None` = gone."""
+from shared.messages import Notice
 
 
 class Sink(Protocol):
-    """Where rows go. Each `put` or `replace` that changes something is one step; equal rows cost none."""
+    """Where rows go. Each call that changes something is one step, whose number it returns; equal rows cost none."""
 
-    def put(self, changes: Changes) -> int:
-        """Change rows of one or more topics in one step; the step's number."""
+    def put(self, changes: Mapping[str, Mapping[str, Struct | None]]) -> int:
+        """Change rows of one or more topics (topic → key → row, `None` = gone)."""
 
     def replace(
-        self, topic: str, rows: Mapping[str, Struct], where: Callable[[str, Struct], bool] | None = None
+        self,
+        topic: str,
+        rows: Mapping[str, Struct],
+        where: Callable[[Struct], bool] | None = None,
+        *,
+        known: bool = False,
     ) -> int:
-        """Make `rows` all that `topic` has (of those for which `where(key, row)`): what is missing becomes gone."""
+        """Make `rows` all that `topic` has (of those that `where` picks): what is missing becomes gone.
 
-    def known(self, topic: str) -> None:
-        """`topic` has now been told to its end and is current."""
+        `known`: this is a snapshot told to its end.
+        """
 
-    def stale(self, topics: Iterable[str]) -> None:
+    def known(self, topic: str) -> int:
+        """`topic` has been told to its end and is current."""
+
+    def stale(self, topics: Iterable[str]) -> int:
         """What is known of `topics` may be old."""
 
-    def forget(self, topic: str) -> None:
+    def forget(self, topic: str) -> int:
         """`topic` is unknown."""
 
+    def notice(self, notice: Notice) -> int:
+        """One more of IBKR's texts."""
+
     def rows(self, topic: str) -> Mapping[str, Struct]:
-        """The rows of `topic`, not to be changed by the caller."""
+        """The rows of `topic`, to be read and not kept."""

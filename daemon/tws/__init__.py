@@ -4,7 +4,7 @@ Rows and events leave; nothing of ib_async does.
 """
 
 from daemon.sink import Sink
-from daemon.tws.errors import LinkLost, TwsError, TwsRefused, TwsSilent
+from daemon.tws.errors import LinkLost, TwsBusy, TwsError, TwsRefused, TwsSilent
 from daemon.tws.session import Limits, Tws
 
-__all__ = ["Limits", "LinkLost", "Sink", "Tws", "TwsError", "TwsRefused", "TwsSilent"]
+__all__ = ["Limits", "LinkLost", "Sink", "Tws", "TwsBusy", "TwsError", "TwsRefused", "TwsSilent"]

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import ib_async as ib
 from ib_async.ib import IB
 from ib_async.wrapper import Wrapper
 
-from daemon.tws import codes
+from daemon.tws import codes, rows
+from daemon.tws.startup import COMPLETED, OPEN, POSITIONS
 
 if TYPE_CHECKING:
     from daemon.tws.session import Tws
@@ -25,6 +27,10 @@ class Callbacks(Wrapper):
     def __init__(self, ib: IB, tws: Tws) -> None:
         super().__init__(ib)
         self._tws = tws
+        self._book = tws.book
+        self._snapshots = tws.snapshots
+
+    # --- the session ------------------------------------------------------------------------------------------------
 
     def nextValidId(self, reqId: int) -> None:
         self._tws.on_next_id()
@@ -37,3 +43,108 @@ class Callbacks(Wrapper):
 
     def error(self, reqId: int, errorCode: int, errorString: str, advancedOrderRejectJson: str) -> None:
         self._tws.on_error(reqId, errorCode, codes.clean(errorString))
+
+    # --- account values ---------------------------------------------------------------------------------------------
+
+    def updateAccountValue(self, tag: str, val: str, currency: str, account: str) -> None:
+        self._book.value(account, tag, val, currency)
+
+    def accountDownloadEnd(self, _account: str) -> None:
+        self._snapshots.end(("values", _account))
+
+    def accountUpdateMulti(self, reqId: int, account: str, modelCode: str, tag: str, val: str, currency: str) -> None:
+        self._book.value(account, tag, val, currency)
+
+    def accountUpdateMultiEnd(self, reqId: int) -> None:
+        self._snapshots.end(reqId)
+
+    def accountSummary(self, _reqId: int, account: str, tag: str, value: str, currency: str) -> None:
+        self._book.value(account, tag, value, currency)
+
+    def accountSummaryEnd(self, reqId: int) -> None:
+        self._snapshots.end(reqId)
+
+    def pnl(self, reqId: int, dailyPnL: float, unrealizedPnL: float, realizedPnL: float) -> None:
+        self._tws.on_pnl(reqId, dailyPnL, unrealizedPnL, realizedPnL)
+
+    # --- positions --------------------------------------------------------------------------------------------------
+
+    def position(self, account: str, contract: ib.Contract, posSize: float, avgCost: float) -> None:
+        self._book.position(account, contract, posSize, avgCost)
+        self._tws.on_position(account, contract.conId, gone=posSize == 0)
+
+    def positionEnd(self) -> None:
+        self._snapshots.end(POSITIONS)
+
+    def positionMulti(
+        self, reqId: int, account: str, modelCode: str, contract: ib.Contract, pos: float, avgCost: float
+    ) -> None:
+        self._book.position(account, contract, pos, avgCost)
+        self._tws.on_position(account, contract.conId, gone=pos == 0)
+
+    def positionMultiEnd(self, reqId: int) -> None:
+        self._snapshots.end(reqId)
+
+    def updatePortfolio(
+        self,
+        contract: ib.Contract,
+        posSize: float,
+        marketPrice: float,
+        marketValue: float,
+        averageCost: float,
+        unrealizedPNL: float,
+        realizedPNL: float,
+        account: str,
+    ) -> None:
+        number = rows.number
+        marks = (number(marketPrice), number(marketValue), number(unrealizedPNL), number(realizedPNL))
+        self._book.marks(account, contract.conId, marks)
+
+    def pnlSingle(
+        self, reqId: int, pos: int, dailyPnL: float, unrealizedPnL: float, realizedPnL: float, value: float
+    ) -> None:
+        position = self._tws.singles.position(reqId)
+        if position is not None:
+            number = rows.number
+            self._book.marks(*position, (None, number(value), number(unrealizedPnL), number(realizedPnL)))
+
+    # --- orders and executions --------------------------------------------------------------------------------------
+
+    def openOrder(self, orderId: int, contract: ib.Contract, order: ib.Order, orderState: ib.OrderState) -> None:
+        self._book.open_order(contract, order, orderState.status)
+
+    def openOrderEnd(self) -> None:
+        self._snapshots.end(OPEN)
+
+    def orderStatus(
+        self,
+        orderId: int,
+        status: str,
+        filled: float,
+        remaining: float,
+        avgFillPrice: float,
+        permId: int,
+        parentId: int,
+        lastFillPrice: float,
+        clientId: int,
+        whyHeld: str,
+        mktCapPrice: float = 0.0,
+    ) -> None:
+        self._book.order_status(permId, status, filled, remaining, avgFillPrice, lastFillPrice, parentId, whyHeld)
+
+    def completedOrder(self, contract: ib.Contract, order: ib.Order, orderState: ib.OrderState) -> None:
+        self._book.completed_order(contract, order, orderState.status)
+
+    def completedOrdersEnd(self) -> None:
+        if self._snapshots.is_telling("orders"):
+            self._book.settle_orders()
+        self._snapshots.end(COMPLETED)
+
+    def execDetails(self, reqId: int, contract: ib.Contract, execution: ib.Execution) -> None:
+        self._book.execution(contract, execution, asked=reqId not in codes.NO_REQUEST)
+
+    def execDetailsEnd(self, reqId: int) -> None:
+        self._snapshots.end(reqId)
+
+    def commissionReport(self, commissionReport: ib.CommissionReport) -> None:
+        self._book.commission(commissionReport)

@@ -28,9 +28,13 @@ NO_REQUEST = frozenset({-1, 0, 2_147_483_647})
 """Request ids that name no request; IBKR uses all three."""
 
 
+ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
+
+
 def clean(text: str) -> str:
-    """IBKR's text as one line: control characters become spaces."""
-    return CONTROL.sub(" ", text[:LONGEST]).strip()
+    r"""IBKR's text as one line: what gateways write as `\u00e9` is a letter again, control characters are spaces."""
+    letters = ESCAPED.sub(lambda found: chr(int(found[1], 16)), text[:LONGEST])
+    return CONTROL.sub(" ", letters).encode("utf-8", "replace").decode().strip()
 
 
 FARMS = {
@@ -126,9 +130,11 @@ READ_ONLY = 321
 def says_read_only(code: int, text: str, *, order_question: bool) -> bool:
     """Whether this error means that the API is read-only.
 
-    `order_question`: a question about orders is open and the error names no other request. The text is in any language.
+    `order_question`: a question about orders is open and the error names no other request. That decides where the text
+    is in another language than the one whose words are known.
     """
-    return code == READ_ONLY and (order_question or "read-only" in text.lower())
+    said = text.lower()
+    return code == READ_ONLY and ("read-only" in said or (order_question and "validating request" not in said))
 
 
 UNSUBSCRIBED = frozenset({2100, 2101})

@@ -3,6 +3,7 @@
 TwsError
 ├── TwsRefused   IBKR said no: `code`, `text`
 ├── TwsSilent    no answer, or no end of one, within the deadline
+├── TwsBusy      so much waits to be sent that the question was not taken
 └── LinkLost     the session ended, or lost its upstream, before the answer came
 """
 
@@ -29,6 +30,13 @@ class TwsSilent(TwsError):  # noqa: N818 - what happened, not what kind of thing
         super().__init__(f"no complete answer to {what} within {seconds:g} s")
         self.what = what
         self.seconds = seconds
+
+
+class TwsBusy(TwsError):  # noqa: N818 - what happened, not what kind of thing
+    """More sends wait than could be right."""
+
+    def __init__(self, waiting: int) -> None:
+        super().__init__(f"{waiting} messages wait to be sent to the gateway")
 
 
 class LinkLost(TwsError):  # noqa: N818 - what happened, not what kind of thing

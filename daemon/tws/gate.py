@@ -10,11 +10,11 @@ from collections import deque
 from collections.abc import Callable
 from enum import IntEnum
 
-from daemon.tws.errors import LinkLost
+from daemon.tws.errors import LinkLost, TwsBusy
 from shared.clock import Clock
 
 RATE = 40
-"""Messages in any one second. IBKR's limit is 50; a fifth is left for what TWS counts differently."""
+"""Messages at most in any one second. IBKR's limit is 50; a fifth is left for what TWS counts differently."""
 
 SLOWEST = 5
 """Messages a second below which halving stops: enough for a probe and an order."""
@@ -32,28 +32,32 @@ class Lane(IntEnum):
     RESUBSCRIBE = 3
 
 
-class GateFullError(Exception):
-    """More sends wait than could be right."""
+class Bucket:
+    """How many sends a second: pure arithmetic. A fifth of `rate` may go at once, the rest evenly.
 
+    So no second sees more than `rate`, and where the network bunches what was sent, still not IBKR's limit: forty at
+    once and forty a second later would be eighty to a gateway that was slow to read the first.
+    """
 
-class Window:
-    """How many sends a second: pure arithmetic over a sliding second."""
-
-    def __init__(self, rate: int) -> None:
+    def __init__(self, rate: int, now: float) -> None:
         self.rate = rate
-        self._sent: deque[float] = deque()
+        self._tokens = float(self.burst)
+        self._at = now
+
+    @property
+    def burst(self) -> int:
+        return max(1, self.rate // 5)
 
     def wait(self, now: float) -> float:
         """Seconds until one more may be sent; 0: now."""
-        while self._sent and now - self._sent[0] >= 1.0:
-            self._sent.popleft()
-        if len(self._sent) < self.rate:
-            return 0.0
-        # the send that has to be a second old, so that with this one there are `rate` in the second
-        return self._sent[len(self._sent) - self.rate] + 1.0 - now
+        each_second = self.rate - self.burst
+        self._tokens = min(self.burst, self._tokens + (now - self._at) * each_second)
+        self._at = now
+        # a hair less than a whole one: the timer that was told to wait may be that early
+        return 0.0 if self._tokens >= 0.999 else (1.0 - self._tokens) / each_second
 
-    def sent(self, now: float) -> None:
-        self._sent.append(now)
+    def take(self) -> None:
+        self._tokens -= 1.0
 
     def halve(self) -> None:
         self.rate = max(SLOWEST, self.rate // 2)
@@ -64,7 +68,7 @@ class Gate:
 
     def __init__(self, clock: Clock, rate: int = RATE) -> None:
         self._clock = clock
-        self._window = Window(rate)
+        self._bucket = Bucket(rate, clock.monotonic())
         self._lanes: tuple[deque[Callable[[], None]], ...] = tuple(deque() for _ in Lane)
         self._turns: set[asyncio.Future[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -73,7 +77,7 @@ class Gate:
 
     @property
     def rate(self) -> int:
-        return self._window.rate
+        return self._bucket.rate
 
     @property
     def waiting(self) -> int:
@@ -84,7 +88,7 @@ class Gate:
         if self._closed:
             return
         if self.waiting >= WAITING:
-            raise GateFullError(f"{WAITING} messages wait to be sent to the gateway")
+            raise TwsBusy(WAITING)
         self._lanes[lane].append(act)
         self._open()
 
@@ -109,7 +113,7 @@ class Gate:
 
     def halve(self) -> None:
         """Code 100: too fast for this gateway. Until the session ends."""
-        self._window.halve()
+        self._bucket.halve()
 
     def hold(self, *, held: bool) -> None:
         """Whether the socket's own buffer is full: the peer does not read."""
@@ -137,9 +141,9 @@ class Gate:
             if lane is None:
                 return
             now = self._clock.monotonic()
-            wait = self._window.wait(now)
+            wait = self._bucket.wait(now)
             if wait > 0:
                 self._timer = asyncio.get_running_loop().call_later(wait, self._open)
                 return
-            self._window.sent(now)
+            self._bucket.take()
             lane.popleft()()

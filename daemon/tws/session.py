@@ -9,8 +9,9 @@ again, and never says anything after `abort()` or `close()`.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from ib_async.ib import IB
 from msgspec import Struct
@@ -24,20 +25,36 @@ from daemon.events import (
     Lost,
     MessageTrouble,
     Opened,
+    PortMoved,
+    ReadOnlyApi,
     Target,
+    UpstreamLost,
+    UpstreamRestored,
 )
 from daemon.sink import Sink
 from daemon.tws import codes
 from daemon.tws.api import HIGHEST, LOWEST, Api, check_version
+from daemon.tws.book import Book
 from daemon.tws.callbacks import Callbacks
 from daemon.tws.dial import DialError, dial
-from daemon.tws.errors import LinkLost
+from daemon.tws.errors import LinkLost, TwsRefused
 from daemon.tws.gate import RATE, Gate, Lane
+from daemon.tws.marks import Singles
 from daemon.tws.receive import Frames, UnreadableError, Wire
+from daemon.tws.snapshot import Snapshots
+from daemon.tws.startup import Startup
 from shared.clock import Clock
+from shared.messages import Notice, Recovered
 
 TROUBLE_WINDOW = 60.0
 """s over which messages that cannot be decoded are counted."""
+
+TROUBLES_TOLD = 8
+"""Each of the first ones is an event: the machine gives a session up after a few."""
+REPEATS = 60.0
+"""s in which a text just noted is not noted again."""
+
+NO_FIGURES = (math.nan, math.nan, math.nan)
 
 check_version()
 
@@ -48,7 +65,6 @@ class Limits(Struct, frozen=True, kw_only=True):
     firstFrame: int = 64 * 1024  # version and date have 30 bytes; HTTP's or TLS's first four read as 300 MB and more
     frame: int = 64 * 1024 * 1024  # the longest real ones, scanner parameters and option chains, have a few MB
     rate: int = RATE  # messages a second
-    notices: int = 200  # rows kept: a day of farms coming and going
 
 
 class Tws:
@@ -72,6 +88,8 @@ class Tws:
         self.accounts: tuple[str, ...] = ()
         self._tell = emit
         self._store = store
+        self.snapshots = Snapshots(store)
+        self.book = Book(self.snapshots, store, target.clientId)
         self._clock = clock
         self._over = False
         self._is_open = False
@@ -92,6 +110,10 @@ class Tws:
             writable=lambda ready: self._gate.hold(held=not ready),
         )
         self._api = Api(self._wire, target.clientId, self._callbacks, self._undecodable)
+        self.singles = Singles(self._api, self._gate)
+        self._startup = Startup(self._api, self._gate, self.book, self.snapshots, store, target.account)
+        self._renewed = False  # the account subscription, after TWS had ended it
+        self._last_notice: tuple[int, int, str, float] | None = None
         self._opening: asyncio.Future[None] | None = None
         self._end: asyncio.Event = asyncio.Event()
 
@@ -189,11 +211,46 @@ class Tws:
         if self._opening and not self._opening.done():
             self._opening.set_result(None)
 
+    # --- what the accounts hold --------------------------------------------------------------------------------------
+
+    async def sync(self) -> frozenset[str]:
+        """First snapshots, each swapped in whole at its end marker; the topics not told to their end within the
+        target's timeout. Those stay unknown until a late marker or `refetch` ends them.
+        """
+        return await self._startup.sync(self.target.timeout)
+
+    async def refetch(self, topics: Collection[str]) -> frozenset[str]:
+        """Ask for `topics` again; those not told to their end within the target's timeout."""
+        return await self._startup.refetch(topics, self.target.timeout)
+
+    async def recover(self, cause: str) -> Recovered:  # noqa: ARG002 - every cause needs the same
+        """Everything again after a gap. `unknown` then names the topics that were not told to their end."""
+        return await self._startup.recover(self.target.timeout)
+
+    @property
+    def unknown(self) -> frozenset[str]:
+        """Topics whose latest question was not answered to its end."""
+        return self._startup.unknown
+
+    def on_position(self, account: str, con_id: int, *, gone: bool) -> None:
+        """Positions whose figures the own account's portfolio does not tell are followed one by one."""
+        if gone:
+            self.singles.leave(account, con_id)
+        elif account != self._startup.own:
+            self.singles.follow(account, con_id)
+
+    def on_pnl(self, request: int, daily: float, unrealized: float, realized: float) -> None:
+        account = self._startup.pnl_accounts.get(request)
+        if account is not None:
+            self.book.pnl(account, daily, unrealized, realized)
+            self.snapshots.end(request)
+
     # --- liveness ----------------------------------------------------------------------------------------------------
 
     def _packet(self) -> None:
         """After each batch of messages."""
         self.heard = self._clock.monotonic()
+        self.snapshots.flush()
         if self._overdue:
             self._overdue = False
             self.emit(Heard(session=self.number))
@@ -230,16 +287,61 @@ class Tws:
 
     # --- what IBKR says ----------------------------------------------------------------------------------------------
 
-    def on_error(self, request: int, code: int, text: str) -> None:  # noqa: ARG002
+    def on_error(self, request: int, code: int, text: str) -> None:
         """Any error message, `text` already one line."""
         self._last_error = (code, text)
         if code in codes.REFUSED_AT_CONNECT and not self._is_open:
             self._fail(codes.REFUSED_AT_CONNECT[code], code, text)
             return
         for event in codes.link_events(self.number, code, text):
+            if isinstance(event, UpstreamLost | PortMoved):
+                self.snapshots.fail_all(LinkLost(text, code))
+            if isinstance(event, UpstreamLost | UpstreamRestored):
+                self._startup.upstream_lost = isinstance(event, UpstreamLost)
             self.emit(event)
         if code == codes.TOO_FAST:
             self._gate.halve()
+        elif code in codes.UNSUBSCRIBED:
+            self._unsubscribed()
+        nameless = request in codes.NO_REQUEST
+        if codes.says_read_only(code, text, order_question=nameless and self._startup.asks_orders()):
+            self._read_only(code, text)
+        if not nameless and code not in codes.FLOWS:
+            self._request_failed(request, code, text)
+        self._note(-1 if nameless else request, code, text)
+
+    def _request_failed(self, request: int, code: int, text: str) -> None:
+        error = LinkLost(text, code) if code in codes.INTERRUPTS else TwsRefused(code, text)
+        account = self._startup.pnl_accounts.get(request)
+        if account is not None and isinstance(error, TwsRefused):
+            # there is no PnL for this account, which a row without figures says
+            self.on_pnl(request, *NO_FIGURES)
+        self.snapshots.fail(request, error)
+
+    def _read_only(self, code: int, text: str) -> None:
+        if not self._startup.read_only:
+            self._startup.refuse_orders(TwsRefused(code, text))
+            self.emit(ReadOnlyApi(session=self.number, text=text))
+
+    def _unsubscribed(self) -> None:
+        """TWS has stopped telling account values. Asked for once more; if that does not last, others want them."""
+        if self.snapshots.is_telling("summary"):
+            return  # the echo of our own asking again
+        self._store.stale(["summary"])
+        if not self._renewed:
+            self._renewed = True
+            self._startup.renew_own()
+
+    def _note(self, request: int, code: int, text: str) -> None:
+        """A notice, but not the same one again and again: TWS repeats 1100 every few seconds."""
+        now = self._clock.monotonic()
+        same = self._last_notice is not None and self._last_notice[:3] == (request, code, text)
+        if same and self._last_notice is not None and now - self._last_notice[3] < REPEATS:
+            return
+        self._last_notice = (request, code, text, now)
+        contract = self._api.wrapper._reqId2Contract.get(request)
+        con_id = contract.conId if contract is not None else None
+        self._store.notice(Notice(at=self._clock.now(), code=code, text=text, reqId=request, conId=con_id or None))
 
     def _undecodable(self, text: str) -> None:
         """A message could not be decoded; the session goes on, counted (FAULTS 54)."""
@@ -249,7 +351,7 @@ class Tws:
         while now - self._troubles[0] > TROUBLE_WINDOW:
             self._troubles.popleft()
         count = len(self._troubles)
-        if count & (count - 1) == 0:  # told at 1, 2, 4, 8 …: news, but no flood of it
+        if count <= TROUBLES_TOLD or count & (count - 1) == 0:  # then at 16, 32 …: news, but no flood of it
             self.emit(MessageTrouble(session=self.number, count=count, text=codes.clean(text)[:200]))
 
     # --- the end -----------------------------------------------------------------------------------------------------
@@ -288,6 +390,7 @@ class Tws:
         self._wire.disconnect()
         self._gate.close()
         lost = LinkLost()
+        self.snapshots.fail_all(lost)
         if self._probe and not self._probe.done():
             self._probe.set_exception(lost)
         self._api.over()

@@ -2,14 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 
 import pytest
 
 from daemon.events import (
     Dialled,
-    Event,
     Failed,
     FarmChanged,
     Greeted,
@@ -18,45 +15,11 @@ from daemon.events import (
     MessageTrouble,
     Opened,
     RateExceeded,
-    Target,
     UpstreamLost,
 )
-from daemon.tws import Limits, LinkLost, Tws
-from shared.clock import SystemClock
-from tests.daemon.tws.rows_kept import Kept
+from daemon.tws import LinkLost
 from tests.daemon.tws.scripted import Peer, ScriptedGateway, eventually
-
-Script = Callable[[Peer], Awaitable[None]]
-
-
-class Session:
-    """A `Tws` and all that it has told."""
-
-    def __init__(self, port: int, timeout: float = 10.0, host: str = "127.0.0.1", limits: Limits | None = None) -> None:
-        self.events: list[Event] = []
-        self.store = Kept()
-        target = Target(host=host, port=port, clientId=7, timeout=timeout)
-        self.tws = Tws(3, target, self.events.append, self.store, SystemClock(), limits or Limits())
-
-    def of(self, kind: type[Event]) -> list[Event]:
-        return [event for event in self.events if isinstance(event, kind)]
-
-    @property
-    def failed(self) -> Failed:
-        (event,) = self.of(Failed)
-        assert isinstance(event, Failed)
-        return event
-
-
-@asynccontextmanager
-async def session(script: Script, timeout: float = 10.0, limits: Limits | None = None) -> AsyncIterator[Session]:
-    async with ScriptedGateway(script) as gateway:
-        made = Session(gateway.port, timeout, limits=limits)
-        try:
-            await made.tws.open()
-            yield made
-        finally:
-            made.tws.abort()
+from tests.daemon.tws.sessions import Script, Session, session
 
 
 async def attempt(script: Script, timeout: float = 10.0) -> Session:

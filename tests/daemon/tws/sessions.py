@@ -1,0 +1,77 @@
+"""A session under test, with the real store behind it and all that it has told."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from daemon.events import Event, Failed, Target
+from daemon.simulator import Gateway
+from daemon.store import Store
+from daemon.tws import Limits, Tws
+from shared.clock import SystemClock
+from tests.daemon.tws.scripted import Peer, ScriptedGateway
+
+Script = Callable[[Peer], Awaitable[None]]
+
+
+class Session:
+    """A `Tws` with the number 3 and the client id 7."""
+
+    def __init__(
+        self,
+        port: int,
+        timeout: float = 10.0,
+        host: str = "127.0.0.1",
+        limits: Limits | None = None,
+        store: Store | None = None,
+        client_id: int = 7,
+        account: str = "",
+    ) -> None:
+        self.events: list[Event] = []
+        self.store = store or Store("e1", SystemClock())
+        target = Target(host=host, port=port, clientId=client_id, timeout=timeout, account=account)
+        self.tws = Tws(3, target, self.events.append, self.store, SystemClock(), limits or Limits())
+
+    def of(self, kind: type[Event]) -> list[Event]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    @property
+    def failed(self) -> Failed:
+        (event,) = self.of(Failed)
+        assert isinstance(event, Failed)
+        return event
+
+    def rows(self, topic: str) -> dict[str, Any]:
+        return dict(self.store.rows(topic))
+
+    def knows(self, topic: str) -> bool:
+        """Whether `sync` says that the topic is known and current."""
+        sync: Any = self.store.rows("sync")[topic]
+        return sync.known and not sync.stale
+
+
+@asynccontextmanager
+async def session(script: Script, timeout: float = 10.0, **how: Any) -> AsyncIterator[Session]:
+    """One with a gateway that follows a script."""
+    async with ScriptedGateway(script) as gateway, joined(gateway.port, timeout, **how) as made:
+        yield made
+
+
+@asynccontextmanager
+async def joined(port: int, timeout: float = 10.0, **how: Any) -> AsyncIterator[Session]:
+    made = Session(port, timeout, **how)
+    try:
+        await made.tws.open()
+        yield made
+    finally:
+        made.tws.abort()
+
+
+@asynccontextmanager
+async def synced(gateway: Gateway, timeout: float = 10.0, **how: Any) -> AsyncIterator[Session]:
+    """One with a simulated gateway, after its first snapshots."""
+    async with joined(gateway.port, timeout, **how) as made:
+        await made.tws.sync()
+        yield made

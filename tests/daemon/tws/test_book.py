@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import json
+
+from daemon.events import UpstreamRestored
+from daemon.simulator import Gateway, World
+from daemon.store import Store
+from shared.clock import SystemClock
+from tests.daemon.tws.scripted import Peer, eventually, frame
+from tests.daemon.tws.sessions import joined, session, synced
+
+
+async def test_a_fill_as_it_happens_is_not_recovered():
+    async with Gateway(World(positions=2, fills=0)) as gateway, synced(gateway) as made:
+        fill = gateway.fill("AAPL", 100, client_id=7)
+        row = await eventually(lambda: made.rows("fills").get(fill.execId))
+        assert not row.recovered
+        await eventually(lambda: made.rows("fills")[fill.execId].commission is not None)
+
+
+async def test_what_is_first_learnt_by_asking_is_recovered():
+    """The fills of the day before the daemon's first session: IBKR told them because we asked."""
+    async with Gateway(World(fills=4)) as gateway, synced(gateway) as made:
+        fills = made.rows("fills").values()
+        assert len(fills) == 4
+        assert all(row.recovered and row.commission is not None for row in fills)
+
+
+async def test_fills_of_a_gap_are_recovered_once():
+    """What happened while the session was away comes with recover(), and only that; a second look finds nothing new."""
+    store = Store("e1", SystemClock())
+    async with Gateway(World(fills=0)) as gateway:
+        async with synced(gateway, store=store) as made:
+            seen = gateway.fill("AAPL", 10, client_id=7)
+            await eventually(lambda: made.rows("fills").get(seen.execId))
+        missed = [gateway.fill("AAPL", 10, client_id=7), gateway.fill("MSFT", -5, client_id=7)]
+        async with synced(gateway, store=store) as made:
+            assert not made.rows("fills")[seen.execId].recovered
+            assert all(made.rows("fills")[fill.execId].recovered for fill in missed)
+            during = gateway.fill("MSFT", 1, client_id=9)  # of another client: nobody tells us
+            recovered = await made.tws.recover("1102")
+            assert recovered.fills == (during.execId,)
+            assert (await made.tws.recover("1102")).fills == ()
+        assert len(made.rows("fills")) == 4
+
+
+async def test_a_correction_takes_the_place_of_what_it_corrects():
+    async with Gateway(World(fills=0)) as gateway, synced(gateway) as made:
+        fill = gateway.fill("AAPL", 10, price=100.0, client_id=7)
+        await eventually(lambda: made.rows("fills").get(fill.execId))
+        corrected = gateway.correct_fill(fill.execId, 99.0)
+        await eventually(lambda: corrected.execId in {row["execId"] for row in shown(made.store)})
+
+        assert [(row["execId"], row["price"]) for row in shown(made.store)] == [(corrected.execId, 99.0)]
+
+
+def shown(store: Store) -> list[dict[str, object]]:
+    return [json.loads(line) for line in store.replica.rows("fills").values()]
+
+
+async def test_live_positions_come_and_go():
+    async with Gateway(World(positions=0, fills=0)) as gateway, synced(gateway) as made:
+        gateway.fill("AAPL", 100, client_id=7)
+        await eventually(lambda: made.rows("positions").get("DU1234567:265598"))
+        gateway.fill("AAPL", -100, client_id=7)
+        await eventually(lambda: "DU1234567:265598" not in made.rows("positions"))
+
+
+async def test_an_order_lives_through_its_states():
+    async with Gateway(World(positions=1, orders=0, fills=0, completed=0)) as gateway, synced(gateway) as made:
+        perm = str(gateway.place("AAPL", 10, 1.0, client_id=7))
+        row = await eventually(lambda: made.rows("orders").get(perm))
+        assert (row.placedBy, row.done, row.filled, row.avgFillPrice) == ("thisClient", False, 0.0, None)
+        gateway.cancel(int(perm))
+        await eventually(lambda: made.rows("orders")[perm].done)
+        assert made.rows("orders")[perm].status == "Cancelled"
+
+
+async def test_orders_of_others_are_found_and_lost_by_asking_again():
+    async with Gateway(World(positions=1, orders=0, fills=0, completed=0)) as gateway, synced(gateway) as made:
+        perm = gateway.place("AAPL", 10, 1.0, client_id=9)
+        await made.tws.refetch({"orders"})
+        assert made.rows("orders")[str(perm)].placedBy == "otherClient"
+        gateway.cancel(perm)
+        await made.tws.refetch({"orders"})
+        row = made.rows("orders")[str(perm)]
+        assert (row.status, row.done, row.clientId) == ("Cancelled", True, 9)
+
+
+async def test_no_error_code_changes_an_order():
+    """ib_async would call the order cancelled, or invalid; IBKR has said neither (FAULTS 11)."""
+    async with (
+        Gateway(World(positions=1, orders=0, fills=0, completed=0)) as gateway,
+        synced(gateway, client_id=1) as made,
+    ):
+        perm = gateway.place("AAPL", 10, 1.0, client_id=1)
+        row = await eventually(lambda: made.rows("orders").get(str(perm)))
+        for code in (1100, 104, 201, 202, 399, 10147, 10148):
+            gateway.say(code, "about your order", req_id=row.orderId)
+        gateway.say(1102)
+        await eventually(lambda: made.of(UpstreamRestored))
+
+        assert made.rows("orders")[str(perm)] == row
+
+
+async def test_unset_values_are_null():
+    """The largest double, the largest integers, NaN and infinity are IBKR's ways to say nothing."""
+
+    async def gateway(peer: Peer) -> None:
+        await peer.shake()
+        request = (await peer.until(92))[1]
+        peer.say(94, request, "1.7976931348623157E308", "NaN", "Infinity")
+        await peer.finish()
+
+    async with session(gateway, timeout=0.3) as made:
+        assert "pnl" not in await made.tws.sync()
+        row = made.rows("pnl")["DU1234567"]
+        assert (row.dailyPnL, row.unrealizedPnL, row.realizedPnL) == (None, None, None)
+
+
+async def test_an_execution_with_an_unknown_time_zone_is_not_lost():
+    """ib_async refuses such a message, and with it a fill (FAULTS 53)."""
+
+    async def gateway(peer: Peer) -> None:
+        await peer.shake(version=178)
+        for number, time in enumerate(
+            ["20261125 10:00:00 中国标准时间", "20261125-10:00:00", "20261125 05:00:00 US/Eastern"]
+        ):
+            contract = [265598, "AAPL", "STK", "", 0, "", "", "NASDAQ", "USD", "AAPL", "NMS"]
+            execution = [f"0001.{number}.01", time, "DU1234567", "NASDAQ", "BOT", 10, 100.5, 77, 7, 0, 10, 100.5]
+            peer.say(11, -1, 5, *contract, *execution, "", "", "", "", 1, 0)
+        await peer.finish()
+
+    async with session(gateway) as made:
+        await eventually(lambda: len(made.rows("fills")) == 3)
+        utc = {row.time.isoformat() for key, row in made.rows("fills").items() if not key.startswith("0001.0")}
+        assert utc == {"2026-11-25T10:00:00+00:00"}
+        assert made.tws.decode_errors == 0
+
+
+async def test_a_packet_is_one_step():
+    """Whatever a network packet changed becomes one step: a reader is woken once."""
+
+    async def gateway(peer: Peer) -> None:
+        await peer.shake()
+        request = (await peer.until(92))[1]
+        peer.say(94, request, "1", "2", "3")
+        await peer.until(49)
+        figures = [frame(94, request, number, "5", "6") for number in range(10)]
+        peer.raw(b"".join([*figures, frame(49, 1, 1700000000)]))
+        await peer.finish()
+
+    async with session(gateway, timeout=0.3) as made:
+        await made.tws.sync()
+        steps: list[int] = []
+        made.store.on_step.append(lambda: steps.append(made.store.seq))
+        await made.tws.probe(10)
+
+    assert made.rows("pnl")["DU1234567"].dailyPnL == 9
+    assert len(steps) == 1
+
+
+async def test_the_ring_of_notices_takes_a_repeated_text_once():
+    """TWS repeats 1100 every few seconds for minutes."""
+    async with Gateway(World(positions=1)) as gateway, joined(gateway.port) as made:
+        for _ in range(5):
+            gateway.say(1100)
+        gateway.say(10147, "OrderId 5 that needs\r\nto be cancelled is\x1b[31m not found.", req_id=5)
+        await eventually(lambda: [row for row in made.rows("notices").values() if row.code == 10147])
+
+        told = list(made.rows("notices").values())
+        assert sum(row.code == 1100 for row in told) == 1
+        assert told[-1].text == "OrderId 5 that needs to be cancelled is [31m not found."
+        assert told[-1].reqId == 5

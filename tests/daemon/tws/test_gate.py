@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daemon.tws import LinkLost, TwsBusy
+from daemon.tws.gate import WAITING, Bucket, Gate, Lane
+from shared.clock import SystemClock
+
+
+@given(st.integers(5, 50), st.lists(st.floats(0, 0.5), min_size=1, max_size=300))
+def test_no_second_sees_more_than_the_rate(rate: int, idle: list[float]):
+    """Whenever somebody wants to send, however long nobody did before."""
+    now, sent = 100.0, []
+    bucket = Bucket(rate, now)
+    for pause in idle:
+        now += pause + bucket.wait(now + pause)
+        assert bucket.wait(now) == 0
+        bucket.take()
+        sent.append(now)
+
+    for start in sent:
+        assert sum(start <= moment < start + 1 for moment in sent) <= rate
+
+
+def test_halving_has_an_end():
+    bucket = Bucket(40, 0)
+    rates = []
+    for _ in range(5):
+        bucket.halve()
+        rates.append(bucket.rate)
+
+    assert rates == [20, 10, 5, 5, 5]
+
+
+async def test_what_matters_goes_first():
+    """Orders before probes before reads before renewals, though they came last; within a lane, first come first."""
+    gate, sent = Gate(SystemClock()), []
+    gate.hold(held=True)
+    for name, lane in [
+        ("c", Lane.RESUBSCRIBE),
+        ("b1", Lane.READ),
+        ("b2", Lane.READ),
+        ("a", Lane.PROBE),
+        ("o", Lane.ORDER),
+    ]:
+        gate.send(lane, lambda name=name: sent.append(name))
+    assert sent == []
+    gate.hold(held=False)
+
+    assert sent == ["o", "a", "b1", "b2", "c"]
+
+
+async def test_beyond_the_burst_a_send_waits():
+    gate, sent = Gate(SystemClock(), 40), []
+    for number in range(9):
+        gate.send(Lane.READ, lambda number=number: sent.append(number))
+
+    assert sent == list(range(8))
+    assert gate.waiting == 1
+    gate.close()
+
+
+async def test_who_gives_up_waiting_takes_no_turn():
+    gate = Gate(SystemClock())
+    gate.hold(held=True)
+    turn = asyncio.create_task(gate.admit(Lane.READ))
+    await asyncio.sleep(0)
+    assert gate.waiting == 1
+    turn.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await turn
+
+    assert gate.waiting == 0
+
+
+async def test_the_end_of_the_session_is_told_to_who_waits():
+    gate = Gate(SystemClock())
+    gate.hold(held=True)
+    turn = asyncio.create_task(gate.admit(Lane.READ))
+    await asyncio.sleep(0)
+    gate.close()
+
+    with pytest.raises(LinkLost):
+        await turn
+    with pytest.raises(LinkLost):
+        await gate.admit(Lane.READ)
+
+
+async def test_waiting_has_a_bound():
+    gate = Gate(SystemClock())
+    gate.hold(held=True)
+    for _ in range(WAITING):
+        gate.send(Lane.READ, lambda: None)
+
+    with pytest.raises(TwsBusy):
+        gate.send(Lane.ORDER, lambda: None)

@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from daemon.events import ReadOnlyApi, UpstreamLost, UpstreamRestored
+from daemon.simulator import Gateway, World
+from daemon.tws.startup import ASKED, own_account
+from shared.messages import BROKER_TOPICS
+from tests.daemon.tws.scripted import eventually
+from tests.daemon.tws.sessions import joined, synced
+
+
+def asked(gateway: Gateway, name: str) -> int:
+    """How often the gateway was asked for something."""
+    return sum(seen.name == name for seen in gateway.requests)
+
+
+async def test_first_snapshots_make_every_topic_known():
+    async with Gateway(World(positions=25)) as gateway, joined(gateway.port) as made:
+        unknown = await made.tws.sync()
+
+        assert unknown == frozenset()
+        assert all(made.knows(topic) for topic in BROKER_TOPICS)
+        assert made.rows("accounts")["DU1234567"].paper
+        assert len(made.rows("positions")) == 25
+        assert made.rows("summary")["DU1234567:NetLiquidation:USD"].value
+        assert made.rows("pnl")["DU1234567"].dailyPnL is not None
+        assert len(made.rows("fills")) == 4
+
+
+async def test_positions_carry_the_portfolios_figures():
+    async with Gateway(World(positions=25)) as gateway, synced(gateway) as made:
+        await eventually(lambda: all(row.marketPrice is not None for row in made.rows("positions").values()))
+
+        row = made.rows("positions")["DU1234567:265598"]
+        assert (row.symbol, row.secType, row.currency) == ("AAPL", "STK", "USD")
+        assert row.marketValue == pytest.approx(row.position * row.marketPrice, rel=1e-3)
+
+
+async def test_no_positions_is_known_to_be_empty():
+    async with Gateway(World(positions=0, fills=0)) as gateway, synced(gateway) as made:
+        assert made.knows("positions")
+        assert made.rows("positions") == {}
+
+
+ENDLESS = [
+    ("mute", "positions", "positions"),
+    ("mute", "accountUpdates", "summary"),
+    ("mute", "allOpenOrders", "orders"),
+    ("mute", "completedOrders", "orders"),
+    ("mute", "executions", "fills"),
+    ("mute", "pnL", "pnl"),  # which has no end marker to withhold
+    ("withhold_end", "positions", "positions"),
+    ("withhold_end", "accountUpdates", "summary"),
+    ("withhold_end", "allOpenOrders", "orders"),
+    ("withhold_end", "completedOrders", "orders"),
+    ("withhold_end", "executions", "fills"),
+]
+
+
+@pytest.mark.parametrize(("how", "kind", "topic"), ENDLESS)
+async def test_a_list_without_its_end_is_unknown_and_can_be_asked_again_alone(how: str, kind: str, topic: str):
+    """Rows without the end marker are shown nowhere (but fills, each true by itself); the others become known."""
+    async with Gateway(World(positions=3)) as gateway:
+        getattr(gateway, how)(kind)
+        async with joined(gateway.port, timeout=0.3) as made:
+            assert await made.tws.sync() == {topic}
+            assert made.tws.unknown == {topic}
+            assert not made.knows(topic)
+            assert topic == "fills" or made.rows(topic) == {}
+            assert all(made.knows(other) for other in ASKED if other != topic)
+
+            gateway.behave()
+            assert await made.tws.refetch({topic}) == frozenset()
+            assert made.knows(topic)
+            assert made.rows(topic)
+            assert made.tws.unknown == frozenset()
+
+
+async def test_an_end_that_comes_late_still_counts():
+    """After the deadline the question stays open: its end marker makes the topic known without asking again."""
+    async with Gateway(World(positions=3, fills=0)) as gateway:
+        gateway.delay(0.3, "positions")
+        async with joined(gateway.port, timeout=0.1) as made:
+            assert "positions" in await made.tws.sync()
+            await eventually(lambda: made.knows("positions"))
+            assert len(made.rows("positions")) == 3
+            assert asked(gateway, "reqPositions") == 1
+
+
+async def test_a_read_only_api_is_asked_about_orders_once():
+    """321 ends the questions about orders for the session: each raises a dialog on somebody's screen."""
+    async with Gateway(World(positions=1)) as gateway:
+        gateway.read_only()
+        async with joined(gateway.port, timeout=60) as made:
+            assert await made.tws.sync() == {"orders"}
+            assert len(made.of(ReadOnlyApi)) == 1
+            assert not made.knows("orders")
+
+            before = asked(gateway, "reqAllOpenOrders"), asked(gateway, "reqCompletedOrders")
+            assert await made.tws.refetch({"orders"}) == {"orders"}
+            await made.tws.recover("1102")
+            assert (asked(gateway, "reqAllOpenOrders"), asked(gateway, "reqCompletedOrders")) == before
+            assert len(made.of(ReadOnlyApi)) == 1
+
+
+async def test_two_accounts_tell_values_pnl_positions_and_figures():
+    """The account without portfolio gets values by reqAccountUpdatesMulti and its positions' figures one by one."""
+    world = World(accounts=("DU1111111", "DU2222222"), positions=10)
+    async with Gateway(world) as gateway, synced(gateway, account="DU2222222") as made:
+        assert {row.account for row in made.rows("summary").values()} == {"DU1111111", "DU2222222"}
+        assert set(made.rows("pnl")) == {"DU1111111", "DU2222222"}
+        positions = made.rows("positions").values()
+        assert {row.account for row in positions} == {"DU1111111", "DU2222222"}
+        await eventually(lambda: all(row.marketValue is not None for row in made.rows("positions").values()))
+        others = [row for row in made.rows("positions").values() if row.account == "DU1111111"]
+        assert all(row.marketPrice is None for row in others)
+
+
+async def test_sixty_accounts_stay_within_the_rate():
+    """Beyond fifty accounts reqPositions is refused: one summary, positions by account, 40 messages a second."""
+    names = tuple(f"DU{number}" for number in range(1000001, 1000061))
+    async with (
+        Gateway(World(accounts=names, positions=60, fills=0)) as gateway,
+        joined(gateway.port, timeout=30) as made,
+    ):
+        assert await made.tws.sync() == frozenset()
+        assert {row.account for row in made.rows("summary").values()} == set(names)
+        assert set(made.rows("pnl")) == set(names)
+        assert len(made.rows("positions")) == 60
+        assert asked(gateway, "reqAccountSummary") == 1
+        assert asked(gateway, "reqPositions") == 0
+        assert gateway.connections.over_rate == 0
+
+
+def test_the_own_account_is_not_the_advisors():
+    assert own_account(["F1234567", "U1", "U2"]) == "U1"
+    assert own_account(["DF1234567", "DU1"]) == "DU1"
+    assert own_account(["DF1234567"]) == "DF1234567"
+
+
+async def test_orders_of_all_clients_are_told_by_who_placed_them():
+    async with Gateway(World(positions=1)) as gateway, synced(gateway, client_id=1) as made:
+        orders = made.rows("orders")
+        assert {row.placedBy for row in orders.values() if not row.done} == {"thisClient", "otherClient", "manual"}
+        assert all(key == str(row.permId) for key, row in orders.items())
+        done = [row for row in orders.values() if row.done]
+        assert {row.status for row in done} == {"Cancelled", "Filled"}
+        filled = [row for row in done if row.status == "Filled"]
+        assert all(row.placedBy == "otherClient" and row.avgFillPrice and row.remaining == 0 for row in filled)
+
+
+async def test_nothing_is_asked_or_believed_while_ibkr_is_away():
+    """During 1100 a gateway ends empty lists as if they were whole."""
+    async with Gateway(World(positions=3, fills=0)) as gateway, synced(gateway) as made:
+        gateway.lose_upstream(answers="empty")
+        await eventually(lambda: made.of(UpstreamLost))
+
+        assert await made.tws.refetch({"positions", "fills"}) == {"positions", "fills"}
+        assert len(made.rows("positions")) == 3
+
+        gateway.restore_upstream()
+        await eventually(lambda: made.of(UpstreamRestored))
+        assert await made.tws.refetch({"positions", "fills"}) == frozenset()
+
+
+async def test_an_outage_ends_the_open_questions():
+    """What is being told when 1100 comes is not believed, whatever end marker follows."""
+    async with Gateway(World(positions=3, fills=0)) as gateway:
+        gateway.delay(0.2, "positions")
+        async with joined(gateway.port, timeout=60) as made:
+            sync = asyncio.create_task(made.tws.sync())
+            await eventually(lambda: asked(gateway, "reqPositions"))
+            gateway.lose_upstream(answers="hang")
+            assert "positions" in await sync
+            assert not made.knows("positions")
+
+
+async def test_the_account_feed_that_tws_ended_is_asked_for_once_more():
+    """2100: values are stale until the feed is back; a second 2100 is left to be seen (FAULTS 52)."""
+    async with Gateway(World(positions=1)) as gateway, synced(gateway) as made:
+        gateway.unsubscribe_accounts()
+        await eventually(lambda: asked(gateway, "reqAccountUpdates") == 2)
+        await eventually(lambda: made.knows("summary"))
+
+        gateway.unsubscribe_accounts()
+        await eventually(lambda: not made.knows("summary"))
+        assert asked(gateway, "reqAccountUpdates") == 2
+
+
+async def test_nothing_is_renewed_at_1102_behind_our_back():
+    """ib_async's own hook asks for the account summary at each 1102 and never ends it (FAULTS 49)."""
+    async with Gateway(World(positions=1)) as gateway, synced(gateway) as made:
+        before = len(gateway.requests)
+        for _ in range(3):
+            gateway.say(1102)
+        await made.tws.probe(10)
+        assert [seen.name for seen in list(gateway.requests)[before:]] == ["reqCurrentTime"]
