@@ -307,7 +307,8 @@ class World:
 
     def execute(self, order: Order, shares: float, price: float, now: float) -> Fill:
         """Book an execution of `order`: the order, the position, the cash and the list of fills all follow."""
-        order.avgFillPrice = (order.avgFillPrice * order.filled + price * shares) / (order.filled + shares)
+        spent = order.avgFillPrice * order.filled + price * shares
+        order.avgFillPrice = round(spent / (order.filled + shares), 8)
         order.filled += shares
         order.lastFillPrice = price
         if order.remaining <= 0:

@@ -14,6 +14,7 @@ CONTRACT: Final = (
     "localSymbol tradingClass"
 )
 _BARE: Final = CONTRACT.replace(" primaryExchange", "")
+_DEPTH_CONTRACT: Final = CONTRACT.replace("primaryExchange", "149:primaryExchange")
 
 _LAYOUTS: Final[dict[int, tuple[str, str]]] = {
     1: ("reqMktData", f"version reqId {CONTRACT} *legs *dnc genericTickList snapshot regulatorySnapshot options"),
@@ -25,8 +26,8 @@ _LAYOUTS: Final[dict[int, tuple[str, str]]] = {
     7: ("reqExecutions", "version reqId clientId acctCode time symbol secType exchange side"),
     8: ("reqIds", "version numIds"),
     9: ("reqContractDetails", f"version reqId {CONTRACT} includeExpired secIdType secId 176:issuerId"),
-    10: ("reqMktDepth", f"version reqId {CONTRACT} numRows isSmartDepth options"),
-    11: ("cancelMktDepth", "version reqId isSmartDepth"),
+    10: ("reqMktDepth", f"version reqId {_DEPTH_CONTRACT} numRows 146:isSmartDepth options"),
+    11: ("cancelMktDepth", "version reqId 146:isSmartDepth"),
     12: ("reqNewsBulletins", "version allMsgs"),
     13: ("cancelNewsBulletins", "version"),
     14: ("setServerLogLevel", "version logLevel"),
@@ -94,7 +95,7 @@ _LAYOUTS: Final[dict[int, tuple[str, str]]] = {
         "reqHistoricalTicks",
         f"reqId {CONTRACT} includeExpired startDateTime endDateTime numberOfTicks whatToShow useRTH ignoreSize options",
     ),
-    97: ("reqTickByTickData", f"reqId {CONTRACT} tickType numberOfTicks ignoreSize"),
+    97: ("reqTickByTickData", f"reqId {CONTRACT} tickType 140:numberOfTicks 140:ignoreSize"),
     98: ("cancelTickByTickData", "reqId"),
     99: ("reqCompletedOrders", "apiOnly"),
     100: ("reqWshMetaData", "reqId"),

@@ -244,7 +244,7 @@ class Gateway(Verbs):
         client = session.client_id if session.client_id is not None else -1
         self.requests.append(Seen(self.clock.time(), client, request.name, dict(request.fields)))
         if request.name == "startApi":
-            if self.faults.handshake != "silentAfterVersion" and session.client_id is None:
+            if not session.ready:
                 self._begin(session, request.number("clientId"))
         elif session.ready:
             delay = self.faults.delay(kind_of(request.name))
@@ -344,7 +344,7 @@ class Gateway(Verbs):
                     accounts.every_three_minutes(self, session)
         self._arm_second()
 
-    def listen_after(self, seconds: float) -> None:
+    def listen_after(self, seconds: float = 0.0) -> None:
         """Accept connections again in `seconds`, in place of an earlier such plan."""
         if self._restart is not None:
             self._restart.cancel()

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from daemon.simulator import messages
+from daemon.simulator.behaviour import Handshake
 from daemon.simulator.clock import Timer
 from daemon.simulator.codes import words
 from daemon.simulator.requests import Request
@@ -82,18 +83,20 @@ class Session(asyncio.Protocol):
         self._drip: Timer | None = None
         self._eof = False
         self._deaf = False
+        self._handshake: Handshake = "normal"
 
     # the socket
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._handshake = self.gateway.faults.handshake
         self._transport.set_write_buffer_limits(high=1 << 20)
         self.gateway.accepted(self)
         if self.gateway.faults.frozen:
             self._transport.pause_reading()
-        if self.gateway.faults.handshake == "close":
+        if self._handshake == "close":
             self.hang_up()
-        elif self.gateway.faults.handshake == "reset":
+        elif self._handshake == "reset":
             self.reset()
 
     def data_received(self, data: bytes) -> None:
@@ -105,16 +108,17 @@ class Session(asyncio.Protocol):
         try:
             if self.version or self._greeted():
                 for fields in self._inbox.messages():
-                    self.gateway.received(self, fields)
+                    if self._handshake != "silentAfterVersion":
+                        self.gateway.received(self, fields)
                     if self.closing:
                         return
         except BadFrameError:
             self.hang_up()
 
     def _misgreeted(self) -> bool:
-        nonsense = NONSENSE.get(self.gateway.faults.handshake)
+        nonsense = NONSENSE.get(self._handshake)
         if nonsense is None:
-            self._deaf = self.gateway.faults.handshake == "silent"
+            self._deaf = self._handshake == "silent"
             return self._deaf
         answer, closes = nonsense
         self._deaf = True
@@ -127,15 +131,14 @@ class Session(asyncio.Protocol):
         offer = self._inbox.greeting()
         if offer is None:
             return False
-        faults = self.gateway.faults
-        version = min(faults.version or self.gateway.server_version, offer.highest)
+        version = min(self.gateway.faults.version or self.gateway.server_version, offer.highest)
         if offer.highest < OLDEST_VERSION:
             self.hang_up()
             return False
         self.options = offer.options
         self.version = max(version, OLDEST_VERSION)
         self.write(messages.greeting(version, self.gateway.local_time()))
-        if faults.handshake == "closeAfterVersion":
+        if self._handshake == "closeAfterVersion":
             self.hang_up()
         return not self.closing
 

@@ -8,7 +8,7 @@ from datetime import date, datetime
 import ib_async
 import pytest
 
-from daemon.simulator import Gateway
+from daemon.simulator import Gateway, World
 from tests.daemon.simulator.waiting import Connect, until
 
 
@@ -228,3 +228,24 @@ async def test_clock_summary_and_pnl_are_answered(connect: Connect) -> None:
     assert {"NetLiquidation", "BuyingPower", "TotalCashValue"} <= {row.tag for row in summary}
     assert single.position
     assert (await ib.reqHeadTimeStampAsync(ib.positions()[0].contract, "TRADES", True, 1)).year >= 1980
+
+
+@pytest.mark.parametrize("version", [157, 158, 159, 162, 163, 164, 166, 169, 170, 171, 173, 176, 177])
+async def test_every_version_below_the_latest_is_written_as_the_client_reads_it(connect: Connect, version: int) -> None:
+    """Orders, executions, contracts, prices and errors at each server version at which a message changed."""
+    async with Gateway(World(seed=7), server_version=version) as older:
+        ib = await connect(to=older, raiseSyncErrors=True)
+        contract = await apple(ib)
+        trade = ib.placeOrder(contract, ib_async.MarketOrder("BUY", 10))
+        ticker = ib.reqMktData(contract)
+        completed = await ib.reqCompletedOrdersAsync(False)
+        with pytest.raises(ib_async.wrapper.RequestError):
+            await ib.reqContractDetailsAsync(ib_async.Stock("NOSUCH", "SMART", "USD"))
+        await until(lambda: trade.fills and ticker.bid > 0)
+        found = await ib.reqMatchingSymbolsAsync("AAPL")
+
+        assert ib.client.serverVersion() == version
+        assert len(ib.positions()) == 25
+        assert len(completed) == len(older.world.completed_orders())
+        assert found[0].contract is not None
+        ib.disconnect()

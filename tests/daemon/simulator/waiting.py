@@ -15,5 +15,74 @@ Connect = Callable[..., Awaitable[ib_async.IB]]
 async def until(condition: Callable[[], object], limit: float = LIMIT) -> None:
     """Let the loop turn until `condition` holds."""
     async with asyncio.timeout(limit):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 the condition is other code's state, there is no event
             await asyncio.sleep(0.002)
+
+
+class Raw:
+    """A client that is nothing but a socket: sends fields, keeps the messages that come and how the end came."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    @classmethod
+    async def dial(cls, port: int) -> Raw:
+        return cls(*await asyncio.open_connection("127.0.0.1", port))
+
+    @classmethod
+    async def open(cls, port: int, client_id: int = 1, versions: str = "v157..178") -> Raw:
+        """Dial, exchange versions and start the API."""
+        raw = await cls.dial(port)
+        raw.greet(versions)
+        assert len(await raw.read()) == 2
+        raw.send(71, 2, client_id, "")
+        return raw
+
+    def write(self, data: bytes) -> None:
+        self._writer.write(data)
+
+    def greet(self, versions: str = "v157..178") -> None:
+        self.write(b"API\0" + len(versions).to_bytes(4, "big") + versions.encode())
+
+    def send(self, *fields: object) -> None:
+        payload = "".join(f"{field}\0" for field in fields).encode()
+        self.write(len(payload).to_bytes(4, "big") + payload)
+
+    async def read(self, limit: float = LIMIT) -> list[str]:
+        """The fields of the next message. EOFError (IncompleteReadError) or ConnectionError: there is none."""
+        async with asyncio.timeout(limit):
+            length = int.from_bytes(await self._reader.readexactly(4), "big")
+            return (await self._reader.readexactly(length)).decode().split("\0")[:-1]
+
+    async def until(self, *begin: str, limit: float = LIMIT) -> list[str]:
+        """The next message that begins with these fields; those before it are dropped."""
+        async with asyncio.timeout(limit):
+            while True:
+                fields = await self.read(limit)
+                if fields[: len(begin)] == list(begin):
+                    return fields
+
+    async def silent(self) -> bool:
+        """Whether nothing has come, after the loop (which runs both ends) has had every chance to bring it."""
+        for _ in range(50):
+            await asyncio.sleep(0)
+        return not self._reader._buffer  # type: ignore[attr-defined]
+
+    async def exactly(self, count: int, limit: float = LIMIT) -> bytes:
+        async with asyncio.timeout(limit):
+            return await self._reader.readexactly(count)
+
+    def stop_reading(self) -> None:
+        self._reader._transport.pause_reading()  # type: ignore[attr-defined]
+
+    async def rest(self, limit: float = LIMIT) -> bytes:
+        """What comes until the end. ConnectionResetError: it ended with RST."""
+        async with asyncio.timeout(limit):
+            return await self._reader.read()
+
+    async def close(self) -> None:
+        self._writer.close()
+        try:
+            await self._writer.wait_closed()
+        except ConnectionError:
+            pass

@@ -1,0 +1,408 @@
+"""Every fault is a verb, and what a client meets is what it would meet at a real gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+
+import ib_async
+import pytest
+
+from daemon.simulator import Gateway, ManualClock, World, faults
+from daemon.simulator.verbs import MALFORMED
+from tests.daemon.simulator.waiting import Connect, Raw, until
+
+
+@pytest.mark.parametrize("name", faults.VERBS)
+def test_every_verb_exists_and_takes_its_arguments(name: str) -> None:
+    """The table names methods of the gateway that accept as many arguments as it reads, and need no more."""
+    verb = faults.VERBS[name]
+    taken = list(inspect.signature(getattr(Gateway, verb.method)).parameters.values())[1:]
+    plain = [p for p in taken if p.kind is p.POSITIONAL_OR_KEYWORD]
+
+    assert len(verb.arguments) <= len(plain)
+    assert verb.needed == len([p for p in plain if p.default is p.empty])
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("explode", "there is no"),
+        ("delay", "takes 1 to 2"),
+        ("delay=soon", "could not convert"),
+        ("drop=1,2", "takes 0"),
+    ],
+)
+def test_a_line_that_is_no_verb_is_explained(line: str, complaint: str) -> None:
+    """The message says what would be right."""
+    with pytest.raises(faults.UnknownVerbError, match=complaint):
+        faults.parse(line)
+
+
+# the port and the handshake
+
+
+async def test_a_refusing_gateway_comes_back_on_the_same_port(gateway: Gateway) -> None:
+    """refuse closes the port, listen opens it again; sessions that stand stay."""
+    standing = await Raw.open(gateway.port)
+    await standing.until("9")
+
+    gateway.refuse()
+    with pytest.raises(ConnectionRefusedError):
+        await Raw.dial(gateway.port)
+    await gateway.listen()
+    again = await Raw.open(gateway.port, client_id=2)
+    await again.until("9")
+
+    standing.send(49, 1)
+    assert (await standing.until("49"))[1] == "1"
+    await standing.close()
+    await again.close()
+
+
+async def test_a_scheduled_restart_ends_sessions_and_opens_after_its_time() -> None:
+    """Connections end, dials are refused until the time is over, then all is as before."""
+    clock = ManualClock()
+    async with Gateway(World(), clock=clock) as gateway:
+        client = await Raw.open(gateway.port)
+        await client.until("9")
+
+        gateway.scheduled_restart(down_s=75)
+        await client.rest()
+        clock.advance(74)
+        with pytest.raises(ConnectionRefusedError):
+            await Raw.dial(gateway.port)
+        clock.advance(1)
+        await until(lambda: gateway.listening)
+
+        again = await Raw.open(gateway.port)
+        await again.until("9")
+        await again.close()
+        await client.close()
+
+
+async def test_silence_before_and_after_the_version(gateway: Gateway) -> None:
+    """A silent gateway answers nothing at all; one silent after the handshake only the version."""
+    gateway.accept_silently()
+    deaf = await Raw.dial(gateway.port)
+    await until(lambda: gateway.sessions)
+    gateway.silence_after_handshake()
+    deaf.greet()
+    half = await Raw.dial(gateway.port)
+    half.greet()
+    assert (await half.read())[0] == "178"
+    half.send(71, 2, 1, "")
+
+    for client in (deaf, half):
+        assert await client.silent()
+        await client.close()
+    assert not gateway.client_ids
+
+
+async def test_closing_in_the_handshake_with_fin_or_rst_or_after_the_version(gateway: Gateway) -> None:
+    """Three ways to be closed on."""
+    gateway.close_in_handshake()
+    client = await Raw.dial(gateway.port)
+    assert await client.rest() == b""
+    await client.close()
+
+    gateway.close_in_handshake(reset=True)
+    client = await Raw.dial(gateway.port)
+    with pytest.raises(ConnectionResetError):
+        await client.rest()
+    await client.close()
+
+    gateway.close_in_handshake(after_version=True)
+    client = await Raw.dial(gateway.port)
+    client.greet()
+    assert (await client.read())[0] == "178"
+    assert await client.rest() == b""
+    await client.close()
+
+
+@pytest.mark.parametrize(
+    ("how", "begins"),
+    [("http", b"HTTP/1.1 400"), ("tls", b"\x15\x03"), ("garbage", b"\x00\x01\x02"), ("hugeFrame", b"\xff" * 4)],
+)
+async def test_what_is_no_tws_says_something_else(gateway: Gateway, how: str, begins: bytes) -> None:
+    """A web server, a TLS server and worse answer the first bytes in their own way."""
+    gateway.handshake(how)  # type: ignore[arg-type]
+    client = await Raw.dial(gateway.port)
+    client.greet()
+
+    assert await client.exactly(len(begins)) == begins
+    await client.close()
+
+
+async def test_an_old_gateway_answers_its_version(gateway: Gateway) -> None:
+    """The version in the handshake is the one that was set."""
+    gateway.old_version(120)
+    client = await Raw.dial(gateway.port)
+    client.greet()
+
+    assert (await client.read())[0] == "120"
+    await client.close()
+
+
+async def test_accounts_and_next_id_can_be_missing_or_empty(gateway: Gateway) -> None:
+    """A session that begins without one of the two things a client waits for."""
+    gateway.no_accounts()
+    first = await Raw.open(gateway.port, 1)
+    await first.until("9")
+    gateway.behave()
+    gateway.empty_accounts()
+    second = await Raw.open(gateway.port, 2)
+    assert await second.until("15") == ["15", "1", ""]
+    gateway.behave()
+    gateway.no_next_id()
+    third = await Raw.open(gateway.port, 3)
+    assert await third.until("15") == ["15", "1", "DU1234567"]
+    assert (await third.read())[:4] == ["4", "2", "-1", "2104"]
+    for client in (first, second, third):
+        await client.close()
+
+
+async def test_a_client_id_in_use_gets_326_and_the_end(gateway: Gateway) -> None:
+    """Whoever holds the id keeps it; the second one is told and closed on, and the id is free after the first left."""
+    first = await Raw.open(gateway.port, 5)
+    await first.until("9")
+
+    second = await Raw.open(gateway.port, 5)
+    assert (await second.read())[2:4] == ["-1", "326"]
+    assert await second.rest() == b""
+    await first.close()
+    await until(lambda: not gateway.client_ids)
+    third = await Raw.open(gateway.port, 5)
+    await third.until("9")
+
+    assert gateway.connections.refused_ids == 1
+    await second.close()
+    await third.close()
+
+
+async def test_a_ghost_holds_its_id_until_its_time_is_over() -> None:
+    """After a drop the id stays taken for the ghost's time, then it is free."""
+    clock = ManualClock()
+    async with Gateway(World(), clock=clock) as gateway:
+        first = await Raw.open(gateway.port, 1)
+        await first.until("9")
+        gateway.drop(ghost_s=30)
+        await first.rest()
+
+        clock.advance(29)
+        second = await Raw.open(gateway.port, 1)
+        assert (await second.read())[3] == "326"
+        clock.advance(1)
+        third = await Raw.open(gateway.port, 1)
+        await third.until("9")
+        for client in (first, second, third):
+            await client.close()
+
+
+# connections that stand
+
+
+async def test_a_frozen_gateway_keeps_the_socket_and_answers_after_the_thaw(gateway: Gateway, connect: Connect) -> None:
+    """Nothing is read or written; dials are still taken; what was asked meanwhile is answered afterwards."""
+    ib = await connect()
+    gateway.freeze()
+    asked = asyncio.ensure_future(ib.reqCurrentTimeAsync())
+    late = await Raw.dial(gateway.port)
+    late.greet()
+    assert await late.silent()
+    assert not asked.done()
+    assert ib.isConnected()
+
+    gateway.thaw()
+
+    assert (await asked).year >= 2025
+    assert (await late.read())[0] == "178"
+    await late.close()
+
+
+async def test_dropping_and_resetting_end_a_session(gateway: Gateway) -> None:
+    """drop ends it with FIN, reset with RST."""
+    first = await Raw.open(gateway.port, 1)
+    await first.until("9")
+    gateway.drop()
+    await first.rest()
+    second = await Raw.open(gateway.port, 1)
+    await second.until("9")
+    gateway.reset()
+    with pytest.raises(ConnectionResetError):
+        await second.rest()
+    await first.close()
+    await second.close()
+
+
+async def test_a_dripping_gateway_sends_so_many_bytes_a_second() -> None:
+    """Bytes come with time, and all of them in the end."""
+    clock = ManualClock()
+    async with Gateway(World(), clock=clock) as gateway:
+        client = await Raw.open(gateway.port)
+        await client.until("4", "2", "-1", "2158")
+        gateway.slow_drip(100)
+        client.send(49, 1)
+        await until(lambda: any(seen.name == "reqCurrentTime" for seen in gateway.requests))
+        assert await client.silent()
+        clock.advance(1)
+
+        assert (await client.read())[0] == "49"
+        await client.close()
+
+
+async def test_a_client_that_does_not_read_is_dropped() -> None:
+    """What waits for one client is bounded."""
+    clock = ManualClock()
+    async with Gateway(World(positions=2000), clock=clock) as gateway:
+        client = await Raw.open(gateway.port)
+        await client.until("9")
+        client.send(1, 11, 1, 265598, "", "STK", "", 0, "", "", "SMART", "", "USD", "", "", 0, "", 0, 0, "")
+        await until(lambda: gateway.quotes.lines)
+        gateway.flood(1_000_000, 1000)
+        client.stop_reading()
+        await until(lambda: clock.advance(0.2) or gateway.connections.slow)
+
+        assert gateway.connections.slow == 1
+        await until(lambda: not gateway.sessions)
+        await client.close()
+
+
+# answers
+
+
+async def test_a_muted_request_is_never_answered_and_an_endless_one_never_ends(
+    gateway: Gateway, connect: Connect
+) -> None:
+    """mute hides the answer, withhold_end its end marker, unmute brings both back."""
+    ib = await connect()
+    gateway.mute("executions")
+    gateway.withhold_end("positions")
+    waiting = [asyncio.ensure_future(coro) for coro in (ib.reqExecutionsAsync(), ib.reqPositionsAsync())]
+    await until(lambda: len(ib.wrapper._results.get("positions", ())) == 25)
+    assert (await ib.reqCurrentTimeAsync()).year >= 2025
+    assert not any(task.done() for task in waiting)
+
+    gateway.unmute("executions")
+    gateway.unmute("positions")
+
+    assert len(await ib.reqExecutionsAsync()) == 4
+    assert len(await ib.reqPositionsAsync()) == 25
+    for task in waiting:
+        task.cancel()
+
+
+async def test_a_delayed_answer_waits_for_its_time() -> None:
+    """delay holds one kind of request back and no other."""
+    clock = ManualClock()
+    async with Gateway(World(), clock=clock) as gateway:
+        client = await Raw.open(gateway.port)
+        await client.until("9")
+        gateway.delay(2, "positions")
+        client.send(61, 1)
+        client.send(49, 1)
+        assert (await client.until("49"))[0] == "49"
+        clock.advance(2)
+
+        assert (await client.until("62"))[0] == "62"
+        await client.close()
+
+
+async def test_a_connection_can_end_in_the_middle_of_a_snapshot(gateway: Gateway) -> None:
+    """So many rows, then FIN; only as often as was said."""
+    gateway.close_during("positions", after=3)
+    client = await Raw.open(gateway.port)
+    await client.until("4", "2", "-1", "2158")
+    client.send(61, 1)
+    rows = [await client.read() for _ in range(3)]
+    assert {row[0] for row in rows} == {"61"}
+    assert await client.rest() == b""
+    await client.close()
+
+    again = await Raw.open(gateway.port)
+    await again.until("4", "2", "-1", "2158")
+    again.send(61, 1)
+    await again.until("62")
+    await again.close()
+
+
+async def test_a_read_only_api_refuses_everything_about_orders(gateway: Gateway) -> None:
+    """321 for placing, cancelling, and for reading open and completed orders; positions are answered."""
+    gateway.read_only()
+    client = await Raw.open(gateway.port)
+    await client.until("4", "2", "-1", "2158")
+    for request in ((5, 1), (99, 0), (4, 1, 77, "")):
+        client.send(*request)
+        refused = await client.until("4")
+        assert refused[3] == "321"
+        assert "Read-Only" in refused[4]
+    client.send(61, 1)
+    await client.until("62")
+    await client.close()
+
+
+@pytest.mark.parametrize("how", MALFORMED)
+async def test_malformed_bytes_reach_the_client_as_they_are(gateway: Gateway, how: str) -> None:
+    """Whatever it is, exactly those bytes are on the wire."""
+    client = await Raw.open(gateway.port)
+    await client.until("4", "2", "-1", "2158")
+    gateway.malformed(how)  # type: ignore[arg-type]
+    gateway.drop()
+
+    assert await client.rest() == MALFORMED[how]
+    await client.close()
+
+
+# what clients send
+
+
+async def test_an_unknown_message_id_is_fatal_and_a_short_one_is_not(gateway: Gateway) -> None:
+    """320 leaves the session, 505 ends it; a message too large to be one ends it too."""
+    client = await Raw.open(gateway.port)
+    await client.until("4", "2", "-1", "2158")
+    client.send(62, 1)
+    assert (await client.read())[3] == "320"
+    client.send(4711, 1)
+    assert (await client.read())[3] == "505"
+    assert await client.rest() == b""
+    await client.close()
+
+    other = await Raw.open(gateway.port, 2)
+    await other.until("4", "2", "-1", "2158")
+    other.write(b"\xff\xff\xff\xff")
+    assert await other.rest() == b""
+    await other.close()
+
+
+async def test_more_than_fifty_messages_a_second_are_told_and_then_ended() -> None:
+    """100 once a second, and the end at the third time; half as many are nothing."""
+    clock = ManualClock()
+    async with Gateway(World(), clock=clock) as gateway:
+        client = await Raw.open(gateway.port)
+        await client.until("4", "2", "-1", "2158")
+        for _ in range(40):
+            client.send(49, 1)
+        await until(lambda: len(gateway.requests) == 41)
+        assert gateway.connections.over_rate == 0
+        for _ in range(3):
+            clock.advance(1.0)
+            for _ in range(60):
+                client.send(49, 1)
+            before = gateway.connections.over_rate
+            await until(lambda before=before: gateway.connections.over_rate > before)
+
+        assert gateway.connections.over_rate == 3
+        await until(lambda: not gateway.sessions)
+        await client.close()
+
+
+async def test_the_inside_of_a_session_is_recorded(gateway: Gateway, connect: Connect) -> None:
+    """Requests with their fields and client, connections and how they ended."""
+    ib = await connect(client_id=4)
+    await ib.reqContractDetailsAsync(ib_async.Stock("AAPL", "SMART", "USD"))
+    ib.disconnect()
+    await until(lambda: not gateway.sessions)
+
+    [asked] = [seen for seen in gateway.requests if seen.name == "reqContractDetails"]
+    assert (asked.clientId, asked.fields["symbol"], asked.fields["secType"]) == (4, "AAPL", "STK")
+    assert (gateway.connections.total, gateway.connections.now, gateway.connections.clean) == (1, 0, 1)
