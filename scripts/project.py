@@ -27,6 +27,9 @@ def main(argv: Sequence[str]) -> int:
     test.add_argument("--windows", action="store_true", help="only the Windows stage, under wine")
     test.add_argument("pytest", nargs=argparse.REMAINDER, help="further arguments for pytest")
     test.set_defaults(run=run_test)
+    soak = commands.add_parser("soak", help="random faults, invariants checked throughout", add_help=False)
+    soak.add_argument("options", nargs=argparse.REMAINDER)
+    soak.set_defaults(run=run_soak)
     for name, run in (("restart_facade", run_restart_facade), ("restart_server", run_restart_server)):
         commands.add_parser(name).set_defaults(run=run)
     arguments = parser.parse_args(argv)
@@ -97,6 +100,10 @@ def run_test(arguments: argparse.Namespace) -> int:
     if failed:
         say(f"Failed: {', '.join(failed)}.")
     return 1 if failed else 0
+
+
+def run_soak(arguments: argparse.Namespace) -> int:
+    return become(installed("fast,test,dev"), ROOT / "scripts" / "soak.py", *arguments.options)
 
 
 def run_restart_facade(_arguments: argparse.Namespace) -> int:
