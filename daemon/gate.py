@@ -1,0 +1,150 @@
+"""Where requests for history wait until IBKR's limits let them through, in the order of their coming.
+
+Keeps the one budget of `pacing.py` and its queue. Never knows what is asked, and never decides what the limits are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from datetime import timedelta
+from typing import Final
+
+from daemon import pacing
+from daemon.pacing import Go, Refuse, Request, Wait
+from daemon.questions import Spawn
+from shared.clock import Clock
+from shared.messages import Pacing
+from shared.reasons import Problem
+
+QUEUE: Final = 1000
+"""Requests that may wait: more than twenty rounds of the fifty that may be open, which no deadline outlasts."""
+
+
+class Slot:
+    """Permission to have one request open, given back by `leave`."""
+
+    def __init__(self, gate: Gate, session: int) -> None:
+        self._gate = gate
+        self._session = session
+        self._held = True
+
+    def leave(self) -> None:
+        """The request was answered, refused or cancelled. Says so once, however often it is called."""
+        if self._held:
+            self._held = False
+            self._gate.left(self._session)
+
+
+class _Waiter:
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.slot: asyncio.Future[Slot] = asyncio.get_running_loop().create_future()
+
+
+class Gate:
+    """One for the daemon's life: what was asked in an earlier session counts for IBKR all the same."""
+
+    def __init__(self, spawn: Spawn, clock: Clock) -> None:
+        self.budget = pacing.Budget()
+        self._spawn = spawn
+        self._clock = clock
+        self._queue: dict[_Waiter, None] = {}  # ordered, and left from anywhere
+        self._session = 0
+        self._alarm: asyncio.Task[None] | None = None
+        self._alarmAt = math.inf
+
+    @property
+    def waiting(self) -> int:
+        return len(self._queue)
+
+    def figures(self) -> Pacing:
+        now = pacing.figures(self.budget, self._clock.monotonic())
+        back = None if now.resetsIn is None else self._clock.now() + timedelta(seconds=now.resetsIn)
+        return Pacing(used=now.used, limit=now.limit, resetsAt=back)
+
+    async def enter(self, request: Request) -> Slot:
+        """Wait until `request` may be sent, which has to be done at once. `pacingBudget` if not before its deadline."""
+        now = self._clock.monotonic()
+        ahead = sum(w.request.weight for w in self._queue if pacing.counts(self.budget, w.request, now))
+        decision = pacing.decide(self.budget, request, now, ahead)
+        if isinstance(decision, Refuse):
+            raise self._refusal(decision)
+        if len(self._queue) >= QUEUE:
+            raise Problem("pacingBudget", f"{QUEUE} requests for history are waiting already.", retryAfter=30.0)
+        waiter = _Waiter(request)
+        self._queue[waiter] = None
+        self._admit()
+        try:
+            return await waiter.slot
+        except asyncio.CancelledError:
+            if waiter.slot.done() and not waiter.slot.cancelled() and not waiter.slot.exception():
+                waiter.slot.result().leave()
+            raise
+        finally:
+            self._queue.pop(waiter, None)
+
+    def left(self, session: int) -> None:
+        """For `Slot`: a request has closed."""
+        if session == self._session:
+            self.budget = pacing.closed(self.budget)
+            self._admit()
+
+    def violated(self, request: Request) -> None:
+        """IBKR called `request` a violation: the budget is spent, and who cannot make it any more is told now."""
+        self.budget = pacing.spent(self.budget, request, self._clock.monotonic())
+        self._admit()
+
+    def lost(self) -> None:
+        """The session is over: nothing is open any more, and who waits is told."""
+        self._session += 1
+        self.budget = pacing.Budget(sent=self.budget.sent, strictUntil=self.budget.strictUntil)
+        for waiter in self._queue:
+            if not waiter.slot.done():
+                waiter.slot.set_exception(Problem("notConnected", "The link was lost before the request was sent."))
+        self._queue.clear()
+
+    def _admit(self) -> None:
+        """Let through what may go now, tell who cannot make it, and come back when more may."""
+        now, wake, ahead = self._clock.monotonic(), math.inf, 0
+        for waiter in list(self._queue):
+            request = waiter.request
+            if self.budget.open >= pacing.OPEN and now < request.deadline:
+                wake = min(wake, request.deadline)  # nothing can go before one closes, which is told to us
+                continue
+            decision = pacing.decide(self.budget, request, now, ahead)
+            if isinstance(decision, Wait):
+                wake = min(wake, decision.until)
+                ahead += request.weight if pacing.counts(self.budget, request, now) else 0
+                continue
+            del self._queue[waiter]
+            if waiter.slot.done():
+                continue  # cancelled
+            if isinstance(decision, Go):
+                self.budget = pacing.opened(self.budget, request, now)
+                waiter.slot.set_result(Slot(self, self._session))
+            else:
+                waiter.slot.set_exception(self._refusal(decision))
+        self._set_alarm(wake, now)
+
+    def _refusal(self, refuse: Refuse) -> Problem:
+        now = pacing.figures(self.budget, self._clock.monotonic())
+        return Problem(
+            "pacingBudget",
+            f"{now.used} of IBKR's {now.limit} requests for small bars in ten minutes are used, {self.budget.open} of "
+            f"{pacing.OPEN} open requests; this one could be sent in {math.ceil(refuse.retryAfter)} s.",
+            retryAfter=refuse.retryAfter,
+        )
+
+    def _set_alarm(self, at: float, now: float) -> None:
+        if self._alarm is not None and (self._alarm.done() or at != self._alarmAt):
+            self._alarm.cancel()
+            self._alarm = None
+        if self._alarm is None and at < math.inf:
+            self._alarmAt = at
+            self._alarm = self._spawn(self._ring(at - now), "history queue")
+
+    async def _ring(self, seconds: float) -> None:
+        await self._clock.sleep(seconds)
+        self._alarm = None
+        self._admit()
