@@ -70,8 +70,7 @@ class FakeSession:
         self.matches: list[ContractMatch] | Exception = []
         self.chain: list[OptionChain] | Exception = []
         self.bars: list[Bar] | Exception = []
-        self.answer = asyncio.Event()  # nothing is answered before it is set
-        self.answer.set()
+        self._held: dict[str, asyncio.Event] = {}
         self.cancelled = 0
         self.open = 0
         self.most_open = 0
@@ -79,17 +78,26 @@ class FakeSession:
         self.bar_lines: dict[int, tuple[int, str]] = {}
         self._ids = itertools.count(1)
 
+    def hold(self, kind: str) -> None:
+        """Questions of this kind are not answered before `let_go`."""
+        self._held[kind] = asyncio.Event()
+
+    def let_go(self) -> None:
+        for held in self._held.values():
+            held.set()
+
     async def _answer(self, what: Any, answer: Any) -> Any:
         self.asked.append(what)
-        self.open += 1
+        self.open += what[0] == "bars"
         self.most_open = max(self.most_open, self.open)
         try:
-            await self.answer.wait()
+            if what[0] in self._held:
+                await self._held[what[0]].wait()
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
         finally:
-            self.open -= 1
+            self.open -= what[0] == "bars"
         answer = answer()
         if isinstance(answer, Exception):
             raise answer
