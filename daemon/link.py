@@ -48,7 +48,7 @@ from daemon.states import (
 from shared.messages import FarmState, LastError
 
 TROUBLE = 5
-"""Messages in a minute that could not be decoded, at which the stream is read anew: one surprises, five are a pattern."""
+"""Messages in a minute that could not be decoded, at which the stream is read anew: one surprises, five do not."""
 TEXT = 500  # characters of a foreign text that are kept
 
 

@@ -1,0 +1,66 @@
+"""The times when a link that had been ready was not, and what was learnt afterwards of what happened in them.
+
+Bookkeeping only: it is told what happened and gives back a row when a gap has ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+from msgspec import Struct
+
+from shared.messages import Fill, Gap, Recovered
+
+
+class _Open(Struct):
+    cause: str
+    since: datetime
+    expected: bool
+    known: frozenset[str]
+    streams: int = 0
+
+
+class Gaps:
+    """At most one gap is open: an outage of the socket that follows one of upstream continues it."""
+
+    def __init__(self) -> None:
+        self._open: _Open | None = None
+
+    @property
+    def open(self) -> bool:
+        return self._open is not None
+
+    def begin(self, cause: str, at: datetime, *, expected: bool, fills: Iterable[str]) -> None:
+        """The link stopped being ready. `fills`: the executions known by then."""
+        if self._open is None:
+            self._open = _Open(cause=cause, since=at, expected=expected, known=frozenset(fills))
+
+    def expect(self, expected: bool) -> None:
+        """Whether it lies in a planned window, where that shows only later."""
+        if self._open is not None:
+            self._open.expected = self._open.expected or expected
+
+    def replayed(self, streams: int) -> None:
+        if self._open is not None:
+            self._open.streams = streams
+
+    def end(self, at: datetime, *, fills: Mapping[str, Struct], unrecovered: Iterable[str]) -> Gap | None:
+        """Everything has been read again, but for `unrecovered`. `fills`: all that are known now."""
+        gap, self._open = self._open, None
+        if gap is None:
+            return None
+        new = [
+            fill for key, fill in fills.items() if key not in gap.known and isinstance(fill, Fill) and fill.recovered
+        ]
+        return Gap(
+            cause=gap.cause,
+            from_=gap.since,
+            to=at,
+            expected=gap.expected,
+            recovered=Recovered(
+                fills=tuple(fill.execId for fill in sorted(new, key=lambda fill: (fill.time, fill.execId))),
+                streams=gap.streams,
+            ),
+            unrecovered=tuple(sorted(unrecovered)),
+        )

@@ -1,0 +1,277 @@
+"""A session that says what a test tells it to, a time that passes when told to, and a link supervised over both."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from daemon import events as ev
+from daemon.events import Event, Target
+from daemon.session import Supervisor
+from daemon.sink import Sink
+from daemon.states import Policy
+from daemon.store import Store
+from daemon.windows import Calendar
+from shared.messages import BROKER_TOPICS, Fill, Gap, LinkEvent, Pacing, Streams
+from shared.messages import Link as LinkRow
+
+WEDNESDAY = datetime(2025, 11, 19, 15, 0, tzinfo=UTC)  # 10:00 in New York: no planned window for 14 h
+HOME = Target(host="127.0.0.1", port=7497, clientId=1)
+LIMIT = 10.0  # s; only ends a test that would hang
+
+
+async def until(condition: Callable[[], object], what: str = "") -> None:
+    """Let the loop turn until `condition` holds."""
+    try:
+        async with asyncio.timeout(LIMIT):
+            while not condition():  # noqa: ASYNC110 - the condition is other code's state, there is no event
+                await asyncio.sleep(0.001)
+    except TimeoutError:
+        raise AssertionError(what or "the condition never came true") from None
+
+
+async def settle() -> None:
+    """Let everything run that can run without time passing."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+class Time:
+    """A clock whose time passes only by `pass_`, in steps small enough that nobody takes them for an absence."""
+
+    STEP = 0.05
+
+    def __init__(self, wall: datetime = WEDNESDAY) -> None:
+        self._monotonic = 1000.0
+        self._wall = wall
+        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._order = itertools.count()
+
+    def now(self) -> datetime:
+        return self._wall
+
+    def monotonic(self) -> float:
+        return self._monotonic
+
+    async def sleep(self, seconds: float) -> None:
+        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._sleepers, (self._monotonic + seconds, next(self._order), woken))
+        await woken
+
+    def jump(self, seconds: float, *, wall: float | None = None) -> None:
+        """Both clocks at once, as if nobody had been there to see them go."""
+        self._monotonic += seconds
+        self._wall += timedelta(seconds=seconds if wall is None else wall)
+        while self._sleepers and self._sleepers[0][0] <= self._monotonic + 1e-9:
+            _, _, woken = heapq.heappop(self._sleepers)
+            if not woken.done():
+                woken.set_result(None)
+
+    async def pass_(self, seconds: float) -> None:
+        """Everybody who sleeps wakes when it is time, and does what he does."""
+        await settle()
+        end = self._monotonic + seconds
+        while end - self._monotonic > 1e-9:
+            next_wake = self._sleepers[0][0] if self._sleepers else end
+            self.jump(min(end, max(next_wake, self._monotonic)) - self._monotonic)
+            await settle()
+
+
+class Script:
+    """One session: opens, reads and answers as it is told; everything asked of it is in `asked`."""
+
+    def __init__(self, number: int, target: Target, emit: Callable[[Event], None], gateway: Gateway) -> None:
+        self.number = number
+        self.target = target
+        self.emit = emit
+        self.gateway = gateway
+        self.heard = 0.0
+        self.decode_errors = 0
+        self.messages_in = self.messages_out = 0
+        self.asked: list[str] = []
+        self.ended: str | None = None
+        self._over = asyncio.Event()
+
+    def hears(self) -> None:
+        """Any complete message."""
+        self.heard = self.gateway.clock.monotonic()
+
+    def says(self, event: type[ev.SessionEvent], **fields: Any) -> None:
+        self.hears()
+        self.emit(event(session=self.number, **fields))
+
+    async def open(self) -> None:
+        self.asked.append("open")
+        earlier = self.gateway.sessions[: self.number - 1]
+        assert all(session.ended for session in earlier), "one session at a time"
+        outcome = self.gateway.outcome
+        if outcome == "hang":
+            await self._over.wait()
+        elif outcome is not None:
+            self.emit(ev.Failed(session=self.number, reason=outcome, code=111, text="theirs"))
+        else:
+            for event in self.gateway.greeting:
+                self.emit(event(self.number))
+            self.says(ev.Opened, serverVersion=178, accounts=self.gateway.accounts)
+
+    async def sync(self, topics: frozenset[str] | None = None) -> None:
+        self.asked.append("sync" if topics is None else "sync " + " ".join(sorted(topics)))
+        await self._tell(frozenset(BROKER_TOPICS) if topics is None else topics)
+
+    async def recover(self, cause: str) -> None:
+        self.asked.append(f"recover {cause}")
+        await self._tell(frozenset(BROKER_TOPICS))
+
+    async def _tell(self, topics: frozenset[str]) -> None:
+        if self.gateway.slow_reads:
+            await self._over.wait()
+        for fill in self.gateway.fills:
+            self.gateway.store.put({"fills": {fill.execId: fill}})
+        for topic in topics - self.gateway.untold:
+            self.gateway.store.known(topic)
+        self.hears()
+
+    async def probe(self, timeout: float) -> float:
+        self.asked.append("probe")
+        if self.gateway.frozen:
+            await self._over.wait()
+        self.hears()
+        return 0.004
+
+    async def prove_upstream(self, timeout: float) -> bool:
+        self.asked.append("prove")
+        return self.gateway.upstream_answers
+
+    def abort(self) -> None:
+        self.ended = self.ended or "aborted"
+        self._over.set()
+
+    async def close(self, timeout: float) -> None:
+        self.ended = self.ended or "closed"
+
+
+class Gateway:
+    """What the scripted sessions do; `sessions` are those that were dialled."""
+
+    def __init__(self, clock: Time, store: Sink) -> None:
+        self.clock = clock
+        self.store = store
+        self.sessions: list[Script] = []
+        self.outcome: str | None = None  # a reason to fail with, "hang", or None
+        self.accounts: tuple[str, ...] = ("DU1234567",)
+        self.greeting: tuple[Callable[[int], Event], ...] = ()
+        self.untold: frozenset[str] = frozenset()
+        self.fills: tuple[Fill, ...] = ()
+        self.frozen = False
+        self.slow_reads = False
+        self.upstream_answers = False
+
+    def __call__(self, number: int, target: Target, emit: Callable[[Event], None]) -> Script:
+        self.sessions.append(Script(number, target, emit, self))
+        return self.sessions[-1]
+
+    @property
+    def session(self) -> Script:
+        return self.sessions[-1]
+
+
+class Kept:
+    """A memory for a test."""
+
+    def __init__(self, *, held: bool = False) -> None:
+        self.held = held
+        self.events: list[LinkEvent] = []
+
+    def phase(self, event: LinkEvent) -> None:
+        self.events.append(event)
+
+    async def set_held(self, held: bool) -> None:
+        self.held = held
+
+
+class Lines:
+    """Wanted streams: `wanted` of them are requested of each session that becomes ready."""
+
+    def __init__(self) -> None:
+        self.wanted = 0
+        self.requested: list[Any] = []
+        self.live = 0
+
+    def ready(self, tws: Any) -> int:
+        self.requested.append(tws)
+        self.live = self.wanted
+        return self.wanted
+
+    def over(self) -> None:
+        self.live = 0
+
+    def streams(self) -> Streams:
+        return Streams(wanted=self.wanted, live=self.live)
+
+    def pacing(self) -> Pacing:
+        return Pacing()
+
+
+class Story:
+    """A supervised link and everything around it."""
+
+    def __init__(self, *, wall: datetime = WEDNESDAY, held: bool = False, **policy: Any) -> None:
+        policy = {"configured": HOME, "automatic": True, "calendar": Calendar()} | policy
+        self.clock = Time(wall)
+        self.store = Store("e1", self.clock)
+        self.gateway = Gateway(self.clock, self.store)
+        self.memory = Kept(held=held)
+        self.market = Lines()
+        self.link = Supervisor(
+            Policy(**policy),
+            probeInterval=5.0,
+            probeTimeout=5.0,
+            factory=self.gateway,
+            store=self.store,
+            memory=self.memory,
+            market=self.market,
+            clock=self.clock,
+            dice=lambda: 0.5,
+            version="test",
+        )
+
+    @property
+    def row(self) -> LinkRow:
+        row = self.store.row("link", "link")
+        assert isinstance(row, LinkRow)
+        return row
+
+    @property
+    def session(self) -> Script:
+        return self.gateway.session
+
+    @property
+    def gaps(self) -> list[Gap]:
+        return [gap for gap in self.store.rows("gaps").values() if isinstance(gap, Gap)]
+
+    def asked(self) -> Counter[str]:
+        """Everything asked of the current session, counted."""
+        return Counter(self.session.asked)
+
+    async def pass_(self, seconds: float) -> None:
+        await self.clock.pass_(seconds)
+
+
+@asynccontextmanager
+async def supervised(**options: Any) -> AsyncIterator[Story]:
+    """The link from the daemon's start to its clean end."""
+    story = Story(**options)
+    running = asyncio.create_task(story.link.run(), name="the link under test")
+    await settle()
+    try:
+        yield story
+    finally:
+        story.link.stop()
+        async with asyncio.timeout(LIMIT):
+            await running
