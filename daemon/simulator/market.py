@@ -239,12 +239,23 @@ class World:
         if not order.transmit:
             order.status = "PreSubmitted"
             return [Changed(order)]
-        order.status = "PreSubmitted" if self._waits_for_parent(order) else "Submitted"
-        released = [o for o in self.open_orders() if o.parentId == order.orderId and o.clientId == order.clientId]
-        news: list[Changed | Fill] = [Changed(order)]
-        for child in released:
-            child.transmit = True
-        return news + self._trade(order, now)
+        news: list[Changed | Fill] = []
+        for member in self._family(order):
+            member.transmit = True
+            member.status = "PreSubmitted" if self._waits_for_parent(member) else "Submitted"
+            news.append(Changed(member))
+        for member in self._family(order):
+            news += self._trade(member, now)
+        return news
+
+    def _family(self, order: Order) -> list[Order]:
+        """The working orders that are transmitted together with `order`: it, its parent, and their children."""
+        head = (order.parentId and self.order_of(order.clientId, order.parentId)) or order
+        return [
+            other
+            for other in self.open_orders()
+            if other in (head, order) or (other.clientId == head.clientId and other.parentId == head.orderId != 0)
+        ]
 
     def _amend(self, known: Order, order: Order) -> Order:
         known.totalQuantity = order.totalQuantity

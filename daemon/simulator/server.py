@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Final
 
 from daemon.simulator import accounts, bars, history, messages, quotes, reference, trading
-from daemon.simulator.behaviour import CACHED, LOCAL, ORDERS, Behaviour, kind_of, only_end, without_end
+from daemon.simulator.behaviour import CACHED, LOCAL, ORDERS, Behaviour, Upstream, kind_of, only_end, without_end
 from daemon.simulator.clock import Clock, RealClock, Timer
 from daemon.simulator.codes import AT_CONNECT, READ_ONLY
 from daemon.simulator.market import World
@@ -291,7 +291,9 @@ class Gateway(Verbs):
         if faults.read_only and name in ORDERS:
             session.error(request.number("orderId", -1), 321, who="bY", cause=READ_ONLY)
             return
-        if kind in faults.muted or (faults.upstream is not None and self._out_of_reach(session, request)):
+        if faults.upstream is not None and self._outage_said(session, request):
+            return
+        if kind in faults.muted or (faults.upstream is not None and self._hangs(faults.upstream, name)):
             session.hang(request)
             return
         handler: Callable[..., Iterable[bytes] | None] | None = ANSWERS.get(name)
@@ -309,22 +311,26 @@ class Gateway(Verbs):
         cut.times -= 1
         session.answer(islice(frames, cut.after), then=session.reset if cut.reset else session.hang_up)
 
-    def _out_of_reach(self, session: Session, request: Request) -> bool:
-        """IBKR is out of reach: whether this request gets no answer of its own (it hangs, or 1100 or 200 was said)."""
-        upstream = self.faults.upstream
-        if upstream is None or request.name in LOCAL:
+    def _outage_said(self, session: Session, request: Request) -> bool:
+        """IBKR is out of reach: whether that is this request's answer, as its own code or as if there were nothing."""
+        upstream, name = self.faults.upstream, request.name
+        if upstream is None or name in LOCAL or request.reqId < 0:
             return False
-        if upstream.per_request and request.reqId >= 0:
+        if upstream.per_request:
             session.error(request.reqId, upstream.code)
-            return True
-        if request.name in CACHED:
-            return upstream.answers == "hang"
-        if upstream.answers == "empty" and request.reqId >= 0:
-            if request.name in ("reqHistoricalData", "reqHeadTimeStamp", "reqHistoricalTicks"):
+        elif upstream.answers == "empty" and name not in CACHED:
+            if name in ("reqHistoricalData", "reqHeadTimeStamp", "reqHistoricalTicks"):
                 session.error(request.reqId, 162, cause="HMDS server disconnect occurred. Attempting reconnection...")
             else:
                 session.error(request.reqId, 200)
+        else:
+            return False
         return True
+
+    @staticmethod
+    def _hangs(upstream: Upstream, name: str) -> bool:
+        """Whether a request gets no answer while IBKR is out of reach."""
+        return name not in LOCAL and (name not in CACHED or upstream.answers == "hang")
 
     # what goes on by itself
 

@@ -1,0 +1,352 @@
+"""Entitlements, lines, pacing and the other reasons why a gateway says no."""
+
+from __future__ import annotations
+
+import ib_async
+import pytest
+from ib_async.wrapper import RequestError
+
+from daemon.simulator import Gateway, HistoryLimits, ManualClock, World
+from daemon.simulator.pacing import HistoryPacing
+from tests.daemon.simulator.test_upstream import APPLE, ready
+from tests.daemon.simulator.waiting import Connect, Raw, until
+
+MICROSOFT = (272093, "MSFT", *APPLE[2:])
+
+
+def quote(client: Raw, req_id: int, contract: tuple[object, ...] = APPLE, snapshot: int = 0) -> None:
+    client.send(1, 11, req_id, *contract, 0, "", snapshot, 0, "")
+
+
+async def first(client: Raw, req_id: int) -> list[str]:
+    """The first words about a request: an error's code, or the data type of its line with its first price tick."""
+    while True:
+        fields = await client.read()
+        if fields[0] == "4" and fields[2] == str(req_id):
+            return ["error", fields[3]]
+        if fields[0] == "1" and fields[2] == str(req_id):
+            return ["tick", fields[3]]
+
+
+@pytest.mark.parametrize(
+    ("code", "live", "delayed"),
+    [
+        (354, ["error", "354"], ["error", "354"]),
+        (10089, ["error", "10089"], ["error", "10167"]),
+        (10168, ["error", "10168"], ["error", "10167"]),
+        (10167, ["error", "10168"], ["error", "10167"]),
+        (10090, ["error", "10090"], ["error", "10090"]),
+        (0, ["tick", "1"], ["tick", "1"]),
+    ],
+)
+async def test_an_entitlement_decides_what_a_line_gets(
+    gateway: Gateway, code: int, live: list[str], delayed: list[str]
+) -> None:
+    """Without a subscription live data is refused, and delayed data comes with 10167 where it was asked for."""
+    gateway.entitlement(code, "AAPL")
+    client = await ready(gateway)
+    quote(client, 1)
+    assert await first(client, 1) == live
+    client.send(59, 1, 3)
+    quote(client, 2)
+    assert await first(client, 2) == delayed
+    if delayed[1] == "10167":
+        assert (await client.until("58", "1", "2"))[3] == "3"
+        assert await first(client, 2) == ["tick", "66"]
+    quote(client, 3, MICROSOFT)
+    assert await first(client, 3) == ["tick", "1"]
+    await client.close()
+
+
+async def test_a_competing_session_takes_every_line_and_each_new_one(gateway: Gateway) -> None:
+    """10197 once for each line there is and for each asked for; afterwards data flows again."""
+    client = await ready(gateway)
+    quote(client, 1)
+    await until(lambda: gateway.quotes.lines)
+    gateway.compete()
+    assert (await client.until("4"))[2:4] == ["1", "10197"]
+    quote(client, 2)
+    assert (await client.until("4"))[2:4] == ["2", "10197"]
+    assert gateway.quotes.by_contract() == {}
+
+    gateway.compete(on=False)
+    quote(client, 3)
+    assert await first(client, 3) == ["tick", "1"]
+    await client.close()
+
+
+async def test_lines_beyond_the_limit_are_refused_and_snapshots_need_none() -> None:
+    """101 for the line too many; a line that was cancelled makes room."""
+    async with Gateway(World(), lines=2) as gateway:
+        client = await ready(gateway)
+        for req_id in (1, 2, 3):
+            quote(client, req_id)
+        assert (await client.until("4"))[2:4] == ["3", "101"]
+        quote(client, 4, snapshot=1)
+        await client.until("57", "1", "4")
+        client.send(2, 2, 1)
+        quote(client, 5)
+        assert await first(client, 5) == ["tick", "1"]
+        assert gateway.quotes.by_contract() == {265598: 2}
+        await client.close()
+
+
+@pytest.mark.parametrize(
+    ("request_", "code", "words"),
+    [
+        ((2, 2, 77), "300", "Can't find EId with tickerId:77"),
+        ((25, 1, 77), "366", "No historical data query found for ticker id:77"),
+        ((51, 1, 77), "300", "Can't find EId with tickerId:77"),
+        ((4, 1, 77, ""), "10147", "OrderId 77 that needs to be cancelled is not found."),
+        ((9, 8, 77, 0, "IBM", "STK", "", 0, "", "", "", "", "", "", "", 0, "", "", ""), "", ""),
+        ((1, 11, 77, 0, "IBM", "STK", "", 0, "", "", "SMART", "", "", "", "", 0, "", 0, 0, ""), "200", "ambiguous"),
+        ((1, 11, 77, 0, "", "STK", "", 0, "", "", "SMART", "", "", "", "", 0, "", 0, 0, ""), "321", "valid symbol"),
+        ((6, 2, 1, "DU999"), "321", "Invalid account code"),
+        ((10, 5, 77, *APPLE, 5, 0, ""), "10092", "Deep market data is not supported"),
+    ],
+)
+async def test_a_request_that_cannot_be_served_says_why(
+    gateway: Gateway, request_: tuple[object, ...], code: str, words: str
+) -> None:
+    """Unknown ids, ambiguous and missing contracts, wrong accounts: each its code, in its words."""
+    client = await ready(gateway)
+    client.send(*request_)
+    if not code:
+        assert [(await client.read())[0] for _ in range(4)] == ["10", "10", "10", "52"]
+    else:
+        said = await client.until("4")
+        assert said[3] == code
+        assert words in said[4]
+    await client.close()
+
+
+async def test_a_third_account_summary_and_a_used_id_are_refused(gateway: Gateway) -> None:
+    """Two at a time; cancelling one makes room."""
+    client = await ready(gateway)
+    for req_id in (1, 2, 3, 2):
+        client.send(62, 1, req_id, "All", "NetLiquidation")
+    third = await client.until("4")
+    assert (third[2], third[3]) == ("3", "322")
+    assert "Maximum number of account summary requests exceeded" in third[4]
+    assert (await client.until("4"))[2:4] == ["2", "322"]
+    client.send(63, 1, 1)
+    client.send(62, 1, 4, "All", "NetLiquidation")
+    await client.until("64", "1", "4")
+    await client.close()
+
+
+async def test_a_used_ticker_id_is_refused(gateway: Gateway) -> None:
+    """322 for market data, history and real-time bars alike."""
+    client = await ready(gateway)
+    for _ in range(2):
+        quote(client, 1)
+    assert "Duplicate ticker id" in (await client.until("4", "2", "1", "322"))[4]
+    for _ in range(2):
+        client.send(50, 3, 2, *APPLE, 5, "TRADES", 0, "")
+    await client.until("4", "2", "2", "322")
+    await client.close()
+
+
+async def test_real_time_bars_can_be_forbidden_for_a_contract(gateway: Gateway) -> None:
+    """420 with its cause."""
+    gateway.refuse_bars("AAPL", "No market data permissions for NASDAQ STK")
+    client = await ready(gateway)
+    client.send(50, 3, 2, *APPLE, 5, "TRADES", 0, "")
+
+    said = await client.until("4")
+    assert said[2:5] == ["2", "420", "Invalid Real-time Query:No market data permissions for NASDAQ STK"]
+    await client.close()
+
+
+# orders
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"lmtPrice": 100.003}, 110),
+        ({"totalQuantity": 0}, 434),
+        ({"orderType": "NONSENSE"}, 201),
+        ({"account": "DU999"}, 321),
+    ],
+)
+async def test_an_order_that_cannot_be_is_refused_at_once(
+    connect: Connect, change: dict[str, object], code: int
+) -> None:
+    """The error carries the order's id."""
+    ib = await connect()
+    heard: list[tuple[int, int]] = []
+    ib.errorEvent += lambda req_id, code, *_: heard.append((req_id, code))
+    [contract] = await ib.qualifyContractsAsync(ib_async.Stock("AAPL", "SMART", "USD"))
+    order = ib_async.LimitOrder("BUY", 1, 100.0)
+    for name, value in change.items():
+        setattr(order, name, value)
+
+    trade = ib.placeOrder(contract, order)
+    await until(lambda: (trade.order.orderId, code) in heard)
+
+
+async def test_a_filled_order_is_not_changed_and_a_done_id_not_used_again(connect: Connect) -> None:
+    """104 for the filled one, 103 for the cancelled one, 10148 for cancelling what is done."""
+    ib = await connect()
+    heard: list[tuple[int, int]] = []
+    ib.errorEvent += lambda req_id, code, *_: heard.append((req_id, code))
+    [contract] = await ib.qualifyContractsAsync(ib_async.Stock("AAPL", "SMART", "USD"))
+    filled = ib.placeOrder(contract, ib_async.MarketOrder("BUY", 1))
+    resting = ib.placeOrder(contract, ib_async.LimitOrder("BUY", 1, 100.0))
+    await until(lambda: filled.isDone() and resting.orderStatus.status == "Submitted")
+    ib.cancelOrder(resting.order)
+    await until(resting.isDone)
+
+    for trade in (filled, resting):
+        ib.client.placeOrder(trade.order.orderId, contract, trade.order)
+    ib.client.cancelOrder(filled.order.orderId)
+
+    await until(lambda: {(filled.order.orderId, 104), (resting.order.orderId, 103)} <= set(heard))
+    await until(lambda: (filled.order.orderId, 10148) in heard)
+
+
+async def test_children_wait_for_their_parent_and_end_with_it(gateway: Gateway, connect: Connect) -> None:
+    """A bracket: the parent fills, its children work, and one that is done ends the other."""
+    ib = await connect()
+    [contract] = await ib.qualifyContractsAsync(ib_async.Stock("AAPL", "SMART", "USD"))
+    gateway.pin("AAPL", 200.0)
+    bracket = ib.bracketOrder("BUY", 10, 190.0, 220.0, 180.0)
+    for leg in bracket[1:]:
+        leg.ocaGroup = "bracket"
+    trades = [ib.placeOrder(contract, leg) for leg in bracket]
+    await until(lambda: trades[0].orderStatus.status == "Submitted" and trades[2].orderStatus.status == "PreSubmitted")
+
+    gateway.pin("AAPL", 189.0)
+    await until(lambda: trades[0].orderStatus.status == "Filled" and trades[1].orderStatus.status == "Submitted")
+    gateway.pin("AAPL", 230.0)
+    await until(lambda: [t.orderStatus.status for t in trades[1:]] == ["Filled", "Cancelled"])
+
+
+# history
+
+
+def bars(
+    client: Raw, req_id: int, size: str = "5 secs", span: str = "60 S", end: str = "", show: str = "TRADES"
+) -> None:
+    client.send(20, req_id, *APPLE, 0, end, size, span, 1, show, 1, 0, "")
+
+
+async def test_small_bars_are_paced_like_ibkr_paces_them() -> None:
+    """162 for an equal request within 15 s and for the sixth of a contract in 2 s; large bars are free."""
+    clock = ManualClock()
+    async with Gateway(World(), clock=clock) as gateway:
+        client = await ready(gateway)
+        bars(client, 1)
+        await client.until("17", "1")
+        bars(client, 2)
+        said = await client.until("4", "2", "2", "162")
+        assert said[4] == ("Historical Market Data Service error message:Historical data request pacing violation")
+        clock.advance(16)
+        bars(client, 3)
+        await client.until("17", "3")
+        clock.advance(16)
+        for n in range(4, 10):
+            bars(client, n, span=f"{n * 10} S")
+        assert (await client.until("4"))[2:4] == ["9", "162"]
+        for n in range(10, 18):
+            bars(client, n, size="1 hour", span="1 D")
+        await client.until("17", "17")
+        assert gateway.history.violations == 2
+        await client.close()
+
+
+async def test_pacing_can_end_the_connection() -> None:
+    """A user who keeps at it is disconnected."""
+    async with Gateway(World(), pacing_patience=2) as gateway:
+        client = await ready(gateway)
+        for n in range(3):
+            bars(client, n)
+        await client.rest()
+        await client.close()
+
+
+def test_sixty_requests_fit_into_ten_minutes_and_bid_ask_counts_twice() -> None:
+    """The sixty-first breaks the limit; after ten minutes there is room again."""
+    pacing = HistoryPacing()
+    admitted = [pacing.admit(n * 3.0, 5, n, n) for n in range(61)]
+    doubled = HistoryPacing()
+    twice = [doubled.admit(n * 3.0, 5, n, n, weight=2) for n in range(31)]
+
+    assert admitted == [True] * 60 + [False]
+    assert twice == [True] * 30 + [False]
+    assert pacing.used(180.0) == 61
+    assert pacing.admit(601.0 + 180, 5, "later", "later")
+
+
+def test_unenforced_pacing_is_counted_all_the_same() -> None:
+    """With enforcement off everything is admitted, and the breaches are still known."""
+    pacing = HistoryPacing(HistoryLimits(requests=1), enabled=False)
+
+    assert [pacing.admit(0.0, 5, n, n) for n in range(3)] == [True] * 3
+    assert pacing.violations == 2
+
+
+@pytest.mark.parametrize(
+    ("size", "span", "end", "show", "code", "words"),
+    [
+        ("7 mins", "1 D", "", "TRADES", "321", "Legal ones are"),
+        ("1 min", "1 fortnight", "", "TRADES", "321", "duration"),
+        ("1 min", "1 D", "yesterday", "TRADES", "321", "End Date/Time"),
+        ("1 min", "1 D", "", "NOISE", "321", "whatToShow"),
+        ("1 min", "1 D", "19700105 00:00:00 UTC", "TRADES", "162", "HMDS query returned no data: AAPL@SMART Trades"),
+        ("1 secs", "30 D", "", "TRADES", "162", "Time length exceed max"),
+    ],
+)
+async def test_a_historical_request_that_makes_no_sense_is_explained(
+    gateway: Gateway, size: str, span: str, end: str, show: str, code: str, words: str
+) -> None:
+    """321 for what is not valid, 162 for what the data service does not have."""
+    client = await ready(gateway)
+    bars(client, 1, size, span, end, show)
+
+    said = await client.until("4", "2", "1")
+    assert said[3] == code
+    assert words in said[4]
+    await client.close()
+
+
+async def test_cancelling_a_query_or_a_stream_is_confirmed_with_162(gateway: Gateway) -> None:
+    """What is known is cancelled with 162, what is not with 366, and a query without data says so."""
+    client = await ready(gateway)
+    gateway.mute("historicalData")
+    bars(client, 1, "1 hour", "1 D")
+    client.send(25, 1, 1)
+    assert (await client.until("4"))[2:4] == ["1", "162"]
+    gateway.behave()
+    client.send(20, 2, *APPLE, 0, "", "1 hour", "1 D", 1, "TRADES", 1, 1, "")
+    await client.until("17", "2")
+    client.send(25, 1, 2)
+    assert (await client.until("4", "2", "2"))[4].endswith("API historical data query cancelled: 2")
+    gateway.no_history("AAPL")
+    bars(client, 3, "1 hour", "1 D")
+    assert (await client.until("4", "2", "3"))[4].endswith("HMDS query returned no data: AAPL@SMART Trades")
+    await client.close()
+
+
+async def test_a_refused_history_raises_in_an_unmodified_client(gateway: Gateway, connect: Connect) -> None:
+    """ib_async with RaiseRequestErrors sees code 162."""
+    ib = await connect()
+    gateway.no_history("AAPL")
+    [contract] = await ib.qualifyContractsAsync(ib_async.Stock("AAPL", "SMART", "USD"))
+
+    with pytest.raises(RequestError) as refused:
+        await ib.reqHistoricalDataAsync(contract, "", "1 D", "1 hour", "TRADES", True)
+    assert refused.value.code == 162
+
+
+async def test_account_updates_can_be_taken_away(gateway: Gateway) -> None:
+    """2100, and then silence about the account."""
+    client = await ready(gateway)
+    client.send(6, 2, 1, "DU1234567")
+    await client.until("54")
+    gateway.unsubscribe_accounts()
+    await client.until("4", "2", "-1", "2100")
+    gateway.update_accounts()
+    assert await client.silent()
+    await client.close()

@@ -1,0 +1,201 @@
+"""IBKR behind the gateway comes and goes: what stays, what is forgotten, and what is never told twice."""
+
+from __future__ import annotations
+
+import asyncio
+
+import ib_async
+import pytest
+from ib_async.wrapper import RequestError
+
+from daemon.simulator import Gateway, ManualClock, World
+from tests.daemon.simulator.waiting import Connect, Raw, until
+
+APPLE = (265598, "AAPL", "STK", "", 0, "", "", "SMART", "", "USD", "", "")
+
+
+async def ready(gateway: Gateway, client_id: int = 1) -> Raw:
+    """A client whose session has begun and whose farm notices are read."""
+    client = await Raw.open(gateway.port, client_id)
+    await client.until("9")
+    if gateway.faults.upstream is None:
+        await client.until("4", "2", "-1", "2158")
+    return client
+
+
+async def test_a_lost_upstream_says_1100_and_lets_ticks_and_requests_hang() -> None:
+    """No ticks, no answers from IBKR; the gateway's own clock is still answered."""
+    clock = ManualClock()
+    async with Gateway(World(), clock=clock) as gateway:
+        client = await ready(gateway)
+        client.send(1, 11, 1, *APPLE, 0, "", 0, 0, "")
+        await client.until("46")
+        await client.until("45")
+        gateway.lose_upstream()
+        assert (await client.until("4"))[2:4] == ["-1", "1100"]
+
+        clock.advance(10)
+        client.send(9, 8, 2, *APPLE, 0, "", "", "")
+        client.send(61, 1)
+        client.send(49, 1)
+
+        assert (await client.read())[0] == "49"
+        assert await client.silent()
+        await client.close()
+
+
+async def test_1102_keeps_streams_and_1101_forgets_them() -> None:
+    """After 1102 ticks and bars go on by themselves; after 1101 nothing comes until it is asked for again."""
+    clock = ManualClock()
+    async with Gateway(World(), clock=clock) as gateway:
+        client = await ready(gateway)
+        client.send(1, 11, 1, *APPLE, 0, "", 0, 0, "")
+        client.send(50, 3, 2, *APPLE, 5, "TRADES", 0, "")
+        await until(lambda: gateway.quotes.lines and len(gateway.ready_sessions()[0].subscriptions.bars) == 1)
+        gateway.lose_upstream()
+        gateway.restore_upstream()
+        assert "All data farms are connected" in (await client.until("4", "2", "-1", "1102"))[4]
+        clock.advance(6)
+        await client.until("50")
+
+        gateway.lose_upstream()
+        gateway.restore_upstream(data_lost=True)
+        await client.until("4", "2", "-1", "1101")
+        clock.advance(20)
+        assert await client.silent()
+        assert not gateway.quotes.lines
+        client.send(1, 11, 1, *APPLE, 0, "", 0, 0, "")
+        assert (await client.read())[0] == "81"
+        await client.close()
+
+
+async def test_2110_stands_at_the_beginning_of_a_session(gateway: Gateway) -> None:
+    """A gateway that has not reached IBKR begins a session all the same, and says so instead of its farms."""
+    gateway.lose_upstream(code=2110)
+    client = await ready(gateway)
+
+    assert (await client.read())[2:4] == ["-1", "2110"]
+    await client.close()
+
+
+async def test_an_outage_can_answer_with_nothing_or_with_its_own_code(gateway: Gateway, connect: Connect) -> None:
+    """`empty`: lists without rows and 200; `per_request`: 1100 with the request's id, the unanswered ones too."""
+    ib = await connect()
+    ib.errorEvent -= ib._onError  # it asks for the account summary at every 1102 and never looks at the answer
+    gateway.lose_upstream(answers="empty")
+    assert await ib.reqExecutionsAsync() == []
+    assert await ib.reqAllOpenOrdersAsync() == []
+    with pytest.raises(RequestError) as refused:
+        await ib.reqContractDetailsAsync(ib_async.Stock("AAPL", "SMART", "USD"))
+    assert refused.value.code == 200
+
+    gateway.restore_upstream()
+    gateway.mute("contractDetails")
+    hanging = asyncio.ensure_future(ib.reqContractDetailsAsync(ib_async.Stock("AAPL", "SMART", "USD")))
+    await until(lambda: any(s.unanswered for s in gateway.sessions))
+    gateway.lose_upstream(per_request=True)
+    with pytest.raises(RequestError) as interrupted:
+        await hanging
+    assert interrupted.value.code == 1100
+    with pytest.raises(RequestError) as later:
+        await ib.reqHistoricalDataAsync(ib.positions()[0].contract, "", "1 D", "1 hour", "TRADES", True)
+    assert later.value.code == 1100
+
+
+async def test_what_the_gateway_knew_can_still_be_read_during_an_outage(gateway: Gateway, connect: Connect) -> None:
+    """`cached`: positions and orders are answered from memory, contracts hang."""
+    ib = await connect()
+    gateway.lose_upstream(answers="cached")
+
+    assert len(await ib.reqPositionsAsync()) == 25
+    assert len(await ib.reqAllOpenOrdersAsync()) == 3
+
+
+async def test_a_fill_is_told_live_to_its_client_alone(gateway: Gateway, connect: Connect) -> None:
+    """execDetails go to the order's client, positions to everybody who follows them."""
+    mine, other = await connect(client_id=1), await connect(client_id=2)
+    heard: list[str] = []
+    mine.execDetailsEvent += lambda _trade, fill: heard.append(fill.execution.execId)
+
+    fill = gateway.fill("TSLA", 50, 321.5)
+    await until(lambda: heard)
+    await until(lambda: any(p.contract.symbol == "TSLA" and p.avgCost for p in other.positions()))
+
+    assert heard == [fill.execId]
+    assert fill.execId not in {f.execution.execId for f in other.fills()}
+    assert fill.execId in {f.execution.execId for f in await other.reqExecutionsAsync()}
+
+
+@pytest.mark.parametrize("how", ["outage", "nobody there"])
+async def test_a_fill_in_a_gap_is_told_only_when_asked_for(gateway: Gateway, connect: Connect, how: str) -> None:
+    """Nothing is replayed by itself; reqExecutions has it."""
+    ib = await connect()
+    if how == "outage":
+        gateway.lose_upstream()
+        fill = gateway.fill("AAPL", 10)
+        gateway.restore_upstream()
+    else:
+        ib.disconnect()
+        await until(lambda: not gateway.client_ids)
+        fill = gateway.fill("AAPL", 10)
+        ib = await connect(fetchFields=ib_async.StartupFetchNONE)
+    await ib.reqCurrentTimeAsync()
+    assert fill.execId not in {f.execution.execId for f in ib.fills()}
+
+    assert fill.execId in {f.execution.execId for f in await ib.reqExecutionsAsync()}
+
+
+async def test_a_correction_has_the_next_number_and_commission_may_come_later() -> None:
+    """execId .01 becomes .02; a commission report is its own message at its own time."""
+    clock = ManualClock()
+    async with Gateway(World(), clock=clock, commission_delay=3) as gateway:
+        client = await ready(gateway)
+        fill = gateway.fill("AAPL", 10, 200)
+        assert (await client.until("11"))[14] == fill.execId
+        assert await client.silent()
+        clock.advance(3)
+        assert (await client.until("59"))[2] == fill.execId
+
+        corrected = gateway.correct_fill(fill.execId, 201)
+
+        assert fill.execId.endswith(".01")
+        assert corrected.execId == fill.execId[:-3] + ".02"
+        told = await client.until("11")
+        assert (told[14], told[20]) == (corrected.execId, "201")
+        await client.close()
+
+
+async def test_a_farm_blip_kills_bar_streams_for_good() -> None:
+    """2105, 10182 for each stream, 2106: and no bar after that, though the session is well."""
+    clock = ManualClock()
+    async with Gateway(World(), clock=clock) as gateway:
+        client = await ready(gateway)
+        client.send(50, 3, 2, *APPLE, 5, "TRADES", 0, "")
+        await until(lambda: gateway.ready_sessions()[0].subscriptions.bars)
+        gateway.farm_blip()
+        assert [(await client.read())[2:4] for _ in range(3)] == [["-1", "2105"], ["2", "10182"], ["-1", "2106"]]
+        clock.advance(60)
+        assert await client.silent()
+        await client.close()
+
+
+@pytest.mark.parametrize("code", [2103, 2104, 2105, 2106, 2107, 2108, 2119, 2157, 2158])
+async def test_farm_notices_name_their_farm_in_the_words_of_the_wire(gateway: Gateway, code: int) -> None:
+    """2107 and 2108 put a full stop before the farm where the others put a colon."""
+    client = await ready(gateway)
+    gateway.farm(code, "eufarm")
+
+    said = (await client.read())[4]
+    assert said.endswith(".eufarm" if code in (2107, 2108) else ":eufarm")
+    await client.close()
+
+
+async def test_a_moved_port_is_named_before_the_connection_ends(gateway: Gateway) -> None:
+    """1300 carries the new port in its last words."""
+    client = await ready(gateway)
+    gateway.move_port(4711)
+
+    said = await client.read()
+    assert (said[3], said[4].rsplit(maxsplit=1)[-1]) == ("1300", "4711")
+    assert await client.rest() == b""
+    await client.close()
