@@ -33,7 +33,7 @@ SHOWN_ANYWAY = 1.0
 """s after which a fill is shown though it is not written: a commit takes well under 1 ms, so by then the disk hangs."""
 PATIENCE = 5.0
 """s that a reader waits for the disk: a page of fills takes milliseconds."""
-CLOSE_LIMIT = 1.5
+CLOSE_LIMIT = 1.0
 """s that the end of the daemon waits for the disk, out of the 5 s it has."""
 SEEN = 15.0
 """s between notes that the daemon lives: by so much the end of a killed daemon's last phase is uncertain."""

@@ -55,6 +55,7 @@ class Store:
         # by what an execution and its corrections have in common: all that are known; the id of those in the topic
         self._fills: dict[str, Fill] = {}
         self._shown: dict[str, str] = {}
+        self._forgotten: datetime | None = None  # the latest execution time that had to be let go
         self._step({"sync": {topic: Sync(known=False) for topic in BROKER_TOPICS}})
 
     @property
@@ -150,6 +151,12 @@ class Store:
     def row(self, topic: str, key: str) -> Struct | None:
         return self._rows.get(topic, {}).get(key)
 
+    def fills(self, since: datetime) -> list[Fill] | None:
+        """Every fill executed at or after `since`; `None` where memory no longer has all of them."""
+        if since < self._clock.now() - FILLS_KNOWN or (self._forgotten is not None and since <= self._forgotten):
+            return None
+        return [fill for fill in self._fills.values() if fill.time >= since]
+
     # --- one step ---------------------------------------------------------------------------------------------------
 
     def _step(self, changes: Mapping[str, Rows], became_known: str | None = None) -> int:
@@ -221,7 +228,7 @@ class Store:
         oldest = by_age[: FILLS_HELD // 10]
         self._hide(base for base in oldest if base in self._shown)
         for base in oldest:
-            del self._fills[base]
+            self._forgotten = self._fills.pop(base).time
 
     def _show(self, fills: Iterable[Fill]) -> int:
         """What is held by now of these fills becomes rows, in place of what they correct."""

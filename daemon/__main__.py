@@ -1,0 +1,131 @@
+"""The daemon's door: `python -m daemon`. Settings, one daemon a state directory, logs, the loop, the exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import structlog
+
+from shared.private import AlreadyRunning, UnsafePath, claim
+from shared.settings import BAD_SETTINGS, Settings, SettingsError
+
+log = structlog.get_logger("daemon")
+
+USAGE = "usage: python -m daemon\n\nSettings come from the environment and .env; see README.md.\n"
+DISTRIBUTION = "ibkr-link"
+
+FAILED = 1
+BAD_USAGE = 2
+ALREADY_RUNNING = 75
+"""EX_TEMPFAIL: another daemon holds the state directory or the socket."""
+
+WATCHDOG_EVERY = 10.0
+"""s between signs of life, or a third of what systemd allows, whichever is less."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit status: 0 stopped as asked, 1 failed, 2 usage, 75 already running, 78 bad settings or unsafe paths."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if arguments:
+        asked = arguments in (["-h"], ["--help"])
+        say(USAGE, error=not asked)
+        return 0 if asked else BAD_USAGE
+    try:
+        settings = Settings.load(os.environ, Path.cwd())
+        claimed = claim(settings.state_dir)
+    except (SettingsError, UnsafePath) as error:
+        say(f"{error}\n")
+        return BAD_SETTINGS
+    except AlreadyRunning as error:
+        say(f"{error}\n")
+        return ALREADY_RUNNING
+    except OSError as error:
+        say(f"The state directory cannot be used: {error}.\n")
+        return FAILED
+    try:
+        return serve(settings, os.environ)
+    finally:
+        claimed.release()
+
+
+def serve(settings: Settings, environ: Mapping[str, str]) -> int:
+    """Run until stopped; what goes wrong is one line and an exit status."""
+    from shared import log as logs
+
+    logs.set_up(settings.log_level, settings.log_format, file=settings.state_dir / "logs" / "daemon.log")
+    # what follows takes half a second to import, and is not needed to refuse
+    from daemon.process import Surroundings, run
+    from daemon.windows import calendar, read_overrides
+    from shared.clock import SystemClock
+
+    try:
+        windows = calendar(read_overrides(settings.state_dir / "windows.json"), settings.restart_at)
+    except ValueError as error:
+        return refuse(str(error), BAD_SETTINGS)
+    around = Surroundings(
+        clock=SystemClock(),
+        dice=random.random,
+        calendar=windows,
+        version=installed_version(),
+        notify=teller(environ.get("NOTIFY_SOCKET", "")),
+        watchdog=watchdog(environ, os.getpid()),
+    )
+    try:
+        with asyncio.Runner() as runner:
+            runner.run(run(settings, around))
+    except KeyboardInterrupt:  # before or after the time in which it is a signal like others
+        return 0
+    except UnsafePath as error:
+        return refuse(str(error), BAD_SETTINGS)
+    except AlreadyRunning as error:
+        return refuse(str(error), ALREADY_RUNNING)
+    except OSError as error:
+        return refuse(f"The daemon cannot listen: {error}.", FAILED)
+    except Exception:
+        log.exception("daemon.fault", message="The daemon failed.")
+        return FAILED
+    return 0
+
+
+def refuse(sentence: str, status: int) -> int:
+    log.error("daemon.refused", message=sentence)
+    return status
+
+
+def teller(address: str) -> Callable[[str], object]:
+    """How to tell systemd something."""
+    from daemon.notify import notify
+
+    return lambda message: notify(address, message)
+
+
+def watchdog(environ: Mapping[str, str], pid: int) -> float | None:
+    """s between signs of life, where systemd wants them of this very process."""
+    limit = environ.get("WATCHDOG_USEC", "")
+    if not limit.isdigit() or int(limit) == 0 or environ.get("WATCHDOG_PID", str(pid)) != str(pid):
+        return None
+    return min(WATCHDOG_EVERY, int(limit) / 3e6)
+
+
+def installed_version() -> str:
+    try:
+        return version(DISTRIBUTION)
+    except PackageNotFoundError:  # run from a tree that nobody has installed
+        return "0"
+
+
+def say(text: str, *, error: bool = True) -> None:
+    """To the terminal, where there is one."""
+    stream = sys.stderr if error else sys.stdout
+    if stream is not None:
+        stream.write(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

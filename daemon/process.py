@@ -1,0 +1,214 @@
+"""The daemon's one TaskGroup: what it is made of, started in order and ended in reverse within five seconds.
+
+Reads no environment and decides nothing about the link. Each part is told what it needs here, and only here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from msgspec.structs import asdict
+
+from daemon.commands import Commands
+from daemon.events import Event, Target
+from daemon.feed import Feed
+from daemon.ledger import Ledger
+from daemon.market import Market
+from daemon.notify import READY, STOPPING, WATCHDOG
+from daemon.server import Server
+from daemon.session import Supervisor
+from daemon.signals import stop_on_signals
+from daemon.states import Policy
+from daemon.store import FILLS_KNOWN, Store
+from daemon.tws import Tws
+from daemon.windows import Calendar
+from shared.clock import Clock
+from shared.peer import Service
+from shared.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+LINK_LIMIT = 2.5
+"""s for the session's polite end, which keeps two for itself."""
+PEERS_LIMIT = 1.5
+"""s for peers to read the last word. With the ledger's second this makes the five that the whole end may take."""
+UPKEEP = 60.0
+"""s between looks at what has become too old to be shown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What comes from outside the process. `notify`: to systemd; `watchdog`: s between its signs of life."""
+
+    clock: Clock
+    dice: Callable[[], float]
+    calendar: Calendar
+    version: str
+    notify: Callable[[str], object] = lambda _message: None
+    watchdog: float | None = None
+
+
+async def run(settings: Settings, around: Surroundings) -> None:
+    """Be the daemon until the system or a peer says stop. Raises what the socket's path has against us."""
+    stop = asyncio.Event()
+    with stop_on_signals(asyncio.get_running_loop(), stop.set):
+        ledger = await Ledger.open(settings.state_dir, around.clock)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                daemon = Daemon(settings, around, ledger, tasks, stop)
+                await daemon.load()
+                await daemon.start()
+                await stop.wait()
+                await daemon.end()
+        finally:
+            await ledger.close()
+
+
+class Daemon:
+    """The parts, and the tasks they run in. `stopping` is set by whoever wants the end."""
+
+    def __init__(
+        self, settings: Settings, around: Surroundings, ledger: Ledger, tasks: asyncio.TaskGroup, stop: asyncio.Event
+    ) -> None:
+        self.settings = settings
+        self.stopping = stop
+        self._around = around
+        self._tasks = tasks
+        self._faults = 0
+        self._lag = 0.0
+        clock = around.clock
+        self.ledger = ledger
+        self.store = Store(ledger.epoch, clock, ledger)
+        self.feed = Feed(self.store, asyncio.get_running_loop().call_soon)
+        self.market = Market(self._spawn_contained, clock, self.store, settings.market_data)
+        self.link = Supervisor(
+            policy(settings, around.calendar),
+            probeInterval=settings.probe_interval,
+            probeTimeout=settings.probe_timeout,
+            factory=self._session,
+            store=self.store,
+            memory=ledger,
+            market=self.market,
+            clock=clock,
+            dice=around.dice,
+            version=around.version,
+        )
+        self.commands = Commands(
+            settings=settings,
+            store=self.store,
+            feed=self.feed,
+            ledger=ledger,
+            link=self.link,
+            market=self.market,
+            clock=clock,
+            version=around.version,
+            stop=stop.set,
+            figures=self._figures,
+        )
+        service = Service(daemon=f"ibkr/{around.version}", epoch=ledger.epoch, methods=self.commands.table())
+        self.server = Server(service, self.feed, self.commands)
+        self._linking: asyncio.Task[None] | None = None
+        self._background: list[asyncio.Task[None]] = []
+
+    async def load(self) -> None:
+        """What earlier daemons have written down: fills that IBKR may not list any more."""
+        try:
+            self.store.load(await self.ledger.recent(self._around.clock.now() - FILLS_KNOWN))
+        except (OSError, sqlite3.Error) as error:
+            log.warning("ledger.unread", message="Earlier fills cannot be read from the ledger.", error=str(error))
+
+    async def start(self) -> None:
+        """Listen first: where that is not possible, the gateway is not disturbed."""
+        address = await self.server.listen(self.settings.socket_path)
+        log.info("daemon.listening", message=f"Daemon listening on {address}", epoch=self.store.epoch)
+        self._background = [
+            self._spawn(self.ledger.run(), "ledger"),
+            self._spawn(self._keep_up(), "upkeep"),
+            self._spawn(self.market.run(), "market"),
+            self._spawn(self._show_life(), "signs of life"),
+        ]
+        self._linking = self._spawn(self.link.run(), "link")
+        self._linking.add_done_callback(lambda _task: self.stopping.set())
+        self._around.notify(READY)
+
+    async def end(self) -> None:
+        """The session goes first, so that its client id is free at once and readers see the phase `stopping`."""
+        self._around.notify(STOPPING)
+        if self._linking is not None:
+            self.link.stop()
+            await asyncio.wait([self._linking], timeout=LINK_LIMIT)
+            self._linking.cancel()
+        try:
+            async with asyncio.timeout(PEERS_LIMIT):
+                await self.server.close()
+        except TimeoutError:
+            pass  # who does not read now will see the end of the connection
+        for task in self._background:
+            task.cancel()
+        log.info("daemon.stopped", message="Daemon stopped")
+
+    # --- tasks ------------------------------------------------------------------------------------------------------
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        return self._tasks.create_task(work, name=name)
+
+    def _spawn_contained(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """For questions and streams: a fault in one must not end the session that all others use."""
+        return self._tasks.create_task(self._contained(work, name), name=name)
+
+    async def _contained(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        try:
+            await work
+        except Exception:
+            self._faults += 1
+            log.exception("market.fault", message=f"{name} failed.", faults=self._faults)
+
+    async def _keep_up(self) -> None:
+        while True:
+            await self._around.clock.sleep(UPKEEP)
+            self.store.expire()
+
+    async def _show_life(self) -> None:
+        """Tell systemd that the loop turns, and measure how late it does."""
+        clock, pause = self._around.clock, self._around.watchdog or 5.0
+        while True:
+            before = clock.monotonic()
+            await clock.sleep(pause)
+            self._lag = max(0.0, clock.monotonic() - before - pause)
+            if self._around.watchdog is not None:
+                self._around.notify(WATCHDOG)
+
+    def _session(self, number: int, target: Target, emit: Callable[[Event], None]) -> Tws:
+        return Tws(number, target, emit, self.store, self._around.clock)
+
+    def _figures(self) -> dict[str, Any]:
+        """For `daemon.info`, and from there for the metrics."""
+        streams, pacing = self.market.streams(), self.market.pacing()
+        return {
+            **self.server.figures(),
+            "marketFaults": self._faults,
+            "marketLines": streams.live,
+            "marketLinesWanted": streams.wanted,
+            "historyBudgetRemaining": pacing.limit - pacing.used,
+            "loopLagS": round(self._lag, 6),
+            "link": asdict(self.link.counters),
+        }
+
+
+def policy(settings: Settings, calendar: Calendar) -> Policy:
+    """What the settings say about the link."""
+    target = Target(
+        host=settings.host,
+        port=settings.port,
+        clientId=settings.client_id,
+        account=settings.account,
+        timeout=settings.connect_timeout,
+    )
+    return Policy(
+        configured=target, automatic=settings.auto_connect, reconnectMax=settings.reconnect_max, calendar=calendar
+    )

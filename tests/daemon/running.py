@@ -1,0 +1,160 @@
+"""A whole daemon in this process, and peers that talk to it over its real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from daemon.ledger import Ledger
+from daemon.process import Daemon, Surroundings
+from daemon.windows import Calendar
+from shared.clock import SystemClock
+from shared.messages import STATE_TOPICS
+from shared.replica import Replica, TopicDelta, TopicState
+from shared.rpc import Client
+from shared.settings import Settings
+
+LIMIT = 20.0
+"""s for anything here to come true."""
+
+
+class Mirror:
+    """A peer that folds what it is told, as a facade does."""
+
+    def __init__(self) -> None:
+        self.replica: Replica | None = None
+        self.client: Client
+        self.steps: list[int] = []
+        self.lines = 0
+        self._pages: dict[str, TopicDelta] = {}
+        self._moved = asyncio.Event()
+
+    @classmethod
+    async def join(cls, path: str, topics: tuple[str, ...] = STATE_TOPICS, resume: Replica | None = None) -> Mirror:
+        self = cls()
+        self.client = await Client.open(path, "test/1", self._hear)
+        params: dict[str, Any] = {"topics": topics}
+        if resume is not None:
+            params |= {"epoch": resume.epoch, "since": resume.seq}
+            self.replica = resume  # the delta may come with the answer
+        answer = msgspec.json.decode(await self.client.call("watch", params, LIMIT))
+        assert answer["reset"] == (resume is None)
+        await self.until(lambda: self.replica is not None and self.replica.seq >= answer["seq"])
+        return self
+
+    def _hear(self, method: str, params: msgspec.Raw) -> None:
+        assert method == "delta"
+        self.lines += 1
+        delta = msgspec.json.decode(params, type=Delta)
+        for topic, told in delta.topics.items():
+            before = self._pages[topic].rows if topic in self._pages else {}
+            entries = {
+                key: (step, None if bytes(row) == b"null" else bytes(row))
+                for (key, row), step in zip(told.rows.items(), told.seqs, strict=True)
+            }
+            self._pages[topic] = TopicDelta(TopicState(told.seq, told.asOf), {**before, **entries})
+        if delta.seq is not None:
+            if self.replica is None or self.replica.epoch != delta.epoch:
+                self.replica = Replica(delta.epoch)
+            pages, self._pages = self._pages, {}
+            self.replica.fold(delta.seq, delta.floor, pages)
+            self.steps.append(delta.seq)
+            self._moved.set()
+
+    def rows(self, topic: str) -> dict[str, Any]:
+        """Decoded."""
+        assert self.replica is not None
+        return {key: msgspec.json.decode(row) for key, row in self.replica.rows(topic).items()}
+
+    @property
+    def link(self) -> dict[str, Any]:
+        return self.rows("link").get("link", {"phase": None, "connected": False})
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for news until `condition` holds."""
+        async with asyncio.timeout(LIMIT):
+            while not condition():
+                self._moved.clear()
+                await self._moved.wait()
+
+    async def call(self, method: str, **params: Any) -> Any:
+        return msgspec.json.decode(await self.client.call(method, params, LIMIT))
+
+    async def all(self, method: str, rows: str = "rows", **params: Any) -> list[Any]:
+        """Every page of an answer."""
+        found: list[Any] = []
+        while True:
+            answer = await self.call(method, **params)
+            found += answer[rows]
+            if answer["next"] is None:
+                return found
+            params = {**params, "after": answer["next"]}
+
+    async def leave(self) -> None:
+        await self.client.close()
+
+
+class Told(msgspec.Struct):
+    asOf: str
+    seq: int
+    rows: dict[str, msgspec.Raw]
+    seqs: list[int]
+
+
+class Delta(msgspec.Struct):
+    epoch: str
+    topics: dict[str, Told]
+    seq: int | None
+    floor: int
+
+
+@asynccontextmanager
+async def place() -> AsyncIterator[Path]:
+    """A private directory with a path short enough for a socket."""
+    directory = Path(tempfile.mkdtemp(prefix="link-"))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def settings(directory: Path, **more: Any) -> Settings:
+    name = f"\\\\.\\pipe\\link-{secrets.token_hex(8)}" if sys.platform == "win32" else str(directory / "run" / "d.sock")
+    state = directory / "state"
+    state.mkdir(mode=0o700, exist_ok=True)
+    return Settings(**{"state_dir": state, "socket": name, "connect_timeout": 5.0, **more})
+
+
+@asynccontextmanager
+async def running(config: Settings) -> AsyncIterator[Daemon]:
+    """The daemon that `daemon.process.run` makes, ended as it ends."""
+    around = Surroundings(clock=SystemClock(), dice=lambda: 0.5, calendar=Calendar(()), version="test")
+    ledger = await Ledger.open(config.state_dir, around.clock)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            daemon = Daemon(config, around, ledger, tasks, asyncio.Event())
+            await daemon.load()
+            await daemon.start()
+            try:
+                yield daemon
+            finally:
+                await daemon.end()
+    finally:
+        await ledger.close()
+
+
+def environment(directory: Path, **more: str) -> dict[str, str]:
+    """For a daemon in a process of its own."""
+    config = settings(directory)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("IBKR_")}
+    return {**kept, "IBKR_STATE_DIR": str(config.state_dir), "IBKR_SOCKET": config.socket, **more}

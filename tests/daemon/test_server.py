@@ -1,0 +1,280 @@
+"""The daemon as its socket shows it, with no gateway anywhere."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+
+from daemon.process import Daemon
+from shared.messages import STATE_TOPICS, Account, Fill, Order, PnL, Position, Quote
+from shared.rpc import Client, RpcError
+from tests.daemon.running import LIMIT, Mirror, place, running, settings
+
+
+@pytest.fixture
+async def daemon() -> AsyncIterator[Daemon]:
+    async with place() as directory, running(settings(directory, account="")) as started:
+        yield started
+
+
+@pytest.fixture
+async def mirror(daemon: Daemon) -> AsyncIterator[Mirror]:
+    joined = await Mirror.join(daemon.settings.socket_path)
+    yield joined
+    await joined.leave()
+
+
+async def refused(mirror: Mirror, method: str, **params: Any) -> RpcError:
+    with pytest.raises(RpcError) as error:
+        await mirror.call(method, **params)
+    return error.value
+
+
+def fill(exec_id: str, time: datetime, **more: Any) -> Fill:
+    facts = {"account": "DU1", "side": "BOT", "shares": 1.0, "price": 2.0, "permId": 1, "orderId": 1, "clientId": 1}
+    return Fill(execId=exec_id, time=time, **(facts | more))
+
+
+async def test_a_watch_brings_every_topic_and_what_comes(daemon: Daemon, mirror: Mirror) -> None:
+    """Snapshot first, then what changes, and the replica is the store's."""
+    assert set(mirror.replica.topics() if mirror.replica else ()) == set(STATE_TOPICS)
+    assert mirror.link["phase"] == "disabled"
+    daemon.store.put({"pnl": {"DU1": PnL(account="DU1", dailyPnL=1.5)}})
+    await mirror.until(lambda: bool(mirror.rows("pnl")))
+
+    assert mirror.rows("pnl")["DU1"]["dailyPnL"] == 1.5
+    assert mirror.replica is not None
+    assert mirror.replica.rows("pnl") == daemon.store.replica.rows("pnl")
+
+
+async def test_a_facade_that_restarts_goes_on_where_it_was(daemon: Daemon, mirror: Mirror) -> None:
+    """Only what changed meanwhile is told again; another epoch is a reset."""
+    daemon.store.replace("positions", {f"DU1:{n}": Position(account="DU1", conId=n, position=1.0) for n in range(500)})
+    await mirror.until(lambda: len(mirror.rows("positions")) == 500)
+    held = mirror.replica
+    assert held is not None
+    await mirror.leave()
+    daemon.store.put({"positions": {"DU1:1": None, "DU1:2": Position(account="DU1", conId=2, position=7.0)}})
+    again = await Mirror.join(daemon.settings.socket_path, resume=held)
+
+    assert again.replica is held
+    assert again.replica.rows("positions") == daemon.store.replica.rows("positions")
+    answer = await again.call("watch", topics=["pnl"], epoch="another", since=3)
+    assert answer["reset"]
+    await again.leave()
+
+
+async def test_a_reader_that_never_reads_delays_nobody(daemon: Daemon, mirror: Mirror) -> None:
+    """Beside a peer that has stopped, another is told everything at once, and memory for the first stays bounded."""
+    deaf = await Client.open(daemon.settings.socket_path, "deaf/1")
+    transport = deaf._transport
+    assert transport is not None
+    await deaf.call("watch", {"topics": ["positions"]}, LIMIT)
+    transport.pause_reading()
+    for step in range(60):
+        rows = {f"DU1:{n}": Position(account="DU1", conId=n, position=float(step)) for n in range(500)}
+        daemon.store.replace("positions", rows)
+        await mirror.until(lambda: mirror.replica is not None and mirror.replica.seq >= daemon.store.seq)
+
+    (peer,) = (peer for peer in daemon.server.service.peers if peer.client == "deaf/1")
+    assert not peer.writable
+    assert daemon.feed.merged > 0
+    assert peer._transport is not None
+    assert peer._transport.get_write_buffer_size() < 1_000_000
+    transport.resume_reading()
+    deaf.abort()
+
+
+async def test_a_step_of_other_topics_is_named_when_it_is_a_commands(daemon: Daemon) -> None:
+    """A facade waits for the step of its command's answer, and gets it though nothing that it watches changed."""
+    mirror = await Mirror.join(daemon.settings.socket_path, ("orders",))
+    daemon.store.put({"quotes:1": {"1": Quote(conId=1)}})
+    answer = await mirror.call("daemon.info")
+
+    assert answer["seq"] >= daemon.store.seq - 1
+    await mirror.until(lambda: mirror.replica is not None and mirror.replica.seq >= answer["seq"])
+    await mirror.leave()
+
+
+async def test_market_topics_are_the_wish_for_the_line(daemon: Daemon, mirror: Mirror) -> None:
+    """Watching is wanting, under the topic's one spelling, until unwatch or the connection's end."""
+    other = await Mirror.join(daemon.settings.socket_path, ("orders",))
+    answer = await other.call("watch", topics=["quotes:265598", "bars:265598:5 mins"])
+    assert answer["topics"] == ["quotes:265598", "bars:265598:5mins"]
+    assert daemon.market.streams().wanted == 2
+    assert (await other.call("unwatch", topics=["orders"]))["topics"] == ["bars:265598:5mins", "quotes:265598"]
+    stream = daemon.market._table.by_topic["quotes:265598"]
+    assert len(stream.watchers) == 1
+    await other.leave()
+    await mirror.call("ping")
+    async with asyncio.timeout(LIMIT):
+        while stream.watchers:
+            await mirror.call("ping")
+
+
+@pytest.mark.parametrize(
+    ("topics", "said"),
+    [(["nonsense"], "nonsense"), (["quotes:0"], "quotes:0"), (["bars:1:7 mins"], "bars:1:7 mins"), (["pnl", "x"], "x")],
+)
+async def test_a_topic_there_is_not_is_named(mirror: Mirror, daemon: Daemon, topics: list[str], said: str) -> None:
+    """Nothing is watched by a request that is partly wrong."""
+    error = await refused(mirror, "watch", topics=topics)
+
+    assert error.code == -32000
+    assert error.data["reason"] == "invalidParameters"
+    assert said in error.message
+    assert daemon.market.streams().wanted == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "field"),
+    [
+        ("watch", {}, "topics"),
+        ("watch", {"topics": "orders"}, "topics"),
+        ("link.connect", {"port": 80}, "port"),
+        ("link.connect", {"port": 7497.0}, "port"),
+        ("link.connect", {"clientid": 1}, "clientid"),
+        ("link.disconnect", {"now": True}, "now"),
+        ("executions.list", {"since": "yesterday"}, "since"),
+        ("executions.list", {"since": "2026-01-01T00:00:00"}, "since"),
+        ("account.orders", {"scope": "all"}, "scope"),
+        ("quotes.get", {"conIds": []}, "conIds"),
+        ("contracts.get", {"conId": 0}, "conId"),
+    ],
+)
+async def test_a_bad_parameter_is_named(mirror: Mirror, method: str, params: dict[str, Any], field: str) -> None:
+    """-32602, and which one."""
+    error = await refused(mirror, method, **params)
+
+    assert error.code == -32602
+    assert field in error.message
+
+
+async def test_nothing_is_dialled_that_the_settings_do_not_allow(mirror: Mirror) -> None:
+    """Another host, or a live port: refused before any attempt, whoever asks."""
+    assert (await refused(mirror, "link.connect", host="10.0.0.1")).data["reason"] == "hostNotAllowed"
+    assert (await refused(mirror, "link.connect", port=7496)).data["reason"] == "liveLocked"
+    assert (await mirror.call("daemon.info"))["link"]["attempts"] == 0
+
+
+async def test_a_refusal_says_what_http_will_say(mirror: Mirror) -> None:
+    """Reason, phase, advice, whether to try again: all from the catalogue and the link's row."""
+    error = await refused(mirror, "account.positions")
+
+    assert error.code == -32000
+    assert error.data["reason"] == "autoConnectOff"
+    assert error.data["phase"] == "disabled"
+    assert error.data["advice"]
+    assert error.message
+
+
+async def test_unknown_is_refused_also_where_old_rows_are_welcome(daemon: Daemon, mirror: Mirror) -> None:
+    """A list that was never told to its end is no empty list."""
+    assert (await refused(mirror, "account.positions", allowStale=True)).data["reason"] == "snapshotIncomplete"
+    daemon.store.replace("positions", {}, known=True)
+    answer = await mirror.call("account.positions", allowStale=True)
+
+    assert answer["rows"] == []
+    assert answer["stale"] is True
+
+
+async def test_several_accounts_must_be_told_apart(daemon: Daemon, mirror: Mirror) -> None:
+    """Positions of all accounts in one list would be nobody's."""
+    daemon.store.replace("accounts", {name: Account(account=name, paper=True) for name in ("DU1", "DU2")}, known=True)
+    rows = {f"{name}:1": Position(account=name, conId=1, position=1.0) for name in ("DU1", "DU2")}
+    daemon.store.replace("positions", rows, known=True)
+    error = await refused(mirror, "account.positions", allowStale=True)
+    assert (error.data["reason"], error.data["accounts"]) == ("accountAmbiguous", ["DU1", "DU2"])
+
+    answer = await mirror.call("account.positions", account="DU2", allowStale=True)
+    assert [row["account"] for row in answer["rows"]] == ["DU2"]
+    error = await refused(mirror, "account.positions", account="DU9", allowStale=True)
+    assert error.data["reason"] == "notFound"
+
+
+async def test_orders_are_told_by_scope(daemon: Daemon, mirror: Mirror) -> None:
+    """Open, completed, or both."""
+    facts: dict[str, Any] = {"orderId": 1, "clientId": 1, "placedBy": "thisClient", "account": "DU1", "action": "BUY"}
+    orders = {str(n): Order(permId=n, done=n == 1, **facts) for n in (1, 2)}
+    daemon.store.replace("orders", orders, known=True)
+
+    for scope, expected in (("open", [2]), ("completed", [1]), ("", [1, 2])):
+        answer = await mirror.call("account.orders", scope=scope, allowStale=True)
+        assert [row["permId"] for row in answer["rows"]] == expected
+
+
+async def test_a_long_list_comes_in_pages(daemon: Daemon, mirror: Mirror) -> None:
+    """10 000 positions do not fit a line: each page is one, together they are all, as of one moment."""
+    rows = {f"DU1:{n}": Position(account="DU1", conId=n, position=1.0) for n in range(10_000)}
+    daemon.store.replace("positions", rows, known=True)
+    first = await mirror.call("account.positions", allowStale=True)
+    daemon.store.put({"positions": {"DU1:9999": None}})
+    rest = await mirror.all("account.positions", after=first["next"])
+
+    assert [row["conId"] for row in first["rows"] + rest] == list(range(10_000))
+
+
+async def test_fills_are_listed_by_execution_time(daemon: Daemon, mirror: Mirror) -> None:
+    """The last day from memory; earlier ones, that memory has let go, from the ledger; inclusive."""
+    now = datetime.now(UTC)
+    told = [fill(f"{days}.x.01", now - timedelta(days=days)) for days in (0, 2, 20)]
+    daemon.store.put({"fills": {row.execId: row for row in told}})
+    daemon.store.expire()
+    since = (now - timedelta(days=30)).isoformat()
+
+    assert [row["execId"] for row in await mirror.all("executions.list")] == ["0.x.01"]
+    two = await mirror.call("executions.list", since=told[1].time.isoformat())
+    assert ([row["execId"] for row in two["rows"]], two["source"]) == (["2.x.01", "0.x.01"], "live")
+    all_of_them = await mirror.call("executions.list", since=since)
+    assert ([row["execId"] for row in all_of_them["rows"]], all_of_them["source"]) == (
+        ["20.x.01", "2.x.01", "0.x.01"],
+        "ledger",
+    )
+
+
+async def test_the_link_row_is_the_body_of_get_link(mirror: Mirror) -> None:
+    """`ibkr status --json` prints it as it comes."""
+    assert (await mirror.call("link.get"))["phase"] == "disabled"
+
+
+async def test_holding_the_link_down_survives_the_daemon() -> None:
+    """Disconnect sticks until somebody connects, whatever the settings say; its event is remembered."""
+    async with place() as directory:
+        config = settings(directory)
+        async with running(config) as daemon:
+            mirror = await Mirror.join(config.socket_path)
+            answer = await mirror.call("link.disconnect")
+            assert answer["phase"] == "held"
+            await mirror.until(lambda: mirror.replica is not None and mirror.replica.seq >= answer["seq"])
+            assert mirror.link["phase"] == "held"
+            first = daemon.store.epoch
+            await mirror.leave()
+        async with running(settings(directory, auto_connect=True, socket=config.socket)):
+            mirror = await Mirror.join(config.socket_path)
+            assert mirror.link["phase"] == "held"
+            events = (await mirror.call("link.events"))["events"]
+            assert [event["phase"] for event in events if event["epoch"] == first] == ["disabled", "held", "stopping"]
+            await mirror.leave()
+
+
+async def test_peers_see_the_daemon_stop(daemon: Daemon, mirror: Mirror) -> None:
+    """`daemon.stop` answers, the phase is told, then the connection ends."""
+    assert (await mirror.call("daemon.stop"))["stopping"]
+    assert daemon.stopping.is_set()
+
+
+async def test_the_figures_for_the_metrics_are_there(daemon: Daemon, mirror: Mirror) -> None:
+    """One call has them all."""
+    info = await mirror.call("daemon.info")
+
+    assert info["epoch"] == daemon.store.epoch
+    assert info["watchers"] == 1
+    assert info["peers"] == 1
+    assert info["faults"] == 0
+    assert info["historyBudgetRemaining"] == 60
+    assert msgspec.json.encode(info)
