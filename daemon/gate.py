@@ -24,16 +24,22 @@ QUEUE: Final = 1000
 class Slot:
     """Permission to have one request open, given back by `leave`."""
 
-    def __init__(self, gate: Gate, session: int) -> None:
+    def __init__(self, gate: Gate, request: Request, session: int) -> None:
         self._gate = gate
+        self._request = request
         self._session = session
         self._held = True
+
+    def answered(self) -> None:
+        """The first of its stream's bars came."""
+        if self._held:
+            self._gate.answered(self._request, self._session)
 
     def leave(self) -> None:
         """The request was answered, refused or cancelled. Says so once, however often it is called."""
         if self._held:
             self._held = False
-            self._gate.left(self._session)
+            self._gate.left(self._request, self._session)
 
 
 class _Waiter:
@@ -84,10 +90,15 @@ class Gate:
         finally:
             self._queue.pop(waiter, None)
 
-    def left(self, session: int) -> None:
-        """For `Slot`: a request has closed."""
+    def answered(self, request: Request, session: int) -> None:
+        """For `Slot`."""
         if session == self._session:
-            self.budget = pacing.closed(self.budget)
+            self.budget = pacing.answered(self.budget, request, self._clock.monotonic())
+
+    def left(self, request: Request, session: int) -> None:
+        """For `Slot`."""
+        if session == self._session:
+            self.budget = pacing.closed(self.budget, request, self._clock.monotonic())
             self._admit()
 
     def violated(self, request: Request) -> None:
@@ -98,7 +109,7 @@ class Gate:
     def lost(self) -> None:
         """The session is over: nothing is open any more, and who waits is told."""
         self._session += 1
-        self.budget = pacing.Budget(sent=self.budget.sent, strictUntil=self.budget.strictUntil)
+        self.budget = pacing.lost(self.budget, self._clock.monotonic())
         for waiter in self._queue:
             if not waiter.slot.done():
                 waiter.slot.set_exception(Problem("notConnected", "The link was lost before the request was sent."))
@@ -121,8 +132,8 @@ class Gate:
             if waiter.slot.done():
                 continue  # cancelled
             if isinstance(decision, Go):
-                self.budget = pacing.opened(self.budget, request, now)
-                waiter.slot.set_result(Slot(self, self._session))
+                self.budget = pacing.opened(self.budget, request)
+                waiter.slot.set_result(Slot(self, request, self._session))
             else:
                 waiter.slot.set_exception(self._refusal(decision))
         self._set_alarm(wake, now)

@@ -339,6 +339,8 @@ class Market:
         stream = self._table.heard(reqId, self._clock.monotonic())
         if stream is None:
             return
+        if slot := self._slots.get(reqId):
+            slot.answered()
         if stream not in self._shown:
             self._become_current(stream, {bar.date: bar for bar in bars[-STREAM_BARS:]})
             return

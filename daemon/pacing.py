@@ -7,13 +7,16 @@ Source of the rules: FAULTS 44. Never asks anything, never waits, reads no clock
 * fewer than six requests for one contract, exchange and type of data within 2 s
 * at most 50 requests open at once
 
-IBKR states the second and third for small bars only; they are kept for all, since they cost a large bar nothing.
+IBKR states the second and third for small bars only; they are kept for all, since they cost a large bar little.
+
+IBKR counts a request when it arrives, which we do not see: it may stand in a send queue first. So its windows are
+counted from its answer, before which it must have arrived; until then it counts as sent this moment.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from itertools import chain, repeat
 
 from msgspec import Struct
@@ -26,7 +29,7 @@ IDENTICAL = 15.0
 BURST, BURST_WINDOW = 5, 2.0
 OPEN = 50
 SLACK = 0.5
-"""s added to every window: requests leave by our clock and are counted at their arrival, which a full queue moves."""
+"""s added to every window for two clocks that run differently, and for what a network does to the next request."""
 OPEN_RETRY = 5.0
 """s after which asking again is worth while when 50 requests stay open: IBKR answers most within this."""
 
@@ -45,17 +48,23 @@ class Request(Struct, frozen=True, kw_only=True):
 
 
 class Sent(Struct, frozen=True):
+    """A request that has surely arrived by `at`. `counted`: against the ten minutes."""
+
     at: float
     key: Hashable
     group: Hashable
     weight: int
-    counted: bool  # against the ten minutes
+    counted: bool
 
 
 class Budget(Struct, frozen=True, kw_only=True):
-    """What was sent lately, oldest first, and how many are open. `strictUntil`: until then large bars count too."""
+    """`sent`: lately, by `at`. `pending`: not answered yet. `open`: those, and the streams that stay open.
+
+    `strictUntil`: until then large bars count too.
+    """
 
     sent: tuple[Sent, ...] = ()
+    pending: tuple[Request, ...] = ()
     open: int = 0
     strictUntil: float = -math.inf
 
@@ -65,7 +74,7 @@ class Go(Struct, frozen=True):
 
 
 class Wait(Struct, frozen=True):
-    """Ask again at `until` (monotonic s), or as soon as a request closes."""
+    """Not before `until` (monotonic s); ask again then, and whenever a request is answered or closes."""
 
     until: float
 
@@ -94,9 +103,10 @@ def counts(budget: Budget, request: Request, now: float) -> bool:
 
 def decide(budget: Budget, request: Request, now: float, ahead: int = 0) -> Decision:
     """Whether `request` may be sent. `ahead`: units of the ten minutes' allowance promised to requests before it."""
-    until = max(now, _identical(budget, request), _burst(budget, request))
+    sent = _sent(budget, now)
+    until = max(now, _identical(sent, request), _burst(sent, request))
     if counts(budget, request, now):
-        until = max(until, _allowance(budget, ahead + request.weight, now))
+        until = max(until, _allowance(sent, ahead + request.weight, now))
     if until > request.deadline:
         return Refuse(until - now)
     if until > now:
@@ -106,16 +116,31 @@ def decide(budget: Budget, request: Request, now: float, ahead: int = 0) -> Deci
     return Wait(request.deadline) if now < request.deadline else Refuse(OPEN_RETRY)
 
 
-def opened(budget: Budget, request: Request, now: float) -> Budget:
-    """The budget after `request` was sent at `now`; what no rule looks at any more is dropped."""
+def opened(budget: Budget, request: Request) -> Budget:
+    """The budget after `request` was handed to the session."""
+    return replace(budget, pending=(*budget.pending, request), open=budget.open + 1)
+
+
+def answered(budget: Budget, request: Request, now: float) -> Budget:
+    """The budget after the first answer to `request`, or its end; what no rule looks at any more is dropped."""
+    if request not in budget.pending:
+        return budget
     entry = Sent(now, request.key, request.group, request.weight, counts(budget, request, now))
     kept = tuple(sent for sent in budget.sent if now < sent.at + (WINDOW if sent.counted else IDENTICAL) + SLACK)
-    return replace(budget, sent=(*kept, entry), open=budget.open + 1)
+    pending = tuple(each for each in budget.pending if each != request)
+    return replace(budget, sent=(*kept, entry), pending=pending)
 
 
-def closed(budget: Budget) -> Budget:
-    """The budget after a request was answered, refused or cancelled."""
-    return replace(budget, open=budget.open - 1)
+def closed(budget: Budget, request: Request, now: float) -> Budget:
+    """The budget after `request` is over: answered, refused, cancelled, or its stream ended."""
+    return replace(answered(budget, request, now), open=budget.open - 1)
+
+
+def lost(budget: Budget, now: float) -> Budget:
+    """The budget after the session is over: nothing is open, and what was sent has counted."""
+    for request in budget.pending:
+        budget = answered(budget, request, now)
+    return replace(budget, open=0)
 
 
 def spent(budget: Budget, request: Request, now: float) -> Budget:
@@ -123,41 +148,50 @@ def spent(budget: Budget, request: Request, now: float) -> Budget:
 
     What is not known to be used counts as used now. If the bars were large, large ones count for the next ten minutes.
     """
-    unknown = LIMIT - _used(budget, now)
+    unknown = LIMIT - _used(_sent(budget, now), now)
     sent = (*budget.sent, Sent(now, None, None, unknown, True)) if unknown > 0 else budget.sent
     return replace(budget, sent=sent, strictUntil=budget.strictUntil if request.small else now + WINDOW)
 
 
 def figures(budget: Budget, now: float) -> Figures:
-    back = next((at - now for at, _ in _expiries(budget, now)), None)
-    return Figures(used=_used(budget, now), limit=LIMIT, resetsIn=back)
+    sent = _sent(budget, now)
+    back = next((at - now for at, _ in _expiries(sent, now)), None)
+    return Figures(used=_used(sent, now), limit=LIMIT, resetsIn=back)
 
 
-def _used(budget: Budget, now: float) -> int:
-    return sum(weight for _, weight in _expiries(budget, now))
+def _sent(budget: Budget, now: float) -> tuple[Sent, ...]:
+    """What counts, oldest first: what is not answered yet counts as sent now."""
+    if not budget.pending:
+        return budget.sent
+    pending = (Sent(now, each.key, each.group, each.weight, counts(budget, each, now)) for each in budget.pending)
+    return (*budget.sent, *pending)
 
 
-def _expiries(budget: Budget, now: float) -> list[tuple[float, int]]:
+def _used(sent: Iterable[Sent], now: float) -> int:
+    return sum(weight for _, weight in _expiries(sent, now))
+
+
+def _expiries(sent: Iterable[Sent], now: float) -> list[tuple[float, int]]:
     """When how many units of the allowance come back, soonest first."""
-    back = ((sent.at + WINDOW + SLACK, sent.weight) for sent in budget.sent if sent.counted)
+    back = ((each.at + WINDOW + SLACK, each.weight) for each in sent if each.counted)
     return [(at, weight) for at, weight in back if at > now]
 
 
-def _allowance(budget: Budget, units: int, now: float) -> float:
+def _allowance(sent: Iterable[Sent], units: int, now: float) -> float:
     """When the `units`-th unit from now is free: those that are, then those that come back, then these once more."""
-    expiries = _expiries(budget, now)
+    expiries = _expiries(sent, now)
     free = LIMIT - sum(weight for _, weight in expiries)
     slots = list(chain(repeat(now, free), *(repeat(at, weight) for at, weight in expiries)))
     rounds, slot = divmod(units - 1, LIMIT)
     return slots[slot] + rounds * (WINDOW + SLACK)
 
 
-def _identical(budget: Budget, request: Request) -> float:
-    return max((sent.at + IDENTICAL + SLACK for sent in budget.sent if sent.key == request.key), default=-math.inf)
+def _identical(sent: Iterable[Sent], request: Request) -> float:
+    return max((each.at + IDENTICAL + SLACK for each in sent if each.key == request.key), default=-math.inf)
 
 
-def _burst(budget: Budget, request: Request) -> float:
+def _burst(sent: Iterable[Sent], request: Request) -> float:
     """When fewer than six of the group lie within 2 s."""
-    back = [at for sent in budget.sent if sent.group == request.group for at in repeat(sent.at, sent.weight)]
+    back = [at for each in sent if each.group == request.group for at in repeat(each.at, each.weight)]
     at = len(back) + request.weight - BURST - 1
     return back[at] + BURST_WINDOW + SLACK if at >= 0 else -math.inf

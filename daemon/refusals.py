@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, Literal
 
-from daemon.tws.errors import LinkLost, TwsRefused, TwsSilent
+from daemon.tws.errors import LinkLost, TwsBusy, TwsRefused, TwsSilent
 from shared.reasons import Problem
 
 INTERRUPTS: Final = frozenset({1100, 1101, 1102, 1300, 2110})
@@ -91,6 +91,8 @@ def translated(what: str, doubtful: Callable[[], bool]) -> Iterator[None]:
         raise problem(refused.code, refused.text, doubtful=doubtful()) from refused
     except TwsSilent as silent:
         raise Problem("brokerTimeout", f"No complete answer to {what} within {silent.seconds:g} s.") from silent
+    except TwsBusy as busy:
+        raise Problem("brokerError", f"Too many messages wait to be sent to the gateway for {what}.") from busy
     except LinkLost as lost:
         reason = "upstreamLost" if lost.code in INTERRUPTS else "notConnected"
         raise Problem(reason, f"The link was lost before {what} was answered.", ibCode=lost.code) from lost
