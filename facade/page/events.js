@@ -1,5 +1,5 @@
 // Owns the one connection to /api/ibkr/events and the watch over it: reads, resumes, and knows within two seconds
-// whether the facade answers. It never interprets a row; that is model.js.
+// whether the facade answers. What a row means is model.js's business.
 
 import { Problem, send } from './api.js';
 import { eventParser } from './sse.js';
@@ -25,7 +25,7 @@ export class EventStream {
 
   /**
    * `replica` is resumed from its lastId. Calls: `changed(topics)` after each consistent step, `facade(answers: bool)`,
-   * `link(row)` with the facade's own answer about the link while the stream is silent, `refused(problem)` for a refused stream.
+   * `link(row)` with what the facade itself says of the link, `refused(problem)` for a refused stream.
    */
   constructor(replica, { changed, facade, link, refused }) {
     Object.assign(this, { replica, changed, facade, link, refused });
@@ -88,7 +88,10 @@ export class EventStream {
     this.#streamHeard = performance.now();
     let changed = new Set();
     const parse = eventParser(({ event, data, id }) => {
-      for (const topic of this.replica.accept(event, JSON.parse(data), id) ?? []) changed.add(topic);
+      const told = JSON.parse(data);
+      // Of the daemon's absence the facade speaks outside the daemon's steps: no id will close that at once.
+      if (id === null && event === 'delta' && told.topic === 'link' && told.rows.link) this.link(told.rows.link);
+      for (const topic of this.replica.accept(event, told, id) ?? []) changed.add(topic);
     });
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     for (let { done, value } = await reader.read(); !done; { done, value } = await reader.read()) {

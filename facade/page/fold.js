@@ -12,11 +12,13 @@ export class Replica {
     this.#abandon();
   }
 
-  #staged;
+  #staged; // topic -> Map(key -> row) of a snapshot under way, or null
+  #whole; // whether its last page has come; without an id on it the next step makes it consistent
   #step;
 
   #abandon() {
     this.#staged = null;
+    this.#whole = false;
     this.#step = [];
   }
 
@@ -47,12 +49,18 @@ export class Replica {
     const known = this.#staged.get(topic) ?? new Map();
     for (const [key, row] of Object.entries(rows)) known.set(key, row);
     this.#staged.set(topic, known);
-    if (!complete) return null;
+    this.#whole ||= complete;
+    return id === null ? null : this.#consistent(id);
+  }
+
+  /** A consistent point: a snapshot that is whole takes the place of everything. Returns all topics, or null while it is not. */
+  #consistent(id) {
+    if (!this.#whole) return null;
     const changed = new Set([...this.topics.keys(), ...this.#staged.keys()]);
     this.topics = this.#staged;
     this.complete = true;
+    this.lastId = id;
     this.#abandon();
-    if (id !== null) this.lastId = id;
     return changed;
   }
 
@@ -72,8 +80,9 @@ export class Replica {
       changed.add(topic);
     }
     this.#step = [];
+    if (this.#staged) return this.#consistent(id);
     this.lastId = id;
-    return this.#staged ? null : changed;
+    return changed;
   }
 
   rows(topic) {

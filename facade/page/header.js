@@ -8,10 +8,13 @@ import { MONEY_WORDS, moneyOf, state } from './wording.js';
 
 // The proof's age has tenths of a second; four times a second is as often as an eye follows.
 const CLOCK_EVERY = 250;
+// ms: a dial that fails sooner would only make the headline flicker.
+const DIAL_SHOWN_AFTER = 400;
 
 export function mountHeader(model) {
   const status = byId('status');
   const facts = factList(byId('facts'));
+  let dialSince = null; // performance.now() of a dial that is not shown yet
   let waitFrom = null; // where the bar of the countdown began: {until, from}
 
   function title() {
@@ -24,6 +27,7 @@ export function mountHeader(model) {
 
   function words_() {
     const now = state(model);
+    if (passing(now)) return;
     setData(status, 'state', now.lamp);
     setData(status, 'phase', now.phase ?? '');
     setData(status, 'reason', now.reason ?? '');
@@ -38,6 +42,15 @@ export function mountHeader(model) {
     ticking();
   }
 
+  /** Whether `now` is a dial that has only just begun: on loopback it fails within a millisecond, twice a second. */
+  function passing(now) {
+    const dialling = now.phase === 'connecting' && now.reason !== null && byId('status').dataset.phase !== 'connecting';
+    dialSince = dialling ? (dialSince ?? performance.now()) : null;
+    if (!dialling || performance.now() - dialSince >= DIAL_SHOWN_AFTER) return false;
+    setTimeout(() => paint(words_), DIAL_SHOWN_AFTER);
+    return true;
+  }
+
   function advice(now) {
     const list = byId('advice');
     const texts = now.advice ?? [];
@@ -45,7 +58,8 @@ export function mountHeader(model) {
       list.replaceChildren(...texts.map((text) => el('li', {}, text)));
     }
     const wrong = now.lamp !== 'good' && now.lamp !== 'busy' && model.facade !== null;
-    setHidden(byId('trouble'), !wrong);
+    setHidden(byId('trouble'), !wrong && !texts.length);
+    setHidden(byId('next-part'), now.lamp === 'good');
     const error = model.link?.lastError;
     const shown = wrong && model.facade && Boolean(error?.text || error?.code);
     setHidden(byId('last-error'), !shown);
@@ -107,6 +121,7 @@ function nextWords(link, model) {
   if (link.phase === 'upstreamLost') return 'not needed: TWS restores it';
   if (link.phase === 'unproven') return 'a probe is under way';
   if (link.phase === 'stopping') return 'none';
+  if (link.phase === 'connecting' || link.phase === 'syncing') return 'now';
   return DASH;
 }
 

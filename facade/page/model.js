@@ -53,9 +53,10 @@ export class Model {
     this.changed(new Set(['facade']));
   }
 
-  /** The facade's answer about the link. It wins where the stream cannot speak: with the daemon away, or before a first snapshot. */
+  /** The facade's answer about the link. It wins where the stream cannot speak: with the daemon away, a proof
+   * that has grown too old, or before a first snapshot. */
   linkAnswered(row) {
-    const wins = row.phase === null || !this.replica.complete;
+    const wins = row.phase === null || row.stale || !this.replica.complete;
     if (!wins && this.#probed === null) return;
     this.#probed = wins ? row : null;
     this.#away();

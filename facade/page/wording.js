@@ -54,7 +54,9 @@ export function state({ facade, link, refusal }) {
   if (phase === 'ready' && !link.connected) {
     return { lamp: 'warn', headline: 'IBKR: Not proven', sentence, advice, phase, reason };
   }
-  return { lamp: LAMPS[phase] ?? 'warn', headline: `IBKR: ${HEADLINES[phase] ?? capital(words(phase))}`, sentence, advice, phase, reason };
+  // A dial after a failure is still the trouble that the reason names.
+  const lamp = phase === 'connecting' && reason ? 'warn' : (LAMPS[phase] ?? 'warn');
+  return { lamp, headline: `IBKR: ${HEADLINES[phase] ?? capital(words(phase))}`, sentence, advice, phase, reason };
 }
 
 /** Whether the accounts are paper, live or not known: `paper`, `live`, `mixed`, `unknown`. */

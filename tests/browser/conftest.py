@@ -1,0 +1,204 @@
+"""A browser, and the page before a real facade whose daemon believes what the test says.
+
+The browser is one that is found on this machine, else playwright's own. Without one these tests are skipped with a
+sentence, unless LINK_TEST_BROWSER=required: then they fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, Page, Playwright, async_playwright
+
+from facade.serving import served
+from shared.settings import Settings
+from tests.browser.desk import account, book
+from tests.facade.fake_daemon import FakeDaemon
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge", "microsoft-edge")
+ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+LIMIT = 20.0
+"""s for the facade to come up or to go."""
+
+
+def executable(playwright: Playwright) -> str | None:
+    found = next(filter(None, map(shutil.which, NAMES)), None)
+    if found is None and Path(playwright.chromium.executable_path).exists():
+        found = playwright.chromium.executable_path
+    return found
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        path = executable(playwright)
+        if path is None:
+            sentence = "No Chromium, Chrome or Edge was found, nor one of playwright's own: the page was not tested."
+            if os.environ.get("LINK_TEST_BROWSER") == "required":
+                pytest.fail(sentence)
+            pytest.skip(sentence)
+        launched = await playwright.chromium.launch(executable_path=path, args=list(ARGUMENTS))
+        try:
+            yield launched
+        finally:
+            await launched.close()
+
+
+Visit = Callable[..., Awaitable[Page]]
+
+WATCH = """
+window.violations = [];
+addEventListener('securitypolicyviolation', ({ violatedDirective: what, blockedURI }) => {
+    violations.push(`${what} ${blockedURI}`);
+});
+"""
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def visit(browser: Browser) -> AsyncIterator[Visit]:
+    """Open a page: `visit(url, width=…, height=…, quotes=[contract…], **context)`.
+
+    No page of any test may break the content security policy or end in an unhandled error.
+    """
+    contexts = []
+    pages: list[Page] = []
+    wrong: list[str] = []
+
+    async def open_page(
+        url: str, *, width: int = 1280, height: int = 900, quotes: list[dict[str, Any]] | None = None, **options: Any
+    ) -> Page:
+        context = await browser.new_context(
+            locale="en-US", viewport={"width": width, "height": height}, **{"color_scheme": "dark", **options}
+        )
+        contexts.append(context)
+        context.set_default_timeout(10_000)
+        page = await context.new_page()
+        page.on("pageerror", lambda error: wrong.append(f"unhandled: {error}"))
+        page.on("console", lambda said: wrong.append(said.text) if "Content Security Policy" in said.text else None)
+        await page.add_init_script(WATCH)
+        if quotes is not None:
+            await page.add_init_script(f"localStorage['ibkr.quotes'] ??= {json.dumps(json.dumps(quotes))}")
+        await page.goto(url)
+        pages.append(page)
+        return page
+
+    yield open_page
+    for page in pages:
+        wrong += await page.evaluate("window.violations ?? []")
+    for context in contexts:
+        await context.close()
+    assert wrong == []
+
+
+class Desk:
+    """A facade on a port of its own before `daemon`; both can be taken away and brought back."""
+
+    def __init__(self, directory: Path, **settings: Any) -> None:
+        run = directory / "run"
+        run.mkdir(mode=0o700)
+        self.daemon = FakeDaemon(str(run / "d.sock"), epoch="e1")
+        self.settings = {"socket": self.daemon.path, "state_dir": directory / "state", **settings}
+        self.port = 0
+        self._leave = asyncio.Event()
+        self._serving: asyncio.Task[None] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/ui/complete_platform.html"
+
+    async def open_facade(self) -> None:
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", self.port))
+        sock.listen(128)
+        sock.setblocking(False)
+        self.port = sock.getsockname()[1]
+        up = asyncio.Event()
+        self._leave.clear()
+
+        async def serve() -> None:
+            async with served(Settings(facade_port=self.port, **self.settings), sock, drain=0):
+                up.set()
+                await self._leave.wait()
+
+        self._serving = asyncio.create_task(serve(), name="facade")
+        waiting = asyncio.create_task(up.wait(), name="facade up")
+        await asyncio.wait({self._serving, waiting}, timeout=LIMIT, return_when=asyncio.FIRST_COMPLETED)
+        if not up.is_set():
+            waiting.cancel()
+            await self._serving
+
+    async def close_facade(self) -> None:
+        if self._serving is not None:
+            self._leave.set()
+            await asyncio.wait_for(self._serving, LIMIT)
+            self._serving = None
+
+    async def renew_daemon(self) -> None:
+        """A new daemon process as a facade sees it: another epoch, nothing of the old one's rows."""
+        await self.daemon.stop()
+        self.daemon = FakeDaemon(self.daemon.path, epoch="e2")
+        await self.daemon.start()
+
+    async def close(self) -> None:
+        await self.close_facade()
+        await self.daemon.stop()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+    """A ready link to a paper account with a few positions, orders and fills."""
+    built = Desk(tmp_path)
+    await built.daemon.start()
+    try:
+        built.daemon.know_all(**account(), **book())
+        await built.open_facade()
+        yield built
+    finally:
+        await built.close()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def blank(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Page]:
+    """A document of the facade without the page, to run the page's pure modules in."""
+    built = Desk(tmp_path_factory.mktemp("blank"))
+    context = await browser.new_context(locale="en-US")
+    try:
+        await built.open_facade()
+        page = await context.new_page()
+        await page.goto(f"http://127.0.0.1:{built.port}/ui/vendor/README.md")
+        yield page
+    finally:
+        await context.close()
+        await built.close()
+
+
+@pytest.fixture
+def shot(tmp_path: Path) -> Callable[..., Awaitable[Path]]:
+    """Keep a picture of the page: in the folder LINK_TEST_ARTEFACTS, else beside the test's other files."""
+    folder = Path(os.environ.get("LINK_TEST_ARTEFACTS") or tmp_path)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    async def take(page: Page, name: str, *, full: bool = False) -> Path:
+        path = folder / f"page-{name}.png"
+        await page.screenshot(path=path, full_page=full, animations="disabled")
+        return path
+
+    return take

@@ -1,0 +1,224 @@
+"""What a person can do to the link from the page."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Request, expect
+
+from tests.browser.conftest import Desk, Visit
+from tests.browser.desk import account, trouble
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+Shot = Callable[..., Awaitable[Path]]
+
+
+def posted(request: Request) -> tuple[str, Any, str | None]:
+    """Path, body and content type of a request."""
+    path = request.url.partition("/api/ibkr")[2]
+    return path, json.loads(request.post_data or "null"), request.headers.get("content-type")
+
+
+async def test_the_button_connects_with_an_empty_object(desk: Desk, visit: Visit) -> None:
+    """It names no host: `{}` as JSON; and the page follows when the link comes up."""
+    desk.daemon.link(**trouble("disabled", "autoConnectOff"))
+
+    async def connect(_params: Mapping[str, Any]) -> dict[str, Any]:
+        desk.daemon.link()
+        return {}
+
+    desk.daemon.replies["link.connect"] = connect
+    page = await visit(desk.url)
+
+    async with page.expect_request("**/api/ibkr/connect") as sent:
+        await page.get_by_role("button", name="🔌 Connect IBKR", exact=True).click()
+
+    assert posted(await sent.value) == ("/connect", {}, "application/json")
+    await expect(page.locator("#headline")).to_have_text("IBKR: Connected")
+    assert ("link.connect", {}) in desk.daemon.asked
+
+
+@pytest.mark.parametrize("phase", ["connecting", "waiting", "blocked", "ready"])
+async def test_the_button_works_in_every_phase(desk: Desk, visit: Visit, phase: str) -> None:
+    """Also while the daemon tries on its own: a request joins the attempt or ends the wait."""
+    if phase != "ready":
+        desk.daemon.link(**trouble(phase, "portClosed", next_in=60))
+    page = await visit(desk.url)
+
+    async with page.expect_response("**/api/ibkr/connect") as answered:
+        await page.locator("#connect").click()
+
+    assert (await answered.value).status == 200
+
+
+async def test_the_button_reads_the_same_while_it_works(desk: Desk, visit: Visit) -> None:
+    """Its name never changes; that it works is said by aria-busy, and a second click sends nothing."""
+    gate = asyncio.Event()
+
+    async def connect(_params: Mapping[str, Any]) -> dict[str, Any]:
+        await gate.wait()
+        return {}
+
+    desk.daemon.replies["link.connect"] = connect
+    page = await visit(desk.url)
+    button = page.locator("#connect")
+
+    await button.click()
+    await expect(button).to_have_attribute("aria-busy", "true")
+    await expect(button).to_have_text("🔌 Connect IBKR")
+    await button.click()
+    gate.set()
+
+    await expect(button).not_to_have_attribute("aria-busy", "true")
+    assert [name for name, _ in desk.daemon.asked].count("link.connect") == 1
+
+
+async def test_a_refusal_is_shown_as_the_facade_words_it(desk: Desk, visit: Visit, shot: Shot) -> None:
+    """Title, detail, reason and ordered advice of the problem; it can be closed."""
+    advice = ["First do this.", "Then that."]
+    desk.daemon.refuse("link.connect", "clientIdInUse", advice=advice, detail="Client id 1 is taken.")
+    page = await visit(desk.url)
+
+    await page.locator("#connect").click()
+
+    problem = page.locator("#problem")
+    await expect(problem.locator("strong")).to_have_text("The client id is in use")
+    await expect(problem.locator("p")).to_have_text("Client id 1 is taken.")
+    await expect(problem.locator("code")).to_have_text("clientIdInUse")
+    await expect(problem.locator("ol > li")).to_have_text(advice)
+    await shot(page, "refused")
+    await problem.get_by_role("button").click()
+    await expect(problem).to_be_hidden()
+
+
+async def test_disconnect_holds_the_link(desk: Desk, visit: Visit) -> None:
+    """The page shows what came of it; disconnecting again makes no sense then and is not offered."""
+
+    async def disconnect(_params: Mapping[str, Any]) -> dict[str, Any]:
+        desk.daemon.link(**trouble("held", "manual"))
+        return {}
+
+    desk.daemon.replies["link.disconnect"] = disconnect
+    page = await visit(desk.url)
+
+    async with page.expect_request("**/api/ibkr/disconnect") as sent:
+        await page.get_by_role("button", name="Disconnect").click()
+
+    assert posted(await sent.value) == ("/disconnect", {}, "application/json")
+    await expect(page.locator("#headline")).to_have_text("IBKR: Held")
+    await expect(page.locator("#disconnect")).to_be_disabled()
+
+
+async def test_try_now_ends_a_wait_and_is_offered_only_in_one(desk: Desk, visit: Visit) -> None:
+    """Where nothing waits there is nothing to try."""
+    page = await visit(desk.url)
+    await expect(page.locator("#headline")).to_have_text("IBKR: Connected")
+    await expect(page.locator("#reconnect")).to_be_disabled()
+
+    desk.daemon.link(**trouble("waiting", "portClosed", next_in=60))
+    async with page.expect_request("**/api/ibkr/reconnect") as sent:
+        await page.get_by_role("button", name="Try now").click()
+
+    assert posted(await sent.value) == ("/reconnect", {}, "application/json")
+
+
+async def test_the_form_names_host_port_and_client_id(desk: Desk, visit: Visit, shot: Shot) -> None:
+    """It begins with what is dialled now; the four standard ports have names; a success closes it."""
+    page = await visit(desk.url)
+    await expect(page.locator("#headline")).to_have_text("IBKR: Connected")
+
+    await page.get_by_role("button", name="Connect to…").click()
+    form = page.locator("#target")
+    await expect(form.get_by_role("textbox", name="Host")).to_be_focused()
+    await expect(form.get_by_role("textbox", name="Host")).to_have_value("127.0.0.1")
+    await expect(form.get_by_role("spinbutton", name="Port")).to_have_value("7497")
+    await expect(form.locator("option")).to_have_text(
+        ["TWS paper (7497)", "TWS live (7496)", "Gateway paper (4002)", "Gateway live (4001)", "Other port"]
+    )
+    await form.get_by_role("combobox", name="Gateway").select_option("Gateway paper (4002)")
+    await expect(form.get_by_role("spinbutton", name="Port")).to_have_value("4002")
+    await form.get_by_role("spinbutton", name="Client id").fill("7")
+    await shot(page, "form")
+    async with page.expect_request("**/api/ibkr/connect") as sent:
+        await form.get_by_role("button", name="Connect there").click()
+
+    body = {"host": "127.0.0.1", "port": 4002, "clientId": 7}
+    assert posted(await sent.value) == ("/connect", body, "application/json")
+    await expect(form).to_be_hidden()
+
+
+async def test_a_refused_form_stays_with_what_was_typed(desk: Desk, visit: Visit) -> None:
+    """A live port that nobody unlocked: the facade's words, and the form as it was."""
+    page = await visit(desk.url)
+    await page.get_by_role("button", name="Connect to…").click()
+    form = page.locator("#target")
+    await form.get_by_role("spinbutton", name="Port").fill("7496")
+    await expect(form.get_by_role("combobox", name="Gateway")).to_have_value("7496")
+
+    await form.get_by_role("button", name="Connect there").click()
+
+    await expect(page.locator("#problem code")).to_have_text("liveLocked")
+    await expect(form.get_by_role("spinbutton", name="Port")).to_have_value("7496")
+    await form.get_by_role("spinbutton", name="Port").press("Escape")
+    await expect(form).to_be_hidden()
+
+
+async def test_a_command_that_reaches_nobody_says_so(desk: Desk, visit: Visit) -> None:
+    """The facade is gone: the click is answered with a sentence, not with silence."""
+    page = await visit(desk.url)
+    await expect(page.locator("#headline")).to_have_text("IBKR: Connected")
+    await desk.close_facade()
+
+    await page.locator("#connect").click()
+
+    await expect(page.locator("#problem")).to_contain_text("did not reach the facade")
+
+
+# --- the token ------------------------------------------------------------------------------------------------------
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def locked(tmp_path: Path) -> AsyncIterator[Desk]:
+    """A facade that asks for a token."""
+    token = tmp_path / "token"
+    token.write_text("open-sesame-open-sesame-open-sesame")
+    token.chmod(0o600)
+    built = Desk(tmp_path, facade_token_file=token)
+    await built.daemon.start()
+    try:
+        built.daemon.know_all(**account())
+        await built.open_facade()
+        yield built
+    finally:
+        await built.close()
+
+
+async def test_the_token_is_asked_for_once_and_kept_for_the_tab(locked: Desk, visit: Visit, shot: Shot) -> None:
+    """A wrong one is asked for again; the right one serves reads, commands and the stream, also after a reload."""
+    page = await visit(locked.url)
+    dialog = page.locator("#token-dialog")
+    await expect(dialog).to_be_visible()
+    await shot(page, "token")
+    await page.locator("#token").fill("wrong")
+    await page.get_by_role("button", name="Use it").click()
+    await expect(page.locator("#token-why")).to_contain_text("refused")
+
+    await page.locator("#token").fill("open-sesame-open-sesame-open-sesame")
+    await page.get_by_role("button", name="Use it").click()
+
+    await expect(page.locator("#headline")).to_have_text("IBKR: Connected")
+    await expect(page.locator("#accounts")).to_contain_text("1,024,318.42")
+    async with page.expect_response("**/api/ibkr/connect") as answered:
+        await page.locator("#connect").click()
+    assert (await answered.value).status == 200
+    await page.reload()
+    await expect(page.locator("#headline")).to_have_text("IBKR: Connected")
+    await expect(dialog).to_be_hidden()
+    assert "open-sesame" not in await page.evaluate("document.cookie + location.href + JSON.stringify(localStorage)")

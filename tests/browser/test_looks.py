@@ -1,0 +1,132 @@
+"""That the page can be read: contrast, width, dark and light, keyboard, no motion where none is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from playwright.async_api import expect
+
+from tests.browser.conftest import Desk, Visit
+from tests.browser.desk import account, book, contract, trouble
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+Shot = Callable[..., Awaitable[Path]]
+
+CONTRAST = (Path(__file__).parent / "contrast.js").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+@pytest.mark.parametrize(
+    ("phase", "reason"),
+    [("ready", ""), ("waiting", "portClosed"), ("blocked", "notTws"), ("held", "manual"), ("connecting", "")],
+)
+async def test_every_text_has_the_contrast_that_wcag_aa_asks_for(
+    desk: Desk, visit: Visit, shot: Shot, scheme: str, phase: str, reason: str
+) -> None:
+    """4.5 to 1 for text, 3 to 1 where it is large, measured on what is really drawn, with everything opened."""
+    desk.daemon.know_all(**account("U1234567", paper=False), **book())
+    desk.daemon.answer("contracts.search", {"rows": [contract(5)]})
+    if reason:
+        desk.daemon.link(**trouble(phase, reason, next_in=600))
+    elif phase != "ready":
+        desk.daemon.link(phase=phase, connected=False)
+    page = await visit(desk.url, color_scheme=scheme, quotes=[contract(0), contract(1)])
+    await expect(page.locator("#positions-table tbody")).to_contain_text("AAPL")
+    await page.get_by_role("button", name="Connect to…").click()
+    await page.locator("#target [name=port]").fill("7496")
+    await page.get_by_role("button", name="Connect there").click()
+    await expect(page.locator("#problem")).to_be_visible()
+    await shot(page, f"contrast-{scheme}-{phase}", full=True)
+
+    texts = await page.evaluate(CONTRAST)
+
+    assert len(texts) > 100
+    assert [text for text in texts if text["ratio"] < text["needed"]] == []
+
+
+@pytest.mark.parametrize("width", [360, 390, 768, 1024, 1280, 1920])
+@pytest.mark.parametrize("trouble_too", [False, True])
+async def test_nothing_is_wider_than_the_window(
+    desk: Desk, visit: Visit, shot: Shot, width: int, trouble_too: bool
+) -> None:
+    """From a small phone to a wide screen the page scrolls in one direction only, and its buttons are in reach."""
+    if trouble_too:
+        desk.daemon.link(**trouble("waiting", "portClosed", next_in=600))
+    page = await visit(desk.url, width=width, quotes=[contract(0), contract(1)])
+    await expect(page.locator("#positions-table tbody")).to_contain_text("AAPL")
+    await page.get_by_role("button", name="Connect to…").click()
+    await shot(page, f"width-{width}{'-waiting' if trouble_too else ''}", full=True)
+
+    assert await page.evaluate("document.documentElement.scrollWidth") <= width
+    for button in await page.get_by_role("button").filter(visible=True).all():
+        box = await button.bounding_box()
+        assert box is None or box["x"] + box["width"] <= width + 1
+
+
+async def test_on_a_phone_a_row_shows_every_value_with_its_name(desk: Desk, visit: Visit) -> None:
+    """No column is hidden for want of room: each value stands below its column's name."""
+    page = await visit(desk.url, width=360)
+    row = page.locator("#positions-table tbody tr:not(.spacer):not([hidden])").first
+    await expect(row.locator("[data-column=contract] .value")).to_be_visible()
+
+    for key in ("position", "avg", "price", "value", "unrealized", "realized"):
+        await expect(row.locator(f"[data-column={key}] .value")).to_be_visible()
+
+
+async def test_dark_and_light_follow_the_system(desk: Desk, visit: Visit) -> None:
+    """Also while the page is open, and the curve is drawn again in the new colours."""
+    page = await visit(desk.url, color_scheme="light")
+    ground = "getComputedStyle(document.body).backgroundColor"
+    light = await page.evaluate(ground)
+
+    await page.emulate_media(color_scheme="dark")
+
+    assert await page.evaluate(ground) != light
+
+
+async def test_reduced_motion_is_respected(desk: Desk, visit: Visit) -> None:
+    """Nothing turns or sweeps for who asked for no motion."""
+    desk.daemon.link(phase="syncing", connected=False)
+    page = await visit(desk.url, reduced_motion="reduce")
+    await expect(page.locator("#headline")).to_have_text("IBKR: Syncing")
+
+    assert await page.evaluate("document.getAnimations().filter((each) => each.playState === 'running').length") == 0
+
+
+async def test_the_commands_are_reached_by_keyboard_in_their_order(desk: Desk, visit: Visit) -> None:
+    """First the way past the top, then connect, try now (where it makes sense), disconnect, elsewhere."""
+    desk.daemon.link(**trouble("waiting", "portClosed", next_in=600))
+    page = await visit(desk.url)
+    await expect(page.locator("#reconnect")).to_be_enabled()
+
+    reached = []
+    for _ in range(5):
+        await page.keyboard.press("Tab")
+        reached.append(await page.evaluate("document.activeElement.textContent.trim()"))
+
+    assert reached == ["Skip to the positions", "🔌 Connect IBKR", "Try now", "Disconnect", "Connect to…"]
+
+
+async def test_the_state_is_announced_and_the_countdown_is_not(desk: Desk, visit: Visit) -> None:
+    """A screen reader hears the headline when it changes, and not a number each second."""
+    page = await visit(desk.url)
+
+    assert await page.locator("[role=status] #headline").count() == 1
+    assert await page.locator(":is([aria-live], [role=status]) :is(#next, #facts)").count() == 0
+    for table in ("Positions", "Open orders", "Fills"):
+        await expect(page.get_by_role("table", name=table)).to_have_count(1)
+
+
+async def test_nothing_is_asked_of_anybody_else(desk: Desk, visit: Visit) -> None:
+    """Every request of the page goes to the facade it came from."""
+    page = await visit("about:blank")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+
+    await page.goto(desk.url)
+    await expect(page.locator("#headline")).to_have_text("IBKR: Connected")
+
+    assert [url for url in asked if not url.startswith(f"http://127.0.0.1:{desk.port}/")] == []

@@ -1,0 +1,291 @@
+"""Positions, orders, fills, quotes, curve and log: what is drawn of them, and that it stays quick and quiet."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from playwright.async_api import Page, expect
+
+from shared.messages import PnL
+from tests.browser.conftest import Desk, Visit
+from tests.browser.desk import account, contract, fill, now, position, positions, quote, trouble
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+Shot = Callable[..., Awaitable[Path]]
+
+ROWS = "tbody tr:not(.spacer):not([hidden])"
+
+
+def column(page: Page, topic: str, key: str) -> Any:
+    return page.locator(f"#{topic}-table {ROWS} [data-column={key}] .value")
+
+
+# --- positions ------------------------------------------------------------------------------------------------------
+
+
+async def test_positions_show_value_and_pnl_in_their_currency(desk: Desk, visit: Visit) -> None:
+    """Right figures, with sign and currency; an unknown price is a dash and sorts last either way."""
+    unknown = msgspec.structs.replace(position(3), marketPrice=None, marketValue=None, unrealizedPNL=None)
+    desk.daemon.know("positions", {"a": position(1, price=98.5), "b": position(2, price=120.0), "c": unknown})
+
+    page = await visit(desk.url)
+
+    await expect(column(page, "positions", "contract")).to_have_text(["NVDA", "MSFT", "AMZN"])
+    await expect(column(page, "positions", "value")).to_have_text(["12,000.00", "9,850.00", "—"])
+    await expect(column(page, "positions", "unrealized")).to_have_text(["+2,000.00", "-150.00", "—"])
+    await expect(page.locator(f"#positions-table {ROWS} [data-column=value] .unit")).to_have_text(["USD", "USD", ""])
+    await page.get_by_role("button", name="Value").click()
+    await expect(column(page, "positions", "value")).to_have_text(["9,850.00", "12,000.00", "—"])
+
+
+async def test_any_column_sorts_by_mouse_and_keyboard(desk: Desk, visit: Visit) -> None:
+    """A second press turns the order around; aria-sort says which way it stands."""
+    page = await visit(desk.url)
+    head = page.get_by_role("region", name="Positions, scrollable").get_by_role("columnheader", name="Contract")
+    await expect(page.locator("#positions-note")).to_have_text("10 positions")
+
+    await head.get_by_role("button").click()
+    await expect(head).to_have_attribute("aria-sort", "ascending")
+    await expect(column(page, "positions", "contract").first).to_have_text("AAPL")
+    await head.get_by_role("button").press("Enter")
+    await expect(head).to_have_attribute("aria-sort", "descending")
+    await expect(column(page, "positions", "contract").first).to_have_text("XOM")
+
+
+async def test_a_thousand_positions_are_told_whole_and_drawn_in_part(desk: Desk, visit: Visit, shot: Shot) -> None:
+    """aria-rowcount counts all of them, some dozens are in the document; the last one is reached by scrolling."""
+    desk.daemon.know("positions", positions(1000))
+
+    page = await visit(desk.url)
+
+    await expect(page.locator("#positions-note")).to_have_text("1000 positions")
+    table = page.get_by_role("table", name="Positions")
+    await expect(table).to_have_attribute("aria-rowcount", "1001")
+    assert await page.locator(f"#positions-table {ROWS}").count() < 60
+    await shot(page, "thousand-positions")
+
+    scroller = page.get_by_role("region", name="Positions, scrollable")
+    await scroller.focus()
+    await scroller.press("End")
+    await expect(page.locator("#positions-table [aria-rowindex='1001']")).to_be_visible()
+    assert await page.locator(f"#positions-table {ROWS}").count() < 60
+    indexes = await page.locator(f"#positions-table {ROWS}").evaluate_all(
+        "(rows) => rows.map((row) => Number(row.getAttribute('aria-rowindex')))"
+    )
+    assert len(set(indexes)) == len(indexes)
+
+
+async def test_many_updates_cost_one_drawing_a_frame(desk: Desk, visit: Visit) -> None:
+    """However many deltas come between two frames, a table is written once; the last value is the one that stands."""
+    page = await visit(desk.url)
+    await expect(page.locator("#positions-note")).to_have_text("10 positions")
+    await page.evaluate("""() => {
+        window.frames_ = 0;
+        window.writes = 0;
+        const count = () => { frames_ += 1; requestAnimationFrame(count); };
+        requestAnimationFrame(count);
+        const cell = document.querySelector('#positions-table [data-column=price] .value');
+        new MutationObserver(() => (writes += 1)).observe(cell, { characterData: true, subtree: true });
+    }""")
+
+    for step in range(500):
+        desk.daemon.store.put({"positions": {"DU1234567:1009": position(9, price=200.0 + step / 100)}})
+        await asyncio.sleep(0)
+
+    await expect(column(page, "positions", "price").first).to_have_text("204.99")
+    assert await page.evaluate("writes <= frames_")
+
+
+async def test_values_change_without_moving_anything(desk: Desk, visit: Visit) -> None:
+    """Longer figures and other signs leave every panel and row where it was."""
+    places = """() => [...document.querySelectorAll('.panel, .fact, .figure, #positions-table th, #positions-table tr')]
+        .map((node) => Object.values(node.getBoundingClientRect().toJSON()).join())"""
+    page = await visit(desk.url)
+    await expect(page.locator("#positions-note")).to_have_text("10 positions")
+    await expect(page.locator("#timeline-reading")).to_contain_text("Not known")
+    before = await page.evaluate(places)
+
+    desk.daemon.store.put(
+        {
+            "positions": {"DU1234567:1009": position(9, price=98765.43)},
+            "pnl": {"DU1234567": PnL(account="DU1234567", dailyPnL=-987654.32, unrealizedPnL=-1.0, realizedPnL=0.0)},
+        }
+    )
+    desk.daemon.link(since=now(-400_000))
+
+    await expect(column(page, "positions", "price").first).to_have_text("98,765.43")
+    await expect(page.locator("#accounts")).to_contain_text("-987,654.32")
+    assert await page.evaluate(places) == before
+
+
+async def test_several_accounts_stand_beside_each_other(desk: Desk, visit: Visit, shot: Shot) -> None:
+    """Each account has its card and names its rows; one of them is chosen for the curve."""
+    second = account("DU7654321")
+    topics = {topic: {**rows, **second[topic]} for topic, rows in account().items()}
+    desk.daemon.know_all(**topics, positions={**positions(2), **positions(2, "DU7654321")})
+
+    page = await visit(desk.url)
+
+    await expect(page.locator("#accounts article")).to_have_count(2)
+    await expect(column(page, "positions", "account")).to_have_text(["DU1234567", "DU7654321"] * 2)
+    await page.get_by_role("radio", name="Draw the curve of DU7654321").check()
+    await expect(page.locator("#curve-title")).to_have_text("Daily PnL, DU7654321")
+    await shot(page, "several-accounts", full=True)
+
+
+async def test_the_curve_of_the_day_grows(desk: Desk, visit: Visit) -> None:
+    """With two values there is a curve, and its newest value is told in words."""
+    page = await visit(desk.url)
+    await expect(page.locator("#curve-reading")).to_contain_text("collecting")
+
+    desk.daemon.store.put({"pnl": {"DU1234567": PnL(account="DU1234567", dailyPnL=2000.0)}})
+
+    await expect(page.locator("#curve canvas")).to_be_visible()
+    await expect(page.locator("#curve-reading")).to_contain_text("+2,000.00 USD")
+
+
+# --- orders, fills --------------------------------------------------------------------------------------------------
+
+
+async def test_open_orders_are_shown_and_done_ones_are_not(desk: Desk, visit: Visit) -> None:
+    """Side, filled of total, type, deciding price, status, and who placed it."""
+    page = await visit(desk.url)
+
+    await expect(column(page, "orders", "contract")).to_have_text(["MSFT", "NVDA"])
+    await expect(column(page, "orders", "side")).to_have_text(["BUY", "SELL"])
+    await expect(column(page, "orders", "filled")).to_have_text(["0 / 100", "0 / 100"])
+    await expect(column(page, "orders", "price")).to_have_text(["99.50", "95.00"])
+    await expect(column(page, "orders", "by")).to_have_text(["here", "by hand"])
+
+
+async def test_recovered_fills_are_marked(desk: Desk, visit: Visit) -> None:
+    """A fill learnt only by asking says so in words; a new one comes on top."""
+    page = await visit(desk.url)
+    await expect(column(page, "fills", "mark")).to_have_text(["", "recovered", ""])
+    await expect(page.locator("#fills-note")).to_have_text("3 fills · 1 recovered")
+
+    desk.daemon.store.put({"fills": {"new": msgspec.structs.replace(fill(0), execId="new")}})
+
+    await expect(column(page, "fills", "contract").first).to_have_text("AAPL")
+    await expect(page.locator("#fills-note")).to_have_text("4 fills · 1 recovered")
+
+
+# --- quotes ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_quote_is_added_by_symbol_and_stays_over_a_reload(desk: Desk, visit: Visit, shot: Shot) -> None:
+    """Typed, found, chosen with the keyboard: the row appears once, lives, and is there again after a reload."""
+    found = [{**contract(place), "primaryExchange": "NASDAQ", "description": "SOME CORP"} for place in range(2)]
+    desk.daemon.answer("contracts.search", {"rows": found})
+    page = await visit(desk.url)
+
+    box = page.get_by_role("combobox", name="Symbol or conId to add")
+    await box.fill("aap")
+    await expect(page.get_by_role("option")).to_have_count(2)
+    await shot(page, "search")
+    await box.press("ArrowDown")
+    await box.press("Enter")
+    desk.daemon.store.put({"quotes:1001": {"1001": quote(1, 101.0)}})
+
+    await expect(column(page, "quotes", "contract")).to_have_text(["MSFT"])
+    await expect(column(page, "quotes", "last")).to_have_text(["101.00"])
+    await expect(column(page, "quotes", "change")).to_have_text(["+1.00 %"])
+    desk.daemon.store.put({"quotes:1001": {"1001": quote(1, 99.0)}})
+    await expect(column(page, "quotes", "change")).to_have_text(["-1.00 %"])
+    await expect(page.locator("#positions-note")).to_have_text("10 positions")
+
+    await page.reload()
+    await expect(column(page, "quotes", "last")).to_have_text(["99.00"])
+    await page.get_by_role("button", name="Remove MSFT").click()
+    await expect(page.locator("#quotes-table .nothing")).to_have_text("No quotes yet: add a symbol above.")
+
+
+async def test_a_refused_search_shows_its_problem(desk: Desk, visit: Visit) -> None:
+    """What IBKR refuses is said where it was asked."""
+    desk.daemon.refuse("contracts.search", "brokerTimeout")
+    page = await visit(desk.url)
+
+    await page.get_by_role("combobox").fill("aapl")
+    await page.get_by_role("button", name="Find").click()
+
+    await expect(page.locator("#quote-problem code")).to_have_text("brokerTimeout")
+
+
+async def test_each_quote_says_what_kind_it_is(desk: Desk, visit: Visit) -> None:
+    """Live, delayed, refused with IBKR's number, or not there yet; while the link is down all of them are old."""
+    desk.daemon.store.put(
+        {
+            "quotes:1000": {"1000": quote(0)},
+            "quotes:1001": {"1001": quote(1, marketDataType="delayed")},
+            "quotes:1002": {"1002": quote(2, ibCode=354, last=1.0, marketDataType=None)},
+        }
+    )
+
+    page = await visit(desk.url, quotes=[contract(place) for place in range(4)])
+
+    await expect(column(page, "quotes", "contract")).to_have_text(["AAPL", "AMZN", "MSFT", "NVDA"])
+    await expect(column(page, "quotes", "kind")).to_have_text(["live", "waiting", "delayed", "IBKR 354"])
+    desk.daemon.link(**trouble("waiting", "socketLost", next_in=60))
+    await expect(page.locator("#quotes-table table")).to_have_attribute("data-stale", "true")
+    await expect(column(page, "quotes", "kind").first).to_contain_text("old")
+
+
+# --- timeline and log -----------------------------------------------------------------------------------------------
+
+
+def history(*events: tuple[float, str, str | None, float | None]) -> dict[str, Any]:
+    """The daemon's answer: (hours ago, phase, reason, seconds)."""
+    told = [
+        {
+            "at": now(-3600 * ago).isoformat().replace("+00:00", "Z"),
+            "phase": phase,
+            "reason": reason,
+            "durationS": seconds,
+        }
+        for ago, phase, reason, seconds in events
+    ]
+    uptime = {"ratio": 0.99999, "upS": 86000.0, "downS": 1.0, "plannedS": 0.0, "knownS": 86001.0}
+    unknown = {"ratio": None, "upS": 0.0, "downS": 0.0, "plannedS": 0.0, "knownS": 0.0}
+    return {
+        "events": [{**event, "expected": False} for event in told],
+        "uptime": {"24h": uptime, "7d": uptime, "30d": unknown},
+    }
+
+
+async def test_the_last_day_is_read_by_pointer_and_keyboard(desk: Desk, visit: Visit, shot: Shot) -> None:
+    """Each part says when, what, how long and why; uptime is never rounded up, and unknown is a dash."""
+    desk.daemon.answer(
+        "link.events",
+        history((10, "ready", None, 18000), (5, "waiting", "socketLost", 3600), (4, "ready", None, None)),
+    )
+    page = await visit(desk.url)
+    parts = page.locator("#timeline .part")
+    await expect(parts).to_have_count(4)
+    await expect(page.locator("#uptime dd")).to_have_text(["99.99 %", "99.99 %", "—"])
+
+    await parts.nth(3).focus()
+    await expect(page.locator("#timeline-reading")).to_contain_text("Connected for 4 h")
+    await page.keyboard.press("ArrowLeft")
+    await expect(parts.nth(2)).to_be_focused()
+    await expect(page.locator("#timeline-reading")).to_contain_text("Not connected for 1 h (waiting: socket lost)")
+    await parts.nth(1).hover()
+    await expect(page.locator("#timeline-reading")).to_contain_text("Connected for 5 h")
+    await shot(page, "timeline")
+
+
+async def test_a_change_of_the_link_is_in_the_log_at_once(desk: Desk, visit: Visit) -> None:
+    """The stream tells it; nobody waits for the next read of the ledger. IBKR's messages can be left out."""
+    desk.daemon.answer("link.events", history((4, "ready", None, None)))
+    page = await visit(desk.url)
+    what = page.locator(f"#log {ROWS} [data-column=what] .value")
+    await expect(what).to_have_text(["Connected"])
+
+    desk.daemon.link(**trouble("waiting", "socketLost", next_in=60, since=now()))
+
+    await expect(what).to_have_text(["Waiting", "Connected"])
