@@ -100,8 +100,11 @@ class Api(IB):
         self.client.updateReqId(REQUEST_IDS)
         self.client._apiReady = True
 
-    def over(self) -> None:
-        """The session has ended: nothing can be sent, and the object may be forgotten without a sound."""
+    def over(self, error: Exception) -> None:
+        """The session has ended: its questions fail, nothing can be sent, and the object may be forgotten silently."""
+        for future in self.wrapper._futures.values():
+            if not future.done():
+                future.set_exception(error)
         self.client.reset()
 
     def __del__(self) -> None:

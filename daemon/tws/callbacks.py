@@ -6,6 +6,7 @@ each row.
 """
 
 # ruff: noqa: N802, ARG002 - the names and signatures are the decoder's
+# mypy: disable-error-code="no-untyped-call"
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -148,3 +149,61 @@ class Callbacks(Wrapper):
 
     def commissionReport(self, commissionReport: ib.CommissionReport) -> None:
         self._book.commission(commissionReport)
+
+    # --- market data ------------------------------------------------------------------------------------------------
+
+    def priceSizeTick(self, reqId: int, tickType: int, price: float, size: float) -> None:
+        self._tws.ticks.price(reqId, tickType, price, size)
+
+    def tickSize(self, reqId: int, tickType: int, size: float) -> None:
+        self._tws.ticks.size(reqId, tickType, size)
+
+    def marketDataType(self, reqId: int, marketDataId: int) -> None:
+        self._tws.ticks.market_data_type(reqId, marketDataId)
+
+    def tickString(self, reqId: int, tickType: int, value: str) -> None:
+        """Exchanges and times of ticks, which no row holds."""
+
+    def tickGeneric(self, reqId: int, tickType: int, value: float) -> None:
+        """Nor these."""
+
+    def tickReqParams(self, reqId: int, minTick: float, bboExchange: str, snapshotPermissions: int) -> None:
+        """Nor these."""
+
+    def historicalData(self, reqId: int, bar: ib.BarData) -> None:
+        if reqId in self._tws.bars:
+            self._tws.bars.bar(reqId, bar)
+        else:
+            super().historicalData(reqId, bar)
+
+    def historicalDataEnd(self, reqId: int, _start: str, _end: str) -> None:
+        self._tws.bars.end(reqId)
+        self._endReq(reqId)
+
+    def historicalDataUpdate(self, reqId: int, bar: ib.BarData) -> None:
+        self._tws.bars.update(reqId, bar)
+
+    # --- answers: a late one, after its question was given up, is nobody's -------------------------------------------
+
+    def contractDetails(self, reqId: int, contractDetails: ib.ContractDetails) -> None:
+        self._collect(reqId, contractDetails)
+
+    bondContractDetails = contractDetails
+
+    def securityDefinitionOptionParameter(
+        self,
+        reqId: int,
+        exchange: str,
+        underlyingConId: int,
+        tradingClass: str,
+        multiplier: str,
+        expirations: list[str],
+        strikes: list[float],
+    ) -> None:
+        chain = ib.OptionChain(exchange, underlyingConId, tradingClass, multiplier, expirations, strikes)
+        self._collect(reqId, chain)
+
+    def _collect(self, reqId: int, answer: object) -> None:
+        results = self._results.get(reqId)
+        if results is not None:
+            results.append(answer)

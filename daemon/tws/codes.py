@@ -117,8 +117,8 @@ INTERRUPTS = frozenset({1100, 1101, 1102, 1300, 2110})
 FLOWS = frozenset({165, 399, 404, 10090, 10167, *range(2100, 2200)}) - INTERRUPTS
 """Remarks: the request they name goes on and its data come."""
 
-LATE = frozenset({300, 366})
-"""“No such request”: the echo of our own cancel when the request is no longer ours (FAULTS 50)."""
+LATE = frozenset({162, 300, 366})
+"""“No such request”, “query cancelled”: echoes of our own cancel when the request is no longer ours (FAULTS 50)."""
 
 TOO_FAST = 100
 """More than IBKR’s messages a second; a disconnect may follow."""
@@ -139,6 +139,3 @@ def says_read_only(code: int, text: str, *, order_question: bool) -> bool:
 
 UNSUBSCRIBED = frozenset({2100, 2101})
 """TWS has stopped telling us account values (FAULTS 52)."""
-
-STREAM_DEAD = frozenset({10182, 366, 10225})
-"""A live stream of bars that will say nothing more and has to be requested again (FAULTS 3)."""

@@ -69,7 +69,7 @@ class Gate:
     def __init__(self, clock: Clock, rate: int = RATE) -> None:
         self._clock = clock
         self._bucket = Bucket(rate, clock.monotonic())
-        self._lanes: tuple[deque[Callable[[], None]], ...] = tuple(deque() for _ in Lane)
+        self._lanes: tuple[deque[Callable[[], object]], ...] = tuple(deque() for _ in Lane)
         self._turns: set[asyncio.Future[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._held = False
@@ -83,7 +83,7 @@ class Gate:
     def waiting(self) -> int:
         return sum(map(len, self._lanes))
 
-    def send(self, lane: Lane, act: Callable[[], None]) -> None:
+    def send(self, lane: Lane, act: Callable[[], object]) -> None:
         """Do `act`, which writes one message, as soon as it may be: at once, if nothing better waits."""
         if self._closed:
             return

@@ -9,52 +9,31 @@ again, and never says anything after `abort()` or `close()`.
 from __future__ import annotations
 
 import asyncio
-import math
-from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 from ib_async.ib import IB
 from msgspec import Struct
 
-from daemon.events import (
-    Dialled,
-    Event,
-    Failed,
-    Greeted,
-    Heard,
-    Lost,
-    MessageTrouble,
-    Opened,
-    PortMoved,
-    ReadOnlyApi,
-    Target,
-    UpstreamLost,
-    UpstreamRestored,
-)
+from daemon.events import Dialled, Event, Failed, Greeted, Heard, Lost, Opened, Target
 from daemon.sink import Sink
 from daemon.tws import codes
 from daemon.tws.api import HIGHEST, LOWEST, Api, check_version
+from daemon.tws.bars import Bars
 from daemon.tws.book import Book
 from daemon.tws.callbacks import Callbacks
 from daemon.tws.dial import DialError, dial
-from daemon.tws.errors import LinkLost, TwsRefused
-from daemon.tws.gate import RATE, Gate, Lane
+from daemon.tws.errors import LinkLost
+from daemon.tws.gate import RATE, Gate
 from daemon.tws.marks import Singles
+from daemon.tws.probe import Probe
 from daemon.tws.receive import Frames, UnreadableError, Wire
+from daemon.tws.remarks import Remarks
+from daemon.tws.requests import Requests, contract
 from daemon.tws.snapshot import Snapshots
-from daemon.tws.startup import Startup
+from daemon.tws.startup import ASKED, Startup
+from daemon.tws.ticks import Ticks
 from shared.clock import Clock
-from shared.messages import Notice, Recovered
-
-TROUBLE_WINDOW = 60.0
-"""s over which messages that cannot be decoded are counted."""
-
-TROUBLES_TOLD = 8
-"""Each of the first ones is an event: the machine gives a session up after a few."""
-REPEATS = 60.0
-"""s in which a text just noted is not noted again."""
-
-NO_FIGURES = (math.nan, math.nan, math.nan)
+from shared.messages import Bar, ContractQuery, Quote, Recovered
 
 check_version()
 
@@ -68,7 +47,11 @@ class Limits(Struct, frozen=True, kw_only=True):
 
 
 class Tws:
-    """ONE session. `emit` is called with events, `store` gets the rows; both from the event loop's thread."""
+    """ONE session. `emit` is called with events, `store` gets the rows; both from the event loop's thread.
+
+    Questions that anybody may ask, all bounded in time, see `requests.py`: `contract_details`, `matching_symbols`,
+    `option_chain`, `historical_bars`.
+    """
 
     def __init__(
         self,
@@ -83,39 +66,47 @@ class Tws:
         self.target = target
         self.heard = 0.0
         """Monotonic s of the last complete message; 0 before the first."""
-        self.decode_errors = 0
         self.server_version: int | None = None
         self.accounts: tuple[str, ...] = ()
         self._tell = emit
-        self._store = store
-        self.snapshots = Snapshots(store)
-        self.book = Book(self.snapshots, store, target.clientId)
         self._clock = clock
         self._over = False
         self._is_open = False
         self._has_id = False
         self._list_came = False  # an account list, if only an empty one
         self._last_error: tuple[int, str] | None = None
-        self._overdue = False  # a probe was; the next message is news
-        self._probe: asyncio.Future[float] | None = None
-        self._asked: deque[float] = deque()  # when each unanswered probe was sent
-        self._troubles: deque[float] = deque()
-        self._gate = Gate(clock, limits.rate)
+        self._opening: asyncio.Future[None] | None = None
+        self._ended = asyncio.Event()
+
+        self.gate = gate = Gate(clock, limits.rate)
         self._wire = Wire(
             Frames(limits.firstFrame, limits.frame),
             message=self._first,
             packet=self._packet,
-            ended=self._ended,
+            ended=self._end,
             broken=self._broken,
-            writable=lambda ready: self._gate.hold(held=not ready),
+            writable=lambda ready: gate.hold(held=not ready),
         )
-        self._api = Api(self._wire, target.clientId, self._callbacks, self._undecodable)
-        self.singles = Singles(self._api, self._gate)
-        self._startup = Startup(self._api, self._gate, self.book, self.snapshots, store, target.account)
-        self._renewed = False  # the account subscription, after TWS had ended it
-        self._last_notice: tuple[int, int, str, float] | None = None
-        self._opening: asyncio.Future[None] | None = None
-        self._end: asyncio.Event = asyncio.Event()
+        self.snapshots = Snapshots(store)
+        self.book = Book(self.snapshots, store, target.clientId)
+        self.api = api = Api(self._wire, target.clientId, self._callbacks, lambda text: self.remarks.undecodable(text))
+        self.singles = Singles(api, gate)
+        self.on_quotes: Callable[[Sequence[tuple[int, Quote]]], None] = ignore
+        """Called once a network packet with (request, quote) of the lines it changed."""
+        self.on_bars: Callable[[int, Sequence[Bar]], None] = ignore
+        """Called with a request and its past, then with the bars that one network packet changed."""
+        self.on_trouble: Callable[[int, int, str], None] = ignore
+        """Called with a stream's request, and IBKR's code and text about it."""
+        self.ticks = Ticks(api, gate, clock, lambda packet: self.on_quotes(packet))
+        self.bars = Bars(api, gate, lambda request, bars: self.on_bars(request, bars))
+        self.startup = Startup(api, gate, self.book, self.snapshots, store, target.account)
+        self.remarks = Remarks(self, store, clock)
+        self._probe = Probe(api, gate, clock)
+        self._requests = Requests(api, gate)
+        self.contract_details = self._requests.contract_details
+        self.matching_symbols = self._requests.matching_symbols
+        self.option_chain = self._requests.option_chain
+        self.historical_bars = self._requests.historical_bars
 
     def _callbacks(self, ib: IB) -> Callbacks:
         return Callbacks(ib, self)
@@ -128,11 +119,15 @@ class Tws:
     def messages_out(self) -> int:
         return int(self._wire.numMsgSent)
 
+    @property
+    def decode_errors(self) -> int:
+        return self.remarks.undecoded
+
     def emit(self, event: Event) -> None:
         if not self._over:
             self._tell(event)
 
-    # --- beginning ---------------------------------------------------------------------------------------------------
+    # --- beginning --------------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
         """Dial and shake hands under one deadline. Emits Dialled, Greeted, then exactly one of Opened and Failed."""
@@ -143,8 +138,8 @@ class Tws:
             sock, peer = await dial(self.target.host, self.target.port, self.target.timeout)
             await loop.create_connection(lambda: self._wire, sock=sock)
             self.emit(Dialled(session=self.number, peer=peer))
-            hello = b"v%d..%d" % (LOWEST, HIGHEST)
-            self._wire.sendMsg(b"API\0" + len(hello).to_bytes(4, "big") + hello)
+            versions = b"v%d..%d" % (LOWEST, HIGHEST)
+            self._wire.sendMsg(b"API\0" + len(versions).to_bytes(4, "big") + versions)
             async with asyncio.timeout_at(deadline):
                 await self._opening
         except DialError as failed:
@@ -170,8 +165,6 @@ class Tws:
         return "sessionIncomplete", code, f"{text}; the gateway said: {said}" if said else text
 
     def _fail(self, reason: str, code: int | None, text: str) -> None:
-        if self._over:
-            return
         self.emit(Failed(session=self.number, reason=reason, code=code, text=text))
         self.abort()
 
@@ -179,7 +172,7 @@ class Tws:
         """The server's version, or proof that this is no gateway."""
         version = fields[0] if fields else ""
         if not version.removeprefix("-").isdecimal() or len(version) > 6:
-            shown = codes.clean("\\0".join(fields))[:40]
+            shown = codes.clean(" ".join(fields))[:40]
             self._fail("notTws", None, f"the first message holds no server version but {shown!r}")
             return
         self.server_version = int(version)
@@ -189,8 +182,8 @@ class Tws:
             text = f"server version {version} is not between {LOWEST} and {HIGHEST}"
             self._fail("versionUnsupported", None, text)
             return
-        self._wire.message = self._api.client.decoder.interpret
-        self._api.greeted(self.server_version)
+        self._wire.message = self.api.client.decoder.interpret
+        self.api.greeted(self.server_version)
 
     def on_next_id(self) -> None:
         self._has_id = True
@@ -206,54 +199,16 @@ class Tws:
         if self._is_open or not self._has_id or not self.accounts or self._over or self.server_version is None:
             return
         self._is_open = True
-        self._api.opened(list(self.accounts))
+        self.api.opened(list(self.accounts))
         self.emit(Opened(session=self.number, serverVersion=self.server_version, accounts=self.accounts))
+        self._settle()
+
+    def _settle(self) -> None:
+        """The attempt is decided."""
         if self._opening and not self._opening.done():
             self._opening.set_result(None)
 
-    # --- what the accounts hold --------------------------------------------------------------------------------------
-
-    async def sync(self) -> frozenset[str]:
-        """First snapshots, each swapped in whole at its end marker; the topics not told to their end within the
-        target's timeout. Those stay unknown until a late marker or `refetch` ends them.
-        """
-        return await self._startup.sync(self.target.timeout)
-
-    async def refetch(self, topics: Collection[str]) -> frozenset[str]:
-        """Ask for `topics` again; those not told to their end within the target's timeout."""
-        return await self._startup.refetch(topics, self.target.timeout)
-
-    async def recover(self, cause: str) -> Recovered:  # noqa: ARG002 - every cause needs the same
-        """Everything again after a gap. `unknown` then names the topics that were not told to their end."""
-        return await self._startup.recover(self.target.timeout)
-
-    @property
-    def unknown(self) -> frozenset[str]:
-        """Topics whose latest question was not answered to its end."""
-        return self._startup.unknown
-
-    def on_position(self, account: str, con_id: int, *, gone: bool) -> None:
-        """Positions whose figures the own account's portfolio does not tell are followed one by one."""
-        if gone:
-            self.singles.leave(account, con_id)
-        elif account != self._startup.own:
-            self.singles.follow(account, con_id)
-
-    def on_pnl(self, request: int, daily: float, unrealized: float, realized: float) -> None:
-        account = self._startup.pnl_accounts.get(request)
-        if account is not None:
-            self.book.pnl(account, daily, unrealized, realized)
-            self.snapshots.end(request)
-
-    # --- liveness ----------------------------------------------------------------------------------------------------
-
-    def _packet(self) -> None:
-        """After each batch of messages."""
-        self.heard = self._clock.monotonic()
-        self.snapshots.flush()
-        if self._overdue:
-            self._overdue = False
-            self.emit(Heard(session=self.number))
+    # --- liveness ---------------------------------------------------------------------------------------------------
 
     async def probe(self, timeout: float) -> float:
         """Ask for the time and give the seconds its answer took. Calls while one is open share it.
@@ -263,102 +218,103 @@ class Tws:
         """
         if self._over or not self._is_open:
             raise LinkLost
-        if self._probe is None or self._probe.done():
-            self._probe = asyncio.get_running_loop().create_future()
-            self._probe.add_done_callback(retrieved)
-            self._gate.send(Lane.PROBE, self._ask_time)
-        try:
-            async with asyncio.timeout(timeout):
-                return await asyncio.shield(self._probe)
-        except TimeoutError:
-            self._overdue = True
-            self._probe = None
-            raise
+        return await self._probe.ask(timeout)
 
-    def _ask_time(self) -> None:
-        self._asked.append(self._clock.monotonic())
-        self._api.client.reqCurrentTime()
+    async def prove_upstream(self, timeout: float) -> bool:
+        """Whether IBKR's servers answer: after 2110 that is as good as 1102."""
+        proven = await self._requests.prove_upstream(timeout)
+        if proven:
+            self.remarks.proven()
+        return proven
 
     def on_time(self) -> None:
-        if self._asked and self._probe and not self._probe.done():
-            self._probe.set_result(self._clock.monotonic() - self._asked[0])
-        if self._asked:
-            self._asked.popleft()  # answers come in the order of the questions
+        self._probe.answered()
 
-    # --- what IBKR says ----------------------------------------------------------------------------------------------
+    def _packet(self) -> None:
+        """After each batch of messages: what it changed goes on, in one step."""
+        self.heard = self._clock.monotonic()
+        self.snapshots.flush()
+        self.ticks.flush()
+        self.bars.flush()
+        if self._probe.overdue:
+            self._probe.overdue = False
+            self.emit(Heard(session=self.number))
+
+    # --- what the accounts hold -------------------------------------------------------------------------------------
+
+    async def sync(self, topics: Collection[str] | None = None) -> frozenset[str]:
+        """Snapshots, each swapped in whole at its end marker; the topics not told to their end within the target's
+        timeout. Those stay what they were until a late marker, or asking again for these `topics` alone, ends them.
+        """
+        if topics is None or "accounts" in topics:
+            self.startup.tell_accounts()
+        return await self.startup.ask(ASKED if topics is None else topics, self.target.timeout)
+
+    async def refetch(self, topics: Collection[str]) -> frozenset[str]:
+        """`sync` of some topics."""
+        return await self.sync(topics)
+
+    async def recover(self, cause: str) -> Recovered:  # noqa: ARG002 - every cause needs the same
+        """Everything again after a gap. `unknown` then names the topics that were not told to their end."""
+        return await self.startup.recover(self.target.timeout)
+
+    @property
+    def unknown(self) -> frozenset[str]:
+        """Topics whose latest question was not answered to its end."""
+        return self.startup.unknown
+
+    def on_pnl(self, request: int, daily: float, unrealized: float, realized: float) -> None:
+        account = self.startup.pnl_accounts.get(request)
+        if account is not None:
+            self.book.pnl(account, daily, unrealized, realized)
+            self.snapshots.end(request)
+
+    def on_position(self, account: str, con_id: int, *, gone: bool) -> None:
+        """Positions whose figures the own account's portfolio does not tell are followed one by one."""
+        if gone:
+            self.singles.leave(account, con_id)
+        elif account != self.startup.own:
+            self.singles.follow(account, con_id)
+
+    # --- streams ----------------------------------------------------------------------------------------------------
+
+    def subscribe_quote(self, query: ContractQuery, marketDataType: int) -> int:
+        """Ask for a market-data line; its request id, fresh each time. Raises `LinkLost`."""
+        self._need_open()
+        return self.ticks.subscribe(contract(query), marketDataType)
+
+    def unsubscribe_quote(self, reqId: int) -> None:
+        self.ticks.unsubscribe(reqId)
+
+    def subscribe_bars(
+        self, query: ContractQuery, *, durationStr: str, barSizeSetting: str, whatToShow: str, useRTH: bool
+    ) -> int:
+        """Ask for bars that are kept up to date; its request id, fresh each time. Raises `LinkLost`."""
+        self._need_open()
+        return self.bars.subscribe(contract(query), durationStr, barSizeSetting, whatToShow, useRTH)
+
+    def unsubscribe_bars(self, reqId: int) -> None:
+        self.bars.unsubscribe(reqId)
+
+    def _need_open(self) -> None:
+        if self._over or not self._is_open:
+            raise LinkLost
+
+    # --- what IBKR says ---------------------------------------------------------------------------------------------
 
     def on_error(self, request: int, code: int, text: str) -> None:
-        """Any error message, `text` already one line."""
+        """An error message, `text` already one line."""
         self._last_error = (code, text)
         if code in codes.REFUSED_AT_CONNECT and not self._is_open:
             self._fail(codes.REFUSED_AT_CONNECT[code], code, text)
-            return
-        for event in codes.link_events(self.number, code, text):
-            if isinstance(event, UpstreamLost | PortMoved):
-                self.snapshots.fail_all(LinkLost(text, code))
-            if isinstance(event, UpstreamLost | UpstreamRestored):
-                self._startup.upstream_lost = isinstance(event, UpstreamLost)
-            self.emit(event)
-        if code == codes.TOO_FAST:
-            self._gate.halve()
-        elif code in codes.UNSUBSCRIBED:
-            self._unsubscribed()
-        nameless = request in codes.NO_REQUEST
-        if codes.says_read_only(code, text, order_question=nameless and self._startup.asks_orders()):
-            self._read_only(code, text)
-        if not nameless and code not in codes.FLOWS:
-            self._request_failed(request, code, text)
-        self._note(-1 if nameless else request, code, text)
+        else:
+            self.remarks.heard(request, code, text)
 
-    def _request_failed(self, request: int, code: int, text: str) -> None:
-        error = LinkLost(text, code) if code in codes.INTERRUPTS else TwsRefused(code, text)
-        account = self._startup.pnl_accounts.get(request)
-        if account is not None and isinstance(error, TwsRefused):
-            # there is no PnL for this account, which a row without figures says
-            self.on_pnl(request, *NO_FIGURES)
-        self.snapshots.fail(request, error)
+    # --- the end ----------------------------------------------------------------------------------------------------
 
-    def _read_only(self, code: int, text: str) -> None:
-        if not self._startup.read_only:
-            self._startup.refuse_orders(TwsRefused(code, text))
-            self.emit(ReadOnlyApi(session=self.number, text=text))
-
-    def _unsubscribed(self) -> None:
-        """TWS has stopped telling account values. Asked for once more; if that does not last, others want them."""
-        if self.snapshots.is_telling("summary"):
-            return  # the echo of our own asking again
-        self._store.stale(["summary"])
-        if not self._renewed:
-            self._renewed = True
-            self._startup.renew_own()
-
-    def _note(self, request: int, code: int, text: str) -> None:
-        """A notice, but not the same one again and again: TWS repeats 1100 every few seconds."""
-        now = self._clock.monotonic()
-        same = self._last_notice is not None and self._last_notice[:3] == (request, code, text)
-        if same and self._last_notice is not None and now - self._last_notice[3] < REPEATS:
-            return
-        self._last_notice = (request, code, text, now)
-        contract = self._api.wrapper._reqId2Contract.get(request)
-        con_id = contract.conId if contract is not None else None
-        self._store.notice(Notice(at=self._clock.now(), code=code, text=text, reqId=request, conId=con_id or None))
-
-    def _undecodable(self, text: str) -> None:
-        """A message could not be decoded; the session goes on, counted (FAULTS 54)."""
-        self.decode_errors += 1
-        now = self._clock.monotonic()
-        self._troubles.append(now)
-        while now - self._troubles[0] > TROUBLE_WINDOW:
-            self._troubles.popleft()
-        count = len(self._troubles)
-        if count <= TROUBLES_TOLD or count & (count - 1) == 0:  # then at 16, 32 …: news, but no flood of it
-            self.emit(MessageTrouble(session=self.number, count=count, text=codes.clean(text)[:200]))
-
-    # --- the end -----------------------------------------------------------------------------------------------------
-
-    def _ended(self, error: Exception | None) -> None:
+    def _end(self, error: Exception | None) -> None:
         """The socket is gone, by whoever's hand."""
-        self._end.set()
+        self._ended.set()
         if self._over:
             return
         code = getattr(error, "errno", None)
@@ -367,11 +323,12 @@ class Tws:
             self.emit(Lost(session=self.number, code=code, text=text))
             self.abort()
             return
-        stage = (
-            "before its version came" if self.server_version is None else "before account list and next id were there"
+        version, session = "before its version came", "before account list and next id were there"
+        stage = version if self.server_version is None else session
+        said_code, said = self._last_error or (None, "")
+        self._fail(
+            "closedDuringHandshake", code or said_code, f"{text} {stage}" + (f"; it had said: {said}" * bool(said))
         )
-        said = f"; it had said: {self._last_error[1]}" if self._last_error else ""
-        self._fail("closedDuringHandshake", code or (self._last_error or (None,))[0], f"{text} {stage}{said}")
 
     def _broken(self, error: UnreadableError) -> None:
         text = f"this is not the stream of a TWS or IB Gateway: {error}"
@@ -382,20 +339,23 @@ class Tws:
             self._fail("notTws", None, text)
 
     def abort(self) -> None:
-        """End it now, whatever the peer does: nothing is emitted any more and every question fails with `LinkLost`."""
+        """End it now, whatever the peer does: nothing is said any more and every question fails with `LinkLost`."""
         if self._over:
             return
         self._over = True
+        self._hang_up()
+
+    def _hang_up(self) -> None:
         self._wire.deafen()
         self._wire.disconnect()
-        self._gate.close()
         lost = LinkLost()
+        self.gate.close()
+        self._probe.fail(lost)
         self.snapshots.fail_all(lost)
-        if self._probe and not self._probe.done():
-            self._probe.set_exception(lost)
-        self._api.over()
-        if self._opening and not self._opening.done():
-            self._opening.set_result(None)
+        self.ticks.clear()
+        self.bars.clear()
+        self.api.over(lost)
+        self._settle()
 
     async def close(self, timeout: float) -> None:
         """End it politely, so that the client id is free at once: FIN, then up to `timeout` s for the peer's own."""
@@ -404,6 +364,7 @@ class Tws:
             self.abort()
             return
         self._over = True
+        self._wire.deafen()
         try:
             # not transport.close(): with unread bytes in the kernel that would be a reset
             if transport.can_write_eof():
@@ -411,15 +372,12 @@ class Tws:
             else:
                 transport.close()
             async with asyncio.timeout(timeout):
-                await self._end.wait()
+                await self._ended.wait()
         except (TimeoutError, OSError):
             pass  # it has had its chance
         finally:
-            self._over = False
-            self.abort()
+            self._hang_up()
 
 
-def retrieved(future: asyncio.Future[float]) -> None:
-    """Nobody may be waiting any more; that is no reason for asyncio to complain."""
-    if not future.cancelled():
-        future.exception()
+def ignore(*_: object) -> None:
+    """Nobody listens."""

@@ -70,6 +70,7 @@ class Startup:
         self._subscribed: dict[int, Send] = {}  # request → how to cancel it
         self._values: list[int] = []
         self._position_requests: dict[int, str] = {}
+        self._fills_request = -1
         self._own_asked = False
         self._positions_asked = False
         self.pnl_accounts: dict[int, str] = {}
@@ -85,25 +86,26 @@ class Startup:
 
     # --- all of it --------------------------------------------------------------------------------------------------
 
-    async def sync(self, timeout: float) -> frozenset[str]:
-        """The first snapshots; the topics that were not told to their end within `timeout` s."""
+    def tell_accounts(self) -> None:
+        """The account list, which came with the handshake."""
         accounts = self.accounts
-        self.own = self._account if self._account in accounts else own_account(accounts)
-        self._store.replace("accounts", {name: account_row(name) for name in accounts}, known=True)
-        return await self.refetch(ASKED, timeout)
+        if accounts:
+            self.own = self._account if self._account in accounts else own_account(accounts)
+            self._store.replace("accounts", {name: account_row(name) for name in accounts}, known=True)
 
     async def recover(self, timeout: float) -> Recovered:
         """Everything again; which fills were first learnt by that."""
+        self.tell_accounts()
         self._book.learnt.clear()
-        await self.refetch(ASKED, timeout)
+        await self.ask(ASKED, timeout)
         return Recovered(fills=tuple(self._book.learnt))
 
-    async def refetch(self, topics: Collection[str], timeout: float) -> frozenset[str]:
+    async def ask(self, topics: Collection[str], timeout: float) -> frozenset[str]:
         """Ask for these topics; those that were not told to their end within `timeout` s."""
         asked = frozenset(topics)
         told = {"accounts"}
 
-        async def ask(topic: str) -> None:
+        async def ask_one(topic: str) -> None:
             async with self._locks[topic]:
                 try:
                     await self._ask[topic]()
@@ -115,7 +117,7 @@ class Startup:
             async with asyncio.timeout(timeout), asyncio.TaskGroup() as tasks:
                 for topic in ASKED:
                     if topic in asked and self.may_ask(topic):
-                        tasks.create_task(ask(topic), name=f"ask for {topic}")
+                        tasks.create_task(ask_one(topic), name=f"ask for {topic}")
         except TimeoutError:
             pass
         self.unknown = (self.unknown - asked) | (asked - told)
@@ -219,6 +221,10 @@ class Startup:
         client.reqCompletedOrders(False)
         await self._snapshots.ended(telling, COMPLETED)
 
+    def asks(self, request: int) -> bool:
+        """Whether the request is one of these."""
+        return request in self._subscribed or request == self._fills_request
+
     def asks_orders(self) -> bool:
         """Whether a question about orders is open."""
         return self._locks["orders"].locked()
@@ -233,7 +239,7 @@ class Startup:
     async def _ask_fills(self) -> None:
         self._book.remember_fills()
         client = self._api.client
-        request = client.getReqId()
+        self._fills_request = request = client.getReqId()
         telling = self._snapshots.begin("fills", [request])
         await self._gate.admit(Lane.READ)
         client.reqExecutions(request, ib.ExecutionFilter())

@@ -401,4 +401,4 @@ async def test_code_100_halves_the_rate():
 
     async with session(gateway) as made:
         await eventually(lambda: made.of(RateExceeded))
-        assert made.tws._gate.rate == 20
+        assert made.tws.gate.rate == 20

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from daemon.simulator import Gateway, World
+from daemon.tws import LinkLost, TwsRefused, TwsSilent
+from shared.messages import ContractQuery
+from tests.daemon.tws.scripted import Peer, eventually
+from tests.daemon.tws.sessions import Session, joined, session
+
+AAPL = ContractQuery(conId=265598, exchange="SMART")
+MINUTES: dict[str, Any] = {
+    "endDateTime": None,
+    "durationStr": "1 D",
+    "barSizeSetting": "5 mins",
+    "whatToShow": "TRADES",
+    "useRTH": True,
+}
+
+
+def leftovers(made: Session) -> list[object]:
+    """What ib_async still remembers of requests."""
+    wrapper = made.tws.api.wrapper
+    return [*wrapper._futures, *wrapper._results, *wrapper._reqId2Contract, *wrapper.reqId2Subscriber]
+
+
+async def test_contract_details_are_rows():
+    async with Gateway(World()) as gateway, joined(gateway.port) as made:
+        (row,) = await made.tws.contract_details(AAPL, 10)
+
+        assert (row.conId, row.symbol, row.primaryExchange) == (265598, "AAPL", "NASDAQ")
+        assert row.tradingHours
+        assert row.minTick == 0.01
+        assert leftovers(made) == []
+
+
+async def test_none_is_ibkrs_own_refusal():
+    async with Gateway(World()) as gateway, joined(gateway.port) as made:
+        with pytest.raises(TwsRefused) as refused:
+            await made.tws.contract_details(ContractQuery(conId=999), 10)
+
+        assert refused.value.code == 200
+        assert leftovers(made) == []
+        (notice,) = [row for row in made.rows("notices").values() if row.code == 200]
+        assert notice.conId == 999
+
+
+async def test_search_and_option_chain_are_rows():
+    async with Gateway(World()) as gateway, joined(gateway.port) as made:
+        found = await made.tws.matching_symbols("AAP", 10)
+        chain = await made.tws.option_chain("AAPL", "", "STK", 265598, 10)
+
+        assert 265598 in {row.conId for row in found}
+        assert chain
+        assert all(list(row.strikes) == sorted(row.strikes) and row.expirations for row in chain)
+        assert leftovers(made) == []
+
+
+async def test_bars_are_dated_in_utc():
+    async with Gateway(World()) as gateway, joined(gateway.port) as made:
+        minutes = await made.tws.historical_bars(AAPL, **MINUTES, timeout=10)
+        days = await made.tws.historical_bars(
+            AAPL, **{**MINUTES, "durationStr": "1 M", "barSizeSetting": "1 day"}, timeout=10
+        )
+        past = await made.tws.historical_bars(
+            AAPL, **{**MINUTES, "endDateTime": datetime(2026, 11, 20, 18, tzinfo=UTC)}, timeout=10
+        )
+
+        moments = [datetime.strptime(bar.date, "%Y-%m-%dT%H:%M:%SZ") for bar in minutes]
+        assert moments == sorted(moments)
+        assert all(len(bar.date) == len("2026-11-25") for bar in days)
+        assert past[-1].date < "2026-11-20T18:00:00Z"
+        assert leftovers(made) == []
+
+
+async def test_silence_is_not_an_empty_list():
+    async with Gateway(World()) as gateway, joined(gateway.port) as made:
+        gateway.mute("contractDetails")
+        with pytest.raises(TwsSilent):
+            await made.tws.contract_details(AAPL, 0.02)
+
+        assert leftovers(made) == []
+
+
+async def test_an_answer_after_the_deadline_is_nobodys():
+    """Rows for a question that was given up are no messages that cannot be decoded."""
+    late = asyncio.Event()
+
+    async def gateway(peer: Peer) -> None:
+        await peer.shake()
+        request = (await peer.until(78))[1]
+        await late.wait()
+        peer.say(75, request, "SMART", 265598, "AAPL", "100", 1, "20261218", 1, "100")
+        peer.say(76, request)
+        peer.error(200, "No security definition has been found", request=int(request))
+        await peer.until(49)
+        peer.say(49, 1, 1700000000)
+        await peer.finish()
+
+    async with session(gateway) as made:
+        with pytest.raises(TwsSilent):
+            await made.tws.option_chain("AAPL", "", "STK", 265598, 0.02)
+        late.set()
+        await made.tws.probe(10)
+
+        assert made.tws.decode_errors == 0
+        assert leftovers(made) == []
+
+
+async def test_a_validation_error_ends_its_question():
+    """ib_async takes 321 for a warning, and its caller would wait for ever (FAULTS 45)."""
+
+    async def gateway(peer: Peer) -> None:
+        await peer.shake()
+        request = int((await peer.until(9))[2])
+        peer.error(321, "Error validating request.-'bF' : cause - Please enter a symbol", request=request)
+        await peer.finish()
+
+    async with session(gateway) as made:
+        with pytest.raises(TwsRefused) as refused:
+            await made.tws.contract_details(ContractQuery(), 10)
+
+    assert refused.value.code == 321
+
+
+async def test_a_remark_does_not_end_a_question():
+    """2106 or 10167 with a question's id: its data still come."""
+
+    async def gateway(peer: Peer) -> None:
+        await peer.shake()
+        request = int((await peer.until(78))[1])
+        peer.error(2106, "HMDS data farm connection is OK:ushmds", request=request)
+        peer.say(75, request, "SMART", 265598, "AAPL", "100", 1, "20261218", 1, "100")
+        peer.say(76, request)
+        await peer.finish()
+
+    async with session(gateway) as made:
+        assert len(await made.tws.option_chain("AAPL", "", "STK", 265598, 10)) == 1
+
+
+@pytest.mark.parametrize("code", [1100, 2110])
+async def test_an_outage_with_a_questions_id_interrupts_it(code: int):
+    """It is no refusal, and an empty answer least of all (FAULTS 11)."""
+
+    async with Gateway(World()) as gateway, joined(gateway.port) as made:
+        gateway.mute("historicalData")
+        asked = asyncio.create_task(made.tws.historical_bars(AAPL, **MINUTES, timeout=10))
+        await eventually(lambda: any(seen.name == "reqHistoricalData" for seen in gateway.requests))
+        gateway.say(code, req_id=next(iter(made.tws.api.wrapper._futures)))
+        with pytest.raises(LinkLost) as lost:
+            await asked
+
+        assert lost.value.code == code
+        assert leftovers(made) == []
+
+
+async def test_the_end_of_the_session_ends_its_questions():
+    async with Gateway(World()) as gateway, joined(gateway.port) as made:
+        gateway.mute("historicalData")
+        asked = asyncio.create_task(made.tws.historical_bars(AAPL, **MINUTES, timeout=10))
+        await eventually(lambda: any(seen.name == "reqHistoricalData" for seen in gateway.requests))
+        gateway.reset()
+        with pytest.raises(LinkLost):
+            await asked
+        with pytest.raises(LinkLost):
+            await made.tws.historical_bars(AAPL, **MINUTES, timeout=10)
+
+
+async def test_who_gives_up_on_bars_cancels_them_at_the_gateway():
+    async with Gateway(World()) as gateway, joined(gateway.port) as made:
+        gateway.mute("historicalData")
+        asked = asyncio.create_task(made.tws.historical_bars(AAPL, **MINUTES, timeout=10))
+        await eventually(lambda: any(seen.name == "reqHistoricalData" for seen in gateway.requests))
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+
+        await eventually(lambda: any(seen.name == "cancelHistoricalData" for seen in gateway.requests))
+        assert leftovers(made) == []
+
+
+async def test_upstream_is_proven_by_an_answer_that_tws_cannot_give():
+    """After 2110 a symbol search that is answered is as good as 1102; while it hangs nothing is proven."""
+    async with Gateway(World()) as gateway:
+        gateway.lose_upstream(2110)
+        async with joined(gateway.port) as made:
+            assert not await made.tws.prove_upstream(0.05)
+            assert await made.tws.refetch({"positions"}) == {"positions"}
+            gateway.behave()
+            assert await made.tws.prove_upstream(10)
+            await made.tws.sync()
+            assert made.knows("positions")

@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from daemon.simulator import Gateway, World
+from daemon.tws import LinkLost
+from shared.messages import Bar, ContractQuery, Quote
+from tests.daemon.tws.scripted import Peer, eventually, frame
+from tests.daemon.tws.sessions import Session, joined, session
+
+AAPL = ContractQuery(conId=265598, exchange="SMART")
+MSFT = ContractQuery(conId=272093, exchange="SMART")
+BARS: dict[str, Any] = {"durationStr": "1 D", "barSizeSetting": "1 min", "whatToShow": "TRADES", "useRTH": True}
+
+
+class Reader:
+    """All that a session tells of its streams."""
+
+    def __init__(self, made: Session) -> None:
+        self.packets: list[list[tuple[int, Quote]]] = []
+        self.bars: list[tuple[int, list[Bar]]] = []
+        self.troubles: list[tuple[int, int]] = []
+        made.tws.on_quotes = self.on_quotes
+        made.tws.on_bars = lambda request, bars: self.bars.append((request, list(bars)))
+        made.tws.on_trouble = lambda request, code, _text: self.troubles.append((request, code))
+
+    def on_quotes(self, packet: Sequence[tuple[int, Quote]]) -> None:
+        self.packets.append(list(packet))
+
+    def last(self, request: int) -> Quote | None:
+        return next((quote for packet in reversed(self.packets) for r, quote in packet if r == request), None)
+
+
+@asynccontextmanager
+async def told(ticks: Sequence[Sequence[object]], market_data_type: int = 1) -> AsyncIterator[tuple[Session, Reader]]:
+    """A line whose gateway sends `ticks` (REQUEST stands for its id) as one packet."""
+
+    async def gateway(peer: Peer) -> None:
+        await peer.shake()
+        request = (await peer.until(1))[2]
+        peer.raw(b"".join(frame(*(request if field is REQUEST else field for field in tick)) for tick in ticks))
+        await peer.finish()
+
+    async with session(gateway) as made:
+        reader = Reader(made)
+        made.tws.subscribe_quote(AAPL, market_data_type)
+        await eventually(lambda: reader.packets)
+        yield made, reader
+
+
+REQUEST = object()
+BID = (1, 6, REQUEST, 1, "225.10", "300", 1)
+ASK = (1, 6, REQUEST, 2, "225.12", "400", 1)
+
+
+async def test_a_packet_of_ticks_is_one_call_with_the_whole_quote():
+    rest = [
+        (1, 6, REQUEST, 4, "225.11", "100", 0),
+        (2, 6, REQUEST, 8, "123456"),
+        (1, 6, REQUEST, 6, "226", "0", 0),
+        (1, 6, REQUEST, 7, "224", "0", 0),
+        (1, 6, REQUEST, 9, "223.5", "0", 0),
+        (1, 6, REQUEST, 14, "224.5", "0", 0),
+        (2, 6, REQUEST, 0, "500"),
+        (46, 6, REQUEST, 45, "1700000000"),
+        (45, 6, REQUEST, 49, "0"),
+        (81, REQUEST, "0.01", "9c0001", 3),
+    ]
+    async with told([(58, 1, REQUEST, 1), BID, ASK, *rest]) as (_, reader):
+        ((_, quote),) = reader.packets[0]
+
+        assert (quote.conId, quote.marketDataType) == (265598, "live")
+        assert (quote.bid, quote.bidSize, quote.ask, quote.askSize) == (225.10, 500, 225.12, 400)
+        assert (quote.last, quote.lastSize, quote.volume) == (225.11, 100, 123456)
+        assert (quote.open, quote.high, quote.low, quote.close) == (224.5, 226, 224, 223.5)
+        assert quote.asOf is not None
+        assert len(reader.packets) == 1
+
+
+@pytest.mark.parametrize(
+    ("nothing", "side"),
+    [
+        ((1, 6, REQUEST, 1, "-1", "0", 0), ("bid", "bidSize")),
+        ((1, 6, REQUEST, 1, "0", "0", 0), ("bid", "bidSize")),
+        ((2, 6, REQUEST, 0, "0"), ("bid", "bidSize")),
+        ((1, 6, REQUEST, 1, "1.7976931348623157E308", "0", 0), ("bid", "bidSize")),
+        ((1, 6, REQUEST, 4, "-1", "0", 0), ("last", "lastSize")),
+        ((2, 6, REQUEST, 8, "9223372036854775807"), ("volume",)),
+        ((1, 6, REQUEST, 9, "NaN", "0", 0), ("close",)),
+    ],
+)
+async def test_ibkrs_ways_to_say_nothing_are_null(nothing: Sequence[object], side: Sequence[str]):
+    async with told([BID, ASK, nothing]) as (_, reader):
+        ((_, quote),) = reader.packets[0]
+
+        assert [getattr(quote, name) for name in side] == [None] * len(side)
+        assert quote.ask == 225.12
+
+
+async def test_prices_below_zero_are_prices():
+    """A spread's bid may be -1.00: with a size it is one."""
+    async with told([(1, 6, REQUEST, 1, "-1", "5", 0), (1, 6, REQUEST, 2, "-0.5", "5", 0)]) as (_, reader):
+        ((_, quote),) = reader.packets[0]
+
+        assert (quote.bid, quote.ask) == (-1.0, -0.5)
+
+
+async def test_delayed_ticks_fill_the_same_fields():
+    delayed = [
+        (58, 1, REQUEST, 3),
+        (1, 6, REQUEST, 66, "225.10", "300", 1),
+        (1, 6, REQUEST, 67, "225.12", "400", 1),
+        (1, 6, REQUEST, 68, "225.11", "100", 0),
+        (2, 6, REQUEST, 74, "1000"),
+        (1, 6, REQUEST, 75, "223", "0", 0),
+    ]
+    async with told(delayed, 3) as (_, reader):
+        ((_, quote),) = reader.packets[0]
+
+        assert quote.marketDataType == "delayed"
+        assert (quote.bid, quote.ask, quote.last, quote.volume, quote.close) == (225.10, 225.12, 225.11, 1000, 223)
+
+
+async def test_the_kind_of_data_alone_is_no_quote():
+    """What came first is that it is live; a quote comes with the first tick."""
+    async with told([(58, 1, REQUEST, 2), (46, 6, REQUEST, 45, "1"), (1, 6, REQUEST, 1, "5", "1", 0)]) as (_, reader):
+        assert len(reader.packets) == 1
+        assert reader.packets[0][0][1].marketDataType == "frozen"
+
+
+async def test_a_line_lives_and_ends_without_a_trace():
+    async with Gateway(World(), tick_rate=50) as gateway, joined(gateway.port) as made:
+        reader = Reader(made)
+        request = made.tws.subscribe_quote(AAPL, 1)
+        await eventually(lambda: (quote := reader.last(request)) and quote.bid and quote.ask and quote.last)
+        assert gateway.quotes.by_contract() == {265598: 1}
+
+        made.tws.unsubscribe_quote(request)
+        await eventually(lambda: gateway.quotes.by_contract() == {})
+        told = len(reader.packets)
+        await made.tws.probe(10)
+        assert len(reader.packets) == told
+        wrapper = made.tws.api.wrapper
+        assert not [*wrapper.tickers, *wrapper.reqId2Ticker, *wrapper._reqId2Contract, *wrapper.pendingTickers]
+        assert made.tws.decode_errors == 0
+
+
+async def test_a_line_nobody_wants_any_more_is_not_even_asked_for():
+    """It was still waiting at the gate."""
+    async with Gateway(World()) as gateway, joined(gateway.port) as made:
+        made.tws.gate.hold(held=True)
+        made.tws.unsubscribe_quote(made.tws.subscribe_quote(AAPL, 1))
+        made.tws.gate.hold(held=False)
+        await made.tws.probe(10)
+
+        assert "reqMktData" not in {seen.name for seen in gateway.requests}
+
+
+async def test_the_kind_of_data_is_asked_for_once():
+    async with Gateway(World()) as gateway, joined(gateway.port) as made:
+        for query in (AAPL, MSFT, AAPL):
+            made.tws.subscribe_quote(query, 3)
+        await eventually(lambda: sum(seen.name == "reqMktData" for seen in gateway.requests) == 3)
+
+        assert [seen.name for seen in gateway.requests].count("reqMarketDataType") == 1
+
+
+async def test_a_line_in_trouble_says_so():
+    async with Gateway(World()) as gateway, joined(gateway.port) as made:
+        reader = Reader(made)
+        gateway.entitlement(354, "AAPL")
+        request = made.tws.subscribe_quote(AAPL, 1)
+        await eventually(lambda: reader.troubles)
+
+        assert reader.troubles == [(request, 354)]
+        (notice,) = [row for row in made.rows("notices").values() if row.code == 354]
+        assert notice.conId == 265598
+
+
+async def test_an_outage_is_no_trouble_of_a_line():
+    """1100 with a line's id is the link's affair: what it means for lines, 1101 and 1102 say."""
+    async with Gateway(World(), tick_rate=50) as gateway, joined(gateway.port) as made:
+        reader = Reader(made)
+        request = made.tws.subscribe_quote(AAPL, 1)
+        gateway.say(1100, req_id=request)
+        await made.tws.probe(10)
+
+        assert reader.troubles == []
+
+
+async def test_bars_come_with_their_past_and_then_grow():
+    async with Gateway(World()) as gateway, joined(gateway.port) as made:
+        reader = Reader(made)
+        request = made.tws.subscribe_bars(AAPL, **BARS)
+        await eventually(lambda: len(reader.bars) >= 2)
+
+        (first, past), (again, grown) = reader.bars[:2]
+        assert first == again == request
+        assert [bar.date for bar in past] == sorted(bar.date for bar in past)
+        assert len(past) > 1
+        assert grown[0].date >= past[-1].date
+        made.tws.unsubscribe_bars(request)
+        await eventually(lambda: any(seen.name == "cancelHistoricalData" for seen in gateway.requests))
+        assert made.tws.decode_errors == 0
+
+
+async def test_a_dead_bar_stream_says_so():
+    """10182 kills a stream while everything is green (FAULTS 3)."""
+    async with Gateway(World()) as gateway, joined(gateway.port) as made:
+        reader = Reader(made)
+        request = made.tws.subscribe_bars(AAPL, **BARS)
+        await eventually(lambda: reader.bars)
+        gateway.lose_streams()
+        await eventually(lambda: reader.troubles)
+
+        assert reader.troubles == [(request, 10182)]
+
+
+async def test_echoes_of_our_own_cancel_are_not_noted():
+    """300, 366 and a cancelled query, for a stream that was given up (FAULTS 50)."""
+    async with Gateway(World()) as gateway, joined(gateway.port) as made:
+        reader = Reader(made)
+        request = made.tws.subscribe_quote(AAPL, 1)
+        await eventually(lambda: reader.packets)
+        made.tws.unsubscribe_quote(request)
+        for code in (162, 300, 366):
+            gateway.say(code, req_id=request)
+        await made.tws.probe(10)
+
+        assert reader.troubles == []
+        assert not {row.code for row in made.rows("notices").values()} & {162, 300, 366}
+
+
+async def test_no_stream_begins_without_a_session():
+    async with Gateway(World()) as gateway, joined(gateway.port) as made:
+        made.tws.abort()
+        with pytest.raises(LinkLost):
+            made.tws.subscribe_quote(AAPL, 1)
+        with pytest.raises(LinkLost):
+            made.tws.subscribe_bars(AAPL, **BARS)
