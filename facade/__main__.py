@@ -1,0 +1,49 @@
+"""The facade's door: `python -m facade` keeps it, `python -m facade restart` replaces its serving process.
+
+`python -m facade serve …` is the serving process itself, started by the keeper alone.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+USAGE = "usage: python -m facade [restart]\n\nSettings come from the environment and .env; see README.md."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit status: 0 stopped as asked, 1 could not serve, 2 usage, 78 bad settings."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    match arguments:
+        case []:
+            from facade.keeper import keep
+
+            return keep(os.environ)
+        case ["serve", *handed]:
+            from facade.serving import serve
+
+            return serve(os.environ, handed)
+        case ["restart"]:
+            return _restart()
+        case ["-h" | "--help"]:
+            sys.stdout.write(f"{USAGE}\n")
+            return 0
+        case _:
+            sys.stderr.write(f"{USAGE}\n")
+            return 2
+
+
+def _restart() -> int:
+    from facade.keeper import restart, say
+    from shared.settings import BAD_SETTINGS, Settings, SettingsError
+
+    try:
+        return restart(Settings.load(os.environ).state_dir)
+    except SettingsError as error:
+        say(str(error))
+        return BAD_SETTINGS
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""The facade: what its handlers share, and the way of one request through guard, route and handler to its answer.
+
+Never talks to the daemon itself (`mirror.py`), knows no route (`routes.py`) and no rule (`guard.py`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import structlog
+from aiohttp.web import BaseRequest
+
+from facade.answer import Answer
+from facade.asking import parsed_body, parsed_query
+from facade.guard import Guard
+from facade.problems import Details, fault, refusal
+from facade.table import Asked, Table
+from shared.reasons import Problem
+
+if TYPE_CHECKING:
+    from facade.connection import Connection
+    from facade.mirror import Mirror
+    from facade.stream import Streams
+    from shared.clock import Clock
+    from shared.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+STATED = frozenset(Details.__struct_fields__) | {"sentence", "allow"}
+"""Members of a problem that are ours to say; the daemon's others (`candidates`, `accounts` …) pass through."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Facade:
+    """What the handlers share. `counts`: requests by route template and status."""
+
+    settings: Settings
+    mirror: Mirror
+    streams: Streams
+    clock: Clock
+    table: Table
+    guard: Guard
+    joined: dict[tuple[str, str, str], tuple[bytes, bytes]] = field(default_factory=dict)
+    """Data answers by topic, account and scope, each with its entity tag."""
+    counts: Counter[tuple[str, int]] = field(default_factory=Counter)
+    draining: bool = False
+    loop_lag: float = 0.0
+
+    async def answer(self, request: BaseRequest) -> Answer:
+        """The one way through: guard, route, parameters, body, handler. Raises nothing but cancellation."""
+        path = request.raw_path.partition("?")[0]
+        try:
+            route, args = self.guard.admit(request, path)
+            template = route.label or route.template
+            query = None if route.query is None else parsed_query(request.raw_path, route.query)
+            body = None if route.body is None else await parsed_body(request, route.body)
+            answer = route.handle(self, Asked(request, route, args, query, body))
+            if not isinstance(answer, Answer):
+                answer = await answer
+        except Problem as problem:
+            template = self.table.label(path)
+            answer = self.refuse(problem, request, path)
+        except Exception:
+            log.exception("facade.fault", message="A request failed inside the facade.", path=path)
+            template = self.table.label(path)
+            answer = fault(path)
+        if self.draining:
+            answer.close = True
+        self.counts[template, answer.status] += 1
+        return answer
+
+    def refuse(self, problem: Problem, request: BaseRequest, path: str) -> Answer:
+        """`problem` with what the link row, or the daemon's own answer, says of it."""
+        told: dict[str, Any] = problem.extra.get("daemon") or {}
+        extra = {key: value for key, value in problem.extra.items() if key not in ("daemon", "allow")}
+        extra |= {key: value for key, value in told.items() if key not in STATED}
+        link = self.mirror.link if self.mirror.reachable else None
+        facts: dict[str, Any] = {}
+        if self.mirror.link is not None and self.mirror.link.gateway is not None:
+            facts = msgspec.structs.asdict(self.mirror.link.gateway)
+        about_link = link is not None and link.reason == problem.reason and not problem.detail
+        advice = told.get("advice") or (link.advice if link is not None and about_link else None)
+        next_attempt = link.nextAttemptAt if link is not None else None
+        more = b""
+        if problem.reason == "methodNotAllowed":
+            more = b"Allow: " + problem.extra["allow"].encode("ascii") + b"\r\n"
+        elif problem.reason == "tokenMissing":
+            more = b'WWW-Authenticate: Bearer realm="ibkr"\r\n'
+        close = problem.reason == "bodyTimeout"
+        if close:
+            connection: Connection = request.protocol  # type: ignore[assignment]
+            connection.no_linger()
+        return refusal(
+            Problem(
+                problem.reason,
+                problem.detail,
+                ibCode=problem.ibCode,
+                retryAfter=problem.retryAfter,
+                extra=extra,
+            ),
+            instance=path,
+            phase=link.phase if link is not None else None,
+            sentence=link.sentence if link is not None and about_link else "",
+            advice=advice,
+            facts=facts,
+            next_attempt=next_attempt,
+            now=self.clock.now(),
+            more=more,
+            close=close,
+        )

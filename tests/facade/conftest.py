@@ -1,0 +1,112 @@
+"""A facade on a free port of the loopback, in this process, before a fake daemon on a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession, ClientTimeout
+from multidict import CIMultiDict
+
+from facade.app import Facade
+from facade.serving import served
+from shared.settings import Settings
+from tests.facade.fake_daemon import FakeDaemon
+
+LIMIT = 10.0
+"""s within which anything a test waits for must have come."""
+
+
+async def until(condition: Callable[[], object], what: str = "") -> None:
+    """Wait for `condition` to hold; fail where it does not come."""
+    async with asyncio.timeout(LIMIT):
+        while not condition():  # noqa: ASYNC110 - what is waited for tells nobody
+            await asyncio.sleep(0.005)
+
+
+@dataclass
+class House:
+    """A running facade: its parts, its port, a client that speaks HTTP to it."""
+
+    facade: Facade
+    port: int
+    http: ClientSession
+    daemon: FakeDaemon
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    async def get(self, path: str, **kwargs: Any) -> tuple[int, Any, CIMultiDict[str]]:
+        return await self.ask("GET", path, **kwargs)
+
+    async def post(self, path: str, body: Any = None, **kwargs: Any) -> tuple[int, Any, CIMultiDict[str]]:
+        return await self.ask("POST", path, json={} if body is None else body, **kwargs)
+
+    async def ask(self, method: str, path: str, **kwargs: Any) -> tuple[int, Any, CIMultiDict[str]]:
+        """Status, decoded body, headers."""
+        async with self.http.request(method, path, **kwargs) as response:
+            text = await response.text()
+            is_json = "json" in response.headers.get("Content-Type", "")
+            return (
+                response.status,
+                await response.json(content_type=None) if is_json else text,
+                CIMultiDict(response.headers),
+            )
+
+    async def raw(self, request: bytes) -> bytes:
+        """What comes back for these bytes until the facade closes."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            writer.write(request)
+            async with asyncio.timeout(LIMIT):
+                return await reader.read()
+        finally:
+            writer.close()
+            await writer.wait_closed()
+
+
+def listening(host: str = "127.0.0.1") -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    sock.bind((host, 0))
+    sock.listen(128)
+    sock.setblocking(False)
+    return sock
+
+
+@asynccontextmanager
+async def running(tmp_path: Path, daemon: FakeDaemon, **settings: Any) -> AsyncIterator[House]:
+    """A facade before `daemon`, which may or may not be there."""
+    sock = listening()
+    port = sock.getsockname()[1]
+    configured = Settings(socket=daemon.path, state_dir=tmp_path / "state", facade_port=port, **settings)
+    async with (
+        served(configured, sock, drain=0) as facade,
+        ClientSession(f"http://127.0.0.1:{port}", timeout=ClientTimeout(LIMIT)) as http,
+    ):
+        yield House(facade, port, http, daemon)
+
+
+@pytest.fixture
+def socket_path(tmp_path: Path) -> str:
+    directory = tmp_path / "run"
+    directory.mkdir(mode=0o700)
+    return str(directory / "d.sock")
+
+
+@pytest.fixture
+async def daemon(socket_path: str) -> AsyncIterator[FakeDaemon]:
+    """A daemon that serves, ready, every list told and empty."""
+    async with FakeDaemon(socket_path) as serving:
+        serving.know_all()
+        yield serving
+
+
+@pytest.fixture
+async def house(tmp_path: Path, daemon: FakeDaemon) -> AsyncIterator[House]:
+    async with running(tmp_path, daemon) as built:
+        await until(lambda: built.facade.mirror.connected)
+        yield built

@@ -1,0 +1,169 @@
+"""A daemon without a gateway: the real store, feed and socket; what it believes and answers is set by the test."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from daemon.feed import Feed
+from daemon.store import Store
+from shared import local
+from shared.clock import SystemClock
+from shared.messages import BROKER_TOPICS, Endpoint, GatewayFacts, Link, Proof, WatchParams
+from shared.rpc import OURS, Peer, RpcError, Service
+
+Reply = Callable[[Mapping[str, Any]], Awaitable[Any]]
+
+
+def ready_link(**changes: Any) -> Link:
+    """A link row as the daemon writes it while all is well."""
+    row = Link(
+        phase="ready",
+        reason=None,
+        sentence="Connected.",
+        connected=True,
+        session=1,
+        proof=Proof(at=datetime.now(UTC), ageMs=0, rttMs=1.0),
+        gateway=GatewayFacts(host="127.0.0.1", port=7497, clientId=1, configured=Endpoint(host="127.0.0.1", port=7497)),
+        accounts=("DU1234567",),
+        upstream="ok",
+    )
+    return msgspec.structs.replace(row, **changes)
+
+
+class _Speaker(Peer):
+    """One facade's conversation."""
+
+    def __init__(self, daemon: FakeDaemon) -> None:
+        super().__init__(daemon.service)
+        self.daemon = daemon
+
+    def data_received(self, data: bytes) -> None:
+        if not self.daemon.silent:
+            super().data_received(data)
+
+    def drained(self) -> None:
+        self.daemon.feed.drained(self)
+
+    def lost(self, reason: str) -> None:
+        self.daemon.feed.forget(self)
+
+
+class FakeDaemon:
+    """Serves `path` between `start` and `stop`; the same object may serve again, as the same epoch."""
+
+    def __init__(self, path: str, epoch: str = "e1") -> None:
+        self.path = path
+        self.store = Store(epoch, SystemClock())
+        self.feed = Feed(self.store, lambda callback: asyncio.get_running_loop().call_soon(callback))
+        self.silent = False
+        """Sockets stay open and nothing is answered, as by a stopped process."""
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        """Every call beside the watching, in order."""
+        self.replies: dict[str, Reply] = {}
+        self.refuses: set[str] = set()
+        """Topics that no line is left for."""
+        self.service = Service(
+            "fake/1",
+            epoch,
+            {
+                "watch": self._watch,
+                "unwatch": self._unwatch,
+                **{
+                    name: self._method(name)
+                    for name in (
+                        "link.connect",
+                        "link.disconnect",
+                        "link.reconnect",
+                        "link.events",
+                        "executions.list",
+                        "contracts.search",
+                        "contracts.get",
+                        "contracts.qualify",
+                        "contracts.options",
+                        "quotes.get",
+                        "bars.fetch",
+                        "daemon.info",
+                    )
+                },
+            },
+        )
+        self._listener: local.Listener | None = None
+
+    async def start(self) -> None:
+        self._listener = await local.listen(lambda: _Speaker(self), self.path)
+
+    async def stop(self) -> None:
+        """End as a process does: listener and conversations close."""
+        if self._listener is not None:
+            self._listener.close()
+            await self._listener.wait_closed()
+            self._listener = None
+        for peer in tuple(self.service.peers):
+            peer.abort("stopped")
+        await self.service.close()
+
+    async def __aenter__(self) -> FakeDaemon:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    # --- what it believes ---
+
+    def link(self, **changes: Any) -> int:
+        return self.store.put({"link": {"link": ready_link(epoch=self.store.epoch, **changes)}})
+
+    def know(self, topic: str, rows: Mapping[str, Struct] | None = None) -> int:
+        """A snapshot of `topic`, told to its end."""
+        return self.store.replace(topic, rows or {}, known=True)
+
+    def know_all(self, **topics: Mapping[str, Struct]) -> int:
+        """Ready, with every list told; those not named are empty."""
+        for topic in BROKER_TOPICS:
+            self.know(topic, topics.get(topic))
+        return self.link()
+
+    def refuse(self, method: str, reason: str, **data: Any) -> None:
+        async def reply(_params: Mapping[str, Any]) -> Any:
+            raise RpcError(OURS, reason, {"reason": reason, **data})
+
+        self.replies[method] = reply
+
+    def answer(self, method: str, result: Any) -> None:
+        async def reply(_params: Mapping[str, Any]) -> Any:
+            return result
+
+        self.replies[method] = reply
+
+    # --- methods ---
+
+    def _method(self, name: str) -> Callable[[Peer, msgspec.Raw], Awaitable[Any]]:
+        async def method(peer: Peer, params: msgspec.Raw) -> Any:
+            given = msgspec.json.decode(params)
+            self.asked.append((name, given))
+            reply = self.replies.get(name)
+            result = {} if reply is None else await reply(given)
+            if isinstance(result, dict):
+                result = {**result, "seq": self.feed.promise(peer)}  # type: ignore[arg-type]
+            return result
+
+        return method
+
+    async def _watch(self, peer: Peer, params: msgspec.Raw) -> Any:
+        given = msgspec.json.decode(params, type=WatchParams)
+        if self.refuses.intersection(given.topics):
+            raise RpcError(OURS, "no line left", {"reason": "tooManySubscriptions"})
+        seq, reset = self.feed.watch(peer, given.topics, given.epoch, given.since)  # type: ignore[arg-type]
+        return {"epoch": self.store.epoch, "seq": seq, "reset": reset}
+
+    async def _unwatch(self, peer: Peer, params: msgspec.Raw) -> Any:
+        given = msgspec.json.decode(params, type=WatchParams)
+        self.feed.unwatch(peer, given.topics)  # type: ignore[arg-type]
+        return {}

@@ -1,0 +1,202 @@
+"""What changes something: decided before anything is dialled, answered when the effect can be read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.facade.conftest import House, running, until
+from tests.facade.fake_daemon import FakeDaemon
+
+API = "/api/ibkr"
+JSON = {"Content-Type": "application/json"}
+
+
+async def test_connect_answers_when_the_session_can_be_read(house: House) -> None:
+    """The next read tells of it, also for who asks at once."""
+    daemon = house.daemon
+    daemon.link(phase="held", reason="manual", connected=False)
+
+    async def connect(_params: Mapping[str, Any]) -> Any:
+        daemon.link()
+        return {}
+
+    daemon.replies["link.connect"] = connect
+    status, body, _ = await house.post(f"{API}/connect", {"clientId": 7, "timeout": 2.5})
+    assert (status, body) == (200, {"connected": True, "available": True})
+    assert daemon.asked == [("link.connect", {"clientId": 7, "timeout": 2.5})]
+    assert (await house.get(f"{API}/positions"))[0] == 200
+
+
+async def test_an_empty_body_is_an_empty_object(house: House) -> None:
+    status, _, _ = await house.ask("POST", f"{API}/connect", data=b"", headers=JSON)
+    assert status == 200
+    assert house.daemon.asked == [("link.connect", {})]
+
+
+async def test_connect_need_not_be_waited_for(house: House) -> None:
+    status, body, _ = await house.post(f"{API}/connect?wait=false")
+    assert (status, set(body)) == (202, {"connected", "available"})
+    assert house.daemon.asked == [("link.connect", {"wait": False})]
+
+
+async def test_disconnect_and_reconnect(house: House) -> None:
+    daemon = house.daemon
+
+    async def disconnect(_params: Mapping[str, Any]) -> Any:
+        daemon.link(phase="held", reason="manual", connected=False)
+        return {}
+
+    daemon.replies["link.disconnect"] = disconnect
+    status, body, _ = await house.post(f"{API}/disconnect")
+    assert (status, body) == (200, {"connected": False, "available": True})
+    status, body, _ = await house.post(f"{API}/reconnect")
+    assert (status, body) == (202, {"connected": False, "available": True})
+
+
+@pytest.mark.parametrize(
+    ("reason", "status"),
+    [("portClosed", 503), ("dialTimeout", 504), ("notTws", 502), ("clientIdInUse", 409), ("connectInProgress", 409)],
+)
+async def test_a_failed_connect_is_the_daemons_problem(house: House, reason: str, status: int) -> None:
+    house.daemon.refuse(
+        "link.connect", reason, detail="Nobody there.", advice=["Start it."], ibCode=326, phase="waiting", port=1
+    )
+    got, body, _ = await house.post(f"{API}/connect")
+    assert got == status
+    assert (body["reason"], body["detail"], body["advice"], body["ibCode"]) == (
+        reason,
+        "Nobody there.",
+        ["Start it."],
+        326,
+    )
+    assert body["type"].endswith(f"#{reason}")
+
+
+@pytest.mark.parametrize(
+    ("body", "reason", "status"),
+    [
+        ({"host": "evil.example"}, "hostNotAllowed", 403),
+        ({"host": "127.0.0.2"}, "hostNotAllowed", 403),
+        ({"host": "127.1"}, "hostNotAllowed", 403),
+        ({"host": "localhost."}, "hostNotAllowed", 403),
+        ({"host": "0x7f000001"}, "hostNotAllowed", 403),
+        ({"host": " 127.0.0.1"}, "hostNotAllowed", 403),
+        ({"host": "127.0.0.1\u0000"}, "hostNotAllowed", 403),
+        ({"host": ""}, "invalidParameters", 422),
+        ({"port": 7496}, "liveLocked", 403),
+        ({"port": 4001}, "liveLocked", 403),
+        ({"port": 22}, "invalidParameters", 422),
+        ({"port": 65536}, "invalidParameters", 422),
+        ({"port": 7497.0}, "invalidParameters", 422),
+        ({"port": True}, "invalidParameters", 422),
+        ({"port": "7497"}, "invalidParameters", 422),
+        ({"port": None}, "invalidParameters", 422),
+        ({"clientId": -1}, "invalidParameters", 422),
+        ({"clientId": 2**31}, "invalidParameters", 422),
+        ({"timeout": 0}, "invalidParameters", 422),
+        ({"timeout": 3601}, "invalidParameters", 422),
+        ({"hosts": "127.0.0.1"}, "invalidParameters", 422),
+        ({"wait": False}, "invalidParameters", 422),
+        ([], "invalidParameters", 422),
+        ("x", "invalidParameters", 422),
+    ],
+)
+async def test_what_may_not_be_dialled_is_refused_before_the_daemon_hears_of_it(
+    house: House, body: Any, reason: str, status: int
+) -> None:
+    got, problem, _ = await house.post(f"{API}/connect", body)
+    assert (got, problem["reason"]) == (status, reason)
+    assert house.daemon.asked == []
+
+
+async def test_what_the_settings_name_may_be_dialled(tmp_path: Path, daemon: FakeDaemon) -> None:
+    named = {"host": "gw.lan", "port": 7496, "allowed_hosts": ("other.lan",)}
+    async with running(tmp_path, daemon, **named) as house:
+        for body in ({"host": "gw.lan"}, {"host": "other.lan"}, {"host": "::1"}, {"port": 7496}):
+            assert (await house.post(f"{API}/connect", body))[0] == 200
+        assert (await house.post(f"{API}/connect", {"port": 4001}))[0] == 403
+    async with running(tmp_path, daemon, allow_live=True) as house:
+        assert (await house.post(f"{API}/connect", {"port": 4001}))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"{", 400),
+        (b"\xff{}", 400),
+        (b'\xef\xbb\xbf{"port": 7497}', 400),
+        (b'{"port": 7497, "port": 7497}', 400),
+        (b'{"timeout": NaN}', 400),
+        (b'{"timeout": -Infinity}', 400),
+        (b'{"timeout": 1e999}', 422),
+        (b'{"host": "\\ud800"}', 400),
+        (b'{"a": ' * 3000 + b"1" + b"}" * 3000, 413),
+        (b"[" * 8000 + b"]" * 8000, 400),
+        (b"{" + b'"a":[' * 2000 + b"1" + b"]" * 2000 + b"}", 400),
+        (b"'x'", 400),
+        (b"{} {}", 400),
+        ("{}".encode("utf-16"), 400),
+        (b'{"port": ' + b"1" * 5000 + b"}", 400),
+        (b" \r\n\t", 200),
+    ],
+)
+async def test_json_is_read_strictly(house: House, body: bytes, status: int) -> None:
+    got, _, _ = await house.ask("POST", f"{API}/connect", data=body, headers=JSON)
+    assert got == status
+
+
+@pytest.mark.parametrize("path", ["disconnect", "reconnect"])
+async def test_what_takes_nothing_takes_nothing(house: House, path: str) -> None:
+    assert (await house.post(f"{API}/{path}", {"force": True}))[0] == 422
+    assert (await house.post(f"{API}/{path}?force=true"))[0] == 422
+    assert house.daemon.asked == []
+
+
+async def test_without_a_daemon_nothing_can_be_done(tmp_path: Path, socket_path: str) -> None:
+    async with running(tmp_path, FakeDaemon(socket_path)) as house:
+        for path in ("connect", "disconnect", "reconnect"):
+            status, body, headers = await house.post(f"{API}/{path}")
+            assert (status, body["reason"], headers["Retry-After"]) == (503, "daemonUnreachable", "1")
+
+
+async def test_a_daemon_that_goes_away_meanwhile_is_told(house: House) -> None:
+    waiting = asyncio.Event()
+
+    async def never(_params: Mapping[str, Any]) -> Any:
+        waiting.set()
+        await asyncio.Event().wait()
+
+    house.daemon.replies["link.connect"] = never
+    asked = asyncio.create_task(house.post(f"{API}/connect"), name="asked")
+    await waiting.wait()
+    await house.daemon.stop()
+    status, body, _ = await asked
+    assert (status, body["reason"]) == (503, "daemonUnreachable")
+
+
+async def test_a_client_that_leaves_ends_its_question(house: House) -> None:
+    """Nothing of it stays in the facade."""
+    waiting = asyncio.Event()
+
+    async def never(_params: Mapping[str, Any]) -> Any:
+        waiting.set()
+        await asyncio.Event().wait()
+
+    house.daemon.replies["link.connect"] = never
+    _, writer = await asyncio.open_connection("127.0.0.1", house.port)
+    writer.write(
+        f"POST {API}/connect HTTP/1.1\r\nHost: 127.0.0.1:{house.port}\r\n"
+        "Content-Type: application/json\r\nContent-Length: 0\r\n\r\n".encode()
+    )
+    await waiting.wait()
+    client = house.facade.mirror._client
+    assert client is not None
+    assert client._waiting
+    writer.close()
+    await writer.wait_closed()
+    await until(lambda: not any(len(client._waiting) > 1 for _ in (0,)) or not client._waiting)
