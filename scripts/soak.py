@@ -1,8 +1,8 @@
 """`./scripts/soak --minutes N --seed S`: random faults against the simulated gateway, invariants checked throughout.
 
-The gateway runs here, daemon and facade as processes; readers fold the event stream, the facade is restarted, fills happen
-while the link is down. One line a minute, a summary at the end; exit status 1 if an invariant was violated. Loopback
-only, bounded in time; ends what it started.
+The gateway runs here, daemon and facade as processes; readers fold the event stream, the facade is restarted, fills
+happen while the link is down. One line a minute, a summary at the end; exit status 1 if an invariant was violated.
+Loopback only, bounded in time; ends what it started.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Place:
         return f"http://127.0.0.1:{self.http_port}/api/ibkr"
 
     async def start(self, name: str) -> asyncio.subprocess.Process:
-        with (self.directory / f"{name}.out").open("ab") as out:  # noqa: ASYNC230 - a file of our own, once
+        with (self.directory / f"{name}.out").open("ab") as out:
             return await asyncio.create_subprocess_exec(
                 sys.executable, "-m", name, env=self.environ, stdout=out, stderr=out, stdin=asyncio.subprocess.DEVNULL
             )
