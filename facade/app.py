@@ -21,7 +21,7 @@ from facade.table import Asked, Table
 from shared.reasons import Problem
 
 if TYPE_CHECKING:
-    from facade.connection import Connection
+    from facade.connection import Connection, HttpServer
     from facade.mirror import Mirror
     from facade.stream import Streams
     from shared.clock import Clock
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-STATED = frozenset(Details.__struct_fields__) | {"sentence", "allow"}
+STATED = frozenset(Details.__struct_fields__) | {"sentence", "allow", "retryAfter"}
 """Members of a problem that are ours to say; the daemon's others (`candidates`, `accounts` …) pass through."""
 
 
@@ -47,6 +47,8 @@ class Facade:
     """Data answers by topic, account and scope, each with its entity tag."""
     counts: Counter[tuple[str, int]] = field(default_factory=Counter)
     draining: bool = False
+    """Every answer ends its connection: this process is about to go."""
+    http: HttpServer | None = None
     loop_lag: float = 0.0
 
     async def answer(self, request: BaseRequest) -> Answer:
@@ -98,7 +100,7 @@ class Facade:
                 problem.reason,
                 problem.detail,
                 ibCode=problem.ibCode,
-                retryAfter=problem.retryAfter,
+                retryAfter=problem.retryAfter if problem.retryAfter is not None else _seconds(told.get("retryAfter")),
                 extra=extra,
             ),
             instance=path,
@@ -111,3 +113,7 @@ class Facade:
             more=more,
             close=close,
         )
+
+
+def _seconds(told: Any) -> float | None:
+    return float(told) if isinstance(told, int | float) else None

@@ -72,7 +72,7 @@ async def served(
             tasks.create_task(facade.streams.run(), name="streams"),
             tasks.create_task(_measure_lag(facade, clock), name="lag"),
         ]
-        http = HttpServer(facade.answer)
+        http = facade.http = HttpServer(facade.answer)
         server: asyncio.Server | None = None
         try:
             with contextlib.suppress(TimeoutError):

@@ -1,0 +1,220 @@
+"""The keeper: one listening socket for ever, one child that serves it, nobody refused when the child is replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from facade import keeper
+from tests.facade.conftest import until
+from tests.facade.fake_daemon import FakeDaemon
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals")
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class Kept:
+    """A running keeper."""
+
+    process: asyncio.subprocess.Process
+    port: int
+    state_dir: Path
+    env: dict[str, str]
+
+    @property
+    def state(self) -> dict[str, Any]:
+        try:
+            return dict(json.loads((self.state_dir / keeper.STATE_FILE).read_text()))
+        except (OSError, ValueError):
+            return {}
+
+    async def status(self) -> dict[str, Any]:
+        """Over a connection of its own. Raises `OSError` when it is refused or reset."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            writer.write(
+                f"GET /api/ibkr/status HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\nConnection: close\r\n\r\n".encode()
+            )
+            async with asyncio.timeout(10):
+                raw = await reader.read()
+        finally:
+            writer.close()
+        if not raw:
+            raise ConnectionResetError
+        return dict(json.loads(raw.partition(b"\r\n\r\n")[2]))
+
+    async def restart(self) -> int:
+        process = await started(self.env, "restart")
+        return await process.wait()
+
+
+async def started(env: dict[str, str], *arguments: str, **more: Any) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(sys.executable, "-m", "facade", *arguments, env=env, cwd=ROOT, **more)
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def environment(tmp_path: Path, daemon: FakeDaemon, port: int) -> dict[str, str]:
+    own = {
+        "IBKR_ENV_FILE": str(tmp_path / "empty.env"),
+        "IBKR_SOCKET": daemon.path,
+        "IBKR_STATE_DIR": str(tmp_path / "state"),
+        "IBKR_FACADE_PORT": str(port),
+    }
+    (tmp_path / "empty.env").touch()
+    return {key: value for key, value in os.environ.items() if not key.startswith("IBKR_")} | own
+
+
+@asynccontextmanager
+async def kept(tmp_path: Path, daemon: FakeDaemon) -> AsyncIterator[Kept]:
+    port = free_port()
+    env = environment(tmp_path, daemon, port)
+    process = await started(env)
+    facade = Kept(process, port, tmp_path / "state", env)
+    try:
+        await until(lambda: facade.state.get("child") or process.returncode is not None)
+        yield facade
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        async with asyncio.timeout(10):
+            await process.wait()
+
+
+async def test_a_restart_refuses_and_resets_nobody(tmp_path: Path, daemon: FakeDaemon) -> None:
+    """Whoever asks meanwhile, on one connection a request, gets the right answer."""
+    async with kept(tmp_path, daemon) as facade:
+        await until(lambda: facade.state["complete"])
+        answers = []
+        done = asyncio.Event()
+
+        async def ask() -> None:
+            while not done.is_set():
+                daemon.link(session=len(answers))
+                answers.append(await facade.status())
+
+        asking = [asyncio.create_task(ask(), name=f"asking {n}") for n in range(4)]
+        before = facade.state
+        for _ in range(2):
+            assert await facade.restart() == 0
+        done.set()
+        await asyncio.gather(*asking)
+        assert facade.state["generation"] == before["generation"] + 2
+        assert facade.state["child"] != before["child"]
+        assert all(answer == {"connected": True, "available": True} for answer in answers)
+        await until(lambda: len(daemon.service.peers) == 1)
+
+
+async def test_a_restart_without_a_daemon_is_done_and_said(tmp_path: Path, daemon: FakeDaemon) -> None:
+    await daemon.stop()
+    async with kept(tmp_path, daemon) as facade:
+        assert await facade.status() == {"connected": False, "available": False}
+        before = facade.state["child"]
+        waiting = asyncio.create_task(facade.restart(), name="restart")
+        await until(lambda: facade.state.get("child") not in (None, before))
+        await daemon.start()
+        assert await waiting == 0  # it was still waiting for the replica, which is complete now
+
+
+async def test_a_child_that_dies_is_replaced(tmp_path: Path, daemon: FakeDaemon) -> None:
+    """Who connects meanwhile waits in the queue of the socket that the keeper holds."""
+    async with kept(tmp_path, daemon) as facade:
+        before = facade.state["child"]
+        os.kill(before, signal.SIGKILL)
+        await until(lambda: facade.state.get("child") not in (None, before))
+        assert (await facade.status())["available"] is True
+
+
+async def test_a_child_ends_with_its_parent(tmp_path: Path, daemon: FakeDaemon) -> None:
+    """However the parent ends."""
+    async with kept(tmp_path, daemon) as facade:
+        await until(lambda: daemon.service.peers)
+        facade.process.kill()
+        await until(lambda: not daemon.service.peers)
+        async with asyncio.timeout(10):
+            while await answers(facade):
+                pass
+
+
+async def answers(facade: Kept) -> bool:
+    try:
+        await facade.status()
+    except OSError:
+        return False
+    return True
+
+
+async def test_settings_that_went_bad_cost_the_restart_and_not_the_facade(tmp_path: Path, daemon: FakeDaemon) -> None:
+    async with kept(tmp_path, daemon) as facade:
+        before = facade.state["child"]
+        (tmp_path / "empty.env").write_text("IBKR_PROBE_TIMEOUT=never\n")
+        facade.process.send_signal(signal.SIGHUP)
+        await until(lambda: facade.state["failures"])
+        assert facade.state["child"] == before
+        assert (await facade.status())["available"] is True
+
+
+async def test_bad_settings_stop_the_start(tmp_path: Path, daemon: FakeDaemon) -> None:
+    env = environment(tmp_path, daemon, free_port()) | {"IBKR_FACADE_PORT": "many"}
+    process = await started(env, stderr=asyncio.subprocess.PIPE)
+    _, told = await process.communicate()
+    assert process.returncode == 78
+    assert b"IBKR_FACADE_PORT" in told
+    assert b"Traceback" not in told
+
+
+@pytest.mark.parametrize("bind", ["0.0.0.0", "::"])
+async def test_a_bind_that_others_can_reach_needs_a_token(tmp_path: Path, daemon: FakeDaemon, bind: str) -> None:
+    env = environment(tmp_path, daemon, free_port()) | {"IBKR_FACADE_HOST": bind}
+    process = await started(env, stderr=asyncio.subprocess.PIPE)
+    _, told = await process.communicate()
+    assert process.returncode == 78
+    assert b"IBKR_FACADE_TOKEN_FILE" in told
+
+
+async def test_a_port_that_is_taken_stops_the_start(tmp_path: Path, daemon: FakeDaemon) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        env = environment(tmp_path, daemon, taken.getsockname()[1])
+        process = await started(env, stderr=asyncio.subprocess.PIPE)
+        _, told = await process.communicate()
+    assert process.returncode == 1
+    assert b"cannot listen" in told
+
+
+async def test_restart_without_a_facade_says_so(tmp_path: Path, daemon: FakeDaemon) -> None:
+    (tmp_path / "state").mkdir(mode=0o700)
+    process = await started(environment(tmp_path, daemon, free_port()), "restart", stderr=asyncio.subprocess.PIPE)
+    _, told = await process.communicate()
+    assert process.returncode == 1
+    assert b"No facade is kept" in told
+
+
+async def test_words_it_does_not_know_are_usage(tmp_path: Path, daemon: FakeDaemon) -> None:
+    process = await started(environment(tmp_path, daemon, 1), "dance", stderr=asyncio.subprocess.PIPE)
+    await process.communicate()
+    assert process.returncode == 2
+
+
+def test_a_socket_of_systemds_is_taken_only_where_it_is_meant() -> None:
+    assert keeper.activated({}) is None
+    assert keeper.activated({"LISTEN_PID": "1", "LISTEN_FDS": "1"}) is None
+    assert keeper.activated({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "2"}) is None
