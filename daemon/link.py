@@ -91,7 +91,10 @@ def _decide(link: Link, event: ev.Event, now: Now) -> tuple[Link, Actions]:
             return _suspect(link, state, now)
         case ev.MachineWoke(), Live():
             return link, (Probe(session=state.session),)
-        case ((ev.Failed() | ev.Lost()), (Connecting() | Live())):
+        case ev.Lost(), Live():
+            # whatever ended a session that stood, it was a gateway's: dialled again as after any loss
+            return _fail(_note(link, event.code, event.text, now), "socketLost", now)
+        case ((ev.Failed() | ev.Lost()), Connecting()):
             return _fail(_note(link, event.code, event.text, now), event.reason, now)
         case ev.Opened(), Connecting():
             return _open(link, state, event, now)
@@ -293,7 +296,7 @@ def _learn(link: Link, state: Connecting | Live, event: ev.SessionEvent, now: No
     facts = state.facts
     match event:
         case ev.Dialled():
-            facts = replace(facts, peer=event.peer)
+            state = replace(state, pursuit=replace(state.pursuit, peer=event.peer))
         case ev.Greeted():
             facts = replace(facts, serverVersion=event.serverVersion)
         case ev.FarmChanged():
@@ -399,7 +402,7 @@ def _settled(before: Link, now: Link, event: ev.Event) -> Actions:
             return (Settled(session=session, reason="manual"),)
         case ev.StopAsked():
             return (Settled(session=session, reason="shuttingDown"),)
-        case ev.Failed(reason=why) | ev.Lost(reason=why):
+        case ev.Failed(reason=why):
             return (Settled(session=session, reason=why),)
         case ev.PortMoved():
             return (Settled(session=session, reason="portMoved"),)

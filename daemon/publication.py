@@ -7,6 +7,7 @@ from datetime import datetime
 
 from daemon import linkrow
 from daemon.gaps import Gaps
+from daemon.hints import hints
 from daemon.narration import Narration
 from daemon.ports import Market, Memory, Rows
 from daemon.states import Link, Live, Policy
@@ -30,6 +31,7 @@ class Publication:
     ) -> None:
         self.heard: float | None = None  # monotonic s of the last complete message, of whatever session
         self.rtt: float | None = None  # s, of the last probe
+        self.listening: frozenset[int] = frozenset()  # standard ports of this machine on which somebody listens
         self._policy = policy
         self._store = store
         self._memory = memory
@@ -95,6 +97,7 @@ class Publication:
             proofLimit=self._proof_limit,
             streams=self._market.streams(),
             pacing=self._market.pacing(),
+            hints=hints(link, self.listening),
         )
         row = linkrow.row(link, around, monotonic, wall)
         farms = linkrow.farms(link, dict(self._store.rows("farms")), wall)

@@ -20,6 +20,7 @@ from daemon import actions as act
 from daemon import events as ev
 from daemon import link as machine
 from daemon.events import Event
+from daemon.hints import listening
 from daemon.ports import Factory, Market, Memory, Rows, Tws
 from daemon.publication import Publication
 from daemon.reading import GRACE, Reading
@@ -83,6 +84,7 @@ class Supervisor:
         market: Market,
         clock: Clock,
         dice: Callable[[], float],
+        listening: Callable[[], frozenset[int]] = listening,
         version: str = "",
     ) -> None:
         self.counters = Counters(losses=Counter())
@@ -94,6 +96,7 @@ class Supervisor:
         self._market = market
         self._clock = clock
         self._dice = dice
+        self._listening = listening
         self._inbox: asyncio.Queue[Event | Asked] = asyncio.Queue(INBOX)
         self._flooded: int | None = None
         self._replies: dict[int, list[asyncio.Future[str | None]]] = {}
@@ -256,6 +259,8 @@ class Supervisor:
             self.counters.timeToReady = self._clock.monotonic() - self._down
             if not self._reading.recovering and not any(isinstance(action, act.Recover) for action in actions):
                 self._recovered()
+        if after.reason == "portClosed" != before.reason:
+            self._slots.start("looking", self._look())
         if isinstance(event, ev.Failed) and event.reason in TIMED_OUT and self._away > self._dialled:
             self._hear(ev.MachineWoke(seconds=0.0))  # it was we who did not listen: no reason to wait
 
@@ -272,6 +277,11 @@ class Supervisor:
     def _recovered(self) -> None:
         if self._link.phase == "ready":
             self._told.end_gap(self._reading.unknown(self._link))
+
+    async def _look(self) -> None:
+        """Whether the gateway listens elsewhere. In a thread: on a busy machine the system takes its time to tell."""
+        self._told.listening = await asyncio.to_thread(self._listening)
+        self._told.publish(self._link)
 
     # --- actions ----------------------------------------------------------------------------------------------------
 

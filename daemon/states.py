@@ -41,13 +41,13 @@ class Pursuit(Struct, frozen=True, kw_only=True):
     lastLoss: float | None = None  # monotonic
     outage: Outage | None = None
     accounts: tuple[str, ...] = ()
+    peer: str = ""  # the address that answered last
     found: tuple[str, ...] = ()  # the accounts of a session that was refused for them
 
 
 class Facts(Struct, frozen=True, kw_only=True):
     """What a session has told of itself; none of these follows from another. `lost`: the code that said it."""
 
-    peer: str = ""
     serverVersion: int | None = None
     readOnly: bool = False
     farms: dict[str, FarmState] = {}

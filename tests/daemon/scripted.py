@@ -238,6 +238,7 @@ class Story:
             market=self.market,
             clock=self.clock,
             dice=lambda: 0.5,
+            listening=frozenset,
             version="test",
         )
 

@@ -1,0 +1,269 @@
+"""Stories over the wire: the simulated gateway on one side, on the other the daemon's own link, session and store.
+
+Nothing is replaced but time, which runs as it does and can be made to run ahead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import io
+import itertools
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from daemon.events import Event, Target
+from daemon.market import Market
+from daemon.session import Supervisor
+from daemon.simulator import Gateway, World
+from daemon.states import Policy
+from daemon.store import Store
+from daemon.tws import Tws
+from daemon.windows import Calendar
+from shared import log
+from shared.messages import Gap, LinkEvent, Sync
+from shared.messages import Link as LinkRow
+
+LIMIT = 20.0  # s; only ends a test that would hang
+NO_WINDOWS = Calendar(())
+
+
+async def until(condition: Callable[[], object], what: str = "the condition never came true") -> None:
+    """Let the loop turn until `condition` holds."""
+    try:
+        async with asyncio.timeout(LIMIT):
+            while not condition():  # noqa: ASYNC110 - the condition is other code's state, there is no event
+                await asyncio.sleep(0.002)
+    except TimeoutError:
+        raise AssertionError(what) from None
+
+
+class Elastic:
+    """Real time that can be made to run ahead, in steps so small that nobody takes them for an absence.
+
+    `wall`: what the wall clock shows at the beginning.
+    """
+
+    def __init__(self, wall: datetime | None = None) -> None:
+        self._ahead = 0.0
+        self._slept = 0.0
+        self._offset = timedelta() if wall is None else wall - datetime.now(UTC)
+        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._order = itertools.count()
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + self._offset + timedelta(seconds=self._ahead + self._slept)
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self._ahead
+
+    async def sleep(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        woken: asyncio.Future[None] = loop.create_future()
+        heapq.heappush(self._sleepers, (self.monotonic() + seconds, next(self._order), woken))
+        timer = loop.call_later(seconds, _wake, woken)
+        try:
+            await woken
+        finally:
+            timer.cancel()
+
+    async def pass_(self, seconds: float) -> None:
+        """Everybody who sleeps wakes when it is time, and what he then says reaches the gateway and back."""
+        left = seconds
+        while left > 0:
+            next_wake = self._sleepers[0][0] - self.monotonic() if self._sleepers else left
+            step = min(left, max(next_wake, 0.001), 0.25)
+            self.absent(step)
+            left -= step
+            for _ in range(12):
+                await asyncio.sleep(0)
+
+    def absent(self, seconds: float) -> None:
+        """All at once, as when we are stopped."""
+        self._ahead += seconds
+        while self._sleepers and self._sleepers[0][0] <= self.monotonic():
+            _wake(heapq.heappop(self._sleepers)[2])
+
+    def asleep(self, seconds: float) -> None:
+        """The machine slept, which only the wall clock has seen."""
+        self._slept += seconds
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+class Kept:
+    """What outlives the daemon, for one that does not end."""
+
+    def __init__(self) -> None:
+        self.held = False
+        self.events: list[LinkEvent] = []
+
+    def phase(self, event: LinkEvent) -> None:
+        self.events.append(event)
+
+    async def set_held(self, held: bool) -> None:
+        self.held = held
+
+
+class Story:
+    """One gateway, one link, and everything that can be seen of both."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        clock: Elastic,
+        spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]],
+        said: io.StringIO,
+        **policy: Any,
+    ) -> None:
+        self.gateway = gateway
+        self.clock = clock
+        self.store = Store("e1", clock)
+        self.memory = Kept()
+        self.market = Market(spawn, clock, self.store)
+        self.target = Target(host="127.0.0.1", port=gateway.port, clientId=1, timeout=policy.pop("timeout", 10.0))
+        self._said = said
+        self.listening: frozenset[int] = frozenset()
+        self.session: Tws | None = None
+        settings = {"configured": self.target, "automatic": True, "calendar": NO_WINDOWS} | policy
+        self.link = Supervisor(
+            Policy(**settings),
+            probeInterval=5.0,
+            probeTimeout=5.0,
+            factory=self._open,
+            store=self.store,
+            memory=self.memory,
+            market=self.market,
+            clock=clock,
+            dice=lambda: 0.5,
+            listening=lambda: self.listening,
+            version="test",
+        )
+
+    def _open(self, number: int, target: Target, emit: Callable[[Event], None]) -> Tws:
+        self.session = Tws(number, target, emit, self.store, self.clock)
+        return self.session
+
+    # --- what is seen of the link ---
+
+    @property
+    def row(self) -> LinkRow:
+        row = self.store.row("link", "link")
+        assert isinstance(row, LinkRow)
+        return row
+
+    @property
+    def gaps(self) -> list[Gap]:
+        return [gap for gap in self.store.rows("gaps").values() if isinstance(gap, Gap)]
+
+    @property
+    def phases(self) -> list[tuple[str, str | None]]:
+        """Every phase the link has been in, in order."""
+        return [(event.phase, event.reason) for event in self.memory.events]
+
+    def sync(self, topic: str) -> Sync:
+        row = self.store.row("sync", topic)
+        assert isinstance(row, Sync)
+        return row
+
+    def says(self, phase: str, reason: str | None = None) -> bool:
+        row = self.row
+        return (row.phase, row.reason) == (phase, reason) and row.connected is (phase == "ready")
+
+    async def becomes(self, phase: str, reason: str | None = None) -> LinkRow:
+        """Wait until the row says so, without making time run ahead."""
+        await until(lambda: self.says(phase, reason), f"wanted {phase} {reason}, is {self.row.phase} {self.row.reason}")
+        return self.row
+
+    async def stays(self, phase: str, reason: str | None, seconds: float) -> None:
+        """Let time run ahead; at no moment of it may the link be in another phase."""
+        before = len(self.memory.events)
+        await self.clock.pass_(seconds)
+        assert self.phases[before:] == []
+        assert self.says(phase, reason)
+
+    # --- what is seen at the gateway ---
+
+    def asked(self, name: str) -> int:
+        """How many requests of this name have come."""
+        return sum(seen.name == name for seen in self.gateway.requests)
+
+    @property
+    def dials(self) -> int:
+        return self.gateway.connections.total
+
+    # --- what is read in the log ---
+
+    @property
+    def lines(self) -> list[str]:
+        return self._said.getvalue().splitlines()
+
+    def said(self, text: str) -> int:
+        """How many lines of the log hold `text`."""
+        return sum(text in line for line in self.lines)
+
+
+class Console(io.StringIO):
+    """A terminal that can print everything."""
+
+    encoding = "utf-8"
+
+
+@contextmanager
+def console() -> Iterator[io.StringIO]:
+    """The console's lines, as a person would read them."""
+    stream = Console()
+    root, noisy = logging.getLogger(), logging.getLogger("asyncio")
+    handlers, level, noise = list(root.handlers), root.level, noisy.level
+    log.set_up("INFO", "console", stream=stream)
+    noisy.setLevel(logging.ERROR)  # in debug mode it remarks on slow steps, which are no part of a story
+    try:
+        yield stream
+    finally:
+        logging.basicConfig(handlers=handlers, level=level, force=True)
+        noisy.setLevel(noise)
+
+
+@asynccontextmanager
+async def story(
+    *,
+    world: World | None = None,
+    wall: datetime | None = None,
+    before: Callable[[Gateway], None] = lambda _gateway: None,
+    connected: bool = True,
+    gateway: dict[str, Any] | None = None,
+    **policy: Any,
+) -> AsyncIterator[Story]:
+    """`before` makes the gateway misbehave before the first dial; `connected`: begin when the link is ready."""
+    clock = Elastic(wall)
+    work: list[asyncio.Task[None]] = []
+
+    def spawn(coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        work.append(asyncio.create_task(coroutine, name=name))
+        return work[-1]
+
+    with console() as said:
+        async with Gateway(world or World(), **{"tick_rate": 0.0, **(gateway or {})}) as simulated:
+            before(simulated)
+            told = Story(simulated, clock, spawn, said, **policy)
+            running = asyncio.create_task(told.link.run(), name="the link under test")
+            spawn(told.market.run(), "the market under test")
+            try:
+                await until(lambda: told.store.row("link", "link"))
+                if connected:
+                    await told.becomes("ready")
+                yield told
+            finally:
+                told.link.stop()
+                async with asyncio.timeout(LIMIT):
+                    await running
+                for task in work:
+                    task.cancel()
+                await asyncio.gather(*work, return_exceptions=True)
