@@ -113,6 +113,14 @@ def private_directory(path: str, variable: str) -> Iterator[int]:
         os.close(fd)
 
 
+def closing(path: str, mode: int) -> str:
+    """The command that closes the file `path` (of `st_mode` `mode`) to other users; empty where it is closed."""
+    if sys.platform == "win32":
+        opened = sid.access_of_path(path).open_to_everybody
+        return f'icacls "{path}" /inheritance:r /grant:r "*{sid.own_sid()}:F"' if opened else ""
+    return f"chmod 600 {shlex.quote(path)}" if mode & 0o077 else ""
+
+
 def _make(path: str) -> None:
     """`path` and what is missing above it, each 0700 whatever the umask."""
     if os.path.lexists(path):

@@ -22,6 +22,7 @@ from environs import Env, EnvValidationError
 from platformdirs import user_state_path
 
 from shared import quick
+from shared.private import closing
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 BAD_SETTINGS = 78
@@ -329,8 +330,8 @@ def _token(path: Path) -> bytes:
             token = file.read(4097).strip()
     except OSError as error:
         raise SettingsError(f"{name}, which cannot be read: {error.strerror}.") from error
-    if os.name != "nt" and mode & 0o077:
-        raise SettingsError(f"{name}, which others can read; run: chmod 600 {path}")
+    if mend := closing(str(path), mode):
+        raise SettingsError(f"{name}, which others can read; run: {mend}")
     if not token or len(token) > 4096 or any(byte <= 32 or byte > 126 for byte in token):
         raise SettingsError(f"{name}; accepted is a file with one token of printable characters, not empty.")
     return token

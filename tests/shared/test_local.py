@@ -3,7 +3,6 @@ import contextlib
 import errno
 import gc
 import os
-import resource
 import shutil
 import socket
 import stat
@@ -17,8 +16,7 @@ from structlog.testing import capture_logs
 from shared import local
 from shared.local import AlreadyRunning, Peer, UnsafePath, connect, listen, peer
 
-if sys.platform == "win32":
-    pytest.skip("the named pipe has its own tests, in tests/windows", allow_module_level=True)
+resource = pytest.importorskip("resource", reason="the named pipe has its own tests, in tests/windows")
 
 
 class Talk(asyncio.Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from datetime import time
 from pathlib import Path
@@ -150,6 +151,7 @@ def test_a_bind_beyond_this_machine_needs_a_token(tmp_path: Path) -> None:
         assert load(tmp_path, IBKR_FACADE_HOST=host).token() is None
 
 
+@pytest.mark.skipif(os.name == "nt", reason="modes are Unix's; the Windows side is in tests/windows")
 def test_a_token_is_read_only_from_a_file_that_is_ours_alone(tmp_path: Path) -> None:
     path = tmp_path / "token"
     settings = load(tmp_path, IBKR_FACADE_TOKEN_FILE=str(path))

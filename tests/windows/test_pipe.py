@@ -1,0 +1,298 @@
+import asyncio
+import contextlib
+import ctypes
+import os
+import subprocess
+import sys
+import uuid
+
+import pytest
+from structlog.testing import capture_logs
+
+if sys.platform != "win32":
+    pytest.skip("named pipes are Windows'", allow_module_level=True)
+
+import _winapi
+
+from shared import pipe, sid
+from shared.local import AlreadyRunning, Peer, UnsafePath, connect, default_path, listen, peer
+
+
+class Echo(asyncio.Protocol):
+    """Gives back what it gets; `group` are those of one test that are connected."""
+
+    def __init__(self, group):
+        self.group = group
+        self.lost = asyncio.Event()
+
+    def connection_made(self, transport):
+        self.transport = transport
+        self.group.append(self)
+
+    def data_received(self, data):
+        self.transport.write(data)
+
+    def connection_lost(self, _error):
+        self.lost.set()
+
+
+class Talk(asyncio.Protocol):
+    """Remembers what it hears."""
+
+    def __init__(self):
+        self.received = b""
+        self.lost = asyncio.Event()
+
+    def data_received(self, data):
+        self.received += data
+
+    def connection_lost(self, _error):
+        self.lost.set()
+
+
+@pytest.fixture
+def path():
+    return rf"\\.\pipe\ibkr-test-{uuid.uuid4()}"
+
+
+@pytest.fixture
+async def peers():
+    """The daemon's ends of the test's connections; they are gone when it ends."""
+    peers = []
+    yield peers
+    for one in peers:
+        one.transport.abort()
+        await one.lost.wait()
+
+
+@contextlib.asynccontextmanager
+async def serving(path, peers):
+    """A listener that is closed in the end."""
+    listener = await listen(lambda: Echo(peers), path)
+    try:
+        yield listener
+    finally:
+        listener.close()
+        await listener.wait_closed()
+
+
+async def until(condition):
+    """Let the loop turn until `condition()` holds."""
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0.001)
+
+
+async def hung_up(transport, protocol):
+    """Our end of a connection, ended."""
+    transport.abort()
+    await protocol.lost.wait()
+
+
+@contextlib.contextmanager
+def instance(path, sddl):
+    """One pipe instance of somebody else's making, with the descriptor `sddl`."""
+    with sid._attributes(sddl) as attributes:
+        handle = _winapi.CreateNamedPipe(
+            path, _winapi.PIPE_ACCESS_DUPLEX | _winapi.FILE_FLAG_OVERLAPPED, 0, 2, 4096, 4096, 0, attributes
+        )
+    try:
+        yield handle
+    finally:
+        _winapi.CloseHandle(handle)
+
+
+def unheard(handle):
+    """Bytes that a client said to the instance; they can be counted as long as nobody reads them."""
+    try:
+        return _winapi.PeekNamedPipe(handle, 0)[0]
+    except BrokenPipeError:  # it came and left without any
+        return 0
+
+
+async def test_the_two_ends_know_each_other(path, peers):
+    """The process from the system; the user because nobody else can be here."""
+    async with serving(path, peers):
+        transport, protocol = await connect(Talk, path, 10)
+        await until(lambda: peers)
+
+        assert peer(peers[0].transport) == Peer(os.getpid(), sid.own_sid())
+        await hung_up(transport, protocol)
+
+
+async def test_the_pipe_is_its_users_alone(path, peers):
+    """Owner and the one entry are this user, seen from either end, on the first instance and the next."""
+    async with serving(path, peers):
+        for _ in range(2):
+            transport, protocol = await connect(Talk, path, 10)
+            assert sid.access_of_pipe(transport.get_extra_info("pipe").fileno()).ours_alone
+            await hung_up(transport, protocol)
+        await until(lambda: len(peers) == 2)
+
+
+async def test_long_lines_pass_whole_and_in_order(path, peers):
+    """A megabyte there and back, in byte mode."""
+    data = os.urandom(1 << 20)
+    async with serving(path, peers):
+        transport, protocol = await connect(Talk, path, 10)
+        transport.write(data)
+        await until(lambda: len(protocol.received) == len(data))
+
+        assert protocol.received == data
+        await hung_up(transport, protocol)
+
+
+async def test_many_clients_at_once_are_served(path, peers):
+    """There is always one more instance."""
+
+    async def one(number):
+        transport, protocol = await connect(Talk, path, 60)
+        transport.write(b"%d" % number)
+        await until(lambda: protocol.received == b"%d" % number)
+        await hung_up(transport, protocol)
+
+    async with serving(path, peers):
+        await asyncio.gather(*(one(number) for number in range(50)))
+
+
+async def test_a_live_pipe_is_never_stolen(path, peers):
+    """The second daemon is told who has it, and the first goes on serving."""
+    async with serving(path, peers):
+        with pytest.raises(AlreadyRunning) as refused:
+            await listen(Talk, path)
+        assert refused.value.pid == os.getpid()
+
+        transport, protocol = await connect(Talk, path, 10)
+        transport.write(b"still there")
+        await until(lambda: protocol.received == b"still there")
+        await hung_up(transport, protocol)
+
+
+async def test_a_closed_pipe_can_be_served_again(path, peers):
+    """The name goes with its last handle."""
+    for _ in range(3):
+        async with serving(path, peers):
+            await hung_up(*await connect(Talk, path, 10))
+            await until(lambda: peers)
+            await peers[-1].lost.wait()
+        with pytest.raises(FileNotFoundError):
+            await connect(Talk, path, 10)
+
+
+SERVE = """
+import asyncio, sys
+from shared import local
+async def main():
+    await local.listen(asyncio.Protocol, sys.argv[1])
+    print("serving", flush=True)
+    await asyncio.sleep(600)
+asyncio.run(main())
+"""
+
+
+async def test_the_pipe_of_a_killed_daemon_is_free(path, peers):
+    """Whatever was open, the system closes it."""
+    with subprocess.Popen(  # noqa: ASYNC220 - a test's process
+        [sys.executable, "-c", SERVE, path], stdout=subprocess.PIPE, text=True
+    ) as daemon:
+        assert (await asyncio.to_thread(daemon.stdout.readline)).strip() == "serving"
+        with pytest.raises(AlreadyRunning) as refused:
+            await listen(Talk, path)
+        assert refused.value.pid == daemon.pid
+        daemon.kill()
+        await asyncio.to_thread(daemon.wait)
+
+    async with serving(path, peers):
+        pass
+
+
+async def test_nothing_is_said_to_another_users_server(path):
+    """A client leaves a pipe that somebody else owns before its protocol exists."""
+    sddl = f"O:SYD:(A;;GA;;;{sid.own_sid()})"
+    with contextlib.ExitStack() as stack:
+        try:
+            squatters = [stack.enter_context(instance(path, sddl)) for _ in range(2)]
+        except OSError:
+            pytest.skip("nobody can pretend to be another user here: needs real Windows and a second user")
+        made = []
+        with pytest.raises(PermissionError, match="another user"):
+            await connect(lambda: made.append(1), path, 10)
+        with pytest.raises(UnsafePath, match="another user"):
+            await listen(Talk, path)
+
+        assert made == []
+        assert [unheard(squatter) for squatter in squatters] == [0, 0]
+
+
+def test_a_pipe_that_came_out_open_to_others_is_not_served(path):
+    """The start-up test reads what the system made, and refuses with the reason."""
+    with instance(path, f"O:{sid.own_sid()}D:(A;;GA;;;{sid.own_sid()})(A;;GR;;;WD)") as handle:
+        assert sid.access_of_pipe(handle).open_to_everybody
+        with pytest.raises(UnsafePath, match="open to others"):
+            pipe.must_be_ours_alone(handle, path)
+
+
+async def test_without_memory_it_waits_and_says_so_once(path, peers, monkeypatch):
+    """One counted warning, no busy loop, one line when it works again; who comes then is served."""
+    monkeypatch.setattr(pipe, "ACCEPT_PAUSE", 0.01)
+    made, failing = pipe.made, True
+
+    def sometimes(*arguments):
+        if failing and not arguments[1]:
+            raise OSError(8, "Not enough memory")
+        return made(*arguments)
+
+    monkeypatch.setattr(pipe, "made", sometimes)
+    with capture_logs() as logs:
+        async with serving(path, peers) as listener:
+            await until(lambda: listener.starved >= 3)
+            failing = False
+            transport, protocol = await connect(Talk, path, 10)
+            await until(lambda: peers)
+            await hung_up(transport, protocol)
+
+    assert [line["event"] for line in logs] == ["socket.starved", "socket.accepting"]
+
+
+@pytest.mark.parametrize("name", ["daemon.sock", r"C:\run\daemon.sock", r"\\.\pipe\ ".strip() + "x" * 300])
+async def test_what_is_no_pipe_name_is_refused(name):
+    """A Unix path in the settings gets a sentence, not an error number."""
+    with pytest.raises(UnsafePath, match="is no pipe name"):
+        await listen(Talk, name)
+
+
+def test_the_usual_name_is_this_users():
+    """Two users of one machine do not meet."""
+    assert default_path({}) == rf"\\.\pipe\ibkr-{sid.own_sid()}"
+    assert sid.own_sid().startswith("S-1-5-")
+
+
+@pytest.mark.real_windows
+def test_the_name_can_be_taken_once(path):
+    """FIRST_PIPE_INSTANCE: a squatter that comes between our look and our making is found out."""
+    handle = pipe.made(path, True, True)
+    with pytest.raises(UnsafePath):
+        pipe.made(path, True, True)
+    _winapi.CloseHandle(handle)
+
+
+@pytest.mark.real_windows
+async def test_the_pipe_is_not_reached_over_the_network(path, peers):
+    """The same name by way of the machine's own network address is refused."""
+    async with serving(path, peers):
+        with pytest.raises(OSError, match=r"."):
+            os.open(path.replace("\\\\.\\", "\\\\127.0.0.1\\"), os.O_RDWR)
+        assert peers == []
+
+
+@pytest.mark.real_windows
+async def test_programs_of_low_integrity_are_kept_out(path, peers):
+    """The label that was asked for is on the pipe."""
+    async with serving(path, peers):
+        transport, protocol = await connect(Talk, path, 10)
+        handle = transport.get_extra_info("pipe").fileno()
+        sacl, descriptor = ctypes.c_void_p(), ctypes.c_void_p()
+        label = 0x10  # LABEL_SECURITY_INFORMATION
+        assert sid._of_handle(handle, sid.SE_KERNEL_OBJECT, label, None, None, None, sacl, descriptor) == 0
+        assert ctypes.c_ushort.from_address(sacl.value + 4).value == 1
+        await hung_up(transport, protocol)
