@@ -68,7 +68,7 @@ const FILLS = [
   { key: 'side', label: 'Side', left: true, text: (row) => SIDES[row.side] ?? row.side ?? DASH, tone: (row) => (row.side === 'SLD' ? 'sell' : 'buy') },
   { key: 'shares', label: 'Shares', text: (row) => quantity(row.shares), sort: byNumber('shares') },
   { key: 'price', label: 'Price', text: (row) => price(row.price, row.secType), sort: byNumber('price'), title: exact('price') },
-  { key: 'commission', label: 'Commission', text: (row) => money(row.commission), sort: byNumber('commission'), unit: (row) => (row.commissionCurrency === row.currency ? '' : (row.commissionCurrency ?? '')), title: (row) => row.commissionCurrency ?? '' },
+  { key: 'commission', label: 'Comm.', text: (row) => money(row.commission), sort: byNumber('commission'), unit: (row) => (row.commissionCurrency === row.currency ? '' : (row.commissionCurrency ?? '')), title: (row) => row.commissionCurrency ?? '' },
   pnl('realized', 'Realized', 'realizedPNL'),
   { key: 'mark', label: 'Note', left: true, text: (row) => (row.recovered ? 'recovered' : ''), tone: (row) => (row.recovered ? 'chip' : ''), title: (row) => (row.recovered ? 'Missed while the link was down and learnt by asking afterwards' : '') },
 ];

@@ -118,7 +118,7 @@ export class Curve {
         { ...axis, size: 26, space: 80, values: (plot, ticks) => ticks.map((at) => clock(at * 1000).slice(0, plot.scales.x.max - plot.scales.x.min < SECONDS_BELOW ? 8 : 5)) },
         { ...axis, size: 72, values: (_, ticks, axis_, space, step) => ticks.map((value) => inSteps(value, step)) },
       ],
-      series: [{}, { stroke: colour('--accent'), width: 1.75, fill: colour('--accent-faint'), points: { show: false } }],
+      series: [{}, { stroke: colour('--accent'), width: 1.75, fill: colour('--accent-faint'), fillTo: (plot) => plot.scales.y.min, points: { show: false } }],
       hooks: { setCursor: [(plot) => this.#reading(plot.cursor.idx ?? this.series().times.length - 1)] },
     };
   }

@@ -127,7 +127,7 @@ function nextWords(link, model) {
 
 function nextNote(link) {
   const expected = link?.expected;
-  if (expected?.active) return `Expected: ${words(expected.kind)}${until(expected)}.`;
+  if (expected?.active) return `Expected: ${words(expected.kind) || 'a planned window'}${until(expected)}.`;
   return link?.attempts && link.nextAttemptAt ? `${link.attempts} ${link.attempts === 1 ? 'attempt' : 'attempts'} so far` : '';
 }
 
@@ -162,7 +162,7 @@ const FACTS = {
   'IBKR servers'({ upstream, expected }, now, { current }) {
     const value = current || upstream === 'lost' ? (UPSTREAM[upstream] ?? DASH) : UPSTREAM.unknown;
     const at = instant(expected?.nextAt);
-    const below = expected?.active ? `${words(expected.kind)}${until(expected)}` : at === null ? '' : `${words(expected.kind)} ${hour(at)}`;
+    const below = expected?.active ? `${words(expected.kind) || 'planned window'}${until(expected)}` : at === null ? '' : `${words(expected.kind) || 'planned'} ${hour(at)}`;
     return [value, below, upstream === 'lost' ? 'warn' : ''];
   },
   'Data farms'({ farms }, now, { current }) {
@@ -201,6 +201,7 @@ function factList(list) {
   return (name, value, below = '', tone = '') => {
     const cell = cells.get(name);
     setText(cell.value, value);
+    if (cell.value.title !== value) cell.value.title = value;
     setData(cell.value, 'tone', tone);
     setText(cell.below, below);
     if (cell.below.title !== below) cell.below.title = below;

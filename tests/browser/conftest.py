@@ -1,23 +1,26 @@
 """A browser, and the page before a real facade whose daemon believes what the test says.
 
-The browser is one that is found on this machine, else playwright's own. Without one these tests are skipped with a
-sentence, unless LINK_TEST_BROWSER=required: then they fail.
+The browser is one that is found on this machine, else playwright's own, which is downloaded if it can be. Without one
+these tests are skipped with a sentence, unless LINK_TEST_BROWSER=required: then they fail.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+import sys
+from asyncio.subprocess import DEVNULL
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page, Playwright, async_playwright
+from playwright.async_api import Browser, Error, Page, Playwright, async_playwright
 
 from facade.serving import served
 from shared.settings import Settings
@@ -37,28 +40,54 @@ ARGUMENTS = (
 LIMIT = 20.0
 """s for the facade to come up or to go."""
 
+DOWNLOAD_LIMIT = 90.0
+"""s; below the limit of one test, whose fixture this is."""
 
-def executable(playwright: Playwright) -> str | None:
-    found = next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None and Path(playwright.chromium.executable_path).exists():
-        found = playwright.chromium.executable_path
-    return found
+
+def installed() -> Iterator[dict[str, str]]:
+    """How to launch each browser there may be on this machine, the likeliest first."""
+    for path in filter(None, map(shutil.which, NAMES)):
+        yield {"executable_path": path}
+    yield {"channel": "chrome"}  # playwright knows where an installer puts them
+    yield {"channel": "msedge"}
+    yield {}  # playwright's own
+
+
+async def launched(playwright: Playwright) -> Browser | None:
+    for how in installed():
+        with contextlib.suppress(Error):
+            return await playwright.chromium.launch(args=list(ARGUMENTS), **how)
+    return None
+
+
+async def download() -> None:
+    """Playwright's own browser, into playwright's own cache; nothing of the system is touched."""
+    command = (sys.executable, "-m", "playwright", "install", "chromium")
+    process = await asyncio.create_subprocess_exec(*command, stdout=DEVNULL, stderr=DEVNULL)
+    try:
+        async with asyncio.timeout(DOWNLOAD_LIMIT):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
-        path = executable(playwright)
-        if path is None:
-            sentence = "No Chromium, Chrome or Edge was found, nor one of playwright's own: the page was not tested."
+        found = await launched(playwright)
+        if found is None:
+            await download()
+            found = await launched(playwright)
+        if found is None:
+            sentence = "No Chromium, Chrome or Edge was found, nor could playwright's be had: the page was not tested."
             if os.environ.get("LINK_TEST_BROWSER") == "required":
                 pytest.fail(sentence)
             pytest.skip(sentence)
-        launched = await playwright.chromium.launch(executable_path=path, args=list(ARGUMENTS))
         try:
-            yield launched
+            yield found
         finally:
-            await launched.close()
+            await found.close()
 
 
 Visit = Callable[..., Awaitable[Page]]

@@ -1,0 +1,281 @@
+"""The page at the end of the whole chain: simulated gateway, daemon and facade as processes, and a browser."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Page, expect
+
+from daemon.simulator import Gateway, World
+from tests.browser.conftest import Visit
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+Shot = Callable[..., Awaitable[Path]]
+
+LIMIT = 20.0
+"""s for a process to start or to end; a Python start alone takes one or two on a busy machine."""
+
+ROOT = Path(__file__).resolve().parents[2]
+ROWS = "tbody tr:not(.spacer):not([hidden])"
+
+
+class Chain:
+    """Daemon and facade as processes of their own before `gateway`, which is in this process to be told its faults."""
+
+    def __init__(self, directory: Path, gateway: Gateway) -> None:
+        self.gateway = gateway
+        self.port = free_port()
+        (directory / "run").mkdir(mode=0o700)
+        (directory / "env").touch()
+        self._directory = directory
+        self._settings = {
+            "IBKR_ENV_FILE": str(directory / "env"),
+            "IBKR_SOCKET": str(directory / "run" / "d.sock"),
+            "IBKR_STATE_DIR": str(directory / "state"),
+            "IBKR_FACADE_PORT": str(self.port),
+            "IBKR_PORT": str(gateway.port),
+            "IBKR_AUTO_CONNECT": "true",
+            "IBKR_PROBE_INTERVAL": "1",
+            "IBKR_PROBE_TIMEOUT": "1",
+            "IBKR_CONNECT_TIMEOUT": "5",
+        }
+        self.daemon: Process | None = None
+        self.facade: Process | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/ui/complete_platform.html"
+
+    async def start(self, **settings: str) -> None:
+        self._settings |= settings
+        self.daemon = await self.run("daemon")
+        self.facade = await self.run("facade")
+        async with asyncio.timeout(LIMIT):
+            while True:
+                try:
+                    _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                except OSError:
+                    await asyncio.sleep(0.02)
+                    continue
+                writer.close()
+                await writer.wait_closed()
+                return
+
+    async def run(self, *module: str) -> Process:
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("IBKR_")}
+        with (self._directory / f"{module[0]}.log").open("ab") as log:
+            return await asyncio.create_subprocess_exec(
+                sys.executable, "-m", *module, env=environ | self._settings, cwd=ROOT, stdout=log, stderr=log
+            )
+
+    async def restart_facade(self) -> int:
+        async with asyncio.timeout(LIMIT):
+            return await (await self.run("facade", "restart")).wait()
+
+    async def kill_daemon(self) -> None:
+        assert self.daemon is not None
+        self.daemon.kill()
+        await self.daemon.wait()
+        self.daemon = None
+
+    async def stop(self) -> None:
+        for process in filter(None, (self.facade, self.daemon)):
+            if process.returncode is None:
+                process.send_signal(signal.SIGTERM)
+                try:
+                    await asyncio.wait_for(process.wait(), LIMIT)
+                except TimeoutError:
+                    process.kill()
+                    await process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def chain(tmp_path: Path) -> AsyncIterator[Chain]:
+    """A gateway that listens, and daemon and facade that are started by the test."""
+    async with Gateway(World(seed=7)) as gateway:
+        built = Chain(tmp_path, gateway)
+        try:
+            yield built
+        finally:
+            await built.stop()
+
+
+def headline(page: Page) -> Any:
+    return page.locator("#headline")
+
+
+async def test_the_whole_chain_shows_what_the_gateway_holds(chain: Chain, visit: Visit, shot: Shot) -> None:
+    """Connected, 25 positions, orders of three kinds, fills, account values, a quote that moves."""
+    await chain.start()
+    page = await visit(chain.url)
+
+    await expect(headline(page)).to_have_text("IBKR: Connected")
+    await expect(page.locator("#positions-note")).to_have_text("25 positions")
+    await expect(page.locator("#orders-note")).to_have_text("3 open orders")
+    await expect(page.locator(f"#fills-table {ROWS}")).to_have_count(4)
+    await expect(page.locator("#accounts .figure.large .value").first).not_to_have_text("—")
+    await page.get_by_role("combobox").fill("AAPL")
+    await expect(page.get_by_role("option").first).to_be_visible()
+    await page.get_by_role("combobox").press("Enter")
+    last = page.locator(f"#quotes-table {ROWS} [data-column=last] .value")
+    chain.gateway.pin("AAPL", 123.45)
+    chain.gateway.tick("AAPL", last=123.45)
+    await expect(last).to_have_text("123.45")
+    await expect(page.locator("#curve canvas")).to_be_visible()
+    await shot(page, "chain-connected", full=True)
+
+
+async def test_a_gateway_that_goes_and_comes_back_is_followed(chain: Chain, visit: Visit, shot: Shot) -> None:
+    """Waiting with reason and advice while nothing listens; connected again, the gap in the log, untouched."""
+    await chain.start()
+    page = await visit(chain.url)
+    await expect(headline(page)).to_have_text("IBKR: Connected")
+
+    chain.gateway.refuse()
+    chain.gateway.drop()
+    await expect(headline(page)).to_have_text("IBKR: Waiting")
+    await expect(page.locator("#reason")).to_have_text("portClosed")
+    await expect(page.locator("#advice > li").first).to_have_text("Start TWS or IB Gateway and log in.")
+    await expect(page.locator("#positions-note")).to_contain_text("stale")
+    await shot(page, "chain-waiting")
+
+    await chain.gateway.listen()
+    await expect(headline(page)).to_have_text("IBKR: Connected")
+    await expect(page.locator("#positions-note")).to_have_text("25 positions")
+    await expect(page.locator(f"#positions-table {ROWS}:visible")).not_to_have_count(0)
+    await expect(page.locator("#log")).to_contain_text("Gap closed")
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (lambda gateway: gateway.speak_http(), "notTws"),
+        (lambda gateway: gateway.old_version(100), "versionUnsupported"),
+    ],
+    ids=["notTws", "versionUnsupported"],
+)
+async def test_a_gateway_that_needs_a_person_is_shown_as_blocked(
+    chain: Chain, visit: Visit, shot: Shot, fault: Callable[[Gateway], None], reason: str
+) -> None:
+    """Blocked, with the reason that the daemon found on the wire and the time of its next slow attempt."""
+    fault(chain.gateway)
+    await chain.start()
+    page = await visit(chain.url)
+
+    await expect(headline(page)).to_have_text("IBKR: Blocked")
+    await expect(page.locator("#reason")).to_have_text(reason)
+    await expect(page.locator("#next")).to_contain_text("min")
+    await shot(page, f"chain-blocked-{reason}")
+
+    chain.gateway.behave()
+    await page.get_by_role("button", name="Try now").click()
+    await expect(headline(page)).to_have_text("IBKR: Connected")
+
+
+async def test_another_account_than_the_named_one_blocks(chain: Chain, visit: Visit) -> None:
+    """The sentence names both."""
+    await chain.start(IBKR_ACCOUNT="DU7654321")
+    page = await visit(chain.url)
+
+    await expect(headline(page)).to_have_text("IBKR: Blocked")
+    await expect(page.locator("#reason")).to_have_text("accountMismatch")
+    await expect(page.locator("#sentence")).to_contain_text("DU7654321")
+
+
+async def test_a_taken_client_id_is_named(chain: Chain, visit: Visit) -> None:
+    """326 on the wire becomes its own reason with IBKR's own words beside it."""
+    chain.gateway.client_id_in_use()
+    await chain.start()
+    page = await visit(chain.url)
+
+    await expect(page.locator("#reason")).to_have_text("clientIdInUse")
+    await expect(page.locator("#last-error")).to_contain_text("326")
+
+
+async def test_a_frozen_gateway_is_not_connected(chain: Chain, visit: Visit) -> None:
+    """The socket stays open and nothing comes: the page stops saying connected, and says it again after a thaw."""
+    await chain.start()
+    page = await visit(chain.url)
+    await expect(headline(page)).to_have_text("IBKR: Connected")
+
+    chain.gateway.freeze()
+    await expect(headline(page)).not_to_have_text("IBKR: Connected")
+    await expect(page.locator("#reason")).to_have_text("probeTimeout")
+
+    chain.gateway.thaw()
+    await expect(headline(page)).to_have_text("IBKR: Connected", timeout=20_000)
+
+
+async def test_a_lost_upstream_is_told_and_its_return_too(chain: Chain, visit: Visit) -> None:
+    """1100: TWS answers, IBKR behind it does not; 1102: all is well."""
+    await chain.start()
+    page = await visit(chain.url)
+    await expect(headline(page)).to_have_text("IBKR: Connected")
+
+    chain.gateway.lose_upstream()
+    await expect(headline(page)).to_have_text("IBKR: Upstream lost")
+    chain.gateway.restore_upstream()
+    await expect(headline(page)).to_have_text("IBKR: Connected")
+
+
+async def test_a_facade_restart_under_the_page_is_survived(chain: Chain, visit: Visit) -> None:
+    """Another serving process, the same session: the page goes on, with no row twice and nothing touched."""
+    await chain.start()
+    page = await visit(chain.url)
+    await expect(page.locator("#positions-note")).to_have_text("25 positions")
+    sessions = chain.gateway.connections.total
+
+    assert await chain.restart_facade() == 0
+    chain.gateway.fill("AAPL", 10, price=200.0)
+
+    await expect(page.locator(f"#fills-table {ROWS}")).to_have_count(5)
+    await expect(headline(page)).to_have_text("IBKR: Connected")
+    await expect(page.locator("#positions-note")).to_have_text("25 positions")
+    assert chain.gateway.connections.total == sessions
+
+
+async def test_a_killed_daemon_is_told_and_a_new_one_taken(chain: Chain, visit: Visit, shot: Shot) -> None:
+    """Not answering, with values that say how old they are; then the new daemon's rows in place of the old ones."""
+    await chain.start()
+    page = await visit(chain.url)
+    await expect(page.locator("#positions-note")).to_have_text("25 positions")
+
+    await chain.kill_daemon()
+    await expect(headline(page)).to_have_text("IBKR: Daemon not answering")
+    await expect(page.locator("#positions-note")).to_contain_text("stale")
+    await shot(page, "chain-daemon-killed")
+
+    chain.daemon = await chain.run("daemon")
+    await expect(headline(page)).to_have_text("IBKR: Connected", timeout=20_000)
+    await expect(page.locator("#positions-note")).to_have_text("25 positions")
+    await expect(page.locator(f"#fills-table {ROWS}")).to_have_count(4)
+
+
+async def test_the_button_brings_up_a_link_that_nobody_asked_for(chain: Chain, visit: Visit, shot: Shot) -> None:
+    """Auto-connect off: disabled, with the advice to press the button; pressed, it connects; disconnect holds it."""
+    await chain.start(IBKR_AUTO_CONNECT="false")
+    page = await visit(chain.url)
+    await expect(headline(page)).to_have_text("IBKR: Disabled")
+    await shot(page, "chain-disabled")
+
+    await page.get_by_role("button", name="🔌 Connect IBKR", exact=True).click()
+    await expect(headline(page)).to_have_text("IBKR: Connected")
+    await page.get_by_role("button", name="Disconnect").click()
+    await expect(headline(page)).to_have_text("IBKR: Held")
