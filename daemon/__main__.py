@@ -87,10 +87,17 @@ def serve(settings: Settings, environ: Mapping[str, str]) -> int:
         return refuse(str(error), ALREADY_RUNNING)
     except OSError as error:
         return refuse(f"The daemon cannot listen: {error}.", FAILED)
-    except Exception:
-        log.exception("daemon.fault", message="The daemon failed.")
+    except Exception as error:
+        log.error("daemon.fault", message="The daemon failed.", exc_info=first(error))
         return FAILED
     return 0
+
+
+def first(error: BaseException) -> BaseException:
+    """The error that ended a group of tasks; the others were its consequence."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def refuse(sentence: str, status: int) -> int:

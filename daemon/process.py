@@ -59,12 +59,17 @@ async def run(settings: Settings, around: Surroundings) -> None:
     with stop_on_signals(asyncio.get_running_loop(), stop.set):
         ledger = await Ledger.open(settings.state_dir, around.clock)
         try:
-            async with asyncio.TaskGroup() as tasks:
-                daemon = Daemon(settings, around, ledger, tasks, stop)
-                await daemon.load()
-                await daemon.start()
-                await stop.wait()
-                await daemon.end()
+            tasks = asyncio.TaskGroup()
+            daemon = Daemon(settings, around, ledger, tasks, stop)
+            await daemon.load()
+            await daemon.listen()
+            try:
+                async with tasks:
+                    daemon.start()
+                    await stop.wait()
+                    await daemon.end()
+            finally:
+                await daemon.close()
         finally:
             await ledger.close()
 
@@ -122,10 +127,12 @@ class Daemon:
         except (OSError, sqlite3.Error) as error:
             log.warning("ledger.unread", message="Earlier fills cannot be read from the ledger.", error=str(error))
 
-    async def start(self) -> None:
-        """Listen first: where that is not possible, the gateway is not disturbed."""
+    async def listen(self) -> None:
+        """Before anything else: where that is not possible, the gateway is not disturbed."""
         address = await self.server.listen(self.settings.socket_path)
         log.info("daemon.listening", message=f"Daemon listening on {address}", epoch=self.store.epoch)
+
+    def start(self) -> None:
         self._background = [
             self._spawn(self.ledger.run(), "ledger"),
             self._spawn(self._keep_up(), "upkeep"),
@@ -143,14 +150,18 @@ class Daemon:
             self.link.stop()
             await asyncio.wait([self._linking], timeout=LINK_LIMIT)
             self._linking.cancel()
+        await self.close()
+        for task in self._background:
+            task.cancel()
+        log.info("daemon.stopped", message="Daemon stopped")
+
+    async def close(self) -> None:
+        """No peers any more. Twice is once."""
         try:
             async with asyncio.timeout(PEERS_LIMIT):
                 await self.server.close()
         except TimeoutError:
             pass  # who does not read now will see the end of the connection
-        for task in self._background:
-            task.cancel()
-        log.info("daemon.stopped", message="Daemon stopped")
 
     # --- tasks ------------------------------------------------------------------------------------------------------
 

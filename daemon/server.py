@@ -42,9 +42,10 @@ class Server:
 
     async def close(self) -> None:
         """Accept nobody any more, and end every conversation with what was written for it."""
-        if self._listener is not None:
-            self._listener.close()
-            await self._listener.wait_closed()
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.close()
+            await listener.wait_closed()
         await self.service.close()
 
     def figures(self) -> dict[str, int]:

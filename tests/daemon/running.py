@@ -141,10 +141,12 @@ async def running(config: Settings) -> AsyncIterator[Daemon]:
     around = Surroundings(clock=SystemClock(), dice=lambda: 0.5, calendar=Calendar(()), version="test")
     ledger = await Ledger.open(config.state_dir, around.clock)
     try:
-        async with asyncio.TaskGroup() as tasks:
-            daemon = Daemon(config, around, ledger, tasks, asyncio.Event())
-            await daemon.load()
-            await daemon.start()
+        tasks = asyncio.TaskGroup()
+        daemon = Daemon(config, around, ledger, tasks, asyncio.Event())
+        await daemon.load()
+        await daemon.listen()
+        async with tasks:
+            daemon.start()
             try:
                 yield daemon
             finally:

@@ -1,0 +1,242 @@
+"""The daemon as a process: how it starts, refuses to start, and ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from daemon.__main__ import ALREADY_RUNNING, BAD_USAGE, main, watchdog
+from shared.rpc import Client, ConnectionLost
+from shared.settings import BAD_SETTINGS
+from tests.daemon.running import LIMIT, Mirror, environment, place, settings
+
+ROOT = Path(__file__).resolve().parents[2]
+posix = pytest.mark.skipif(os.name == "nt", reason="signals and modes of POSIX")
+
+
+@asynccontextmanager
+async def started(environ: dict[str, str], directory: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    """`python -m daemon`, killed if it is still there at the end."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "daemon",
+        env={**environ, "PYTHONPATH": str(ROOT)},
+        cwd=directory,
+        stdin=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def listening(path: str, process: asyncio.subprocess.Process) -> Client:
+    """A conversation, once the daemon answers."""
+    async with asyncio.timeout(LIMIT):
+        while True:
+            assert process.returncode is None, (await errors(process)).decode()
+            try:
+                return await Client.open(path, "test/1")
+            except OSError:
+                await asyncio.sleep(0.02)
+
+
+async def errors(process: asyncio.subprocess.Process) -> bytes:
+    assert process.stderr is not None
+    async with asyncio.timeout(LIMIT):
+        return await process.stderr.read()
+
+
+async def ended(process: asyncio.subprocess.Process) -> tuple[int, str]:
+    """Exit status, and what it said."""
+    said = (await errors(process)).decode()
+    async with asyncio.timeout(LIMIT):
+        return await process.wait(), said
+
+
+@posix
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+async def test_a_signal_ends_the_daemon_cleanly(number: signal.Signals) -> None:
+    """Exit status 0, no traceback, and the next daemon finds its place free."""
+    async with place() as directory:
+        environ = environment(directory)
+        for _ in range(2):
+            async with started(environ, directory) as process:
+                client = await listening(environ["IBKR_SOCKET"], process)
+                process.send_signal(number)
+                status, said = await ended(process)
+                client.abort()
+            assert status == 0, said
+            assert "Traceback" not in said
+            assert not (directory / "run" / "d.sock").exists()
+
+
+async def test_a_peer_may_end_the_daemon() -> None:
+    """`daemon.stop` is how Windows, and `ibkr stop`, end it."""
+    async with place() as directory:
+        environ = environment(directory)
+        async with started(environ, directory) as process:
+            client = await listening(environ["IBKR_SOCKET"], process)
+            try:
+                await client.call("daemon.stop", {}, LIMIT)
+            except ConnectionLost:
+                pass  # the end may overtake the answer
+            assert (await ended(process))[0] == 0
+
+
+async def test_a_second_daemon_names_the_first() -> None:
+    """Exit status 75 and the holder's pid; the first is not disturbed."""
+    async with place() as directory:
+        environ = environment(directory)
+        async with started(environ, directory) as first:
+            client = await listening(environ["IBKR_SOCKET"], first)
+            async with started(environ, directory) as second:
+                status, said = await ended(second)
+            assert status == ALREADY_RUNNING
+            assert str(first.pid) in said
+            await client.call("ping", {}, LIMIT)
+            client.abort()
+
+
+async def test_a_killed_daemon_leaves_nothing_in_the_way() -> None:
+    """The stale socket and the lock of a daemon killed with -9 are no obstacle to the next."""
+    async with place() as directory:
+        environ = environment(directory)
+        epochs = set()
+        for _ in range(2):
+            async with started(environ, directory) as process:
+                client = await listening(environ["IBKR_SOCKET"], process)
+                epochs.add(client.welcome.epoch)
+                process.kill()
+                await process.wait()
+                client.abort()
+        assert len(epochs) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("IBKR_PORT", "99999"), ("IBKR_AUTO_CONNECT", "perhaps"), ("IBKR_PROT", "7497")]
+)
+async def test_bad_settings_stop_the_start(name: str, value: str) -> None:
+    """Exit status 78 and one sentence that names the variable."""
+    async with place() as directory, started(environment(directory) | {name: value}, directory) as process:
+        status, said = await ended(process)
+    assert status == BAD_SETTINGS
+    assert name in said
+    assert said.count("\n") == 1
+
+
+@posix
+@pytest.mark.parametrize("which", ["state", "run"])
+async def test_a_directory_open_to_others_stops_the_start(which: str) -> None:
+    """Exit status 78, with the command that mends it, and nothing touched."""
+    async with place() as directory:
+        environ = environment(directory)
+        bad = directory / which
+        bad.mkdir(exist_ok=True)
+        bad.chmod(0o755)
+        async with started(environ, directory) as process:
+            status, said = await ended(process)
+        assert status == BAD_SETTINGS, said
+        assert "chmod 700" in said
+        assert "Traceback" not in said
+
+
+async def test_unreadable_windows_stop_the_start() -> None:
+    """`windows.json` that cannot be understood is not silently ignored."""
+    async with place() as directory:
+        environ = environment(directory)
+        (settings(directory).state_dir / "windows.json").write_text('{"region": "atlantis"}')
+        async with started(environ, directory) as process:
+            status, said = await ended(process)
+        assert status == BAD_SETTINGS
+        assert "atlantis" in said
+
+
+@posix
+async def test_systemd_is_told() -> None:
+    """READY once the socket listens, though no gateway is there; signs of life; STOPPING."""
+    async with place() as directory:
+        address = str(directory / "notify")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+            told.bind(address)
+            told.setblocking(False)
+            loop = asyncio.get_running_loop()
+
+            async def word() -> bytes:
+                async with asyncio.timeout(LIMIT):
+                    return await loop.sock_recv(told, 100)
+
+            environ = environment(directory) | {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "300000"}
+            async with started(environ, directory) as process:
+                assert await word() == b"READY=1"
+                client = await listening(environ["IBKR_SOCKET"], process)
+                assert await word() == b"WATCHDOG=1"
+                process.terminate()
+                while (last := await word()) == b"WATCHDOG=1":
+                    pass
+                assert last == b"STOPPING=1"
+                assert (await ended(process))[0] == 0
+                client.abort()
+
+
+async def test_the_daemon_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
+    """Help is no error, an argument that is none is."""
+    assert main(["--help"]) == 0
+    assert "usage" in capsys.readouterr().out
+    assert main(["--port=1"]) == BAD_USAGE
+    assert "usage" in capsys.readouterr().err
+
+
+def test_signs_of_life_are_for_whom_systemd_asks() -> None:
+    """A third of the limit, at most every 10 s, and not where the limit is another process's."""
+    assert watchdog({}, 7) is None
+    assert watchdog({"WATCHDOG_USEC": "0"}, 7) is None
+    assert watchdog({"WATCHDOG_USEC": "3000000"}, 7) == 1.0
+    assert watchdog({"WATCHDOG_USEC": "300000000", "WATCHDOG_PID": "7"}, 7) == 10.0
+    assert watchdog({"WATCHDOG_USEC": "3000000", "WATCHDOG_PID": "8"}, 7) is None
+
+
+@posix
+async def test_the_daemon_does_not_end_with_its_parent() -> None:
+    """It outlives the shell that started it: nothing is tied to a parent."""
+    async with place() as directory:
+        environ = environment(directory) | {"PYTHONPATH": str(ROOT)}
+        script = "import subprocess, sys; print(subprocess.Popen([sys.executable, '-m', 'daemon'], stdout=2).pid)"
+        parent = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            script,
+            env=environ,
+            cwd=directory,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        said, _ = await parent.communicate()
+        pid = int(said)
+        try:
+            mirror: Mirror | None = None
+            async with asyncio.timeout(LIMIT):
+                while mirror is None:
+                    try:
+                        mirror = await Mirror.join(environ["IBKR_SOCKET"])
+                    except OSError:
+                        await asyncio.sleep(0.02)
+            info = msgspec.json.decode(await mirror.client.call("daemon.info", {}, LIMIT))
+            assert info["pid"] == pid
+            await mirror.leave()
+        finally:
+            os.kill(pid, signal.SIGKILL)
