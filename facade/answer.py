@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from aiohttp.helpers import rfc822_formatted_time
 
 if TYPE_CHECKING:
-    from aiohttp.web import BaseRequest
+    from aiohttp.web_request import BaseRequest
 
 JSON = "application/json"
 PROBLEM = "application/problem+json"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
-from aiohttp.web import BaseRequest
+from aiohttp.web_request import BaseRequest
 
 from facade.answer import Answer
 from facade.asking import parsed_body, parsed_query

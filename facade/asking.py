@@ -13,8 +13,8 @@ from typing import Any, NoReturn, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
-from aiohttp.web import BaseRequest
 from aiohttp.web_protocol import RequestPayloadError
+from aiohttp.web_request import BaseRequest
 
 from facade.guard import BODY_LIMIT
 from shared.reasons import Problem

@@ -17,7 +17,7 @@ from shared.reasons import Problem
 if TYPE_CHECKING:
     import asyncio
 
-    from aiohttp.web import BaseRequest
+    from aiohttp.web_request import BaseRequest
 
 BODY_LIMIT = 16 * 1024
 """bytes; the largest body the API has a use for is a contract's description, under 1 KiB."""

@@ -25,7 +25,7 @@ from shared.reasons import Problem
 from shared.replica import Entry
 
 if TYPE_CHECKING:
-    from aiohttp.web import BaseRequest
+    from aiohttp.web_request import BaseRequest
 
     from facade.app import Facade
     from facade.connection import Connection

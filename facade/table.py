@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 from msgspec import Struct
 
 if TYPE_CHECKING:
-    from aiohttp.web import BaseRequest
+    from aiohttp.web_request import BaseRequest
 
     from facade.answer import Answer
     from facade.app import Facade
