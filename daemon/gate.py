@@ -12,7 +12,6 @@ from typing import Final
 
 from daemon import pacing
 from daemon.pacing import Go, Refuse, Request, Wait
-from daemon.questions import Spawn
 from shared.clock import Clock
 from shared.messages import Pacing
 from shared.reasons import Problem
@@ -51,14 +50,11 @@ class _Waiter:
 class Gate:
     """One for the daemon's life: what was asked in an earlier session counts for IBKR all the same."""
 
-    def __init__(self, spawn: Spawn, clock: Clock) -> None:
+    def __init__(self, clock: Clock) -> None:
         self.budget = pacing.Budget()
-        self._spawn = spawn
         self._clock = clock
         self._queue: dict[_Waiter, None] = {}  # ordered, and left from anywhere
         self._session = 0
-        self._alarm: asyncio.Task[None] | None = None
-        self._alarmAt = math.inf
 
     @property
     def waiting(self) -> int:
@@ -80,7 +76,7 @@ class Gate:
             raise Problem("pacingBudget", f"{QUEUE} requests for history are waiting already.", retryAfter=30.0)
         waiter = _Waiter(request)
         self._queue[waiter] = None
-        self._admit()
+        self.admit()
         try:
             return await waiter.slot
         except asyncio.CancelledError:
@@ -99,12 +95,12 @@ class Gate:
         """For `Slot`."""
         if session == self._session:
             self.budget = pacing.closed(self.budget, request, self._clock.monotonic())
-            self._admit()
+            self.admit()
 
     def violated(self, request: Request) -> None:
         """IBKR called `request` a violation: the budget is spent, and who cannot make it any more is told now."""
         self.budget = pacing.spent(self.budget, request, self._clock.monotonic())
-        self._admit()
+        self.admit()
 
     def lost(self) -> None:
         """The session is over: nothing is open any more, and who waits is told."""
@@ -115,17 +111,15 @@ class Gate:
                 waiter.slot.set_exception(Problem("notConnected", "The link was lost before the request was sent."))
         self._queue.clear()
 
-    def _admit(self) -> None:
-        """Let through what may go now, tell who cannot make it, and come back when more may."""
-        now, wake, ahead = self._clock.monotonic(), math.inf, 0
+    def admit(self) -> None:
+        """Let through what may go now, and tell who cannot make it. To be called now and then, as time passes."""
+        now, ahead = self._clock.monotonic(), 0
         for waiter in list(self._queue):
             request = waiter.request
             if self.budget.open >= pacing.OPEN and now < request.deadline:
-                wake = min(wake, request.deadline)  # nothing can go before one closes, which is told to us
-                continue
+                continue  # nothing can go before one closes
             decision = pacing.decide(self.budget, request, now, ahead)
             if isinstance(decision, Wait):
-                wake = min(wake, decision.until)
                 ahead += request.weight if pacing.counts(self.budget, request, now) else 0
                 continue
             del self._queue[waiter]
@@ -136,7 +130,6 @@ class Gate:
                 waiter.slot.set_result(Slot(self, request, self._session))
             else:
                 waiter.slot.set_exception(self._refusal(decision))
-        self._set_alarm(wake, now)
 
     def _refusal(self, refuse: Refuse) -> Problem:
         now = pacing.figures(self.budget, self._clock.monotonic())
@@ -146,16 +139,3 @@ class Gate:
             f"{pacing.OPEN} open requests; this one could be sent in {math.ceil(refuse.retryAfter)} s.",
             retryAfter=refuse.retryAfter,
         )
-
-    def _set_alarm(self, at: float, now: float) -> None:
-        if self._alarm is not None and (self._alarm.done() or at != self._alarmAt):
-            self._alarm.cancel()
-            self._alarm = None
-        if self._alarm is None and at < math.inf:
-            self._alarmAt = at
-            self._alarm = self._spawn(self._ring(at - now), "history queue")
-
-    async def _ring(self, seconds: float) -> None:
-        await self._clock.sleep(seconds)
-        self._alarm = None
-        self._admit()

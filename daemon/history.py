@@ -97,7 +97,7 @@ class History:
     """`bars.fetch`. Raises `Problem`."""
 
     def __init__(self, spawn: Spawn, clock: Clock, conditions: Conditions, contracts: Contracts) -> None:
-        self.gate = Gate(spawn, clock)
+        self.gate = Gate(clock)
         self._clock = clock
         self._conditions = conditions
         self._contracts = contracts

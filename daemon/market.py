@@ -39,8 +39,8 @@ log = structlog.get_logger("daemon.market")
 
 FIRST_TICK: Final = 2.0
 """s a first quote waits for its first tick."""
-ROUND: Final = 1.0
-"""s between two looks at what is due: a tenth of the shortest time that anything here is measured in."""
+ROUND: Final = 0.5
+"""s between two looks at what time has brought: a quarter of the shortest window that is kept here."""
 RETRY: Final = 5.0
 """s until a stream is tried again whose request could not even be made."""
 MOST_QUOTES: Final = 100
@@ -110,6 +110,7 @@ class Market:
         """For ever: what is due by the clock. Ends with its task."""
         while True:
             self.act()
+            self.history.gate.admit()
             await self._clock.sleep(ROUND)
 
     # --- quotes -------------------------------------------------------------------------------------------------------

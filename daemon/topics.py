@@ -12,7 +12,7 @@ Kind = Literal["quotes", "bars"]
 
 _SIZES: Final = {size.replace(" ", ""): size for size in BAR_SIZES if size != "1 secs"}
 """A size as a topic spells it, and as IBKR does. IBKR keeps no one-second bars up to date."""
-_TOPIC: Final = re.compile(r"quotes:([1-9]\d{0,9})|bars:([1-9]\d{0,9}):([0-9a-z ]{1,12})")
+_TOPIC: Final = re.compile(r"quotes:([1-9]\d{0,9})|bars:([1-9]\d{0,9}):([0-9a-z ]{1,12})", re.ASCII)
 
 
 class Spec(NamedTuple):

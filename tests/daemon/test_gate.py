@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
 from daemon.gate import QUEUE, Gate
 from daemon.pacing import OPEN, Request
 from shared.reasons import Problem
-from tests.daemon.market_fakes import HandClock, Tasks, settled
+from tests.daemon.market_fakes import HandClock, settled
 
 
 @pytest.fixture
-async def gate() -> AsyncIterator[Gate]:
-    tasks = Tasks()
-    yield Gate(tasks, HandClock())
-    await tasks.end()
+def gate() -> Gate:
+    return Gate(HandClock())
 
 
 def day_bars(number: int) -> Request:
