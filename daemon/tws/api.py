@@ -27,8 +27,9 @@ VERSION = "2.1.0"
 LOWEST, HIGHEST = Client.MinClientVersion, Client.MaxClientVersion
 """Server versions that the decoder understands; we offer these."""
 
-REQUEST_IDS = 1_000_000_000
-"""Where our request ids begin: far above any order id, so that an order's error can never be taken for a request's."""
+REQUEST_IDS, IDS_A_SESSION, SESSIONS = 1_000_000_000, 1_000_000, 1000
+"""Our request ids begin far above any order id, so that an order's error can never be taken for a request's, and in
+each session somewhere else, so that an old session's id names nothing in a new one. All stay below 2³¹."""
 
 EXECUTION_TIME = 15
 """The field of an execDetails message that holds its time."""
@@ -94,10 +95,10 @@ class Api(IB):
         client.connState = Client.CONNECTED
         client.startApi()
 
-    def opened(self, accounts: list[str]) -> None:
+    def opened(self, session: int, accounts: list[str]) -> None:
         """Account list and next id are there: requests may be made."""
         self.client._accounts = accounts
-        self.client.updateReqId(REQUEST_IDS)
+        self.client.updateReqId(REQUEST_IDS + session % SESSIONS * IDS_A_SESSION)
         self.client._apiReady = True
 
     def over(self, error: Exception) -> None:

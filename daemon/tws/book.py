@@ -7,6 +7,7 @@ an order: what an order is, openOrder, orderStatus and completedOrder say (FAULT
 from __future__ import annotations
 
 import ib_async as ib
+from msgspec import Struct
 from msgspec.structs import replace
 
 from daemon.fills import identity
@@ -34,6 +35,8 @@ class Book:
         self._early: dict[str, ib.CommissionReport] = {}
         self.learnt: dict[str, None] = {}
         """execIds first learnt by asking, in order; whoever compares empties it before."""
+        snapshots.settle["positions"] = self._settle_positions
+        snapshots.settle["orders"] = self._settle_orders
 
     # --- accounts ---------------------------------------------------------------------------------------------------
 
@@ -65,6 +68,11 @@ class Book:
         if row is not None and (marked := rows.marked(row, marks)) is not row:
             self._positions[key] = marked
             self._snapshots.put("positions", key, marked)
+
+    def _settle_positions(self, told: dict[str, Struct]) -> None:
+        """What is told no more is gone, and no late market figure brings it back."""
+        self._positions = {key: row for key, row in told.items() if isinstance(row, Position)}
+        self._marks = {key: marks for key, marks in self._marks.items() if key in told}
 
     # --- orders -----------------------------------------------------------------------------------------------------
 
@@ -116,10 +124,8 @@ class Book:
         self._orders[row.permId] = row
         self._snapshots.put("orders", str(row.permId), row)
 
-    def settle_orders(self) -> None:
-        """All orders are told: those known only as completed take from their fills what these can say, and what is
-        told no more is forgotten."""
-        told = self._snapshots.told("orders")
+    def _settle_orders(self, told: dict[str, Struct]) -> None:
+        """Those known only as completed take from their fills what these can say; what is told no more is forgotten."""
         self._orders = {row.permId: row for row in told.values() if isinstance(row, Order)}
         bare = {
             row.permId for row in self._orders.values() if row.done and (row.clientId is None or not row.avgFillPrice)
@@ -129,7 +135,7 @@ class Book:
             if isinstance(fill, Fill) and fill.permId in bare:
                 executions.setdefault(fill.permId, []).append(fill)
         for perm_id, fills in executions.items():
-            self._order(rows.with_fills(self._orders[perm_id], fills, self._client_id))
+            told[str(perm_id)] = self._orders[perm_id] = rows.with_fills(self._orders[perm_id], fills, self._client_id)
 
     # --- fills ------------------------------------------------------------------------------------------------------
 

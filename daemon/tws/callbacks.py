@@ -97,6 +97,8 @@ class Callbacks(Wrapper):
         realizedPNL: float,
         account: str,
     ) -> None:
+        if posSize == 0:
+            return  # the position says so itself
         number = rows.number
         marks = (number(marketPrice), number(marketValue), number(unrealizedPNL), number(realizedPNL))
         self._book.marks(account, contract.conId, marks)
@@ -137,8 +139,6 @@ class Callbacks(Wrapper):
         self._book.completed_order(contract, order, orderState.status)
 
     def completedOrdersEnd(self) -> None:
-        if self._snapshots.is_telling("orders"):
-            self._book.settle_orders()
         self._snapshots.end(COMPLETED)
 
     def execDetails(self, reqId: int, contract: ib.Contract, execution: ib.Execution) -> None:

@@ -28,12 +28,16 @@ NO_REQUEST = frozenset({-1, 0, 2_147_483_647})
 """Request ids that name no request; IBKR uses all three."""
 
 
-ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
+ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})|\\x([89a-f][0-9a-f])")
 
 
 def clean(text: str) -> str:
-    r"""IBKR's text as one line: what gateways write as `\u00e9` is a letter again, control characters are spaces."""
-    letters = ESCAPED.sub(lambda found: chr(int(found[1], 16)), text[:LONGEST])
+    r"""IBKR's text as one line: control characters are spaces.
+
+    What newer gateways write as `\u00e9` is a letter again, and so is a byte of Latin-1, in which TWS on Windows
+    speaks (FAULTS 53) and which arrives here as `\xe9`.
+    """
+    letters = ESCAPED.sub(lambda found: chr(int(found[1] or found[2], 16)), text[:LONGEST])
     return CONTROL.sub(" ", letters).encode("utf-8", "replace").decode().strip()
 
 

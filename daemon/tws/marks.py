@@ -39,6 +39,12 @@ class Singles:
             del self._positions[request]
             self._gate.send(Lane.RESUBSCRIBE, lambda: self._api.client.cancelPnLSingle(request))
 
+    def renew(self) -> None:
+        """IBKR may have forgotten them."""
+        for account, con_id in list(self._requests):
+            self.leave(account, con_id)
+            self.follow(account, con_id)
+
     def position(self, request: int) -> tuple[str, int] | None:
         """Whose figures come with this request."""
         return self._positions.get(request)

@@ -37,7 +37,6 @@ class Remarks:
     """One session's."""
 
     def __init__(self, tws: Tws, store: Sink, clock: Clock) -> None:
-        self.undecoded = 0
         self._tws = tws
         self._wrapper = tws.api.wrapper
         self._store = store
@@ -136,7 +135,7 @@ class Remarks:
 
     def undecodable(self, text: str) -> None:
         """A message could not be decoded; the session goes on, counted (FAULTS 54)."""
-        self.undecoded += 1
+        self._tws.decode_errors += 1
         now = self._clock.monotonic()
         self._troubles.append(now)
         while now - self._troubles[0] > TROUBLE_WINDOW:

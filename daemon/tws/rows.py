@@ -26,8 +26,8 @@ from shared.messages import (
     Position,
 )
 
-UNSET = frozenset({1.7976931348623157e308, 2_147_483_647, 9_223_372_036_854_775_807})
-"""What IBKR sends for “no value”: the largest double, and the largest 32- and 64-bit integers."""
+UNSET = frozenset({1.7976931348623157e308, 2**31 - 1, 2**63 - 1, float(2**63 - 1), float(2**127 - 1)})
+"""What IBKR sends for “no value”: the largest double, and the largest integers of 32, 64 and 128 bits."""
 
 DONE = frozenset({"Filled", "Cancelled", "ApiCancelled"})
 """States an order does not leave. Not `Inactive`: IBKR may take such an order up again."""

@@ -66,6 +66,7 @@ class Tws:
         self.target = target
         self.heard = 0.0
         """Monotonic s of the last complete message; 0 before the first."""
+        self.decode_errors = 0
         self.server_version: int | None = None
         self.accounts: tuple[str, ...] = ()
         self._tell = emit
@@ -119,10 +120,6 @@ class Tws:
     def messages_out(self) -> int:
         return int(self._wire.numMsgSent)
 
-    @property
-    def decode_errors(self) -> int:
-        return self.remarks.undecoded
-
     def emit(self, event: Event) -> None:
         if not self._over:
             self._tell(event)
@@ -137,6 +134,9 @@ class Tws:
         try:
             sock, peer = await dial(self.target.host, self.target.port, self.target.timeout)
             await loop.create_connection(lambda: self._wire, sock=sock)
+            if self._over:  # somebody has ended it meanwhile
+                self._wire.disconnect()
+                return
             self.emit(Dialled(session=self.number, peer=peer))
             versions = b"v%d..%d" % (LOWEST, HIGHEST)
             self._wire.sendMsg(b"API\0" + len(versions).to_bytes(4, "big") + versions)
@@ -199,7 +199,7 @@ class Tws:
         if self._is_open or not self._has_id or not self.accounts or self._over or self.server_version is None:
             return
         self._is_open = True
-        self.api.opened(list(self.accounts))
+        self.api.opened(self.number, list(self.accounts))
         self.emit(Opened(session=self.number, serverVersion=self.server_version, accounts=self.accounts))
         self._settle()
 
@@ -256,6 +256,7 @@ class Tws:
 
     async def recover(self, cause: str) -> Recovered:  # noqa: ARG002 - every cause needs the same
         """Everything again after a gap. `unknown` then names the topics that were not told to their end."""
+        self.singles.renew()
         return await self.startup.recover(self.target.timeout)
 
     @property

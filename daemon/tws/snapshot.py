@@ -6,7 +6,7 @@ Never asks anything: `startup.py` does. Never makes a row.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 
 from msgspec import Struct
 
@@ -39,6 +39,8 @@ class Snapshots:
         self._live: set[str] = set()
         self._pending: dict[str, dict[str, Struct | None]] = {}
         self._waiters: dict[Hashable, asyncio.Future[None]] = {}
+        self.settle: dict[str, Callable[[dict[str, Struct]], None]] = {}
+        """topic → what is done with its rows when all are told, before they are swapped in."""
 
     def is_telling(self, topic: str) -> bool:
         return topic in self._telling
@@ -69,10 +71,6 @@ class Snapshots:
         if self._pending:
             pending, self._pending = self._pending, {}
             self._store.put(pending)
-
-    def told(self, topic: str) -> dict[str, Struct]:
-        """The rows built aside so far, to be changed before the last end marker is reported."""
-        return self._telling[topic].rows
 
     # --- ends -------------------------------------------------------------------------------------------------------
 
@@ -135,5 +133,7 @@ class Snapshots:
             self.flush()
             self._store.known(topic)
             return
+        if topic in self.settle:
+            self.settle[topic](telling.rows)
         self._pending.pop(topic, None)  # the rows built aside hold it too
         self._store.replace(topic, telling.rows, known=True)
