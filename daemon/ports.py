@@ -41,6 +41,8 @@ class Rows(Sink, Protocol):
     @property
     def epoch(self) -> str: ...
     def gap(self, gap: Gap) -> int: ...
+    async def recorded(self) -> None:
+        """Until every fill told so far is in the ledger, and shown."""
 
 
 class Memory(Protocol):

@@ -62,6 +62,7 @@ class Reading:
         try:
             async with _at_most(2 * self._limit + GRACE):
                 await tws.recover(cause)
+                await self._store.recorded()
         except LinkLost:
             return  # the gap goes on
         except TwsError as error:
@@ -97,6 +98,7 @@ class Reading:
     async def _sync(self, tws: Tws, topics: frozenset[str] | None) -> None:
         async with _at_most(self._limit):
             await tws.sync(topics)
+            await self._store.recorded()
         self._put_off()
 
     async def _prove(self, tws: Tws, session: int) -> None:

@@ -1,11 +1,12 @@
 """The rows the daemon believes, each encoded once, and the steps by which they changed.
 
-Never talks to the gateway or a socket and never awaits: whoever calls `put` is the source of truth, whoever listens to
-`on_step` tells the world. Only this file makes rows of the topics `sync`, `gaps` and `notices` keys of their own.
+Never talks to the gateway or a socket, and no step awaits: whoever calls `put` is the source of truth, whoever listens
+to `on_step` tells the world. Only this file gives the rows of `sync`, `gaps` and `notices` their keys.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -56,6 +57,10 @@ class Store:
         self._fills: dict[str, Fill] = {}
         self._shown: dict[str, str] = {}
         self._forgotten: datetime | None = None  # the latest execution time that had to be let go
+        self._recording = 0  # batches of fills that are not shown yet
+        self._recorded = asyncio.Event()
+        self._recorded.set()
+        self._told = False  # fills were told to their end, which is to be said once they are shown
         self._step({"sync": {topic: Sync(known=False) for topic in BROKER_TOPICS}})
 
     @property
@@ -104,13 +109,16 @@ class Store:
 
     def stale(self, topics: Iterable[str]) -> int:
         """What these topics hold may be old from now on. What is not known stays just that."""
+        topics = tuple(topics)
         held = self._rows["sync"]
+        self._told = self._told and "fills" not in topics
         return self._step(
             {"sync": {topic: changed(held[topic], stale=True) for topic in topics if self._is_known(topic)}}
         )
 
     def forget(self, topic: str) -> int:
         """Nothing is known of `topic` any more. Its rows go; fills, which are past, stay."""
+        self._told = self._told and topic != "fills"
         gone: Rows = {} if topic == "fills" else dict.fromkeys(self._rows.get(topic, {}))
         return self._step({topic: gone, "sync": {topic: Sync(known=False)}})
 
@@ -139,6 +147,10 @@ class Store:
             del self._fills[base]
         self.replica.trim(_at(now - TOMBSTONE_AGE))
         return seq
+
+    async def recorded(self) -> None:
+        """Until every fill told so far is shown, which takes a moment; only then is it known what there are."""
+        await self._recorded.wait()
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
@@ -190,6 +202,9 @@ class Store:
         return differing
 
     def _complete(self, topic: str, changes: Mapping[str, Rows]) -> int:
+        if topic == "fills" and self._recording:
+            self._told = True
+            return self.seq
         sync = {topic: Sync(known=True, asOf=self._clock.now())}
         return self._step({**changes, "sync": sync}, None if self._is_known(topic) else topic)
 
@@ -211,7 +226,18 @@ class Store:
         if new and self._recorder is None:
             self._show(new)
         elif new and self._recorder is not None:
-            self._recorder.keep(new, lambda: self._show(new))
+            self._recording += 1
+            self._recorded.clear()
+            self._recorder.keep(new, lambda: self._kept(new))
+
+    def _kept(self, fills: Sequence[Fill]) -> None:
+        self._recording -= 1
+        self._show(fills)
+        if not self._recording:
+            if self._told:
+                self._told = False
+                self._complete("fills", {})
+            self._recorded.set()
 
     def _hold(self, told: Fill) -> Fill | None:
         base, _ = identity(told.execId)

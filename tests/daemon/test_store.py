@@ -193,6 +193,22 @@ def test_a_fill_is_shown_once_it_is_recorded(clock: Hands) -> None:
     assert set(store.replica.rows("fills")) == {"a.01"}
 
 
+async def test_fills_are_known_once_they_are_shown(clock: Hands) -> None:
+    """A list told to its end is not known to be empty while its fills are still being recorded."""
+    recorder = SlowRecorder()
+    store = Store("e1", clock, recorder)
+    store.replace("fills", {"a.01": fill("a.01")}, known=True)
+    assert store.row("sync", "fills") == Sync(known=False)
+    recorder.write()
+    await store.recorded()
+    assert store.row("sync", "fills") == Sync(known=True, asOf=NOON)
+
+    store.replace("fills", {"b.01": fill("b.01")}, known=True)
+    store.stale(["fills"])
+    recorder.write()
+    assert store.row("sync", "fills") == Sync(known=True, asOf=NOON, stale=True)
+
+
 def test_a_commission_that_comes_before_the_record_is_not_lost(clock: Hands) -> None:
     """Execution and commission arrive within a millisecond; the row that is shown has both."""
     recorder = SlowRecorder()

@@ -1,0 +1,321 @@
+"""The whole daemon before a simulated gateway: what its socket tells is what the gateway holds, whatever happened."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon.process import Daemon
+from daemon.simulator.market import World
+from daemon.simulator.server import Gateway
+from tests.daemon.running import LIMIT, Mirror, environment, place, running, settings
+
+ROOT = Path(__file__).resolve().parents[2]
+DESCRIBED = (
+    "conId",
+    "symbol",
+    "secType",
+    "lastTradeDateOrContractMonth",
+    "right",
+    "multiplier",
+    "currency",
+    "localSymbol",
+    "tradingClass",
+)
+
+
+@asynccontextmanager
+async def linked(world: World, **more: Any) -> AsyncIterator[tuple[Gateway, Daemon, Mirror]]:
+    """A gateway in which nothing moves by itself, a daemon that is connected to it, and a peer that follows it."""
+    async with Gateway(world, tick_rate=0.0) as gateway, place() as directory:
+        gateway.quiet()
+        for position in world.held():
+            gateway.pin(position.contract.conId, world.quote(position.contract, gateway.clock.time()).last)
+        config = settings(directory, auto_connect=True, port=gateway.port, connect_timeout=15.0, **more)
+        async with running(config) as daemon:
+            mirror = await Mirror.join(config.socket_path)
+            await mirror.until(lambda: mirror.link["connected"])
+            yield gateway, daemon, mirror
+            await mirror.leave()
+
+
+def positions(gateway: Gateway) -> dict[str, dict[str, Any]]:
+    """What the gateway holds, in the shape of the rows."""
+    found = {}
+    for position in gateway.world.held():
+        holding, contract = gateway.world.holding(position, gateway.clock.time()), position.contract
+        found[f"{position.account}:{contract.conId}"] = {
+            **{name: getattr(contract, name) for name in DESCRIBED},
+            "strike": contract.strike or None,
+            "exchange": contract.primaryExchange,
+            "account": position.account,
+            "position": position.position,
+            "avgCost": round(position.avgCost, 7),
+            "marketPrice": round(holding.marketPrice, 7),
+            "marketValue": round(holding.marketValue, 2),
+            "unrealizedPNL": round(holding.unrealizedPNL, 2),
+            "realizedPNL": round(position.realizedPNL, 2),
+        }
+    return found
+
+
+def orders(gateway: Gateway) -> dict[str, tuple[Any, ...]]:
+    return {
+        str(order.permId): (order.account, order.action, order.contract.conId, order.status, order.done, order.filled)
+        for order in gateway.world.orders.values()
+    }
+
+
+def told_orders(mirror: Mirror) -> dict[str, tuple[Any, ...]]:
+    return {
+        key: (row["account"], row["action"], row["conId"], row["status"], row["done"], row["filled"])
+        for key, row in mirror.rows("orders").items()
+    }
+
+
+def known(mirror: Mirror) -> set[str]:
+    return {topic for topic, row in mirror.rows("sync").items() if row["known"] and not row["stale"]}
+
+
+ALL_KNOWN = {"accounts", "summary", "pnl", "positions", "orders", "fills"}
+
+
+@pytest.mark.parametrize(
+    ("count", "working"),
+    [(1, 0), (25, 3), (1_000, 500), pytest.param(10_000, 500, marks=pytest.mark.timeout(300))],
+)
+async def test_what_is_told_is_what_the_gateway_holds(count: int, working: int) -> None:
+    """Positions field by field, orders, fills and accounts, each topic known."""
+    async with linked(World(11, positions=count, orders=working)) as (gateway, daemon, mirror):
+        await mirror.until(lambda: known(mirror) >= ALL_KNOWN)
+
+        assert mirror.rows("positions") == positions(gateway)
+        assert {order.permId for order in gateway.world.open_orders()} == {
+            row["permId"] for row in mirror.rows("orders").values() if not row["done"]
+        }
+        assert set(mirror.rows("accounts")) == set(gateway.world.managed)
+        assert {fill.execId for fill in gateway.world.fills} == set(daemon.store.rows("fills"))
+        assert await mirror.all("account.positions") == list(mirror.rows("positions").values())
+
+
+@pytest.mark.parametrize(("accounts", "advisor"), [(2, ""), (60, ""), (3, "DF1234566")])
+async def test_several_accounts_are_each_told(accounts: int, advisor: str) -> None:
+    """Each position under its own account, an advisor's too."""
+    world = World(3, accounts=accounts, positions=120, advisor=advisor)
+    async with linked(world) as (gateway, _, mirror):
+        assert set(mirror.rows("accounts")) == set(gateway.world.managed)
+        told = {key: (row["position"], row["avgCost"]) for key, row in mirror.rows("positions").items()}
+        assert told == {key: (row["position"], row["avgCost"]) for key, row in positions(gateway).items()}
+
+
+async def test_fills_of_a_time_without_link_appear_once_and_recovered() -> None:
+    """They happened while nobody listened; a second recovery adds nothing and changes none of them."""
+    async with linked(World(5)) as (gateway, daemon, mirror):
+        before = set(mirror.rows("fills"))
+        gateway.refuse()
+        gateway.drop()
+        await mirror.until(lambda: not mirror.link["connected"])
+        missed = {gateway.fill("AAPL", shares).execId for shares in (10, -3, 7)}
+        gateway.listen_after()
+        await mirror.until(lambda: set(mirror.rows("fills")) >= before | missed and mirror.link["connected"])
+        await mirror.until(lambda: len(mirror.rows("gaps")) == 1)
+        rows = mirror.rows("fills")
+        (gap,) = mirror.rows("gaps").values()
+
+        assert set(rows) == before | missed
+        assert all(rows[exec_id]["recovered"] for exec_id in missed)
+        assert set(gap["recovered"]["fills"]) == missed
+        steps = daemon.store.replica.state("fills").seq
+        gateway.drop()
+        await mirror.until(lambda: len(mirror.rows("gaps")) == 2)
+        assert mirror.rows("fills") == rows
+        assert daemon.store.replica.state("fills").seq == steps
+
+
+@pytest.mark.parametrize("data_lost", [False, True])
+async def test_fills_of_a_time_without_upstream_appear_once_and_recovered(data_lost: bool) -> None:
+    """Inside a 1100, whichever of 1101 and 1102 ends it; the session is kept."""
+    async with linked(World(5)) as (gateway, _, mirror):
+        session = mirror.link["session"]
+        gateway.lose_upstream()
+        await mirror.until(lambda: mirror.link["phase"] == "upstreamLost")
+        missed = {gateway.fill("AAPL", shares).execId for shares in (10, -3)}
+        gateway.restore_upstream(data_lost=data_lost)
+        await mirror.until(lambda: set(mirror.rows("fills")) >= missed and bool(mirror.rows("gaps")))
+        rows = mirror.rows("fills")
+
+        assert all(rows[exec_id]["recovered"] for exec_id in missed)
+        assert mirror.link["session"] == session
+        assert gateway.connections.total == 1
+
+
+async def test_a_live_fill_is_not_recovered_and_its_correction_takes_its_place() -> None:
+    """Told as it happens, with its commission; then corrected by suffix."""
+    async with linked(World(5)) as (gateway, _, mirror):
+        told = gateway.fill("AAPL", 10)
+        await mirror.until(lambda: (mirror.rows("fills").get(told.execId) or {}).get("commission") is not None)
+        assert not mirror.rows("fills")[told.execId]["recovered"]
+
+        corrected = gateway.correct_fill(told.execId, 1.25)
+        await mirror.until(lambda: corrected.execId in mirror.rows("fills"))
+        assert told.execId not in mirror.rows("fills")
+        assert mirror.rows("fills")[corrected.execId]["price"] == 1.25
+        assert not mirror.rows("fills")[corrected.execId]["recovered"]
+
+
+async def test_while_the_gateway_is_away_rows_are_old_and_not_gone() -> None:
+    """What was known stays with its age, is told only to whom old rows are welcome, and becomes current again."""
+    async with linked(World(5)) as (gateway, _, mirror):
+        held = mirror.rows("positions")
+        gateway.refuse()
+        gateway.drop()
+        await mirror.until(lambda: all(row["stale"] for row in mirror.rows("sync").values()))
+        assert mirror.rows("positions") == held
+        answer = await mirror.call("account.positions", allowStale=True)
+        assert (len(answer["rows"]), answer["stale"]) == (len(held), True)
+
+        gateway.listen_after()
+        await mirror.until(lambda: known(mirror) >= ALL_KNOWN)
+        assert mirror.rows("positions") == held
+
+
+async def test_a_list_without_an_end_is_unknown() -> None:
+    """The link becomes ready without it, after its time; it is neither empty nor half."""
+    async with Gateway(World(5), tick_rate=0.0) as gateway, place() as directory:
+        gateway.withhold_end("positions")
+        config = settings(directory, auto_connect=True, port=gateway.port, connect_timeout=1.0)
+        async with running(config):
+            mirror = await Mirror.join(config.socket_path)
+            await mirror.until(lambda: mirror.link["phase"] == "ready")
+            assert mirror.rows("sync")["positions"]["known"] is False
+            assert mirror.rows("positions") == {}
+            assert mirror.rows("sync")["fills"]["known"]
+            await mirror.leave()
+
+
+async def test_history_knows_how_long_the_link_was_up() -> None:
+    """Each change of phase with its duration, and the uptime of three periods."""
+    async with linked(World(5)) as (gateway, _, mirror):
+        gateway.drop()
+        await mirror.until(lambda: bool(mirror.rows("gaps")))
+        answer = await mirror.call("link.events")
+        phases = [event["phase"] for event in answer["events"]]
+
+        assert phases[:3] == ["connecting", "syncing", "ready"]
+        assert phases[-1] == "ready"
+        assert len([phase for phase in phases if phase == "ready"]) == 2
+        assert all(event["durationS"] is not None for event in answer["events"][:-1])
+        assert answer["events"][-1]["durationS"] is None
+        assert set(answer["uptime"]) == {"24h", "7d", "30d"}
+        assert 0 < answer["uptime"]["24h"]["ratio"] <= 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="kill -9")
+async def test_a_killed_daemon_knows_every_fill_that_it_has_shown() -> None:
+    """Killed with -9 as fills come in; the next one has them all, as first told, before it has any gateway to ask."""
+    async with Gateway(World(5), tick_rate=0.0) as gateway, place() as directory:
+        environ = environment(
+            directory,
+            IBKR_AUTO_CONNECT="true",
+            IBKR_PORT=str(gateway.port),
+            PYTHONPATH=str(ROOT),
+            IBKR_LOG_LEVEL="ERROR",
+        )
+        process = await asyncio.create_subprocess_exec(sys.executable, "-m", "daemon", env=environ, cwd=directory)
+        try:
+            mirror = await _joined(environ["IBKR_SOCKET"])
+            await mirror.until(lambda: mirror.link["connected"])
+            told = [gateway.fill("AAPL", 1).execId for _ in range(50)]
+            await mirror.until(lambda: len(set(told) & set(mirror.rows("fills"))) > 20)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            await process.wait()
+        shown = mirror.rows("fills")
+        await mirror.leave()
+        async with running(settings(directory)):
+            again = await Mirror.join(environ["IBKR_SOCKET"])
+            now = again.rows("fills")
+            assert {key: now[key]["recovered"] for key in shown} == {
+                key: row["recovered"] for key, row in shown.items()
+            }
+            await again.leave()
+
+
+async def _joined(path: str) -> Mirror:
+    async with asyncio.timeout(LIMIT):
+        while True:
+            try:
+                return await Mirror.join(path)
+            except OSError:
+                await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("seed", range(int(os.environ.get("LINK_TEST_SEEDS", "4"))))
+async def test_after_any_sequence_of_troubles_the_mirror_is_the_daemon_and_the_daemon_the_gateway(seed: int) -> None:
+    """Drops, 1101s, 1102s, fills, orders that come and go, peers that leave and resume or read slowly: at rest every
+    fold is exactly the daemon's state, and what the daemon believes is what the gateway holds."""
+    dice = random.Random(seed)
+    async with linked(World(seed, positions=dice.choice((1, 25, 200)))) as (gateway, daemon, mirror):
+        mirrors = [mirror]
+        for _ in range(dice.randrange(4, 12)):
+            await _trouble(dice, gateway, daemon, mirrors)
+        gateway.restore_upstream(data_lost=True)
+        gateway.listen_after()
+        for each in mirrors:
+            each.client._transport.resume_reading()  # type: ignore[union-attr]
+        await mirror.until(lambda: mirror.link["connected"] and known(mirror) >= ALL_KNOWN)
+        await mirror.until(lambda: told_orders(mirror) == orders(gateway))
+        await mirror.until(lambda: mirror.rows("positions").keys() == positions(gateway).keys())
+        for each in mirrors:
+            await each.call("ping")
+            await each.until(lambda each=each: _same(each, daemon))  # type: ignore[misc]
+            assert each.steps == sorted(set(each.steps))
+
+        assert set(mirror.rows("fills")) == {fill.execId for fill in gateway.world.fills}
+        for each in mirrors[1:]:
+            await each.leave()
+
+
+async def _trouble(dice: random.Random, gateway: Gateway, daemon: Daemon, mirrors: list[Mirror]) -> None:
+    def resume() -> None:
+        for each in mirrors:
+            each.client._transport.resume_reading()  # type: ignore[union-attr]
+
+    deeds: list[Callable[[], object]] = [
+        gateway.drop,
+        gateway.reset,
+        gateway.lose_upstream,
+        lambda: gateway.restore_upstream(data_lost=True),
+        lambda: gateway.restore_upstream(data_lost=False),
+        lambda: gateway.fill("AAPL", dice.choice((-5, 5))),
+        lambda: gateway.place("MSFT", 1, 10.0),
+        lambda: gateway.cancel(dice.choice([order.permId for order in gateway.world.open_orders()])),
+        lambda: mirrors[-1].client._transport.pause_reading(),  # type: ignore[union-attr]
+        resume,
+    ]
+    if dice.random() < 0.2:
+        old = mirrors.pop() if len(mirrors) > 1 else None
+        held = old.replica if old is not None else None
+        if old is not None:
+            await old.leave()
+        mirrors.append(await Mirror.join(daemon.settings.socket_path, resume=held))
+    elif deeds:
+        dice.choice(deeds)()
+    for _ in range(dice.randrange(8)):
+        await asyncio.sleep(0)
+
+
+def _same(mirror: Mirror, daemon: Daemon) -> bool:
+    replica = mirror.replica
+    theirs = daemon.store.replica
+    assert replica is not None
+    return replica.seq == theirs.seq and all(replica.rows(topic) == theirs.rows(topic) for topic in replica.topics())
