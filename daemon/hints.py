@@ -1,7 +1,7 @@
 """What a person is told beyond a reason's own advice, because something about this link suggests it.
 
-Guesses, worded as such. They change nothing of what is done. Never dials: a connection made only to look at a port stays
-half closed in Gateway, and enough of them make it refuse everybody.
+Guesses, worded as such. They change nothing of what is done. Never dials: a connection made only to look at a port
+stays half closed in Gateway, and enough of them make it refuse everybody.
 """
 
 from __future__ import annotations

@@ -20,8 +20,13 @@ class Slots:
         self.cancel(name)
         task = self._group.create_task(self._guarded(name, work), name=f"link: {name}")
         self._tasks[name] = task
-        task.add_done_callback(lambda done: self._tasks.get(name) is done and self._tasks.pop(name))
+        task.add_done_callback(lambda done: self._forget(name, done, work))
         return task
+
+    def _forget(self, name: str, task: asyncio.Task[None], work: Coroutine[Any, Any, None]) -> None:
+        work.close()  # of a task that was cancelled before its first step
+        if self._tasks.get(name) is task:
+            del self._tasks[name]
 
     def running(self, name: str) -> bool:
         return name in self._tasks

@@ -79,7 +79,7 @@ class Elastic:
             step = min(left, max(next_wake, 0.001), 0.25)
             self.absent(step)
             left -= step
-            for _ in range(12):
+            for _ in range(5):
                 await asyncio.sleep(0)
 
     def absent(self, seconds: float) -> None:
