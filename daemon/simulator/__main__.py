@@ -90,6 +90,9 @@ def main(argv: list[str] | None = None) -> int:
         asyncio.run(serve(options))
     except KeyboardInterrupt:
         pass
+    except NotImplementedError:
+        print("--control is not available on this system", file=sys.stderr)
+        return 2
     except OSError as error:
         print(f"The simulated gateway cannot start: {error}", file=sys.stderr)
         return 1

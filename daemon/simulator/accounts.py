@@ -59,12 +59,8 @@ def _money(value: float) -> str:
 def values(world: World, account: str, now: float) -> list[Row]:
     """Every account value as (tag, value, currency)."""
     base = world.base_currency
-    stock = gross = unrealized = 0.0
-    for holding in world.holdings(account, now):
-        stock += holding.marketValue
-        gross += abs(holding.marketValue)
-        unrealized += holding.unrealizedPNL
-    realized = sum(p.realizedPNL for p in world.positions.values() if p.account == account)
+    totals = world.totals(account, now)
+    stock, gross, unrealized, realized = totals.marketValue, totals.gross, totals.unrealizedPnL, totals.realizedPnL
     cash = world.cash.get(account, 0.0)
     net = cash + stock
     initial, maintenance = gross * 0.30, gross * 0.25
@@ -270,7 +266,7 @@ def pnl(gateway: Gateway, session: Session, request: Request) -> Iterable[bytes]
         session.error(request.reqId, 322, who="cB", cause=DUPLICATE_TICKER)
         return None
     session.subscriptions.pnl[request.reqId] = account
-    return [messages.pnl(request.reqId, gateway.world.pnl(account, gateway.clock.time()))]
+    return [messages.pnl(request.reqId, gateway.world.totals(account, gateway.clock.time()))]
 
 
 def cancel_pnl(_gateway: Gateway, session: Session, request: Request) -> None:
@@ -298,7 +294,7 @@ def cancel_pnl_single(_gateway: Gateway, session: Session, request: Request) -> 
 def every_second(gateway: Gateway, session: Session) -> None:
     """Profit and loss of those who subscribed to it."""
     now, wanted = gateway.clock.time(), session.subscriptions
-    frames = [messages.pnl(req_id, gateway.world.pnl(account, now)) for req_id, account in wanted.pnl.items()]
+    frames = [messages.pnl(req_id, gateway.world.totals(account, now)) for req_id, account in wanted.pnl.items()]
     for req_id, key in wanted.pnl_single.items():
         held = gateway.world.positions.get(key)
         if held is not None:

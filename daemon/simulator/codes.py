@@ -37,8 +37,7 @@ TEXTS: Final[dict[int, str]] = {
     505: "Fatal Error: Unknown message id.",
     1100: "Connectivity between IBKR and Trader Workstation has been lost.",
     1101: "Connectivity between IBKR and Trader Workstation has been restored - data lost.",
-    1102: "Connectivity between IBKR and Trader Workstation has been restored - data maintained. "
-    "All data farms are connected: {farms}.",
+    1102: "Connectivity between IBKR and Trader Workstation has been restored - data maintained. {farms}.",
     1300: "TWS socket port has been reset and this connection is being dropped. "
     "Please reconnect on the new port - {port}",
     2100: "New account data requested from TWS. API client has been unsubscribed from account data.",
@@ -66,6 +65,8 @@ TEXTS: Final[dict[int, str]] = {
     10197: "No market data during competing live session",
     10276: "News feed is not allowed.",
 }
+
+ALL_FARMS: Final = "All data farms are connected: usfarm; ushmds; secdefil"
 
 FARMS: Final[dict[int, str]] = {
     2103: "usfarm",

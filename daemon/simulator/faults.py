@@ -57,7 +57,7 @@ VERBS: Final[dict[str, Verb]] = {
     "behave": Verb("behave", "take back every fault"),
     "refuse": Verb("refuse", "close the port"),
     "listen": Verb("listen_after", "open the port again (in SECONDS)", (float,)),
-    "restart": Verb("scheduled_restart", "daily restart: down for SECONDS", (float, _truth)),
+    "restart": Verb("scheduled_restart", "daily restart: down for SECONDS, with RST, UNREADY", (float, _truth, float)),
     "move-port": Verb("move_port", "1300 with PORT, then drop", (int,), 1),
     "accept-silently": Verb("accept_silently", "accept and never answer"),
     "silence-after-handshake": Verb("silence_after_handshake", "answer the version and nothing after it"),
@@ -88,7 +88,10 @@ VERBS: Final[dict[str, Verb]] = {
     "farm-blip": Verb("farm_blip", "2105, 10182 for each bar stream, 2106", (_truth,)),
     "malformed": Verb("malformed", "send broken bytes of this KIND", (_one_of(*MALFORMED),), 1),
     "lose-upstream": Verb("lose_upstream", "1100 (or CODE); requests hang, empty or cached", (int, _ANSWERS, _truth)),
-    "restore-upstream": Verb("restore_upstream", "1102, or 1101 if DATA_LOST", (_truth,)),
+    "restore-upstream": Verb("restore_upstream", "1102, or 1101 if DATA_LOST; FARMS still broken", (_truth, str)),
+    "nightly-reset": Verb(
+        "nightly_reset", "1100 for SECONDS, every SECONDS, then 1102 or 1101", (float, float, _truth)
+    ),
     "interrupt-requests": Verb("interrupt_requests", "1100 for every unanswered request", (int,)),
     "lose-streams": Verb("lose_streams", "10182 for every bar stream"),
     "lose-history": Verb("lose_history", "366 for every bar stream"),

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from daemon.simulator.codes import NO_REQUEST, words
 from daemon.simulator.contracts import Chain, Contract
 from daemon.simulator.history import Bar
-from daemon.simulator.market import Holding, Pnl, Position
+from daemon.simulator.market import Holding, Position, Totals
 from daemon.simulator.orders import Fill, Order
 from daemon.simulator.prices import Greeks
-from daemon.simulator.wire import UNSET_DOUBLE, escaped, frame
+from daemon.simulator.wire import UNSET_DOUBLE, UNSET_INTEGER, escaped, frame
 
 
 def units(quantity: float, version: int) -> object:
@@ -120,7 +120,7 @@ def position_multi_end(req_id: int) -> bytes:
     return frame(72, 1, req_id)
 
 
-def pnl(req_id: int, value: Pnl) -> bytes:
+def pnl(req_id: int, value: Totals) -> bytes:
     return frame(94, req_id, *(round(x, 4) for x in (value.dailyPnL, value.unrealizedPnL, value.realizedPnL)))
 
 
@@ -166,7 +166,7 @@ def execution(version: int, req_id: int, fill: Fill, at: str) -> bytes:
     fields = [
         11,
         req_id,
-        fill.orderId,
+        fill.orderId or UNSET_INTEGER,  # TWS's own answer for orders made by hand
         *_described(fill.contract, fill.exchange),
         fill.execId,
         at,

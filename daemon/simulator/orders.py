@@ -19,7 +19,10 @@ IMMEDIATE: Final = frozenset({"IOC", "FOK"})
 PRICED: Final = frozenset({"LMT", "STP LMT", "LIT", "LOC", "TRAIL LIMIT"})
 TRIGGERED: Final = frozenset({"STP", "STP LMT", "MIT", "LIT", "TRAIL", "TRAIL LIMIT"})
 
-NO_PRICE: Final[Mapping[str, str]] = {}
+MOST_UNITS: Final = 1e12
+"""No order is for as many units."""
+
+NOT_SENT: Final[Mapping[str, str]] = {}
 
 
 @dataclass(slots=True, eq=False)
@@ -44,7 +47,7 @@ class Order:
     parentId: int = 0
     ocaGroup: str = ""
     transmit: bool = True
-    wire: Mapping[str, str] = field(default_factory=lambda: NO_PRICE)
+    wire: Mapping[str, str] = field(default_factory=lambda: NOT_SENT)
     status: str = "PendingSubmit"
     filled: float = 0.0
     avgFillPrice: float = 0.0
@@ -108,7 +111,7 @@ def refusal(order: Order, known: Order | None, accounts: frozenset[str]) -> Refu
         return Refusal(321, "Invalid account code")
     if order.action not in ("BUY", "SELL", "SSHORT"):
         return Refusal(321, "Please enter a valid action")
-    if order.totalQuantity <= 0:
+    if not 0 < order.totalQuantity < MOST_UNITS:
         return Refusal(434)
     if order.orderType not in KNOWN_TYPES:
         return Refusal(201, "Unsupported order type for this exchange and security type")

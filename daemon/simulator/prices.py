@@ -72,9 +72,12 @@ class Prices:
         self._named = named
         self._phases: dict[int, tuple[float, ...]] = {}
         self._pinned: dict[int, float] = {}
+        self._opening: dict[int, tuple[float, float]] = {}
+        self.pins = 0
 
     def pin(self, contract: Contract, price: float | None) -> None:
         """From now on `contract` is worth exactly `price`; None lets it move again."""
+        self.pins += 1
         if price is None:
             self._pinned.pop(contract.conId, None)
         else:
@@ -99,6 +102,15 @@ class Prices:
         if contract.secType == "OPT":
             return self.greeks(contract, at).optPrice
         return self._wave(contract, at)
+
+    def opening(self, contract: Contract, at: float) -> float:
+        """What `contract` was worth when the day of `at` (UTC) began, pinned or not; kept for the day."""
+        day = at - at % 86_400
+        known = self._opening.get(contract.conId)
+        if known is None or known[0] != day:
+            worth = self.greeks(contract, day).optPrice if contract.secType == "OPT" else self._wave(contract, day)
+            known = self._opening[contract.conId] = (day, worth)
+        return known[1]
 
     def quote(self, contract: Contract, at: float) -> Quote:
         """The market of `contract` at `at`: one tick wide on either side of its price."""

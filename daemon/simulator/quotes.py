@@ -88,7 +88,7 @@ class Quotes:
 
     def by_contract(self) -> dict[int, int]:
         """Open lines by conId."""
-        return dict(Counter(line.contract.conId for line in self.lines))
+        return dict(Counter(line.contract.conId for line in self.lines if not line.by_tick))
 
     def add(self, line: Line) -> None:
         self.lines.add(line)
@@ -224,7 +224,7 @@ def market_data(gateway: Gateway, session: Session, request: Request) -> Iterabl
     contract = resolve(gateway, session, request)
     if contract is None or not _may_see(gateway, session, req_id, contract):
         return None
-    if not snapshot and len(gateway.quotes.lines) >= gateway.quotes.limit:
+    if not snapshot and sum(gateway.quotes.by_contract().values()) >= gateway.quotes.limit:
         session.error(req_id, 101)
         return None
     generic = frozenset(int(part) for part in request.fields["genericTickList"].split(",") if part.strip().isdigit())

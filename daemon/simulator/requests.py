@@ -109,6 +109,14 @@ _LAYOUTS: Final[dict[int, tuple[str, str]]] = {
     104: ("reqUserInfo", "reqId"),
 }
 
+NUMBERS: Final = frozenset(
+    (
+        *("reqId", "orderId", "clientId", "conId", "underlyingConId", "parentId", "totalQuantity", "subscribe"),
+        *("apiOnly", "marketDataType", "formatDate", "marketRuleId", "numberOfTicks", "faDataType"),
+    )
+)
+"""Fields that must be numbers wherever they stand: what the answers count on."""
+
 NAMES: Final[dict[int, str]] = {number: name for number, (name, _) in _LAYOUTS.items()}
 
 
@@ -177,9 +185,9 @@ def decode(fields: list[str], version: int) -> Request:
             elif not since or version >= int(since):
                 cursor.take(field)
         request = Request(name, cursor.values)
-        for number in ("reqId", "orderId", "clientId", "conId"):
-            request.number(number)
-    except ValueError as error:
+        for field in NUMBERS.intersection(cursor.values):
+            request.number(field)
+    except (ValueError, OverflowError) as error:
         raise UnreadableRequestError(str(error)) from None
     return request
 

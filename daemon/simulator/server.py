@@ -20,7 +20,7 @@ from daemon.simulator.market import World
 from daemon.simulator.pacing import HistoryLimits, HistoryPacing, over_rate
 from daemon.simulator.quotes import Quotes
 from daemon.simulator.requests import Request, UnknownRequestError, UnreadableRequestError, decode
-from daemon.simulator.session import Session
+from daemon.simulator.session import SLOW_BUFFER, Session
 from daemon.simulator.verbs import Verbs
 from daemon.simulator.wire import SERVER_VERSION
 
@@ -65,8 +65,11 @@ class Connections:
 class Gateway(Verbs):
     """A simulated TWS or IB Gateway on one TCP port.
 
-    `message_rate` 0 switches the 50 messages a second off; `history_limits` None never refuses for pacing (breaches are
-    counted all the same); `pacing_patience` is after how many breaches a client is disconnected (0: never).
+    `tick_rate` is ticks a second and line, `lines` the market-data lines in all. `message_rate` 0 switches the 50 messages
+    a second off; `history_limits` None never refuses for pacing (breaches are counted all the same); `pacing_patience` is
+    after how many breaches a client is disconnected (0: never). `slow_buffer` is how many bytes may wait for a client
+    before it is dropped, `commission_delay` the seconds between an execution and its commission, `orders_at_connect`
+    whether a session begins with the client's open orders, `master_client_id` the client that hears of every order.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class Gateway(Verbs):
         message_rate: int = MESSAGE_RATE,
         history_limits: HistoryLimits | None = HistoryLimits(),  # noqa: B008 frozen
         pacing_patience: int = 0,
+        slow_buffer: int = SLOW_BUFFER,
         commission_delay: float = 0.0,
         orders_at_connect: bool = True,
         master_client_id: int = -1,
@@ -92,6 +96,7 @@ class Gateway(Verbs):
         self.server_version = server_version
         self.message_rate = message_rate
         self.pacing_patience = pacing_patience
+        self.slow_buffer = slow_buffer
         self.commission_delay = commission_delay
         self.orders_at_connect = orders_at_connect
         self.master_client_id = master_client_id
@@ -296,6 +301,8 @@ class Gateway(Verbs):
         if kind in faults.muted or (faults.upstream is not None and self._hangs(faults.upstream, name)):
             session.hang(request)
             return
+        if not name.startswith("cancel"):
+            session.unanswered.pop(request.reqId, None)
         handler: Callable[..., Iterable[bytes] | None] | None = ANSWERS.get(name)
         frames = handler(self, session, request) if handler is not None else None
         if frames is None:

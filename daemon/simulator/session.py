@@ -6,6 +6,7 @@ Owns flow control and the bound on what waits for a client that does not read. D
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import struct
 from collections import deque
@@ -31,6 +32,9 @@ SLOW_BUFFER: Final = 16 << 20
 
 CHUNK: Final = 256
 """Frames of a long answer in one turn of the loop: about a millisecond, so that others' turns come."""
+
+WAITING_ANSWERS: Final = 500
+"""Answers that may wait for a client that asks and does not read: ten seconds of all the messages it may send."""
 
 UNANSWERED: Final = 1000
 """Hung requests that are remembered for a later 1100; more would be a client that is not bound itself."""
@@ -177,7 +181,9 @@ class Session(asyncio.Protocol):
             self.dropped_here = True
             peer: Any = self._transport.get_extra_info("socket")
             if peer is not None:
-                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                peer.setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
+                )
             self._transport.abort()
 
     # what goes out
@@ -196,13 +202,17 @@ class Session(asyncio.Protocol):
         else:
             transport.write(data)
             waiting = transport.get_write_buffer_size()
-        if waiting > SLOW_BUFFER:
+        if waiting > self.gateway.slow_buffer:
             self.gateway.connections.slow += 1
             self.reset()
 
     def answer(self, frames: Iterable[bytes], then: Then | None = None) -> None:
         """Send an answer in its order, a chunk a turn of the loop and no faster than the client reads."""
         self._answers.append((iter(frames), then))
+        if len(self._answers) > WAITING_ANSWERS:
+            self.gateway.connections.slow += 1
+            self.reset()
+            return
         if not self._pumping:
             self._pump()
 

@@ -50,9 +50,13 @@ def _listed(session: Session, orders: list[Order]) -> Iterator[bytes]:
     yield messages.open_order_end()
 
 
-def auto_open_orders(_gateway: Gateway, session: Session, _request: Request) -> None:
+def auto_open_orders(gateway: Gateway, session: Session, request: Request) -> None:
+    """Client 0 takes orders made by hand for its own; each gets an order id, below zero."""
     if session.client_id != 0:
         session.error(-1, 321, who="bX", cause="Only the default client (i.e 0) can auto bind orders")
+    elif request.fields["autoBind"] == "1":
+        for order in gateway.world.bind():
+            session.write(messages.order_bound(order) + state(order, session.version))
 
 
 def completed_orders(gateway: Gateway, session: Session, request: Request) -> Iterable[bytes]:
@@ -144,7 +148,11 @@ def place_order(gateway: Gateway, session: Session, request: Request) -> Iterabl
 
 
 def _price(text: str) -> float | None:
-    value = float(text) if text else 0.0
+    """A price as it was sent; None for what is none, 0 or TWS's own "not set"."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
     return value if 0.0 < abs(value) < 1e300 else None
 
 

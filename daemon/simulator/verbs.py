@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Literal
 
-from daemon.simulator import accounts, messages, trading
+from daemon.simulator import accounts, codes, messages, trading
 from daemon.simulator.behaviour import Answers, Behaviour, Cut, Handshake, Upstream, kind_of
 from daemon.simulator.codes import NO_REQUEST, words
 from daemon.simulator.contracts import Contract
@@ -156,11 +156,15 @@ class Verbs:
         if not bytes_per_s:
             self._thaw()
 
-    def scheduled_restart(self, down_s: float = 60.0, reset: bool = False) -> None:
-        """The daily restart: every connection ends, the port is closed, and opens again after `down_s`."""
+    def scheduled_restart(self, down_s: float = 60.0, reset: bool = False, unready_s: float = 0.0) -> None:
+        """The daily restart: every connection ends, the port is closed and opens again after `down_s`. For `unready_s`
+        after that, connections are accepted and never answered."""
         self._end(reset=reset, ghost_s=0.0)
         self.refuse()
         self.listen_after(down_s)
+        if unready_s:
+            self.accept_silently()
+            self.clock.call_later(down_s + unready_s, lambda: self.handshake("normal"))
 
     def move_port(self, port: int) -> None:
         """1300: the socket port was changed to `port`; connections are dropped. (Another gateway listens there.)"""
@@ -242,14 +246,30 @@ class Verbs:
                 del session.unanswered[req_id]
                 session.error(req_id, code)
 
-    def restore_upstream(self, data_lost: bool = False, farms: str = "usfarm; ushmds; secdefil") -> None:
-        """1102, or with `data_lost` 1101: then every market-data and bar stream is forgotten."""
+    def restore_upstream(self, data_lost: bool = False, broken: str = "") -> None:
+        """1102, or with `data_lost` 1101: then every market-data and bar stream is forgotten. `broken` names the farms
+        that are not connected yet."""
         self.faults.upstream = None
         if data_lost:
             self.quotes.forget()
             for session in self.ready_sessions():
                 session.subscriptions.bars.clear()
+        farms = f"The following farms are not connected: {broken}" if broken else codes.ALL_FARMS
         self.say(1101 if data_lost else 1102, farms=farms)
+
+    def nightly_reset(self, for_s: float = 15.0, every_s: float = 5.0, data_lost: bool = False) -> None:
+        """IBKR's own reset: 1100 at once and every `every_s`, farms broken, and after `for_s` all is as it was."""
+        self.lose_upstream()
+        for code in (2103, 2105, 2157):
+            self.farm(code)
+        for n in range(1, int(for_s / every_s)):
+            self.clock.call_later(n * every_s, lambda: self.say(1100))
+        self.clock.call_later(for_s, lambda: self._reset_over(data_lost))
+
+    def _reset_over(self, data_lost: bool) -> None:
+        self.restore_upstream(data_lost)
+        for code in (2104, 2106, 2158):
+            self.farm(code)
 
     def lose_streams(self) -> None:
         """10182 for every bar stream, which never goes on."""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
+import random
 
 import ib_async
 import pytest
 
 from daemon.simulator import Gateway, ManualClock, World, faults
+from daemon.simulator.requests import NAMES
 from daemon.simulator.verbs import MALFORMED
+from tests.daemon.simulator.test_upstream import ready
 from tests.daemon.simulator.waiting import Connect, Raw, until
 
 
@@ -254,7 +258,7 @@ async def test_a_dripping_gateway_sends_so_many_bytes_a_second() -> None:
 async def test_a_client_that_does_not_read_is_dropped() -> None:
     """What waits for one client is bounded."""
     clock = ManualClock()
-    async with Gateway(World(positions=2000), clock=clock) as gateway:
+    async with Gateway(World(), clock=clock, slow_buffer=1 << 20) as gateway:
         client = await Raw.open(gateway.port)
         await client.until("9")
         client.send(1, 11, 1, 265598, "", "STK", "", 0, "", "", "SMART", "", "USD", "", "", 0, "", 0, 0, "")
@@ -406,3 +410,38 @@ async def test_the_inside_of_a_session_is_recorded(gateway: Gateway, connect: Co
     [asked] = [seen for seen in gateway.requests if seen.name == "reqContractDetails"]
     assert (asked.clientId, asked.fields["symbol"], asked.fields["secType"]) == (4, "AAPL", "STK")
     assert (gateway.connections.total, gateway.connections.now, gateway.connections.clean) == (1, 0, 1)
+
+
+NONSENSE = [
+    "",
+    "0",
+    "1",
+    "-1",
+    "x",
+    "1e400",
+    "nan",
+    "AAPL",
+    "STK",
+    "SMART",
+    "USD",
+    "DU1234567",
+    "\u00fc",
+    "99999999999999",
+]
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_no_request_whatever_breaks_the_gateway(caplog: pytest.LogCaptureFixture, seed: int) -> None:
+    """Nonsense in any field of any message is answered, refused or ends the connection; it is never a crash."""
+    rng = random.Random(seed)
+    async with Gateway(World(), message_rate=0) as gateway:
+        client = await ready(gateway)
+        for turn in range(400):
+            number = rng.choice([number for number in NAMES if number != 71])
+            client.send(number, *(rng.choice(NONSENSE) for _ in range(rng.choice((2, 3, 14, 18, 25, 120)))))
+            if turn % 20 == 19:
+                client.send(49, 1)
+                await client.until("49")
+        await client.close()
+
+    assert not [record for record in caplog.records if record.name == "asyncio" and record.levelno >= logging.ERROR]

@@ -199,3 +199,54 @@ async def test_a_moved_port_is_named_before_the_connection_ends(gateway: Gateway
     assert (said[3], said[4].rsplit(maxsplit=1)[-1]) == ("1300", "4711")
     assert await client.rest() == b""
     await client.close()
+
+
+async def test_the_nightly_reset_repeats_itself_and_ends() -> None:
+    """1100 with its farms, again every five seconds, then 1102 with the farms."""
+    clock = ManualClock()
+    async with Gateway(World(), clock=clock) as gateway:
+        client = await ready(gateway)
+        gateway.nightly_reset(for_s=15, every_s=5)
+        clock.advance(15)
+        codes = [(await client.read())[3] for _ in range(10)]
+
+        assert codes == ["1100", "2103", "2105", "2157", "1100", "1100", "1102", "2104", "2106", "2158"]
+        await client.close()
+
+
+async def test_farms_that_stay_broken_are_named(gateway: Gateway) -> None:
+    """1102 does not have to mean that all is well."""
+    client = await ready(gateway)
+    gateway.lose_upstream()
+    gateway.restore_upstream(broken="eufarm; cashfarm")
+
+    said = await client.until("4", "2", "-1", "1102")
+    assert said[4].endswith("data maintained. The following farms are not connected: eufarm; cashfarm.")
+    await client.close()
+
+
+async def test_orders_made_by_hand_are_bound_to_client_0_alone(gateway: Gateway) -> None:
+    """Client 0 gets them with an id below zero and may cancel them; another client may not even ask."""
+    client, other = await ready(gateway, 0), await ready(gateway, 5)
+    client.send(15, 1, 1)
+    _, perm_id, client_id, order_id = await client.until("100")
+    client.send(4, 1, order_id, "")
+    await client.until("3", order_id, "Cancelled")
+    other.send(15, 1, 1)
+
+    assert (client_id, int(order_id) < 0) == ("0", True)
+    assert gateway.world.orders[int(perm_id)].status == "Cancelled"
+    assert (await other.until("4"))[3] == "321"
+    await client.close()
+    await other.close()
+
+
+async def test_an_execution_by_hand_has_the_unset_order_id(gateway: Gateway) -> None:
+    """TWS writes the largest integer where an order was not placed by an API client."""
+    fill = gateway.fill("AAPL", 5, client_id=0)
+    client = await ready(gateway)
+    client.send(7, 3, 1, 0, "", "", "", "", "", "")
+    rows = {row[14]: row for row in [await client.until("11") for _ in gateway.world.fills]}
+
+    assert (rows[fill.execId][2], rows[fill.execId][22]) == ("2147483647", "0")
+    await client.close()

@@ -1,0 +1,109 @@
+"""Ticks: their number, their marks, and that one line costs one line."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+
+import pytest
+
+from daemon.simulator import Gateway, ManualClock, World
+from tests.daemon.simulator.test_limits import quote
+from tests.daemon.simulator.test_upstream import ready
+from tests.daemon.simulator.waiting import Connect, until
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+async def ticks(gateway: Gateway, clock: ManualClock, seconds: float) -> int:
+    """How many ticks a gateway sends while its clock moves on."""
+    before = gateway.quotes.sent
+    for _ in range(round(seconds * 10)):
+        clock.advance(0.1)
+        await asyncio.sleep(0)
+    return gateway.quotes.sent - before
+
+
+async def test_the_tick_rate_holds_for_each_line(clock: ManualClock) -> None:
+    """Two lines at five ticks a second are ten; a flood is what it says, and ends."""
+    async with Gateway(World(), clock=clock, tick_rate=5) as gateway:
+        client = await ready(gateway)
+        quote(client, 1)
+        quote(client, 2)
+        await until(lambda: len(gateway.quotes.lines) == 2)
+        assert await ticks(gateway, clock, 10) == pytest.approx(100, abs=2)
+        gateway.flood(5000, 2)
+        assert await ticks(gateway, clock, 2) == pytest.approx(10_000, rel=0.02)
+        assert await ticks(gateway, clock, 10) == pytest.approx(100, abs=100)
+        gateway.quiet()
+        assert await ticks(gateway, clock, 10) == 0
+        await client.close()
+
+
+async def test_marked_ticks_carry_their_time_and_number(clock: ManualClock) -> None:
+    """The price of a marked tick is the clock at sending, its size counts."""
+    async with Gateway(World(), clock=clock) as gateway:
+        client = await ready(gateway)
+        quote(client, 1)
+        await client.until("45", "6", "1")
+        gateway.mark()
+        clock.advance(3)
+        found = [await client.until("1", "6", "1", "4") for _ in range(4)]
+
+        assert [int(f[5]) for f in found] == [1, 2, 3, 4]
+        assert [float(f[4]) for f in found] == pytest.approx([0.5, 1.0, 1.5, 2.0], abs=0.11)
+        await client.close()
+
+
+async def test_a_tick_can_be_said_exactly(gateway: Gateway, connect: Connect) -> None:
+    """bid, ask, last and size as given, to the lines of that contract alone."""
+    ib = await connect()
+    apple, microsoft = (p.contract for p in ib.positions()[:2])
+    gateway.quotes.rate = 0.0
+    tickers = [ib.reqMktData(contract) for contract in await ib.qualifyContractsAsync(apple, microsoft)]
+    await until(lambda: all(ticker.bid > 0 and ticker.open > 0 for ticker in tickers))
+
+    assert gateway.tick("AAPL", bid=101.5, ask=101.75, last=101.6, size=300) == 1
+    await until(lambda: tickers[0].last == 101.6)
+
+    assert (tickers[0].bid, tickers[0].ask, tickers[0].bidSize) == (101.5, 101.75, 300)
+    assert tickers[1].last != 101.6
+
+
+async def test_lines_end_with_their_client(gateway: Gateway, connect: Connect) -> None:
+    """A client that leaves gives its lines back."""
+    ib = await connect()
+    [contract] = await ib.qualifyContractsAsync(ib.positions()[0].contract)
+    ib.reqMktData(contract)
+    await until(lambda: gateway.quotes.by_contract())
+    ib.disconnect()
+    await until(lambda: not gateway.sessions)
+
+    assert gateway.quotes.by_contract() == {}
+
+
+async def test_bars_that_are_kept_up_to_date_move_and_begin_anew(clock: ManualClock) -> None:
+    """The open bar changes each second; with the next interval a new one begins; real-time bars come every five."""
+    async with Gateway(World(), clock=clock) as gateway:
+        client = await ready(gateway)
+        contract = (265598, "AAPL", "STK", "", 0, "", "", "SMART", "", "USD", "", "")
+        client.send(20, 1, *contract, 0, "", "5 secs", "60 S", 0, "TRADES", 2, 1, "")
+        client.send(50, 3, 2, *contract, 5, "TRADES", 0, "")
+        last = (await client.until("17", "1"))[-8]
+        await until(lambda: len(gateway.ready_sessions()[0].subscriptions.bars) == 2)
+        updates, real_time = [], []
+        for _ in range(12):
+            clock.advance(1)
+            while (fields := await client.read())[0] != "90":
+                real_time.append(int(fields[3]))
+            updates.append(int(fields[3]))
+
+        assert updates == sorted(updates)
+        assert updates[0] - int(last) in (0, 5)
+        assert len(set(updates)) in (3, 4)
+        assert [b - a for a, b in itertools.pairwise(real_time)] == [5] * (len(real_time) - 1)
+        assert len(real_time) >= 2
+        await client.close()
