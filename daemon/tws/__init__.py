@@ -3,8 +3,12 @@
 Rows and events leave; nothing of ib_async does.
 """
 
-from daemon.sink import Sink
-from daemon.tws.errors import LinkLost, TwsBusy, TwsError, TwsRefused, TwsSilent
-from daemon.tws.session import Limits, Tws
+from daemon.tws.lean import import_eventkit
+
+import_eventkit()
+
+from daemon.sink import Sink  # noqa: E402 - only now may ib_async be imported
+from daemon.tws.errors import LinkLost, TwsBusy, TwsError, TwsRefused, TwsSilent  # noqa: E402
+from daemon.tws.session import Limits, Tws  # noqa: E402
 
 __all__ = ["Limits", "LinkLost", "Sink", "Tws", "TwsBusy", "TwsError", "TwsRefused", "TwsSilent"]

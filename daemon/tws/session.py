@@ -245,19 +245,32 @@ class Tws:
     async def sync(self, topics: Collection[str] | None = None) -> frozenset[str]:
         """Snapshots, each swapped in whole at its end marker; the topics not told to their end within the target's
         timeout. Those stay what they were until a late marker, or asking again for these `topics` alone, ends them.
+
+        Raises `LinkLost` when the session is over.
         """
+        self._need_open()
         if topics is None or "accounts" in topics:
             self.startup.tell_accounts()
-        return await self.startup.ask(ASKED if topics is None else topics, self.target.timeout)
+        unknown = await self.startup.ask(ASKED if topics is None else topics, self.target.timeout)
+        self._need_open()
+        return unknown
 
     async def refetch(self, topics: Collection[str]) -> frozenset[str]:
         """`sync` of some topics."""
         return await self.sync(topics)
 
     async def recover(self, cause: str) -> Recovered:  # noqa: ARG002 - every cause needs the same
-        """Everything again after a gap. `unknown` then names the topics that were not told to their end."""
+        """Everything again after a gap. `unknown` then names the topics that were not told to their end.
+
+        Raises `LinkLost` when the session is over, or has lost its upstream meanwhile: then the gap goes on.
+        """
+        self._need_open()
         self.singles.renew()
-        return await self.startup.recover(self.target.timeout)
+        recovered = await self.startup.recover(self.target.timeout)
+        self._need_open()
+        if self.startup.upstream_lost:
+            raise LinkLost("IBKR was lost again")
+        return recovered
 
     @property
     def unknown(self) -> frozenset[str]:

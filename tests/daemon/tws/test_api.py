@@ -3,8 +3,10 @@ from __future__ import annotations
 import gc
 import inspect
 import logging
+import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import ib_async
 import pytest
@@ -16,6 +18,8 @@ from daemon.simulator import Gateway, World
 from daemon.tws.api import IDS_A_SESSION, REQUEST_IDS, SESSIONS, VERSION, check_version, plain_time
 from daemon.tws.callbacks import Callbacks
 from tests.daemon.tws.sessions import synced
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_the_ib_async_we_know_is_the_one_installed():
@@ -66,6 +70,12 @@ async def test_a_session_keeps_its_loggers_quiet_and_its_queue_empty(caplog: pyt
         assert not made.tws.api.client._isThrottling
 
     assert [record.getMessage() for record in caplog.records if record.name.startswith("ib_async")] == []
+
+
+def test_numpy_is_not_loaded_and_not_broken():
+    """A third of the daemon's memory, for operators nobody uses; who wants numpy gets the real one."""
+    program = "import sys, daemon.tws; assert 'numpy' not in sys.modules; import numpy; numpy.asarray([1])"
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
 
 
 async def test_a_session_that_is_over_is_forgotten_silently(monkeypatch: pytest.MonkeyPatch):

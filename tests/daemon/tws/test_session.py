@@ -315,6 +315,62 @@ async def test_close_does_not_wait_for_ever_on_a_peer_that_stays():
     assert not made.of(Lost)
 
 
+async def test_a_peer_that_has_stopped_reading_does_not_hold_us():
+    """ib_async's own disconnect never ends with unsent bytes, and its next connect waits for it."""
+
+    async def gateway(peer: Peer) -> None:
+        await peer.shake()
+        await asyncio.sleep(60)
+
+    async with session(gateway) as made:
+        transport = made.tws._wire.transport
+        assert transport is not None
+        made.tws._wire.sendMsg(b"x" * 11_000_000)
+        await made.tws.close(0.05)
+        await eventually(lambda: made.tws._wire.transport is None)
+
+    assert not made.of(Lost)
+
+
+async def test_nothing_is_sent_while_the_peer_does_not_read():
+    """What cannot leave waits at the gate, where it has a bound and a priority, and not in the socket's buffer."""
+    seen: list[str] = []
+
+    async def gateway(peer: Peer) -> None:
+        await peer.shake()
+        seen.append((await peer.until(49))[0])
+        peer.say(49, 1, 1700000000)
+        await peer.finish()
+
+    async with session(gateway) as made:
+        made.tws._wire.pause_writing()
+        probe = asyncio.create_task(made.tws.probe(10))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert made.tws.gate.waiting == 1
+        made.tws._wire.resume_writing()
+        await probe
+
+    assert seen == ["49"]
+
+
+async def test_an_attempt_that_was_aborted_opens_nothing():
+    """Though its dial succeeds after that."""
+
+    async def gateway(peer: Peer) -> None:
+        await peer.finish()
+
+    async with ScriptedGateway(gateway) as there:
+        made = Session(there.port)
+        attempt = asyncio.create_task(made.tws.open())
+        await asyncio.sleep(0)
+        made.tws.abort()
+        await asyncio.wait_for(attempt, 10)
+        await eventually(lambda: made.tws._wire.transport is None)
+
+    assert made.events == []
+
+
 async def test_a_probe_measures_the_answer():
     async def gateway(peer: Peer) -> None:
         await peer.shake()

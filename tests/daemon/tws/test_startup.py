@@ -6,6 +6,7 @@ import pytest
 
 from daemon.events import ReadOnlyApi, UpstreamLost, UpstreamRestored
 from daemon.simulator import Gateway, World
+from daemon.tws import LinkLost
 from daemon.tws.startup import ASKED, own_account
 from shared.messages import BROKER_TOPICS
 from tests.daemon.tws.scripted import eventually
@@ -187,6 +188,19 @@ async def test_an_outage_ends_the_open_questions():
             gateway.lose_upstream(answers="hang")
             assert "positions" in await sync
             assert not made.knows("positions")
+
+
+async def test_a_session_that_ends_meanwhile_has_recovered_nothing():
+    """The gap goes on: that is not the answer “no fills”."""
+    async with Gateway(World(positions=1)) as gateway, synced(gateway) as made:
+        gateway.mute("positions")
+        recovery = asyncio.create_task(made.tws.recover("1102"))
+        await eventually(lambda: asked(gateway, "reqPositions") == 2)
+        gateway.drop()
+        with pytest.raises(LinkLost):
+            await recovery
+        with pytest.raises(LinkLost):
+            await made.tws.sync()
 
 
 async def test_the_account_feed_that_tws_ended_is_asked_for_once_more():
