@@ -84,7 +84,7 @@ CATALOGUE: dict[str, Reason] = {
     ),
     "handshakeTimeout": Reason(
         title="The port is open, but no TWS greeting came",
-        sentence="Something on {host}:{port} accepted the connection but TWS did not answer: it is probably waiting for a person.",
+        sentence="The port {host}:{port} accepted the connection but TWS did not answer: probably it waits for a person.",
         advice=(LOOK_AT_TWS, FINISH_LOGIN, ENABLE_API, TRUSTED_IPS, RESTART_GATEWAY),
         status=504,
         retryable=True,
@@ -92,7 +92,7 @@ CATALOGUE: dict[str, Reason] = {
     ),
     "closedDuringHandshake": Reason(
         title="The gateway hung up during the handshake",
-        sentence="Something on {host}:{port} accepted the connection and closed it again before the session was complete.",
+        sentence="The port {host}:{port} accepted the connection and closed it before the session was complete.",
         advice=(
             TRUSTED_IPS,
             "If a proxy such as socat stands in front of Gateway, Gateway behind it is probably not running: start it.",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import functools
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,9 +19,21 @@ def sources() -> list[Path]:
     return sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 
+@functools.cache
+def tree(path: Path) -> ast.Module:
+    # CPython 3.11 can fail in ast.parse when the collector runs finalizers in the middle of it
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return ast.parse(path.read_text(encoding="utf-8"))
+    finally:
+        if collecting:
+            gc.enable()
+
+
 def imports(path: Path) -> Iterator[str]:
     """Every module that `path` imports, at whatever depth of the file."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -79,7 +93,7 @@ def test_the_environment_is_read_at_the_door() -> None:
         str(path.relative_to(ROOT))
         for path in sources()
         if path.name not in {"__main__.py", "settings.py", "cli.py", "terminal.py"}
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(tree(path))
         if isinstance(node, ast.Attribute)
         and node.attr in {"environ", "getenv"}
         and isinstance(node.value, ast.Name)
@@ -89,7 +103,7 @@ def test_the_environment_is_read_at_the_door() -> None:
 
 
 def test_every_module_says_what_it_owns() -> None:
-    silent = [str(path) for path in sources() if not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))]
+    silent = [str(path) for path in sources() if not ast.get_docstring(tree(path))]
     assert not silent
 
 
@@ -104,7 +118,7 @@ def test_no_task_is_fire_and_forget() -> None:
     found = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for path in sources()
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(tree(path))
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
         and (

@@ -81,7 +81,7 @@ def test_an_exception_is_one_line_at_info_and_a_traceback_at_debug() -> None:
         try:
             raise ValueError("one\ntwo")
         except ValueError:
-            logging.getLogger("ib_async.client").exception("it broke")
+            logging.getLogger("a.library").exception("it broke")
         text = written(stream)
         assert "ValueError: one" in text
         assert ("Traceback" in text) is lines
