@@ -84,7 +84,7 @@ CATALOGUE: dict[str, Reason] = {
     ),
     "handshakeTimeout": Reason(
         title="The port is open, but no TWS greeting came",
-        sentence="The port {host}:{port} accepted the connection but TWS did not answer: probably it waits for a person.",
+        sentence="Port {port} of {host} took the connection, but TWS said nothing: it probably waits for a person.",
         advice=(LOOK_AT_TWS, FINISH_LOGIN, ENABLE_API, TRUSTED_IPS, RESTART_GATEWAY),
         status=504,
         retryable=True,
