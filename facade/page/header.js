@@ -57,7 +57,7 @@ export function mountHeader(model) {
     if (texts.join('\n') !== [...list.children].map((item) => item.textContent).join('\n')) {
       list.replaceChildren(...texts.map((text) => el('li', {}, text)));
     }
-    const wrong = now.lamp !== 'good' && now.lamp !== 'busy' && model.facade !== null;
+    const wrong = now.lamp !== 'good' && now.lamp !== 'busy' && now.reason !== null;
     setHidden(byId('trouble'), !wrong && !texts.length);
     setHidden(byId('next-part'), now.lamp === 'good');
     const error = model.link?.lastError;

@@ -7,6 +7,8 @@ export const DAY_MS = 24 * 3600 * 1000;
 // A log is read, not searched: beyond this many lines the oldest are left to GET /link/events.
 const LONGEST_LOG = 2000;
 
+const NOBODY = 'no daemon recorded it';
+
 export const KINDS = { up: 'Connected', down: 'Not connected', planned: 'Not connected, expected', off: 'Switched off', unknown: 'Not known' };
 
 function kindOf(event, before) {
@@ -39,13 +41,13 @@ export function segments(events, now) {
     const at = instant(event.at);
     if (at === null) continue;
     // A second is lost between two writes of a ledger at most; more means that nobody was there to know.
-    if (at - end > 1000) add(end, at, (kind = 'unknown'), 'the daemon did not run, or nothing was recorded');
+    if (at - end > 1000) add(end, at, (kind = 'unknown'), NOBODY);
     kind = kindOf(event, kind);
     const until = event.durationS === null || event.durationS === undefined ? now : at + event.durationS * 1000;
     add(Math.max(at, Math.min(end, at)), until, kind, eventWords(event));
     end = Math.max(end, until);
   }
-  if (now - end > 1000) add(end, now, 'unknown', 'the daemon did not run, or nothing was recorded');
+  if (now - end > 1000) add(end, now, 'unknown', NOBODY);
   return joined;
 }
 
