@@ -16,7 +16,7 @@ from aiohttp.web_request import BaseRequest
 from facade.answer import Answer
 from facade.asking import parsed_body, parsed_query
 from facade.guard import Guard
-from facade.problems import Details, fault, refusal
+from facade.problems import ProblemDetails, fault, refusal
 from facade.table import Asked, Table
 from shared.reasons import Problem
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-STATED = frozenset(Details.__struct_fields__) | {"sentence", "allow", "retryAfter"}
+STATED = frozenset(ProblemDetails.__struct_fields__) | {"sentence", "allow", "retryAfter"}
 """Members of a problem that are ours to say; the daemon's others (`candidates`, `accounts` …) pass through."""
 
 

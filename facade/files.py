@@ -1,16 +1,17 @@
-"""The page's files, read once into memory and answered with an entity tag.
+"""The page's files, each read once when it is first asked for, and answered with an entity tag.
 
-A path that is not in memory does not exist, so there is nothing to climb out of.
+A path that is not in the table does not exist, so there is nothing to climb out of.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from facade.answer import Answer
+from facade.answer import HTML, Answer
 from facade.reads import matches
 from facade.table import Asked, Route
 
@@ -21,12 +22,10 @@ PAGE = Path(__file__).parent / "page"
 DOCUMENT = "complete_platform.html"
 
 TYPES = {
-    ".html": "text/html; charset=utf-8",
+    ".html": HTML,
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
-    ".mjs": "text/javascript; charset=utf-8",
     ".json": "application/json",
-    ".map": "application/json",
     ".svg": "image/svg+xml",
     ".png": "image/png",
     ".ico": "image/x-icon",
@@ -34,19 +33,25 @@ TYPES = {
     ".woff2": "font/woff2",
     ".txt": "text/plain; charset=utf-8",
     ".md": "text/plain; charset=utf-8",
+    "": "text/plain; charset=utf-8",  # LICENSE, NOTICE
 }
 """By suffix; a file of another kind is not served."""
 
 
 class File:
-    """One file's bytes and tag."""
+    """One file: its bytes and their tag, from when it is first asked for."""
 
-    __slots__ = ("body", "content_type", "tag")
-
-    def __init__(self, body: bytes, content_type: str) -> None:
-        self.body = body
+    def __init__(self, path: Path, content_type: str) -> None:
         self.content_type = content_type
-        self.tag = f'"{hashlib.sha256(body).hexdigest()[:20]}"'.encode("ascii")
+        self._path = path
+
+    @cached_property
+    def body(self) -> bytes:
+        return self._path.read_bytes()
+
+    @cached_property
+    def tag(self) -> bytes:
+        return f'"{hashlib.sha256(self.body).hexdigest()[:20]}"'.encode("ascii")
 
     def answer(self, _facade: Facade, asked: Asked) -> Answer:
         more = b"ETag: " + self.tag + b"\r\n"
@@ -55,13 +60,17 @@ class File:
         return Answer(200, self.body, self.content_type, more, caching="no-cache")
 
 
+docs = File(PAGE / "docs.html", HTML).answer
+"""The page to try the API."""
+
+
 def page_routes(directory: Path = PAGE) -> Iterator[Route]:
     """`/ui/NAME` for every file below `directory`; `/` for the document."""
     for path in sorted(directory.rglob("*")):
         content_type = TYPES.get(path.suffix)
         if content_type is None or not path.is_file():
             continue
-        file = File(path.read_bytes(), content_type)
+        file = File(path, content_type)
         name = path.relative_to(directory).as_posix()
         for template in (f"/ui/{name}", *(["/"] if name == DOCUMENT else [])):
             yield Route(

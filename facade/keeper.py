@@ -321,6 +321,10 @@ def locked(path: Path) -> int | None:
     return fd
 
 
+REPLACE_TRIES = 100
+"""Half a second in all; a reader has the file open for a fraction of a millisecond."""
+
+
 def _write_whole(path: Path, data: bytes) -> None:
     """Whoever reads `path` sees what was or what is."""
     new = path.with_suffix(".new")
@@ -329,7 +333,14 @@ def _write_whole(path: Path, data: bytes) -> None:
         os.write(fd, data)
     finally:
         os.close(fd)
-    os.replace(new, path)
+    for tries_left in reversed(range(REPLACE_TRIES)):
+        try:
+            os.replace(new, path)
+            return
+        except PermissionError:  # on Windows, while somebody reads what was
+            if not (WINDOWS and tries_left):
+                raise
+            time.sleep(POLL / 4)
 
 
 # --- restart --------------------------------------------------------------------------------------------------------

@@ -89,6 +89,7 @@ class Mirror:
         self._proof_limit = proof_limit
         self._monotonic = monotonic
         self._proven_until = 0.0
+        self._proof_at: float | None = None
         self._client: Client | None = None
         self._wanted: Counter[str] = Counter()
         self._refused: dict[str, Problem] = {}
@@ -115,6 +116,11 @@ class Mirror:
     def connected(self) -> bool:
         """The daemon answers, says `ready`, and its proof is young enough."""
         return self.reachable and self._monotonic() < self._proven_until
+
+    @property
+    def proof_age(self) -> float | None:
+        """s since the gateway's last message, as far as the last link row tells; `None` where there is none."""
+        return None if self._proof_at is None else max(0.0, self._monotonic() - self._proof_at)
 
     def known(self, topic: str) -> Sync | None:
         """The topic's row in `sync`; `None` where there is none."""
@@ -220,7 +226,7 @@ class Mirror:
 
     async def _converse(self) -> None:
         """One connection, from the dial to its end."""
-        client = await Client.open(self._path, "facade/1", self._hear, self._away, OPEN_LIMIT)
+        client = await Client.open(self._path, "ibkr-facade/1", self._hear, self._away, OPEN_LIMIT)
         self._client = client
         self._asked.clear()
         self._pages.clear()
@@ -394,8 +400,9 @@ class Mirror:
         if row is not None:
             self.link = _link.decode(row)
             age = self.link.proof.ageMs
-            proven = self.link.connected and age is not None
-            self._proven_until = self._monotonic() - (age or 0) / 1000 + self._proof_limit if proven else 0.0
+            self._proof_at = None if age is None else self._monotonic() - age / 1000
+            proven = self.link.connected and self._proof_at is not None
+            self._proven_until = (self._proof_at or 0.0) + self._proof_limit if proven else 0.0
         waiting, self._reached = self._reached, []
         for seq, reached in waiting:
             if replica.seq < seq:

@@ -21,7 +21,7 @@ TYPES = "/docs/reasons#{}"
 ENCODER = msgspec.json.Encoder()
 
 
-class Details(msgspec.Struct, frozen=True, kw_only=True):
+class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True):
     """The body of every refusal. `nextAttemptAt`: when the link is tried next. `ibCode`: IBKR's own number."""
 
     type: str
@@ -57,7 +57,7 @@ def refusal(
     """
     entry = problem.entry
     said, advised = describe(problem.reason, **(facts or {}))
-    details = Details(
+    details = ProblemDetails(
         type=TYPES.format(problem.reason),
         title=entry.title,
         status=entry.status,
@@ -78,7 +78,7 @@ def refusal(
 
 def fault(instance: str) -> Answer:
     """Our own mistake: no reason of the catalogue, nothing of its inside."""
-    details = Details(
+    details = ProblemDetails(
         type="about:blank",
         title="Internal error",
         status=500,
@@ -101,8 +101,8 @@ def _seconds(wait: float | None, at: datetime | None, now: datetime | None) -> i
     return max(1, math.ceil(wait)) if wait is not None and math.isfinite(wait) else 1
 
 
-def _joined(details: Details, extra: dict[str, Any]) -> dict[str, Any]:
+def _joined(details: ProblemDetails, extra: dict[str, Any]) -> dict[str, Any]:
     return msgspec.structs.asdict(details) | {key: value for key, value in extra.items() if key not in _OWN}
 
 
-_OWN = frozenset(Details.__struct_fields__)
+_OWN = frozenset(ProblemDetails.__struct_fields__)

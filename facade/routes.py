@@ -5,11 +5,13 @@ Holds no behaviour; handlers live where what they know lives.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from msgspec import Struct
 
-from facade import asks, commands, reads, stream
-from facade.answer import EVENTS
-from facade.table import Route
+from facade import asks, commands, documentation, files, reads, stream
+from facade.answer import EVENTS, HTML
+from facade.table import Asked, Route
 from shared.messages import (
     Account,
     AccountValue,
@@ -30,6 +32,21 @@ from shared.messages import (
     Quote,
 )
 from shared.reasons import LINK_REASONS
+
+if TYPE_CHECKING:
+    from facade.app import Facade
+
+
+def _metrics(facade: Facade, asked: Asked) -> Any:
+    from facade.metrics import metrics  # 5 MB, for those who scrape
+
+    return metrics(facade, asked)
+
+
+def _openapi(facade: Facade, asked: Asked) -> Any:
+    from facade.openapi import openapi  # loaded for those who read it
+
+    return openapi(facade, asked)
 
 
 class Status(Struct, frozen=True, kw_only=True):
@@ -296,6 +313,38 @@ ROUTES = (
         summary="The daemon answers and the link is ready",
         answer=Ready,
         reasons=NOT_CONNECTED,
+        tag="operation",
+    ),
+    Route(
+        method="GET",
+        template="/metrics",
+        handle=_metrics,
+        summary="Prometheus' text",
+        answer="text/plain",
+        tag="operation",
+    ),
+    Route(
+        method="GET",
+        template=f"{API}/openapi.json",
+        handle=_openapi,
+        summary="This document",
+        answer=dict[str, Any],
+        tag="operation",
+    ),
+    Route(
+        method="GET",
+        template="/docs",
+        handle=files.docs,
+        summary="A page to try it",
+        answer=HTML,
+        tag="operation",
+    ),
+    Route(
+        method="GET",
+        template="/docs/reasons",
+        handle=documentation.reasons,
+        summary="What every reason means",
+        answer=HTML,
         tag="operation",
     ),
 )

@@ -18,11 +18,12 @@ from contextlib import asynccontextmanager
 
 import structlog
 
+from facade.accepting import Accepting
 from facade.app import Facade
 from facade.connection import HttpServer
 from facade.files import page_routes
 from facade.guard import Guard, names
-from facade.handover import Line, received
+from facade.handover import WINDOWS, Line, received
 from facade.keeper import say
 from facade.mirror import FIRST_LIMIT, Mirror
 from facade.routes import ROUTES
@@ -73,12 +74,12 @@ async def served(
             tasks.create_task(_measure_lag(facade, clock), name="lag"),
         ]
         http = facade.http = HttpServer(facade.answer)
-        server: asyncio.Server | None = None
+        server: Accepting | asyncio.Server | None = None
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(FIRST_LIMIT):
                     await facade.mirror.settled.wait()
-            server = await loop.create_server(http, sock=sock)
+            server = Accepting(http, sock) if WINDOWS else await loop.create_server(http, sock=sock)
             yield facade
         finally:
             facade.draining = True
@@ -93,12 +94,12 @@ async def served(
                 task.cancel()
 
 
-def _accept_no_more(loop: asyncio.AbstractEventLoop, server: asyncio.Server, sock: socket.socket) -> None:
-    """Leave what knocks now to whoever else has the socket, without closing it."""
-    try:
-        loop.remove_reader(sock.fileno())
-    except NotImplementedError:  # Windows' loop has no readers
+def _accept_no_more(loop: asyncio.AbstractEventLoop, server: Accepting | asyncio.Server, sock: socket.socket) -> None:
+    """Leave what knocks now to whoever else has the socket; asyncio's own server cannot without closing it."""
+    if isinstance(server, Accepting):
         server.close()
+    else:
+        loop.remove_reader(sock.fileno())
 
 
 async def _measure_lag(facade: Facade, clock: Clock) -> None:
