@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 from daemon.simulator import messages
 from daemon.simulator.codes import DUPLICATE_TICKER, SUMMARY_LIMIT
-from daemon.simulator.market import Position, World
+from daemon.simulator.market import World
+from daemon.simulator.portfolio import Position
 
 if TYPE_CHECKING:
     from daemon.simulator.requests import Request

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from daemon.simulator import history, messages
+from daemon.simulator import data_messages, history, messages
 from daemon.simulator.codes import DUPLICATE_TICKER, PACING
 from daemon.simulator.contracts import NEW_YORK, Contract
 from daemon.simulator.history import InvalidQueryError, Query
@@ -93,7 +93,10 @@ def _admitted(gateway: Gateway, session: Session, query: Query, request: Request
     wanted, contract = request.fields, query.contract
     identity = tuple(wanted[name] for name in wanted if name not in ("reqId", "keepUpToDate"))
     weight = 2 if query.show == "BID_ASK" else 1
-    waiting = sum(len(s.subscriptions.histories) for s in gateway.ready_sessions())
+    waiting = sum(
+        len(held.histories) + sum(not stream.real_time for stream in held.bars.values())
+        for held in (other.subscriptions for other in gateway.ready_sessions())
+    )
     pacing = gateway.history
     key = (contract.conId, wanted["exchange"], query.show)
     fine = pacing.admit(gateway.clock.monotonic(), query.size, identity, key, weight)
@@ -126,7 +129,9 @@ def _bars(gateway: Gateway, session: Session, req_id: int, query: Query, format_
     found = history.bars(gateway.world.prices, query)
     dated = [(history.bar_date(bar.start, query.size, format_date, zone), bar) for bar in found]
     begin = found[0].start if found else query.end
-    yield messages.historical_data(name, req_id, history.moment(begin, zone), history.moment(query.end, zone), dated)
+    yield data_messages.historical_data(
+        name, req_id, history.moment(begin, zone), history.moment(query.end, zone), dated
+    )
 
 
 def _schedule(query: Query, req_id: int) -> bytes:
@@ -138,7 +143,7 @@ def _schedule(query: Query, req_id: int) -> bytes:
         rows.append(("-".join(begin.split()[:2]), "-".join(end.split()[:2]), f"{session.day:%Y%m%d}"))
         if len(rows) >= days:
             break
-    return messages.historical_schedule(req_id, zone, rows[::-1])
+    return data_messages.historical_schedule(req_id, zone, rows[::-1])
 
 
 def cancel_historical_data(_gateway: Gateway, session: Session, request: Request) -> None:
@@ -192,13 +197,13 @@ def every_second(gateway: Gateway, session: Session) -> None:
         if stream.real_time:
             while stream.begin + size <= now:
                 bar = history.bar(prices, stream.query, stream.begin, stream.begin + size)
-                frames.append(messages.real_time_bar(version, stream.reqId, bar))
+                frames.append(data_messages.real_time_bar(version, stream.reqId, bar))
                 stream.begin += size
         else:
             stream.begin = max(stream.begin, history.open_bar(stream.query, now))
             bar = history.bar(prices, stream.query, stream.begin, now)
             date = history.bar_date(stream.begin, size, stream.format_date, stream.query.contract.timeZoneId)
-            frames.append(messages.historical_update(version, stream.reqId, date, bar))
+            frames.append(data_messages.historical_update(version, stream.reqId, date, bar))
     if frames:
         session.write(b"".join(frames))
 
@@ -209,8 +214,10 @@ def head_timestamp(gateway: Gateway, session: Session, request: Request) -> Iter
         return None
     at = history.head_timestamp(contract)
     if request.number("formatDate", 1) == 2:
-        return [messages.head_timestamp(request.reqId, str(int(at)))]
-    return [messages.head_timestamp(request.reqId, history.moment(at, "UTC").removesuffix(" UTC").replace(" ", "-"))]
+        return [data_messages.head_timestamp(request.reqId, str(int(at)))]
+    return [
+        data_messages.head_timestamp(request.reqId, history.moment(at, "UTC").removesuffix(" UTC").replace(" ", "-"))
+    ]
 
 
 def histogram(gateway: Gateway, session: Session, request: Request) -> Iterable[bytes] | None:
@@ -246,7 +253,7 @@ def historical_ticks(gateway: Gateway, session: Session, request: Request) -> It
         else:
             rows.append((at, 0, quote.last, quote.lastSize, contract.primaryExchange, ""))
     kind = {"BID_ASK": 97, "MIDPOINT": 96}.get(show, 98)
-    return [messages.historical_ticks(kind, request.reqId, rows, True)]
+    return [data_messages.historical_ticks(kind, request.reqId, rows, True)]
 
 
 ANSWERS: Final[dict[str, Callable[[Gateway, Session, Request], Iterable[bytes] | None]]] = {

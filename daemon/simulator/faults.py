@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from daemon.simulator.verbs import MALFORMED
+from daemon.simulator.broken import MALFORMED
 
 if TYPE_CHECKING:
     from daemon.simulator.server import Gateway

@@ -7,52 +7,20 @@ since the epoch.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
-from daemon.simulator.contracts import Catalogue, Contract
+from daemon.simulator.catalogue import Catalogue
+from daemon.simulator.contracts import Contract
 from daemon.simulator.orders import IMMEDIATE, Fill, Order, Refusal, commission, pieces, price_now, refusal
+from daemon.simulator.portfolio import Portfolio, Position
 from daemon.simulator.prices import Prices, Quote
 
 FIRST_PERM_ID: Final = 1_518_189_001
 OTHER_CLIENT: Final = 9
 """The API client that placed those of the first orders which are neither client 1's nor made by hand."""
-
-
-@dataclass(slots=True)
-class Position:
-    """What one account holds of one contract; `avgCost` per unit of the contract, multiplier included."""
-
-    account: str
-    contract: Contract
-    position: float
-    avgCost: float
-    realizedPNL: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Holding:
-    """A position with its market: what `updatePortfolio` says."""
-
-    position: Position
-    marketPrice: float
-    marketValue: float
-    unrealizedPNL: float
-    dailyPnL: float
-
-
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """What a portfolio comes to, in the base currency: its value, the same without signs, and its profits and losses
-    today, since purchase, and realized."""
-
-    marketValue: float
-    gross: float
-    dailyPnL: float
-    unrealizedPnL: float
-    realizedPnL: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +35,13 @@ def account_names(count: int) -> tuple[str, ...]:
     return tuple(f"DU{1_234_567 + n}" for n in range(count))
 
 
-class World:
+class World(Portfolio):
     """One world.
 
     `accounts` is a number or the ids themselves; `advisor` is the id of a financial advisor's master account, listed
     before them. `positions` are dealt to the accounts in turn. `orders`, `completed` and `fills` are how many of each
-    there are when the gateway opens; of the open orders the first belongs to client 1, the second to client 9, the
-    third was made by hand (order id 0), and so on in turn.
+    there are when the gateway opens (the positions are what came of the fills). Of the open orders the first belongs to
+    client 1, the second to client 9, the third was made by hand (order id 0), and so on in turn.
     """
 
     base_currency = "USD"
@@ -89,7 +57,8 @@ class World:
         advisor: str = "",
     ) -> None:
         self.seed = seed
-        self.accounts: tuple[str, ...] = account_names(accounts) if isinstance(accounts, int) else tuple(accounts)
+        names = account_names(accounts) if isinstance(accounts, int) else tuple(accounts)
+        super().__init__(names, Prices(seed, lambda con_id: self.catalogue.by_con_id[con_id]))
         self.advisor = advisor
         self.next_order_id = 1
         self._wanted = (positions, orders, completed, fills)
@@ -98,12 +67,8 @@ class World:
         self._bound = -1
         self._opened = False
         self.catalogue: Catalogue  # from `open` on: what expires depends on the day
-        self.prices = Prices(seed, lambda con_id: self.catalogue.by_con_id[con_id])
-        self.positions: dict[tuple[str, int], Position] = {}
-        self.cash: dict[str, float] = {}
         self.orders: dict[int, Order] = {}
         self.fills: list[Fill] = []
-        self._totals: dict[str, tuple[tuple[int, int, int], Totals]] = {}
 
     @property
     def managed(self) -> tuple[str, ...]:
@@ -167,55 +132,13 @@ class World:
         order.orderId = self.next_order_id
         self.next_order_id += 1
         for shares in pieces(order.totalQuantity):
-            self.execute(order, shares, order.lmtPrice or contract.price, at)
+            self.fills.append(self._executed(order, shares, order.lmtPrice or contract.price, at))
 
     def _past_cancel(self, rng: random.Random, contract: Contract, at: float) -> None:
         order = self._new(rng, contract, OTHER_CLIENT, 0, self.prices.price(contract, at) * 0.6)
         order.orderId = self.next_order_id
         self.next_order_id += 1
         self._finish(order, "Cancelled", at, "Cancelled by Trader")
-
-    # what is held, and what it is worth
-
-    def held(self, account: str = "") -> list[Position]:
-        """The positions that are not flat, of one account or of all."""
-        return [p for p in self.positions.values() if p.position and account in ("", p.account)]
-
-    def holding(self, position: Position, now: float) -> Holding:
-        contract = position.contract
-        price = self.prices.price(contract, now)
-        before = self.prices.opening(contract, now)
-        value = position.position * price * contract.size
-        return Holding(
-            position=position,
-            marketPrice=price,
-            marketValue=value,
-            unrealizedPNL=value - position.position * position.avgCost,
-            dailyPnL=position.position * (price - before) * contract.size,
-        )
-
-    def holdings(self, account: str, now: float) -> Iterator[Holding]:
-        for position in self.held(account):
-            yield self.holding(position, now)
-
-    def totals(self, account: str, now: float) -> Totals:
-        """The sums over the portfolio of `account`, or of all where it names none of them (an advisor's group).
-
-        Worked out once a second: ten thousand positions take a fiftieth of one.
-        """
-        mine = account if account in self.accounts else ""
-        state = (int(now), len(self.fills), self.prices.pins)
-        known = self._totals.get(mine)
-        if known is None or known[0] != state:
-            value = gross = daily = unrealized = 0.0
-            for holding in self.holdings(mine, now):
-                value += holding.marketValue
-                gross += abs(holding.marketValue)
-                daily += holding.dailyPnL
-                unrealized += holding.unrealizedPNL
-            realized = sum(p.realizedPNL for p in self.positions.values() if mine in ("", p.account))
-            known = self._totals[mine] = (state, Totals(value, gross, daily, unrealized, realized))
-        return known[1]
 
     def quote(self, contract: Contract, now: float) -> Quote:
         return self.prices.quote(contract, now)
@@ -340,6 +263,12 @@ class World:
 
     def execute(self, order: Order, shares: float, price: float, now: float) -> Fill:
         """Book an execution of `order`: the order, the position, the cash and the list of fills all follow."""
+        fill = self._executed(order, shares, price, now)
+        fill.realizedPNL = self.book(fill)
+        self.fills.append(fill)
+        return fill
+
+    def _executed(self, order: Order, shares: float, price: float, now: float) -> Fill:
         spent = order.avgFillPrice * order.filled + price * shares
         order.avgFillPrice = round(spent / (order.filled + shares), 8)
         order.filled += shares
@@ -350,7 +279,7 @@ class World:
             order.status = "Submitted"
         self._executions += 1
         contract = order.contract
-        fill = Fill(
+        return Fill(
             execId=f"0000e0d5.{self.seed & 0xFFFF:04x}{self._executions:04x}.01.01",
             time=now,
             account=order.account,
@@ -367,33 +296,6 @@ class World:
             orderRef=order.orderRef,
             commission=commission(contract, shares, price),
         )
-        fill.realizedPNL = self._book(fill)
-        self.fills.append(fill)
-        return fill
-
-    def _book(self, fill: Fill) -> float | None:
-        signed = fill.shares if fill.side == "BOT" else -fill.shares
-        size = fill.contract.size
-        key = (fill.account, fill.contract.conId)
-        position = self.positions.get(key)
-        if position is None:
-            position = self.positions[key] = Position(fill.account, fill.contract, 0.0, 0.0)
-        cost = fill.price * size
-        held = position.position
-        realized: float | None = None
-        if held * signed >= 0:
-            position.avgCost = (position.avgCost * abs(held) + cost * abs(signed)) / (abs(held) + abs(signed))
-        else:
-            closed = min(abs(held), abs(signed))
-            realized = closed * (cost - position.avgCost) * (1 if held > 0 else -1) - (fill.commission or 0.0)
-            position.realizedPNL += realized
-            if abs(signed) > abs(held):
-                position.avgCost = cost
-        position.position = held + signed
-        if not position.position:
-            position.avgCost = 0.0
-        self.cash[fill.account] = self.cash.get(fill.account, 0.0) - signed * cost - (fill.commission or 0.0)
-        return realized
 
     def happen(
         self, symbol: str | int, quantity: float, price: float | None, now: float, client: int, account: str = ""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from daemon.simulator import history, messages
+from daemon.simulator import data_messages, history, messages
 from daemon.simulator.contracts import Contract
 from daemon.simulator.messages import answer, listed
 
@@ -194,7 +194,7 @@ def option_value(gateway: Gateway, session: Session, request: Request) -> Iterab
     if contract is None or contract.secType != "OPT":
         return None
     greeks = gateway.world.prices.greeks(contract, gateway.clock.time())
-    return [messages.tick_greeks(session.version, request.reqId, 53, greeks)]
+    return [data_messages.tick_greeks(session.version, request.reqId, 53, greeks)]
 
 
 Answer = Callable[["Gateway", "Session", "Request"], Iterable[bytes] | None]

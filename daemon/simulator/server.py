@@ -16,9 +16,9 @@ from daemon.simulator import accounts, bars, history, messages, quotes, referenc
 from daemon.simulator.behaviour import CACHED, LOCAL, ORDERS, Behaviour, Upstream, kind_of, only_end, without_end
 from daemon.simulator.clock import Clock, RealClock, Timer
 from daemon.simulator.codes import AT_CONNECT, READ_ONLY
+from daemon.simulator.lines import LINES, Quotes
 from daemon.simulator.market import World
 from daemon.simulator.pacing import HistoryLimits, HistoryPacing, over_rate
-from daemon.simulator.quotes import Quotes
 from daemon.simulator.requests import Request, UnknownRequestError, UnreadableRequestError, decode
 from daemon.simulator.session import SLOW_BUFFER, Session
 from daemon.simulator.verbs import Verbs
@@ -65,11 +65,12 @@ class Connections:
 class Gateway(Verbs):
     """A simulated TWS or IB Gateway on one TCP port.
 
-    `tick_rate` is ticks a second and line, `lines` the market-data lines in all. `message_rate` 0 switches the 50 messages
-    a second off; `history_limits` None never refuses for pacing (breaches are counted all the same); `pacing_patience` is
-    after how many breaches a client is disconnected (0: never). `slow_buffer` is how many bytes may wait for a client
-    before it is dropped, `commission_delay` the seconds between an execution and its commission, `orders_at_connect`
-    whether a session begins with the client's open orders, `master_client_id` the client that hears of every order.
+    `tick_rate` is ticks a second and line, `lines` the market-data lines in all. `message_rate` 0 switches the limit of
+    50 messages a second off; `history_limits` None never refuses for pacing (breaches are counted all the same);
+    `pacing_patience` is after how many breaches a client is disconnected (0: never). `slow_buffer` is how many bytes
+    may wait for a client before it is dropped, `commission_delay` the seconds between an execution and its commission,
+    `orders_at_connect` whether a session begins with the client's open orders, `master_client_id` the client that hears
+    of every order.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class Gateway(Verbs):
         host: str = "127.0.0.1",
         server_version: int = SERVER_VERSION,
         tick_rate: float = 2.0,
-        lines: int = quotes.LINES,
+        lines: int = LINES,
         message_rate: int = MESSAGE_RATE,
         history_limits: HistoryLimits | None = HistoryLimits(),  # noqa: B008 frozen
         pacing_patience: int = 0,
@@ -219,8 +220,11 @@ class Gateway(Verbs):
         """What a session begins with: its own open orders, the accounts, the next id, and the state of the farms."""
         faults, version = self.faults, session.version
         if self.orders_at_connect and not faults.read_only and faults.upstream is None:
-            for order in trading.own_orders(self, session):
+            own = trading.own_orders(self, session)
+            for order in own:
                 yield trading.state(order, version)
+            if own:
+                yield messages.open_order_end()
         if faults.accounts != "missing":
             yield messages.managed_accounts(self.managed() if faults.accounts == "normal" else ())
         if faults.next_id:
@@ -260,6 +264,9 @@ class Gateway(Verbs):
 
     def _later(self, session: Session, request: Request, delay: float) -> None:
         waits = request.name == "reqHistoricalData"
+        if waits and request.reqId in session.subscriptions.histories:
+            self.answer(session, request)  # the id is taken, which is said at once
+            return
         if waits:
             session.subscriptions.histories.add(request.reqId)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from daemon.simulator import messages
 from daemon.simulator.behaviour import Handshake
+from daemon.simulator.broken import NONSENSE
 from daemon.simulator.clock import Timer
 from daemon.simulator.codes import words
 from daemon.simulator.requests import Request
@@ -23,7 +24,7 @@ from daemon.simulator.wire import OLDEST_VERSION, BadFrameError, Inbox
 
 if TYPE_CHECKING:
     from daemon.simulator.bars import BarStream
-    from daemon.simulator.quotes import Line
+    from daemon.simulator.lines import Line
     from daemon.simulator.server import Gateway
 
 SLOW_BUFFER: Final = 16 << 20
@@ -284,16 +285,3 @@ class Session(asyncio.Protocol):
         """Remember a request that gets no answer."""
         if request.reqId >= 0 and len(self.unanswered) < UNANSWERED:
             self.unanswered[request.reqId] = request
-
-
-NONSENSE: Final[dict[str, tuple[bytes, bool]]] = {
-    "http": (
-        b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 11\r\nConnection: close\r\n\r\n"
-        b"Bad Request",
-        True,
-    ),
-    "tls": (b"\x15\x03\x03\x00\x02\x02\x32", True),
-    "garbage": (bytes(range(256)) * 4, False),
-    "hugeFrame": (b"\xff\xff\xff\xff" + b"178\x00", False),
-}
-"""What a port that is no TWS says to the first bytes, and whether it closes then."""

@@ -1,232 +1,30 @@
-"""The verbs that make the gateway misbehave, or make something happen in its world.
+"""The verbs that make the gateway misbehave, or make something happen in its world: all of them, those of the link too.
 
-Each is one method of `Gateway`; `faults.VERBS` names them for the command line. Verbs only set data and send messages:
-what follows from the data is decided where requests are answered.
+Each is one method of `Gateway`; `faults.VERBS` names them for the command line.
 """
 
 from __future__ import annotations
 
-import struct
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from daemon.simulator import accounts, codes, messages, trading
-from daemon.simulator.behaviour import Answers, Behaviour, Cut, Handshake, Upstream, kind_of
-from daemon.simulator.codes import NO_REQUEST, words
+from daemon.simulator import accounts, codes, trading
+from daemon.simulator.behaviour import Answers, Upstream
+from daemon.simulator.codes import NO_REQUEST
 from daemon.simulator.contracts import Contract
+from daemon.simulator.link_verbs import LinkVerbs
 from daemon.simulator.market import Changed
 from daemon.simulator.orders import Fill, Refusal
-from daemon.simulator.session import Session
-from daemon.simulator.wire import framed
 
 if TYPE_CHECKING:
-    from daemon.simulator.clock import Clock
+    from daemon.simulator.lines import Quotes
     from daemon.simulator.market import World
-    from daemon.simulator.quotes import Quotes
-
-Malformed = Literal[
-    "zeroLength", "hugeLength", "unknownId", "fewFields", "manyFields", "notNumber", "latin1", "notUtf8", "noFields"
-]
-
-MALFORMED: dict[str, bytes] = {
-    "zeroLength": struct.pack(">I", 0),
-    "hugeLength": struct.pack(">I", 0xFFFFFFFF),
-    "unknownId": framed(b"9999\x001\x00what\x00"),
-    "notNumber": framed(b"garbage\x00here\x00"),
-    "fewFields": framed(b"61\x003\x00DU1234567\x00265598\x00"),
-    "manyFields": framed(b"61\x003\x00" + b"x\x00" * 40),
-    "latin1": framed(b"4\x002\x00-1\x002104\x00Verbindung f\xfcr Marktdaten ist in Ordnung:usfarm\x00\x00"),
-    "notUtf8": framed(b"6\x002\x00Gru\xdf\xff\xfe\x001\x00USD\x00DU1234567\x00"),
-    "noFields": framed(b"\x00"),
-}
-"""Bytes no healthy gateway sends, by name."""
 
 
-class Verbs:
-    """What can be done to a gateway. Mixed into `server.Gateway`, which owns everything named here."""
+class Verbs(LinkVerbs):
+    """What can be done to a gateway and to its world."""
 
-    if TYPE_CHECKING:
-        faults: Behaviour
-        world: World
-        clock: Clock
-        quotes: Quotes
-        sessions: set[Session]
-        ghosts: dict[int, float]
-
-        def ready_sessions(self) -> list[Session]: ...
-        def refuse(self) -> None: ...
-        def listen_after(self, seconds: float = 0.0) -> None: ...
-
-    def behave(self) -> None:
-        """Take back every fault that is set (connections that were lost stay lost)."""
-        frozen, self.faults = self.faults.frozen, Behaviour()
-        if frozen:
-            self._thaw()
-
-    # the port and the handshake (for connections to come)
-
-    def handshake(self, how: Handshake) -> None:
-        """How new connections are greeted; `normal` is as it should be."""
-        self.faults.handshake = how
-
-    def accept_silently(self) -> None:
-        """Accept and never answer."""
-        self.handshake("silent")
-
-    def silence_after_handshake(self) -> None:
-        """Answer the version and nothing after it."""
-        self.handshake("silentAfterVersion")
-
-    def close_in_handshake(self, after_version: bool = False, reset: bool = False) -> None:
-        """Close right after accepting (with FIN, or RST), or after the version was answered."""
-        self.handshake("closeAfterVersion" if after_version else "reset" if reset else "close")
-
-    def speak_http(self) -> None:
-        """Be a web server."""
-        self.handshake("http")
-
-    def speak_tls(self) -> None:
-        """Be something that expects TLS."""
-        self.handshake("tls")
-
-    def old_version(self, version: int) -> None:
-        """Answer the handshake with this server version."""
-        self.faults.version = version
-
-    def no_accounts(self) -> None:
-        """Never send managedAccounts to new sessions."""
-        self.faults.accounts = "missing"
-
-    def empty_accounts(self) -> None:
-        """Send new sessions an empty account list."""
-        self.faults.accounts = "empty"
-
-    def no_next_id(self) -> None:
-        """Never send nextValidId to new sessions."""
-        self.faults.next_id = False
-
-    def client_id_in_use(self, for_s: float = float("inf")) -> None:
-        """Answer `startApi` with 326 and close, for `for_s` seconds."""
-        self.faults.id_taken_until = self.clock.monotonic() + for_s
-
-    def client_id_free(self) -> None:
-        self.faults.id_taken_until = 0.0
-        self.ghosts.clear()
-
-    def ghost_ids(self, seconds: float) -> None:
-        """From now on a client id stays taken for `seconds` after its connection has ended, however it ended."""
-        self.faults.ghost_s = seconds
-
-    # connections that stand
-
-    def drop(self, ghost_s: float = 0.0) -> None:
-        """Close every connection with FIN; with `ghost_s` its client id stays taken that long."""
-        self._end(reset=False, ghost_s=ghost_s)
-
-    def reset(self, ghost_s: float = 0.0) -> None:
-        """Close every connection with RST."""
-        self._end(reset=True, ghost_s=ghost_s)
-
-    def _end(self, reset: bool, ghost_s: float) -> None:
-        for session in list(self.sessions):
-            if ghost_s and session.client_id is not None:
-                self.ghosts[session.client_id] = self.clock.monotonic() + ghost_s
-            if reset:
-                session.reset()
-            else:
-                session.hang_up()
-
-    def freeze(self) -> None:
-        """Stop reading and writing; connections stay open and are still accepted."""
-        self.faults.frozen = True
-        for session in self.sessions:
-            session.freeze()
-
-    def thaw(self) -> None:
-        """Go on, with what was asked meanwhile."""
-        self.faults.frozen = False
-        self._thaw()
-
-    def _thaw(self) -> None:
-        for session in list(self.sessions):
-            session.thaw()
-
-    def slow_drip(self, bytes_per_s: float) -> None:
-        """Send at most this many bytes a second to each client; 0 ends it."""
-        self.faults.drip = bytes_per_s
-        if not bytes_per_s:
-            self._thaw()
-
-    def scheduled_restart(self, down_s: float = 60.0, reset: bool = False, unready_s: float = 0.0) -> None:
-        """The daily restart: every connection ends, the port is closed and opens again after `down_s`. For `unready_s`
-        after that, connections are accepted and never answered."""
-        self._end(reset=reset, ghost_s=0.0)
-        self.refuse()
-        self.listen_after(down_s)
-        if unready_s:
-            self.accept_silently()
-            self.clock.call_later(down_s + unready_s, lambda: self.handshake("normal"))
-
-    def move_port(self, port: int) -> None:
-        """1300: the socket port was changed to `port`; connections are dropped. (Another gateway listens there.)"""
-        self.say(1300, words(1300, port=port))
-        self.drop()
-
-    # answers
-
-    def delay(self, seconds: float, kind: str = "") -> None:
-        """Answer late, every request or those of one kind (`positions`, `historicalData`, …); 0 ends it."""
-        self.faults.delays[kind_of(kind)] = seconds
-        if not seconds:
-            del self.faults.delays[kind_of(kind)]
-
-    def mute(self, kind: str) -> None:
-        """Never answer requests of this kind."""
-        self.faults.muted.add(kind_of(kind))
-
-    def withhold_end(self, kind: str) -> None:
-        """Answer requests of this kind without their end marker."""
-        self.faults.endless.add(kind_of(kind))
-
-    def unmute(self, kind: str) -> None:
-        """Answer requests of this kind in full again (not those that went unanswered)."""
-        self.faults.muted.discard(kind_of(kind))
-        self.faults.endless.discard(kind_of(kind))
-
-    def close_during(self, kind: str, after: int = 1, reset: bool = False, times: int = 1) -> None:
-        """End the connection after so many messages of the answer to a request of this kind."""
-        self.faults.cuts[kind_of(kind)] = Cut(after, reset, times)
-
-    def read_only(self, on: bool = True) -> None:
-        """The API is in read-only mode: 321 to everything about orders, reading them included."""
-        self.faults.read_only = on
-
-    # words
-
-    def say(self, code: int, text: str = "", req_id: int = NO_REQUEST, **parts: object) -> None:
-        """Send an error or notice to every session, in the code's own words unless `text` is given."""
-        said = text or words(code, id=req_id, **parts)
-        for session in self.ready_sessions():
-            session.write(messages.error(session.version, req_id, code, said))
-
-    def farm(self, code: int, farm: str = "") -> None:
-        """A farm notice (2103 to 2108, 2119, 2157, 2158) for `farm`, by default the one usual for the code."""
-        self.say(code, words(code, farm=farm) if farm else "")
-
-    def farm_blip(self, kills_streams: bool = True) -> None:
-        """2105, with 10182 for every bar stream, which is dead from then on; then 2106."""
-        self.farm(2105)
-        if kills_streams:
-            self.lose_streams()
-        self.farm(2106)
-
-    def malformed(self, how: Malformed) -> None:
-        """Send every session bytes that no healthy gateway sends."""
-        self.raw(MALFORMED[how])
-
-    def raw(self, data: bytes) -> None:
-        """Send every session these very bytes."""
-        for session in self.ready_sessions():
-            session.write(data)
+    world: World
+    quotes: Quotes
 
     # IBKR behind the gateway
 
@@ -279,6 +77,13 @@ class Verbs:
                     stream.dead = True
                     session.error(stream.reqId, 10182)
 
+    def farm_blip(self, kills_streams: bool = True) -> None:
+        """2105, with 10182 for every bar stream, which is dead from then on; then 2106."""
+        self.farm(2105)
+        if kills_streams:
+            self.lose_streams()
+        self.farm(2106)
+
     def lose_history(self) -> None:
         """366 for every bar stream, which never goes on."""
         for session in self.ready_sessions():
@@ -320,7 +125,7 @@ class Verbs:
         self.quotes.flood(rate, seconds)
 
     def mark(self, on: bool = True) -> None:
-        """Marked ticks: last prices that are the monotonic clock at sending, sizes that count (see `quotes.Quotes`)."""
+        """Marked ticks: last prices that are the monotonic clock at sending, sizes that count (see `lines.Quotes`)."""
         self.quotes.marked = on
 
     def tick(self, contract: str | int, **prices: float) -> int:

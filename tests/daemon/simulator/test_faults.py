@@ -11,8 +11,8 @@ import ib_async
 import pytest
 
 from daemon.simulator import Gateway, ManualClock, World, faults
+from daemon.simulator.broken import MALFORMED
 from daemon.simulator.requests import NAMES
-from daemon.simulator.verbs import MALFORMED
 from tests.daemon.simulator.test_upstream import ready
 from tests.daemon.simulator.waiting import Connect, Raw, until
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daemon.simulator.accounts import values
-from daemon.simulator.contracts import Catalogue
+from daemon.simulator.catalogue import Catalogue
 from daemon.simulator.market import World
 from daemon.simulator.orders import Order, Refusal, price_now
 

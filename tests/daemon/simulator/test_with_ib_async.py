@@ -249,3 +249,19 @@ async def test_every_version_below_the_latest_is_written_as_the_client_reads_it(
         assert len(completed) == len(older.world.completed_orders())
         assert found[0].contract is not None
         ib.disconnect()
+
+
+@pytest.mark.parametrize(
+    ("accounts", "advisor", "positions"), [(1, "", 0), (2, "", 25), (60, "", 1000), (3, "DF1234566", 12)]
+)
+async def test_worlds_of_any_size_are_fetched_whole(
+    connect: Connect, accounts: int, advisor: str, positions: int
+) -> None:
+    """None, many and an advisor's accounts; no positions and many: each complete at connecting."""
+    async with Gateway(World(accounts=accounts, positions=positions, advisor=advisor)) as other:
+        ib = await connect(to=other, raiseSyncErrors=True)
+
+        assert ib.managedAccounts() == list(other.world.managed)
+        assert len(ib.positions()) == positions
+        assert len(ib.fills()) == 4
+        ib.disconnect()

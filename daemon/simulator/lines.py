@@ -1,0 +1,212 @@
+"""Market-data lines: what a line may see, its first ticks, and the stream of ticks that follows.
+
+Owns every line of the gateway. A tick follows the world's price; many ticks of one moment go out in one packet.
+"""
+
+from __future__ import annotations
+
+import itertools
+import struct
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Literal
+
+from daemon.simulator import data_messages
+from daemon.simulator.clock import Timer
+from daemon.simulator.contracts import Contract
+from daemon.simulator.messages import units
+
+if TYPE_CHECKING:
+    from daemon.simulator.server import Gateway
+    from daemon.simulator.session import Session
+
+LINES: Final = 100
+"""Market-data lines of an ordinary user."""
+
+DELAY_S: Final = 900
+"""Seconds by which delayed data is late."""
+
+FAST: Final = 1000
+"""Ticks a second, all lines together, from which they are sent every hundredth of a second instead of every tenth."""
+
+BID, ASK, LAST, BID_SIZE, ASK_SIZE, LAST_SIZE, HIGH, LOW, VOLUME, CLOSE, OPEN = 1, 2, 4, 0, 3, 5, 6, 7, 8, 9, 14
+DELAYED: Final = {
+    BID: 66, ASK: 67, LAST: 68, BID_SIZE: 69, ASK_SIZE: 70, LAST_SIZE: 71,
+    HIGH: 72, LOW: 73, VOLUME: 74, CLOSE: 75, OPEN: 76, 45: 88, 49: 90, 13: 83,
+}  # fmt: skip
+"""A live tick type and the one that delayed data comes in."""
+
+_CYCLE: Final = (BID, ASK, LAST, BID, ASK, BID_SIZE, ASK_SIZE, LAST)
+"""The mix of a stream: which tick types follow each other."""
+
+_CYCLES: Final = {"CASH": (BID, ASK, BID, ASK, BID, ASK, BID_SIZE, ASK_SIZE), "IND": (LAST,) * 8}
+"""The mix of what has no trades, and of what has no market."""
+
+_HEAD = struct.Struct(">I")
+
+
+@dataclass(slots=True, eq=False)
+class Line:
+    """One market-data or tick-by-tick subscription of one client. `kind` is its market data type, 1 to 4."""
+
+    session: Session
+    reqId: int
+    contract: Contract
+    kind: int = 1
+    generic: frozenset[int] = frozenset()
+    by_tick: Literal["", "Last", "AllLast", "BidAsk", "MidPoint"] = ""
+    left: float = 0.0
+    turn: int = 0
+
+    def tick(self, kind: int) -> int:
+        """The tick type this line gets in place of the live one."""
+        return DELAYED.get(kind, kind) if self.kind >= 3 else kind
+
+
+@dataclass(slots=True)
+class Quotes:
+    """All lines of the gateway, and their ticks.
+
+    `rate` is ticks a second and line. With `marked` on, every tick is a last trade whose price is the monotonic clock
+    at the moment of sending, in seconds with six decimals, and whose size is the number of the tick, counted through
+    all lines.
+    """
+
+    gateway: Gateway
+    limit: int = LINES
+    rate: float = 2.0
+    marked: bool = False
+    sent: int = 0
+    lines: set[Line] = field(default_factory=set)
+    _flood: tuple[float, float] = (0.0, 0.0)
+    _timer: Timer | None = None
+    _before: float = 0.0
+    _number: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+
+    # lines
+
+    def by_contract(self) -> dict[int, int]:
+        """Open lines by conId."""
+        return dict(Counter(line.contract.conId for line in self.lines if not line.by_tick))
+
+    def add(self, line: Line) -> None:
+        self.lines.add(line)
+        line.session.subscriptions.lines[line.reqId] = line
+        if self._timer is None:
+            self._before = self.gateway.clock.monotonic()
+            self._arm()
+
+    def remove(self, line: Line) -> None:
+        self.lines.discard(line)
+        line.session.subscriptions.lines.pop(line.reqId, None)
+
+    def forget(self, session: Session | None = None) -> list[Line]:
+        """Drop the lines of a client, or all of them; which they were."""
+        gone = [line for line in self.lines if session is None or line.session is session]
+        for line in gone:
+            self.remove(line)
+        return gone
+
+    # ticks
+
+    def flood(self, rate: float, seconds: float) -> None:
+        """For `seconds`, send `rate` ticks a second in all, dealt to the lines evenly."""
+        self._flood = (rate, self.gateway.clock.monotonic() + seconds)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._arm()
+
+    def _total(self, now: float) -> float:
+        rate, until = self._flood
+        return rate if now < until else self.rate * len(self.lines)
+
+    def _arm(self) -> None:
+        self._timer = None
+        if self.lines:
+            fast = self._total(self.gateway.clock.monotonic()) > FAST
+            self._timer = self.gateway.clock.call_later(0.01 if fast else 0.1, self._pulse)
+
+    def _pulse(self) -> None:
+        now = self.gateway.clock.monotonic()
+        passed, self._before = now - self._before, now
+        each = self._total(now) * passed / max(1, len(self.lines))
+        faults = self.gateway.faults
+        if not (faults.frozen or faults.quiet or faults.upstream is not None or faults.competing):
+            self._tick(each)
+        self._arm()
+
+    def _tick(self, each: float) -> None:
+        packets: dict[Session, list[bytes]] = {}
+        wall, stamp = self.gateway.clock.time(), self.gateway.clock.monotonic()
+        for line in self.lines:
+            line.left += each
+            count = int(line.left)
+            if count:
+                line.left -= count
+                packet = packets.setdefault(line.session, [])
+                if self.marked and not line.by_tick:
+                    self._marked(line, count, stamp, packet)
+                elif line.by_tick:
+                    packet += [self._by_tick(line, wall) for _ in range(count)]
+                else:
+                    self._moved(line, count, wall, packet)
+                self.sent += count
+        for session, packet in packets.items():
+            session.write(b"".join(packet))
+
+    def _marked(self, line: Line, count: int, stamp: float, packet: list[bytes]) -> None:
+        kind, price = line.tick(LAST), f"{stamp:.6f}"
+        packet += [_price_frame(line.reqId, kind, price, next(self._number)) for _ in range(count)]
+
+    def _moved(self, line: Line, count: int, wall: float, packet: list[bytes]) -> None:
+        contract, req_id = line.contract, line.reqId
+        tick = contract.minTick
+        at = wall - DELAY_S if line.kind >= 3 else wall
+        middle = round(self.gateway.world.prices.price(contract, at) / tick)
+        digits = max(0, -int(f"{tick:e}".split("e")[1])) + (1 if f"{tick:e}"[0] != "1" else 0)
+        turn, cycle = line.turn, _CYCLES.get(contract.secType, _CYCLE)
+        for _ in range(count):
+            turn += 1
+            kind = cycle[turn & 7]
+            wobble = turn * 7 % 3 - 1
+            size = 100 * (1 + turn * 5 % 9)
+            if kind in (BID_SIZE, ASK_SIZE):
+                payload = b"2\x006\x00%d\x00%d\x00%d\x00" % (req_id, line.tick(kind), size)
+                packet.append(_HEAD.pack(len(payload)) + payload)
+                continue
+            steps = middle + wobble + (-1 if kind == BID else 1 if kind == ASK else 0)
+            packet.append(_price_frame(req_id, line.tick(kind), f"{max(1, steps) * tick:.{digits}f}", size))
+        line.turn = turn
+
+    def _by_tick(self, line: Line, wall: float) -> bytes:
+        quote = self.gateway.world.quote(line.contract, wall)
+        version, at = line.session.version, int(wall)
+        if line.by_tick == "BidAsk":
+            sizes = units(quote.bidSize, version), units(quote.askSize, version)
+            return data_messages.tick_by_tick_quote(line.reqId, at, quote.bid, quote.ask, *sizes)
+        if line.by_tick == "MidPoint":
+            return data_messages.tick_by_tick_midpoint(line.reqId, at, round((quote.bid + quote.ask) / 2, 8))
+        kind = 1 if line.by_tick == "Last" else 2
+        venue = line.contract.primaryExchange or line.contract.exchange
+        return data_messages.tick_by_tick_last(line.reqId, kind, at, quote.last, units(quote.lastSize, version), venue)
+
+    def say(self, contract: Contract, **prices: float) -> int:
+        """Send these exact values now (`bid`, `ask`, `last`, with `size`) to every line on `contract`; to how many."""
+        size = prices.pop("size", 100)
+        told = 0
+        for line in self.lines:
+            if line.contract.conId == contract.conId and not line.by_tick:
+                kinds = {"bid": BID, "ask": ASK, "last": LAST, "close": CLOSE, "high": HIGH, "low": LOW, "open": OPEN}
+                line.session.write(
+                    b"".join(
+                        data_messages.tick_price(line.reqId, line.tick(kinds[name]), price, size)
+                        for name, price in prices.items()
+                    )
+                )
+                told += 1
+        return told
+
+
+def _price_frame(req_id: int, kind: int, price: str, size: int) -> bytes:
+    payload = f"1\x006\x00{req_id}\x00{kind}\x00{price}\x00{size}\x000\x00".encode()
+    return _HEAD.pack(len(payload)) + payload
