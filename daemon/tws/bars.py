@@ -22,13 +22,15 @@ EPOCH_SECONDS = 2
 
 
 class BarStream:
-    """One request. `past` collects until its end marker, `changed` what is new since the last packet."""
+    """One request. `past` collects until its end marker; `complete` is the past told to its end, not yet handed on;
+    `changed` is what is new since the last packet."""
 
-    __slots__ = ("changed", "con_id", "last", "past", "sent")
+    __slots__ = ("changed", "complete", "con_id", "last", "past", "sent")
 
     def __init__(self, con_id: int) -> None:
         self.con_id = con_id
         self.past: list[Bar] | None = []
+        self.complete: list[Bar] | None = None
         self.changed: dict[str, Bar] = {}
         self.last = ""
         self.sent = False
@@ -87,9 +89,9 @@ class Bars:
         """The past is told."""
         stream = self._streams.get(request)
         if stream is not None and stream.past is not None:
-            past, stream.past = stream.past, None
-            stream.last = past[-1].date if past else ""
-            self._told(request, past)
+            stream.complete, stream.past = stream.past, None
+            stream.last = stream.complete[-1].date if stream.complete else ""
+            self._changed[request] = stream
 
     def update(self, request: int, bar: ib.BarData) -> None:
         """The newest bar has grown, or a new one has begun. What is older than the newest is an echo."""
@@ -108,8 +110,12 @@ class Bars:
             return
         changed, self._changed = self._changed, {}
         for request, stream in changed.items():
-            bars, stream.changed = list(stream.changed.values()), {}
-            self._told(request, bars)
+            past, stream.complete = stream.complete, None
+            if past is not None:
+                self._told(request, past)
+            if stream.changed:
+                bars, stream.changed = list(stream.changed.values()), {}
+                self._told(request, bars)
 
 
 def dated(bar: ib.BarData) -> Bar:

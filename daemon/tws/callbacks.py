@@ -16,7 +16,7 @@ from ib_async.ib import IB
 from ib_async.wrapper import Wrapper
 
 from daemon.tws import codes, rows
-from daemon.tws.startup import COMPLETED, OPEN, POSITIONS
+from daemon.tws.startup import COMPLETED, OPEN, OWN, POSITIONS
 
 if TYPE_CHECKING:
     from daemon.tws.session import Tws
@@ -51,7 +51,7 @@ class Callbacks(Wrapper):
         self._book.value(account, tag, val, currency)
 
     def accountDownloadEnd(self, _account: str) -> None:
-        self._snapshots.end(("values", _account))
+        self._snapshots.end(OWN)
 
     def accountUpdateMulti(self, reqId: int, account: str, modelCode: str, tag: str, val: str, currency: str) -> None:
         self._book.value(account, tag, val, currency)

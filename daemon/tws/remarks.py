@@ -73,7 +73,7 @@ class Remarks:
     def _link(self, event: Event, code: int, text: str) -> None:
         if isinstance(event, UpstreamLost | PortMoved):
             # lists under way may now be ended as if they were whole
-            self._tws.snapshots.fail_all(LinkLost(text, code))
+            self._tws.snapshots.drop_all(LinkLost(text, code))
         if isinstance(event, UpstreamLost):
             self._lost = 1100 if self._lost == 1100 else code
             self._tws.startup.upstream_lost = True

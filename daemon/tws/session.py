@@ -365,7 +365,7 @@ class Tws:
         lost = LinkLost()
         self.gate.close()
         self._probe.fail(lost)
-        self.snapshots.fail_all(lost)
+        self.snapshots.drop_all(lost)
         self.ticks.clear()
         self.bars.clear()
         self.api.over(lost)

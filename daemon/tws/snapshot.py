@@ -45,10 +45,6 @@ class Snapshots:
     def is_telling(self, topic: str) -> bool:
         return topic in self._telling
 
-    def is_known(self, topic: str) -> bool:
-        """Whether it was told to its end in this session."""
-        return topic in self._live
-
     # --- rows -------------------------------------------------------------------------------------------------------
 
     def put(self, topic: str, key: str, row: Struct | None) -> None:
@@ -77,7 +73,7 @@ class Snapshots:
     def begin(self, topic: str, ends: Iterable[Hashable]) -> Telling:
         """A question is about to be asked whose answer is whole when all of `ends` have come."""
         telling = self._telling.setdefault(topic, Telling())
-        telling.missing = set(ends)
+        telling.missing, telling.failed = set(ends), None
         return telling
 
     def end(self, key: Hashable) -> None:
@@ -87,23 +83,25 @@ class Snapshots:
                 telling.missing.discard(key)
                 if not telling.missing:
                     self._swap(topic, telling)
-        self._answer(key, None)
+        waiter = self._waiters.pop(key, None)
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     def fail(self, key: Hashable, error: TwsError) -> None:
-        """This end marker will not come: who waits for it is told, and its topic stays what it was."""
-        self._answer(key, error)
-
-    def fail_all(self, error: TwsError) -> None:
-        """Nothing that is being told can be trusted any more, whatever end markers still come."""
+        """This end marker will not come: its topic stays what it was, and who waits for that topic is told."""
         for telling in self._telling.values():
-            telling.failed = error
-        self._telling.clear()
-        for key in list(self._waiters):
-            self._answer(key, error)
+            if key in telling.missing:
+                self._fail(telling, error)
 
-    def drop(self, topic: str) -> None:
-        """It will not be told in this session."""
-        self._telling.pop(topic, None)
+    def drop(self, topic: str, error: TwsError) -> None:
+        """What is being told of `topic` cannot be trusted any more, or will not come, whatever still comes."""
+        telling = self._telling.pop(topic, None)
+        if telling is not None:
+            self._fail(telling, error)
+
+    def drop_all(self, error: TwsError) -> None:
+        for topic in list(self._telling):
+            self.drop(topic, error)
 
     async def ended(self, telling: Telling, key: Hashable) -> None:
         """Wait for an end marker, alone. Raises the error it failed with."""
@@ -117,14 +115,11 @@ class Snapshots:
         finally:
             self._waiters.pop(key, None)
 
-    def _answer(self, key: Hashable, error: TwsError | None) -> None:
-        waiter = self._waiters.pop(key, None)
-        if waiter is None or waiter.done():
-            return
-        if error is None:
-            waiter.set_result(None)
-        else:
-            waiter.set_exception(error)
+    def _fail(self, telling: Telling, error: TwsError) -> None:
+        telling.failed = error
+        for key in telling.missing & self._waiters.keys():
+            if not (waiter := self._waiters.pop(key)).done():
+                waiter.set_exception(error)
 
     def _swap(self, topic: str, telling: Telling) -> None:
         del self._telling[topic]

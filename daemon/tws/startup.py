@@ -40,7 +40,7 @@ SUMMARY_TAGS = (
     "LookAheadAvailableFunds,LookAheadExcessLiquidity,HighestSeverity,DayTradesRemaining,Leverage,$LEDGER:ALL"
 )
 
-OPEN, COMPLETED, POSITIONS = "openOrders", "completedOrders", "positions"
+OWN, POSITIONS, OPEN, COMPLETED = "accountValues", "positions", "openOrders", "completedOrders"
 """The end markers without a request id."""
 
 ASKED = tuple(topic for topic in BROKER_TOPICS if topic != "accounts")
@@ -116,14 +116,14 @@ class Startup:
         try:
             async with asyncio.timeout(timeout), asyncio.TaskGroup() as tasks:
                 for topic in ASKED:
-                    if topic in asked and self.may_ask(topic):
+                    if topic in asked and self._may_ask(topic):
                         tasks.create_task(ask_one(topic), name=f"ask for {topic}")
         except TimeoutError:
             pass
         self.unknown = (self.unknown - asked) | (asked - told)
         return asked - told
 
-    def may_ask(self, topic: str) -> bool:
+    def _may_ask(self, topic: str) -> bool:
         """Not while IBKR is away: an empty list would be told to its end all the same."""
         return not self.upstream_lost and not (topic == "orders" and self.read_only)
 
@@ -139,18 +139,18 @@ class Startup:
                 (partial(client.reqAccountSummary, groupName="All", tags=SUMMARY_TAGS), client.cancelAccountSummary)
             ]
         else:
+            ask, cancel = client.reqAccountUpdatesMulti, client.cancelAccountUpdatesMulti
             asks = [
-                (partial(client.reqAccountUpdatesMulti, account=name, modelCode="", ledgerAndNLV=False), cancel)
-                for cancel in (client.cancelAccountUpdatesMulti,)
+                (partial(ask, account=name, modelCode="", ledgerAndNLV=False), cancel)
                 for name in self.accounts
                 if name != self.own
             ]
         self._values = [client.getReqId() for _ in asks]
-        telling = self._snapshots.begin("summary", [("values", self.own), *self._values])
+        telling = self._snapshots.begin("summary", [OWN, *self._values])
         await self._ask_own()
-        for request, (ask, cancel) in zip(self._values, asks, strict=True):
-            await self._subscribe(request, ask, cancel)
-        await self._all_ended(telling, [("values", self.own), *self._values])
+        for request, how in zip(self._values, asks, strict=True):
+            await self._subscribe(request, *how)
+        await self._all_ended(telling, [OWN, *self._values])
 
     async def _ask_own(self) -> None:
         """Values and portfolio of the session's own account; a subscription that stands would not tell all again."""
@@ -164,7 +164,7 @@ class Startup:
 
     def renew_own(self) -> None:
         """TWS has ended the subscription: ask once more."""
-        self._snapshots.begin("summary", [("values", self.own)])
+        self._snapshots.begin("summary", [OWN])
         self._gate.send(Lane.READ, lambda: self._api.client.reqAccountUpdates(True, self.own))
 
     # --- PnL --------------------------------------------------------------------------------------------------------
@@ -232,9 +232,7 @@ class Startup:
     def refuse_orders(self, error: TwsError) -> None:
         """The API is read-only: no more questions about orders in this session."""
         self.read_only = True
-        self._snapshots.drop("orders")
-        for end in (OPEN, COMPLETED):
-            self._snapshots.fail(end, error)
+        self._snapshots.drop("orders", error)
 
     async def _ask_fills(self) -> None:
         self._book.remember_fills()

@@ -8,9 +8,9 @@ from daemon.events import ReadOnlyApi, UpstreamLost, UpstreamRestored
 from daemon.simulator import Gateway, World
 from daemon.tws import LinkLost
 from daemon.tws.startup import ASKED, own_account
-from shared.messages import BROKER_TOPICS
-from tests.daemon.tws.scripted import eventually
-from tests.daemon.tws.sessions import joined, synced
+from shared.messages import BROKER_TOPICS, ContractQuery
+from tests.daemon.tws.scripted import Peer, eventually
+from tests.daemon.tws.sessions import joined, session, synced
 
 
 def asked(gateway: Gateway, name: str) -> int:
@@ -29,6 +29,23 @@ async def test_first_snapshots_make_every_topic_known():
         assert made.rows("summary")["DU1234567:NetLiquidation:USD"].value
         assert made.rows("pnl")["DU1234567"].dailyPnL is not None
         assert len(made.rows("fills")) == 4
+
+
+@pytest.mark.parametrize("version", [157, 163, 164, 170, 177, 178])
+async def test_every_server_version_we_offer_is_understood(version: int):
+    """From the first snapshots to contracts, quotes and bars, no message of it is lost."""
+    query = ContractQuery(conId=265598, exchange="SMART")
+    async with Gateway(World(positions=5), server_version=version, tick_rate=50) as gateway, synced(gateway) as made:
+        quotes: list[object] = []
+        made.tws.on_quotes = quotes.append
+        assert made.tws.server_version == version
+        assert all(made.knows(topic) for topic in BROKER_TOPICS)
+        assert len(made.rows("fills")) == 4
+        assert await made.tws.contract_details(query, 10)
+        assert await made.tws.matching_symbols("AAPL", 10)
+        made.tws.subscribe_quote(query, 1)
+        await eventually(lambda: quotes)
+        assert made.tws.decode_errors == 0
 
 
 async def test_positions_carry_the_portfolios_figures():
@@ -81,6 +98,33 @@ async def test_a_list_without_its_end_is_unknown_and_can_be_asked_again_alone(ho
             assert made.knows(topic)
             assert made.rows(topic)
             assert made.tws.unknown == frozenset()
+
+
+async def test_one_account_that_is_refused_leaves_the_values_unknown_at_once():
+    """Half of the accounts are not the accounts; nor is the rest of the time limit waited for."""
+
+    async def gateway(peer: Peer) -> None:
+        await peer.shake("DU1,DU2,DU3")
+        while True:
+            fields = await peer.next()
+            if fields[0] == "6":
+                peer.say(54, 1, "DU1")
+            elif fields[0] == "76" and fields[3] == "DU2":
+                peer.error(321, "Error validating request.-'bW' : cause - Invalid account code", int(fields[2]))
+            elif fields[0] == "76":
+                peer.say(74, 1, fields[2])
+            elif fields[0] == "92" and fields[2] == "DU3":
+                peer.error(2150, "Invalid position trade derived value", int(fields[1]))
+                peer.error(321, "Error validating request.-'bW' : cause - Invalid account code", int(fields[1]))
+            elif fields[0] == "92":
+                peer.say(94, fields[1], "1", "2", "3")
+
+    async with session(gateway, timeout=60) as made:
+        assert await made.tws.sync({"summary", "pnl"}) == {"summary"}
+        assert not made.knows("summary")
+        assert made.knows("pnl")
+        assert made.rows("pnl")["DU1"].dailyPnL == 1
+        assert made.rows("pnl")["DU3"].dailyPnL is None
 
 
 async def test_the_deadline_says_what_stayed_unknown():
