@@ -67,7 +67,7 @@ class Book:
         row = self._positions.get(key)
         if row is not None and (marked := rows.marked(row, marks)) is not row:
             self._positions[key] = marked
-            self._snapshots.put("positions", key, marked)
+            self._snapshots.amend("positions", key, marked)
 
     def _settle_positions(self, told: dict[str, Struct]) -> None:
         """What is told no more is gone, and no late market figure brings it back."""

@@ -39,11 +39,10 @@ class Singles:
             del self._positions[request]
             self._gate.send(Lane.RESUBSCRIBE, lambda: self._api.client.cancelPnLSingle(request))
 
-    def renew(self) -> None:
-        """IBKR may have forgotten them."""
+    def leave_all(self) -> None:
+        """IBKR may have forgotten them; those positions that are told again are followed again."""
         for account, con_id in list(self._requests):
             self.leave(account, con_id)
-            self.follow(account, con_id)
 
     def position(self, request: int) -> tuple[str, int] | None:
         """Whose figures come with this request."""

@@ -121,6 +121,7 @@ def placed_by(client: int, order_id: int, ours: int) -> Literal["thisClient", "o
 
 def open_order_row(contract: ib.Contract, order: ib.Order, status: str, ours: int, known: Order | None) -> Order:
     """An order as openOrder tells it; what only orderStatus tells is kept from what is `known`."""
+    status = status or (known.status if known else "")
     row = Order(
         permId=order.permId,
         orderId=order.orderId,
@@ -135,7 +136,7 @@ def open_order_row(contract: ib.Contract, order: ib.Order, status: str, ours: in
         tif=order.tif,
         orderRef=order.orderRef,
         parentId=order.parentId,
-        status=status or (known.status if known else ""),
+        status=status,
         done=status in DONE,
         **contract_fields(contract),
     )

@@ -265,7 +265,7 @@ class Tws:
         Raises `LinkLost` when the session is over, or has lost its upstream meanwhile: then the gap goes on.
         """
         self._need_open()
-        self.singles.renew()
+        self.singles.leave_all()
         recovered = await self.startup.recover(self.target.timeout)
         self._need_open()
         if self.startup.upstream_lost:

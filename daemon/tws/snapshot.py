@@ -58,8 +58,16 @@ class Snapshots:
         if topic in self._live:
             self.publish(topic, key, row)
 
+    def amend(self, topic: str, key: str, row: Struct) -> None:
+        """A row changed that was told before. It does not count as told again: it may be about to be told no more."""
+        telling = self._telling.get(topic)
+        if telling is not None and key in telling.rows:
+            telling.rows[key] = row
+        if topic in self._live:
+            self.publish(topic, key, row)
+
     def publish(self, topic: str, key: str, row: Struct | None) -> None:
-        """For what is true whatever else is known: a fill, a notice."""
+        """For what is true whatever else is known: a fill."""
         self._pending.setdefault(topic, {})[key] = row
 
     def flush(self) -> None:

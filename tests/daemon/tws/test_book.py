@@ -66,6 +66,33 @@ async def test_live_positions_come_and_go():
         await eventually(lambda: "DU1234567:265598" not in made.rows("positions"))
 
 
+async def test_a_market_figure_brings_no_closed_position_back():
+    """Closed while nobody told us, and not in the list told again: a late figure for it changes nothing."""
+
+    async def gateway(peer: Peer) -> None:
+        await peer.shake()
+        aapl = (265598, "AAPL", "STK", "", 0, "", "", "NASDAQ", "USD", "AAPL", "NMS")
+        figures = ("100", "101", "10100", "100", "100", "0", "DU1234567")
+        await peer.until(61)
+        peer.say(61, 3, "DU1234567", *aapl, "100", "100")
+        peer.say(62, 1)
+        await peer.until(61)
+        peer.say(7, 8, *aapl, *figures)
+        peer.say(62, 1)
+        peer.say(7, 8, *aapl, *figures)
+        await peer.until(49)
+        peer.say(49, 1, 1700000000)
+        await peer.finish()
+
+    async with session(gateway) as made:
+        await made.tws.sync({"positions"})
+        assert list(made.rows("positions")) == ["DU1234567:265598"]
+        await made.tws.sync({"positions"})
+        await made.tws.probe(10)
+
+        assert made.rows("positions") == {}
+
+
 async def test_an_order_lives_through_its_states():
     async with Gateway(World(positions=1, orders=0, fills=0, completed=0)) as gateway, synced(gateway) as made:
         perm = str(gateway.place("AAPL", 10, 1.0, client_id=7))
