@@ -6,7 +6,7 @@ Every question has a deadline, and ends when its asker leaves. Rows pass through
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -92,6 +92,11 @@ class BarsQuery(BarsParams, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """ib_async's names. `endDateTime` empty: now. `whatToShow` empty: TRADES, or MIDPOINT where nothing trades."""
 
 
+class Dated(Struct):
+    asOf: str | None = None
+
+
+_dated = msgspec.json.Decoder(Dated)
 _found = msgspec.json.Decoder(Found)
 _history = msgspec.json.Decoder(History)
 
@@ -119,7 +124,13 @@ def executions(facade: Facade, asked: Asked) -> Any:
     """The last day from the replica, more from the ledger."""
     if asked.query.since is UNSET:
         return topic_answer(facade, asked, "fills")
-    return _rows(facade, asked, "executions.list", _since(asked.query.since), LOCAL, "ledger")
+    return _older(facade, asked)
+
+
+async def _older(facade: Facade, asked: Asked) -> Answer:
+    rows, _, stale = await _asked_rows(facade, asked, "executions.list", _since(asked.query.since), LOCAL)
+    seq, as_of = facade.mirror.state("fills")
+    return _told(facade, rows, as_of, seq, "ledger", stale=stale)
 
 
 async def search(facade: Facade, asked: Asked) -> Answer:
@@ -159,24 +170,34 @@ async def bars(facade: Facade, asked: Asked) -> Answer:
 # --- how they ask ---------------------------------------------------------------------------------------------------
 
 
-async def _rows(
-    facade: Facade, asked: Asked, method: str, params: Mapping[str, Any], limit: float, source: str = "live"
-) -> Answer:
-    """All pages of what `method` answers. Raises `Problem` where the link is not proven and stale rows not welcome."""
+async def _rows(facade: Facade, asked: Asked, method: str, params: Mapping[str, Any], limit: float) -> Answer:
+    rows, page, stale = await _asked_rows(facade, asked, method, params, limit)
+    return _told(facade, rows, page.asOf or _newest(page.rows), page.seq, "live", stale=stale)
+
+
+async def _asked_rows(
+    facade: Facade, asked: Asked, method: str, params: Mapping[str, Any], limit: float
+) -> tuple[bytes, Found, bool]:
+    """All rows that `method` answers, its first page, and whether they may be old.
+
+    Raises `Problem` where the link is not proven and stale rows are not welcome.
+    """
     stale = not facade.mirror.connected
     if stale and not getattr(asked.query, "allowStale", False):
         require_connected(facade)
-    rows: list[Raw] = []
-    as_of = None
+    first = page = _found.decode(await facade.mirror.call(method, params, limit))
+    lines = [bytes(row) for row in page.rows]
     for _ in range(PAGES):
-        page = _found.decode(await facade.mirror.call(method, params, limit))
-        rows += page.rows
-        as_of = as_of or page.asOf
         if page.next is None:
             break
-        params = {**params, "after": page.next}
-    written = b"[" + b",".join(map(bytes, rows)) + b"]"
-    return _told(facade, written, as_of, page.seq, source, stale=stale)
+        page = _found.decode(await facade.mirror.call(method, {**params, "after": page.next}, limit))
+        lines += map(bytes, page.rows)
+    return b"[" + b",".join(lines) + b"]", first, stale
+
+
+def _newest(rows: Iterable[Raw]) -> str | None:
+    """The latest `asOf` of rows that have one of their own: quotes."""
+    return max((row.asOf for row in map(_dated.decode, rows) if row.asOf), default=None)
 
 
 def _told(facade: Facade, written: bytes, as_of: str | None, seq: int, source: str, *, stale: bool) -> Answer:

@@ -60,7 +60,8 @@ def html() -> str:
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="dark light"><title>IBKR: Reasons</title></head>'
+        '<meta name="color-scheme" content="dark light"><title>IBKR: Reasons</title>'
+        '<link rel="icon" type="image/svg+xml" href="/ui/icons/off.svg"></head>'
         f"<body><main>{''.join(parts)}</main></body></html>\n"
     )
 

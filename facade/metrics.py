@@ -5,6 +5,7 @@ Read at each scrape and never kept. Loaded with the first one, since most facade
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, get_args
@@ -16,8 +17,12 @@ from facade.table import Asked
 from shared.messages import Phase
 from shared.reasons import Problem
 
-if sys.modules.get("ssl", sys) is None:
-    del sys.modules["ssl"]  # the client library wants it, whatever the serving process does without
+if (
+    sys.modules.get("ssl", sys) is None
+):  # left out by __main__; the client library imports TLS, which nobody speaks here
+    del sys.modules["ssl"]
+    for name in ("http.client", "urllib.request"):
+        importlib.reload(importlib.import_module(name))
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric

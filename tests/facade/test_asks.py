@@ -30,7 +30,8 @@ async def test_older_executions_come_from_the_ledger_in_one_piece(house: House) 
     house.daemon.replies["executions.list"] = paged([[{"execId": "a"}], [], [{"execId": "b"}]])
     status, body, _ = await house.get(f"{API}/executions?since=2026-01-01T10:00:00%2B01:00")
     assert (status, [row["execId"] for row in body["data"]]) == (200, ["a", "b"])
-    assert (body["meta"]["source"], body["meta"]["stale"], body["meta"]["asOf"]) == ("ledger", False, NOW)
+    state = house.daemon.store.replica.state("fills")
+    assert body["meta"] == {"asOf": state.asOf, "stale": False, "epoch": "e1", "seq": state.seq, "source": "ledger"}
     assert [params["since"] for _, params in house.daemon.asked] == ["2026-01-01T09:00:00Z"] * 3
 
 
@@ -130,9 +131,9 @@ async def test_what_cannot_be_meant_is_not_asked(house: House, path: str) -> Non
 
 
 async def test_quotes_are_asked_for_once_each(house: House) -> None:
-    house.daemon.replies["quotes.get"] = paged([[{"conId": 1}, {"conId": 2}]])
+    house.daemon.answer("quotes.get", {"rows": [{"conId": 1, "asOf": NOW}, {"conId": 2, "asOf": None}], "next": None})
     status, body, _ = await house.get(f"{API}/quotes?conIds=1,2,1")
-    assert (status, len(body["data"])) == (200, 2)
+    assert (status, len(body["data"]), body["meta"]["asOf"]) == (200, 2, NOW)
     assert house.daemon.asked == [("quotes.get", {"conIds": [1, 2]})]
 
 

@@ -42,19 +42,22 @@ class Kept:
             return {}
 
     async def status(self) -> dict[str, Any]:
-        """Over a connection of its own. Raises `OSError` when it is refused or reset."""
+        """Raises `OSError` when the connection is refused or reset."""
+        return dict(json.loads((await self.get("/api/ibkr/status"))[1]))
+
+    async def get(self, path: str) -> tuple[bytes, bytes]:
+        """Status line and body, over a connection of its own."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
-            writer.write(
-                f"GET /api/ibkr/status HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\nConnection: close\r\n\r\n".encode()
-            )
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\nConnection: close\r\n\r\n".encode())
             async with asyncio.timeout(10):
                 raw = await reader.read()
         finally:
             writer.close()
         if not raw:
             raise ConnectionResetError
-        return dict(json.loads(raw.partition(b"\r\n\r\n")[2]))
+        head, _, body = raw.partition(b"\r\n\r\n")
+        return head.partition(b"\r\n")[0], body
 
     async def restart(self) -> int:
         process = await started(self.env, "restart")
@@ -120,6 +123,22 @@ async def test_a_restart_refuses_and_resets_nobody(tmp_path: Path, daemon: FakeD
         assert facade.state["child"] != before["child"]
         assert all(answer == {"connected": True, "available": True} for answer in answers)
         await until(lambda: len(daemon.service.peers) == 1)
+
+
+async def test_everything_can_be_asked_of_the_real_process(tmp_path: Path, daemon: FakeDaemon) -> None:
+    """It leaves out of its libraries what it does not use; nothing that a route needs."""
+    async with kept(tmp_path, daemon) as facade:
+        for path in (
+            "/",
+            "/docs",
+            "/docs/reasons",
+            "/metrics",
+            "/metrics",
+            "/api/ibkr/openapi.json",
+            "/api/ibkr/positions",
+        ):
+            status, body = await facade.get(path)
+            assert (status, bool(body)) == (b"HTTP/1.1 200 OK", True)
 
 
 async def test_a_restart_without_a_daemon_is_done_and_said(tmp_path: Path, daemon: FakeDaemon) -> None:
