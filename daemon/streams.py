@@ -91,16 +91,12 @@ class Stream:
     packets: int = 0
     interval: float = 0.0  # s between packets, smoothed
     checkAt: float = math.inf  # when it should have spoken after 1102
+    stalled: bool = False  # IBKR says that nothing comes for its request, without having ended it
     renewed: bool = False  # asked again for its silence; once until it speaks
 
     @property
     def lively(self) -> bool:
         return self.packets >= LIVELY_TICKS and self.interval <= LIVELY_INTERVAL
-
-    @property
-    def stalled(self) -> bool:
-        """IBKR has said of this very request that nothing comes, though it has not ended it."""
-        return self.state == "open" and self.code is not None and self.refusedAt >= self.askedAt
 
     @property
     def live(self) -> bool:
@@ -203,7 +199,7 @@ class Streams:
         stream.packets += 1
         stream.heardAt, stream.checkAt = now, math.inf
         if not stream.current or stream.code is not None or stream.renewed:
-            stream.current, stream.renewed, stream.tries = True, False, 0
+            stream.current, stream.stalled, stream.renewed, stream.tries = True, False, False, 0
             stream.code = stream.problem = None
         return stream
 
@@ -215,6 +211,7 @@ class Streams:
             return None
         if fate.ends:
             self._end(stream)
+        stream.stalled = not fate.ends
         stream.needsFarm = fate.farm
         self._refuse(stream, problem, min(fate.again, REMEMBERED) if doubtful else fate.again, now)
         if code == 101 and (idle := self._least_recently_wanted()):
@@ -359,7 +356,7 @@ class Streams:
         """No request of it is open or under way any more."""
         if stream.reqId is not None:
             del self.by_request[stream.reqId]
-        stream.state, stream.reqId, stream.current = "wanted", None, False
+        stream.state, stream.reqId, stream.current, stream.stalled = "wanted", None, False, False
         stream.turn += 1
 
     def _forget(self, stream: Stream) -> None:
