@@ -22,6 +22,7 @@ Time is an argument: `Gateway(clock=ManualClock())` stands still until `clock.ad
 from daemon.simulator.clock import ManualClock, RealClock
 from daemon.simulator.market import World
 from daemon.simulator.pacing import HistoryLimits
-from daemon.simulator.server import Gateway, Seen
+from daemon.simulator.seen import Seen
+from daemon.simulator.server import Gateway
 
 __all__ = ["Gateway", "HistoryLimits", "ManualClock", "RealClock", "Seen", "World"]

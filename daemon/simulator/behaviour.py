@@ -69,6 +69,9 @@ CACHED: Final = frozenset(
 )
 """What the gateway can answer from what it knew before it lost IBKR."""
 
+HISTORICAL: Final = frozenset(("reqHistoricalData", "reqHeadTimeStamp", "reqHistoricalTicks"))
+"""What the historical data service answers, with 162 where it cannot."""
+
 ORDERS: Final = frozenset(
     [
         "placeOrder",
@@ -83,6 +86,14 @@ ORDERS: Final = frozenset(
 """What a read-only API turns down with 321 (the two reading ones too: the real one does)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """What a request gets while IBKR is out of reach: an error code with its cause, or with code 0 nothing at all."""
+
+    code: int = 0
+    cause: str = ""
+
+
 @dataclass(slots=True)
 class Upstream:
     """The gateway's lost link to IBKR: the code that says so, and what requests get meanwhile."""
@@ -90,6 +101,20 @@ class Upstream:
     code: int = 1100
     answers: Answers = "hang"
     per_request: bool = False
+
+    def answer(self, name: str, req_id: int) -> Outage | None:
+        """What becomes of a request of this name and id; None: it is answered as usual."""
+        if name in LOCAL:
+            return None
+        if self.per_request and req_id >= 0:
+            return Outage(self.code)
+        if name in CACHED:
+            return Outage() if self.answers == "hang" else None
+        if self.answers != "empty" or req_id < 0:
+            return Outage()
+        if name in HISTORICAL:
+            return Outage(162, "HMDS server disconnect occurred.  Attempting reconnection...")
+        return Outage(200)
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -110,12 +110,14 @@ def duration(text: str) -> tuple[int, str]:
     return int(match[1]), match[2] or "S"
 
 
-def zone(name: str) -> ZoneInfo:
+def zone(name: str) -> tzinfo:
     """The time zone TWS calls `name`; UTC where this machine does not know it."""
+    if name in ("UTC", "GMT"):
+        return UTC
     try:
         return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError):
-        return ZoneInfo("UTC")
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return UTC
 
 
 _END = re.compile(r"(\d{8})(?:[ -]+(\d{2}:\d{2}:\d{2}))?(?:\s+(\S+))?")
@@ -135,6 +137,8 @@ def end_of(text: str, now: float, zone_name: str) -> float:
             "xx/xxxx where yyyymmdd and xx/xxxx are optional."
         )
     utc = "-" in text
+    if match[3] and match[3] not in ("UTC", "GMT") and zone(match[3]) is UTC:
+        raise InvalidQueryError(f"End Date/Time: The time zone {match[3]!r} is not known")
     try:
         moment = datetime.strptime(f"{match[1]} {match[2] or '00:00:00'}", "%Y%m%d %H:%M:%S")
     except ValueError as error:
@@ -274,5 +278,6 @@ def bar_date(start: float, size: int, format_date: int, zone_name: str) -> str:
 
 
 def moment(at: float, zone_name: str) -> str:
-    """A time as TWS writes it: `20221125 10:00:00 US/Eastern`."""
-    return f"{datetime.fromtimestamp(at, zone(zone_name)):%Y%m%d %H:%M:%S} {zone_name}"
+    """A time as TWS writes it: `20221125 10:00:00 US/Eastern`; in UTC, and saying so, where the zone is not known."""
+    local = zone(zone_name)
+    return f"{datetime.fromtimestamp(at, local):%Y%m%d %H:%M:%S} {zone_name if local is not UTC else 'UTC'}"

@@ -152,8 +152,9 @@ class Cursor:
         self.version = version
         self.values: dict[str, str] = {}
 
-    def take(self, *names: str) -> None:
-        for name in names:
+    def take(self, names: str) -> None:
+        """Read one field for each of these names."""
+        for name in names.split():
             self.values[name] = self.next()
 
     def next(self) -> str:
@@ -200,162 +201,67 @@ def _legs(cursor: Cursor) -> None:
 
 def _delta_neutral(cursor: Cursor) -> None:
     if cursor.next() == "1":
-        cursor.take("deltaNeutralContractConId", "deltaNeutralContractDelta", "deltaNeutralContractPrice")
+        cursor.take("deltaNeutralContractConId deltaNeutralContractDelta deltaNeutralContractPrice")
 
 
 def _scanner(cursor: Cursor) -> None:
     if cursor.version < 143:
         cursor.take("version")
-    cursor.take("reqId", "numberOfRows", "instrument", "locationCode", "scanCode")
+    cursor.take("reqId numberOfRows instrument locationCode scanCode")
 
 
 def _order(cursor: Cursor) -> None:
     version, values, take = cursor.version, cursor.values, cursor.take
     if version < 145:
         take("version")
-    take("orderId", *CONTRACT.split(), "secIdType", "secId")
-    take(
-        *[
-            "action",
-            "totalQuantity",
-            "orderType",
-            "lmtPrice",
-            "auxPrice",
-            "tif",
-            "ocaGroup",
-            "account",
-            "openClose",
-            "origin",
-            "orderRef",
-            "transmit",
-            "parentId",
-            "blockOrder",
-            "sweepToFill",
-            "displaySize",
-            "triggerMethod",
-            "outsideRth",
-            "hidden",
-        ]
-    )
+    take(f"orderId {CONTRACT} secIdType secId")
+    take("action totalQuantity orderType lmtPrice auxPrice tif ocaGroup account openClose origin orderRef transmit")
+    take("parentId blockOrder sweepToFill displaySize triggerMethod outsideRth hidden")
     if values["secType"] == "BAG":
         legs = [[cursor.next() for _ in range(8)] for _ in range(cursor.count())]
         values["comboLegs"] = ";".join(",".join(leg) for leg in legs)
         values["orderComboLegs"] = ";".join(cursor.next() for _ in range(cursor.count()))
         cursor.pairs("smartComboRoutingParams")
-    take("sharesAllocation", "discretionaryAmt", "goodAfterTime", "goodTillDate", "faGroup", "faMethod", "faPercentage")
+    take("sharesAllocation discretionaryAmt goodAfterTime goodTillDate faGroup faMethod faPercentage")
     if version < 177:
         take("faProfile")
-    take(
-        *[
-            "modelCode",
-            "shortSaleSlot",
-            "designatedLocation",
-            "exemptCode",
-            "ocaType",
-            "rule80A",
-            "settlingFirm",
-            "allOrNone",
-            "minQty",
-            "percentOffset",
-            "eTradeOnly",
-            "firmQuoteOnly",
-            "nbboPriceCap",
-            "auctionStrategy",
-            "startingPrice",
-            "stockRefPrice",
-            "delta",
-            "stockRangeLower",
-            "stockRangeUpper",
-            "overridePercentageConstraints",
-            "volatility",
-            "volatilityType",
-            "deltaNeutralOrderType",
-            "deltaNeutralAuxPrice",
-        ]
-    )
+    take("modelCode shortSaleSlot designatedLocation exemptCode ocaType rule80A settlingFirm allOrNone minQty")
+    take("percentOffset eTradeOnly firmQuoteOnly nbboPriceCap auctionStrategy startingPrice stockRefPrice delta")
+    take("stockRangeLower stockRangeUpper overridePercentageConstraints volatility volatilityType")
+    take("deltaNeutralOrderType deltaNeutralAuxPrice")
     if values["deltaNeutralOrderType"]:
-        take(
-            *[
-                "deltaNeutralConId",
-                "deltaNeutralSettlingFirm",
-                "deltaNeutralClearingAccount",
-                "deltaNeutralClearingIntent",
-                "deltaNeutralOpenClose",
-                "deltaNeutralShortSale",
-                "deltaNeutralShortSaleSlot",
-                "deltaNeutralDesignatedLocation",
-            ]
-        )
-    take(
-        *[
-            "continuousUpdate",
-            "referencePriceType",
-            "trailStopPrice",
-            "trailingPercent",
-            "scaleInitLevelSize",
-            "scaleSubsLevelSize",
-            "scalePriceIncrement",
-        ]
-    )
+        take("deltaNeutralConId deltaNeutralSettlingFirm deltaNeutralClearingAccount deltaNeutralClearingIntent")
+        take("deltaNeutralOpenClose deltaNeutralShortSale deltaNeutralShortSaleSlot deltaNeutralDesignatedLocation")
+    take("continuousUpdate referencePriceType trailStopPrice trailingPercent")
+    take("scaleInitLevelSize scaleSubsLevelSize scalePriceIncrement")
     if 0 < float(values["scalePriceIncrement"] or 0) < 1e300:
-        take(
-            *[
-                "scalePriceAdjustValue",
-                "scalePriceAdjustInterval",
-                "scaleProfitOffset",
-                "scaleAutoReset",
-                "scaleInitPosition",
-                "scaleInitFillQty",
-                "scaleRandomPercent",
-            ]
-        )
-    take("scaleTable", "activeStartTime", "activeStopTime", "hedgeType")
+        take("scalePriceAdjustValue scalePriceAdjustInterval scaleProfitOffset scaleAutoReset scaleInitPosition")
+        take("scaleInitFillQty scaleRandomPercent")
+    take("scaleTable activeStartTime activeStopTime hedgeType")
     if values["hedgeType"]:
         take("hedgeParam")
-    take("optOutSmartRouting", "clearingAccount", "clearingIntent", "notHeld")
+    take("optOutSmartRouting clearingAccount clearingIntent notHeld")
     _delta_neutral(cursor)
     take("algoStrategy")
     if values["algoStrategy"]:
         cursor.pairs("algoParams")
-    take("algoId", "whatIf", "orderMiscOptions", "solicited", "randomizeSize", "randomizePrice")
+    take("algoId whatIf orderMiscOptions solicited randomizeSize randomizePrice")
     if values["orderType"] in ("PEG BENCH", "PEGBENCH"):
-        take(
-            *[
-                "referenceContractId",
-                "isPeggedChangeAmountDecrease",
-                "peggedChangeAmount",
-                "referenceChangeAmount",
-                "referenceExchangeId",
-            ]
-        )
+        take("referenceContractId isPeggedChangeAmountDecrease peggedChangeAmount referenceChangeAmount")
+        take("referenceExchangeId")
     _conditions(cursor)
-    take(
-        *[
-            "adjustedOrderType",
-            "triggerPrice",
-            "lmtPriceOffset",
-            "adjustedStopPrice",
-            "adjustedStopLimitPrice",
-            "adjustedTrailingAmount",
-            "adjustableTrailingUnit",
-            "extOperator",
-            "softDollarTierName",
-            "softDollarTierVal",
-            "cashQty",
-        ]
-    )
-    if version >= 138:
-        take("mifid2DecisionMaker", "mifid2DecisionAlgo")
-    if version >= 139:
-        take("mifid2ExecutionTrader", "mifid2ExecutionAlgo")
-    for since, name in _LATE_ORDER_FIELDS:
+    take("adjustedOrderType triggerPrice lmtPriceOffset adjustedStopPrice adjustedStopLimitPrice")
+    take("adjustedTrailingAmount adjustableTrailingUnit extOperator softDollarTierName softDollarTierVal cashQty")
+    for since, names in _LATE_ORDER_FIELDS:
         if version >= since:
-            take(name)
+            take(names)
     if version >= 170:
         _pegged(cursor)
 
 
 _LATE_ORDER_FIELDS: Final = (
+    (138, "mifid2DecisionMaker mifid2DecisionAlgo"),
+    (139, "mifid2ExecutionTrader mifid2ExecutionAlgo"),
     (141, "dontUseAutoPriceForHedge"),
     (145, "isOmsContainer"),
     (148, "discretionaryUpToLimitPrice"),
@@ -382,7 +288,7 @@ def _conditions(cursor: Cursor) -> None:
             found.append([str(kind), *(cursor.next() for _ in range(CONDITION_FIELDS[kind]))])
         cursor.values["conditions"] = "\0".join("\0".join(condition) for condition in found)
         cursor.values["conditionCount"] = str(count)
-        cursor.take("conditionsIgnoreRth", "conditionsCancelOrder")
+        cursor.take("conditionsIgnoreRth conditionsCancelOrder")
 
 
 def _pegged(cursor: Cursor) -> None:
@@ -391,10 +297,10 @@ def _pegged(cursor: Cursor) -> None:
         cursor.take("minTradeQty")
     middle = values["orderType"] in ("PEG MID", "PEGMID")
     if values["orderType"] in ("PEG BEST", "PEGBEST"):
-        cursor.take("minCompeteSize", "competeAgainstBestOffset")
+        cursor.take("minCompeteSize competeAgainstBestOffset")
         middle = values["competeAgainstBestOffset"] == "Infinite"
     if middle:
-        cursor.take("midOffsetAtWhole", "midOffsetAtHalf")
+        cursor.take("midOffsetAtWhole midOffsetAtHalf")
 
 
 _SPECIAL: Final[dict[str, Callable[[Cursor], None]]] = {

@@ -8,18 +8,18 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
 from daemon.simulator import accounts, bars, history, messages, quotes, reference, trading
-from daemon.simulator.behaviour import CACHED, LOCAL, ORDERS, Behaviour, Upstream, kind_of, only_end, without_end
+from daemon.simulator.behaviour import CACHED, ORDERS, Behaviour, kind_of, only_end, without_end
 from daemon.simulator.clock import Clock, RealClock, Timer
 from daemon.simulator.codes import AT_CONNECT, READ_ONLY
 from daemon.simulator.lines import LINES, Quotes
 from daemon.simulator.market import World
 from daemon.simulator.pacing import HistoryLimits, HistoryPacing, over_rate
 from daemon.simulator.requests import Request, UnknownRequestError, UnreadableRequestError, decode
+from daemon.simulator.seen import RECORDED, Connections, Seen
 from daemon.simulator.session import SLOW_BUFFER, Session
 from daemon.simulator.verbs import Verbs
 from daemon.simulator.wire import SERVER_VERSION
@@ -28,38 +28,11 @@ ANSWERS: Final = (
     reference.ANSWERS | accounts.ANSWERS | trading.ANSWERS | quotes.ANSWERS | bars.ANSWERS
 )  # fmt: skip
 
-RECORDED: Final = 10_000
-"""Requests that are remembered; a test looks at hundreds."""
-
 MESSAGE_RATE: Final = 50
 """Messages a second one client may send."""
 
 RATE_PATIENCE: Final = 3
 """Seconds of too many messages after which a client is disconnected."""
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """One request as it came: `time` in seconds since the epoch, `name` the API's method, `fields` as text."""
-
-    time: float
-    clientId: int
-    name: str
-    fields: dict[str, str]
-
-
-@dataclass(slots=True)
-class Connections:
-    """Counts of connections: taken in so far, open now, sessions begun, and how they ended."""
-
-    total: int = 0
-    now: int = 0
-    sessions: int = 0
-    clean: int = 0
-    resets: int = 0
-    refused_ids: int = 0
-    slow: int = 0
-    over_rate: int = 0
 
 
 class Gateway(Verbs):
@@ -303,9 +276,11 @@ class Gateway(Verbs):
         if faults.read_only and name in ORDERS:
             session.error(request.number("orderId", -1), 321, who="bY", cause=READ_ONLY)
             return
-        if faults.upstream is not None and self._outage_said(session, request):
+        outage = faults.upstream.answer(name, request.reqId) if faults.upstream is not None else None
+        if outage is not None and outage.code:
+            session.error(request.reqId, outage.code, cause=outage.cause)
             return
-        if kind in faults.muted or (faults.upstream is not None and self._hangs(faults.upstream, name)):
+        if kind in faults.muted or outage is not None:
             session.hang(request)
             return
         if not name.startswith("cancel"):
@@ -324,27 +299,6 @@ class Gateway(Verbs):
             return
         cut.times -= 1
         session.answer(islice(frames, cut.after), then=session.reset if cut.reset else session.hang_up)
-
-    def _outage_said(self, session: Session, request: Request) -> bool:
-        """IBKR is out of reach: whether that is this request's answer, as its own code or as if there were nothing."""
-        upstream, name = self.faults.upstream, request.name
-        if upstream is None or name in LOCAL or request.reqId < 0:
-            return False
-        if upstream.per_request:
-            session.error(request.reqId, upstream.code)
-        elif upstream.answers == "empty" and name not in CACHED:
-            if name in ("reqHistoricalData", "reqHeadTimeStamp", "reqHistoricalTicks"):
-                session.error(request.reqId, 162, cause="HMDS server disconnect occurred. Attempting reconnection...")
-            else:
-                session.error(request.reqId, 200)
-        else:
-            return False
-        return True
-
-    @staticmethod
-    def _hangs(upstream: Upstream, name: str) -> bool:
-        """Whether a request gets no answer while IBKR is out of reach."""
-        return name not in LOCAL and (name not in CACHED or upstream.answers == "hang")
 
     # what goes on by itself
 

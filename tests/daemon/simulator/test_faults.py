@@ -13,8 +13,7 @@ import pytest
 from daemon.simulator import Gateway, ManualClock, World, faults
 from daemon.simulator.broken import MALFORMED
 from daemon.simulator.requests import NAMES
-from tests.daemon.simulator.test_upstream import ready
-from tests.daemon.simulator.waiting import Connect, Raw, until
+from tests.daemon.simulator.waiting import Connect, Raw, quote, ready, until
 
 
 @pytest.mark.parametrize("name", faults.VERBS)
@@ -243,8 +242,7 @@ async def test_a_dripping_gateway_sends_so_many_bytes_a_second() -> None:
     """Bytes come with time, and all of them in the end."""
     clock = ManualClock()
     async with Gateway(World(), clock=clock) as gateway:
-        client = await Raw.open(gateway.port)
-        await client.until("4", "2", "-1", "2158")
+        client = await ready(gateway)
         gateway.slow_drip(100)
         client.send(49, 1)
         await until(lambda: any(seen.name == "reqCurrentTime" for seen in gateway.requests))
@@ -261,7 +259,7 @@ async def test_a_client_that_does_not_read_is_dropped() -> None:
     async with Gateway(World(), clock=clock, slow_buffer=1 << 20) as gateway:
         client = await Raw.open(gateway.port)
         await client.until("9")
-        client.send(1, 11, 1, 265598, "", "STK", "", 0, "", "", "SMART", "", "USD", "", "", 0, "", 0, 0, "")
+        quote(client, 1)
         await until(lambda: gateway.quotes.lines)
         gateway.flood(1_000_000, 1000)
         client.stop_reading()
@@ -315,8 +313,7 @@ async def test_a_delayed_answer_waits_for_its_time() -> None:
 async def test_a_connection_can_end_in_the_middle_of_a_snapshot(gateway: Gateway) -> None:
     """So many rows, then FIN; only as often as was said."""
     gateway.close_during("positions", after=3)
-    client = await Raw.open(gateway.port)
-    await client.until("4", "2", "-1", "2158")
+    client = await ready(gateway)
     client.send(61, 1)
     rows = [await client.read() for _ in range(3)]
     assert {row[0] for row in rows} == {"61"}
@@ -333,8 +330,7 @@ async def test_a_connection_can_end_in_the_middle_of_a_snapshot(gateway: Gateway
 async def test_a_read_only_api_refuses_everything_about_orders(gateway: Gateway) -> None:
     """321 for placing, cancelling, and for reading open and completed orders; positions are answered."""
     gateway.read_only()
-    client = await Raw.open(gateway.port)
-    await client.until("4", "2", "-1", "2158")
+    client = await ready(gateway)
     for request in ((5, 1), (99, 0), (4, 1, 77, "")):
         client.send(*request)
         refused = await client.until("4")
@@ -348,8 +344,7 @@ async def test_a_read_only_api_refuses_everything_about_orders(gateway: Gateway)
 @pytest.mark.parametrize("how", MALFORMED)
 async def test_malformed_bytes_reach_the_client_as_they_are(gateway: Gateway, how: str) -> None:
     """Whatever it is, exactly those bytes are on the wire."""
-    client = await Raw.open(gateway.port)
-    await client.until("4", "2", "-1", "2158")
+    client = await ready(gateway)
     gateway.malformed(how)  # type: ignore[arg-type]
     gateway.drop()
 
@@ -362,8 +357,7 @@ async def test_malformed_bytes_reach_the_client_as_they_are(gateway: Gateway, ho
 
 async def test_an_unknown_message_id_is_fatal_and_a_short_one_is_not(gateway: Gateway) -> None:
     """320 leaves the session, 505 ends it; a message too large to be one ends it too."""
-    client = await Raw.open(gateway.port)
-    await client.until("4", "2", "-1", "2158")
+    client = await ready(gateway)
     client.send(62, 1)
     assert (await client.read())[3] == "320"
     client.send(4711, 1)
@@ -382,8 +376,7 @@ async def test_more_than_fifty_messages_a_second_are_told_and_then_ended() -> No
     """100 once a second, and the end at the third time; half as many are nothing."""
     clock = ManualClock()
     async with Gateway(World(), clock=clock) as gateway:
-        client = await Raw.open(gateway.port)
-        await client.until("4", "2", "-1", "2158")
+        client = await ready(gateway)
         for _ in range(40):
             client.send(49, 1)
         await until(lambda: len(gateway.requests) == 41)

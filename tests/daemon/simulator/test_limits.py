@@ -8,14 +8,9 @@ from ib_async.wrapper import RequestError
 
 from daemon.simulator import Gateway, HistoryLimits, ManualClock, World
 from daemon.simulator.pacing import HistoryPacing
-from tests.daemon.simulator.test_upstream import APPLE, ready
-from tests.daemon.simulator.waiting import Connect, Raw, until
+from tests.daemon.simulator.waiting import APPLE, Connect, Raw, quote, ready, until
 
 MICROSOFT = (272093, "MSFT", *APPLE[2:])
-
-
-def quote(client: Raw, req_id: int, contract: tuple[object, ...] = APPLE, snapshot: int = 0) -> None:
-    client.send(1, 11, req_id, *contract, 0, "", snapshot, 0, "")
 
 
 async def first(client: Raw, req_id: int) -> list[str]:
@@ -294,6 +289,7 @@ def test_unenforced_pacing_is_counted_all_the_same() -> None:
         ("1 min", "1 fortnight", "", "TRADES", "321", "duration"),
         ("1 min", "1 D", "yesterday", "TRADES", "321", "End Date/Time"),
         ("1 min", "1 D", "", "NOISE", "321", "whatToShow"),
+        ("1 min", "1 D", "20251112 16:00:00 Moon/Crater", "TRADES", "321", "time zone"),
         ("1 min", "1 D", "19700105 00:00:00 UTC", "TRADES", "162", "HMDS query returned no data: AAPL@SMART Trades"),
         ("1 secs", "30 D", "", "TRADES", "162", "Time length exceed max"),
     ],

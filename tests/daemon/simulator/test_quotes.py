@@ -8,9 +8,7 @@ import itertools
 import pytest
 
 from daemon.simulator import Gateway, ManualClock, World
-from tests.daemon.simulator.test_limits import quote
-from tests.daemon.simulator.test_upstream import ready
-from tests.daemon.simulator.waiting import Connect, until
+from tests.daemon.simulator.waiting import APPLE, Connect, quote, ready, until
 
 
 @pytest.fixture
@@ -89,9 +87,8 @@ async def test_bars_that_are_kept_up_to_date_move_and_begin_anew(clock: ManualCl
     """The open bar changes each second; with the next interval a new one begins; real-time bars come every five."""
     async with Gateway(World(), clock=clock) as gateway:
         client = await ready(gateway)
-        contract = (265598, "AAPL", "STK", "", 0, "", "", "SMART", "", "USD", "", "")
-        client.send(20, 1, *contract, 0, "", "5 secs", "60 S", 0, "TRADES", 2, 1, "")
-        client.send(50, 3, 2, *contract, 5, "TRADES", 0, "")
+        client.send(20, 1, *APPLE, 0, "", "5 secs", "60 S", 0, "TRADES", 2, 1, "")
+        client.send(50, 3, 2, *APPLE, 5, "TRADES", 0, "")
         last = (await client.until("17", "1"))[-8]
         await until(lambda: len(gateway.ready_sessions()[0].subscriptions.bars) == 2)
         updates, real_time = [], []

@@ -9,18 +9,7 @@ import pytest
 from ib_async.wrapper import RequestError
 
 from daemon.simulator import Gateway, ManualClock, World
-from tests.daemon.simulator.waiting import Connect, Raw, until
-
-APPLE = (265598, "AAPL", "STK", "", 0, "", "", "SMART", "", "USD", "", "")
-
-
-async def ready(gateway: Gateway, client_id: int = 1) -> Raw:
-    """A client whose session has begun and whose farm notices are read."""
-    client = await Raw.open(gateway.port, client_id)
-    await client.until("9")
-    if gateway.faults.upstream is None:
-        await client.until("4", "2", "-1", "2158")
-    return client
+from tests.daemon.simulator.waiting import APPLE, Connect, quote, ready, until
 
 
 async def test_a_lost_upstream_says_1100_and_lets_ticks_and_requests_hang() -> None:
@@ -28,7 +17,7 @@ async def test_a_lost_upstream_says_1100_and_lets_ticks_and_requests_hang() -> N
     clock = ManualClock()
     async with Gateway(World(), clock=clock) as gateway:
         client = await ready(gateway)
-        client.send(1, 11, 1, *APPLE, 0, "", 0, 0, "")
+        quote(client, 1)
         await client.until("46")
         await client.until("45")
         gateway.lose_upstream()
@@ -49,7 +38,7 @@ async def test_1102_keeps_streams_and_1101_forgets_them() -> None:
     clock = ManualClock()
     async with Gateway(World(), clock=clock) as gateway:
         client = await ready(gateway)
-        client.send(1, 11, 1, *APPLE, 0, "", 0, 0, "")
+        quote(client, 1)
         client.send(50, 3, 2, *APPLE, 5, "TRADES", 0, "")
         await until(lambda: gateway.quotes.lines and len(gateway.ready_sessions()[0].subscriptions.bars) == 1)
         gateway.lose_upstream()
@@ -64,7 +53,7 @@ async def test_1102_keeps_streams_and_1101_forgets_them() -> None:
         clock.advance(20)
         assert await client.silent()
         assert not gateway.quotes.lines
-        client.send(1, 11, 1, *APPLE, 0, "", 0, 0, "")
+        quote(client, 1)
         assert (await client.read())[0] == "81"
         await client.close()
 

@@ -1,4 +1,4 @@
-"""Waiting for a condition with a deadline, and the type of the fixture that connects a client."""
+"""Waiting for a condition with a deadline, and a client that is nothing but a socket."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import ib_async
+
+from daemon.simulator import Gateway
 
 LIMIT = 10.0  # s; a loopback answer takes milliseconds, this only ends a test that would hang
 
@@ -86,3 +88,21 @@ class Raw:
             await self._writer.wait_closed()
         except ConnectionError:
             pass
+
+
+APPLE = (265598, "AAPL", "STK", "", 0, "", "", "SMART", "", "USD", "", "")
+"""The twelve fields of a contract in a request."""
+
+
+async def ready(gateway: Gateway, client_id: int = 1) -> Raw:
+    """A client whose session has begun and whose farm notices are read."""
+    client = await Raw.open(gateway.port, client_id)
+    await client.until("9")
+    if gateway.faults.upstream is None:
+        await client.until("4", "2", "-1", "2158")
+    return client
+
+
+def quote(client: Raw, req_id: int, contract: tuple[object, ...] = APPLE, snapshot: int = 0) -> None:
+    """Ask for market data."""
+    client.send(1, 11, req_id, *contract, 0, "", snapshot, 0, "")
