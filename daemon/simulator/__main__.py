@@ -96,6 +96,9 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         print(f"The simulated gateway cannot start: {error}", file=sys.stderr)
         return 1
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
     except KeyError as error:
         print(f"There is no contract or order {error}", file=sys.stderr)
         return 2

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from daemon.simulator.requests import NAMES
+
 Handshake = Literal[
     "normal",
     "silent",
@@ -159,10 +161,21 @@ class Behaviour:
         return self.entitlements.get(con_id, self.any_entitlement)
 
 
-def kind_of(name: str) -> str:
-    """A request's short name: `reqPositions` and `positions` are both `positions`, `placeOrder` is itself."""
+def _short(name: str) -> str:
     short = name.removeprefix("req")
     return short[:1].lower() + short[1:]
+
+
+_KINDS: Final = {name: _short(name) for name in NAMES.values()}
+_MEANT: Final = {spelled.lower(): kind for name, kind in _KINDS.items() for spelled in (name, kind)} | {"": ""}
+
+
+def kind_of(name: str) -> str:
+    """A request's short name: `reqPositions` and `POSITIONS` are both `positions`. ValueError: none is meant."""
+    kind = _KINDS.get(name) or _MEANT.get(name.lower())
+    if kind is None:
+        raise ValueError(f"there is no request {name!r}; there are: {' '.join(sorted(set(_KINDS.values())))}")
+    return kind
 
 
 def without_end(frames: Iterable[bytes]) -> Iterator[bytes]:

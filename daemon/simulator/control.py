@@ -54,7 +54,7 @@ def obey(gateway: Gateway, line: str, quit_: Callable[[], None]) -> str:
         return "ok"
     try:
         outcome = faults.apply(gateway, word)
-    except faults.UnknownVerbError as error:
+    except ValueError as error:
         return f"error: {error}"
     except (KeyError, StopIteration) as error:
         return f"error: nothing is called {error}"

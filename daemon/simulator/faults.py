@@ -125,6 +125,7 @@ def parse(line: str) -> tuple[Verb, list[Any]]:
 
 
 def apply(gateway: Gateway, line: str) -> object:
-    """Do what `line` says; what the verb gave back. UnknownVerbError or KeyError (no such contract, no such order)."""
+    """Do what `line` says; what the verb gave back. ValueError (no such verb, argument or request) or KeyError (no such
+    contract, no such order)."""
     verb, arguments = parse(line)
     return getattr(gateway, verb.method)(*arguments)

@@ -11,6 +11,7 @@ import ib_async
 import pytest
 
 from daemon.simulator import Gateway, ManualClock, World, faults
+from daemon.simulator.behaviour import kind_of
 from daemon.simulator.broken import MALFORMED
 from daemon.simulator.requests import NAMES
 from tests.daemon.simulator.waiting import Connect, Raw, quote, ready, until
@@ -40,6 +41,21 @@ def test_a_line_that_is_no_verb_is_explained(line: str, complaint: str) -> None:
     """The message says what would be right."""
     with pytest.raises(faults.UnknownVerbError, match=complaint):
         faults.parse(line)
+
+
+@pytest.mark.parametrize("name", ["positions", "reqPositions", "POSITIONS"])
+def test_a_kind_of_request_may_be_named_in_full_or_in_short(name: str) -> None:
+    """The API's own name, its short form, in any case."""
+    assert kind_of(name) == "positions"
+
+
+async def test_a_kind_that_does_not_exist_is_refused(gateway: Gateway) -> None:
+    """A fault that would never strike is a mistake, and said."""
+    for verb in (gateway.mute, gateway.withhold_end, gateway.unmute, gateway.close_during):
+        with pytest.raises(ValueError, match="there is no request 'postions'"):
+            verb("postions")
+    with pytest.raises(ValueError, match="there is no request"):
+        gateway.delay(1, "postions")
 
 
 # the port and the handshake
