@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableSet
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
@@ -65,6 +65,9 @@ CLOSE_LIMIT = 2.0
 HIGH_WATER = 64 * 1024
 """Unread bytes from which a peer gets nothing new: small, because what is merged later is fresher than what waits."""
 
+LINES_A_TURN = 64
+"""Lines of one peer in a turn of the loop: about a millisecond, then the others have theirs."""
+
 MAX_UNREAD = 4 * MAX_LINE
 """Unread bytes at which a peer is dropped: answers to calls that were under way when it stopped reading may add up."""
 
@@ -99,13 +102,26 @@ class Service:
     epoch: str
     methods: Mapping[str, Method]
     call_limit: float = CALL_LIMIT
-    peers: MutableSet[Peer] = field(default_factory=set)
+    peers: dict[Peer, None] = field(default_factory=dict)
+    """Who is here, in the order of coming."""
     turned_away: int = 0
     """Peers beyond `MAX_PEERS`, closed without a byte."""
     dropped: int = 0
     """Peers that did not read."""
     faults: int = 0
     """Methods that failed in a way they had not declared."""
+
+    def has_room(self) -> bool:
+        """Whether one more may come; the first that has not said who it is goes for who comes."""
+        if len(self.peers) < MAX_PEERS:
+            return True
+        silent = next((peer for peer in self.peers if not peer.client), None)
+        if silent is None:
+            return False
+        self.turned_away += 1
+        del self.peers[silent]
+        silent.abort("its place was needed")
+        return True
 
     async def close(self) -> None:
         """End every conversation, with what is written so far read within `CLOSE_LIMIT`, and wait for the last task."""
@@ -206,16 +222,16 @@ class Peer(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast("asyncio.Transport", transport)
-        if len(self._service.peers) >= MAX_PEERS:
+        if not self._service.has_room():
             self._service.turned_away += 1
             self.abort("too many peers")
             return
-        self._service.peers.add(self)
+        self._service.peers[self] = None
         transport.set_write_buffer_limits(HIGH_WATER)
         self._limit("hello", HELLO_LIMIT, self._no_hello)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._service.peers.discard(self)
+        self._service.peers.pop(self, None)
         self._kept.clear()
         for limit in self._limits.values():
             limit.cancel()
@@ -244,14 +260,13 @@ class Peer(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.writable = False
-        self._reading(False)
+        self._listen()
         self._no_limit("line")  # it is we who do not listen
         self._limit("unread", UNREAD_LIMIT, lambda: self._drop("nothing was read for a while"))
 
     def resume_writing(self) -> None:
         self.writable = True
         self._no_limit("unread")
-        self._reading(True)
         if self._lines.begun:
             self._limit("line", LINE_LIMIT, self._line_late)
         self._go_on()
@@ -261,11 +276,18 @@ class Peer(asyncio.Protocol):
     # one line at a time
 
     def _go_on(self) -> None:
-        """What was received, as long as answers are read."""
-        while self._kept and self.writable and not self.closing:
+        """What was received, as long as answers are read, some lines in this turn and the rest in the next."""
+        for _ in range(LINES_A_TURN):
+            if not self._kept or not self.writable or self.closing:
+                break
             self._take(decode(self._kept.popleft()))
         if self._lines.overlong and not self._kept and not self.closing:
             self._take(OVERLONG)
+        if self._kept and self.writable and not self.closing:
+            self._limit("turn", 0.0, self._go_on)
+        else:
+            self._no_limit("turn")
+        self._listen()
         if self._half_closed:
             self._finish()
 
@@ -377,9 +399,10 @@ class Peer(asyncio.Protocol):
         if self._half_closed:
             self._finish()
 
-    def _reading(self, wanted: bool) -> None:
+    def _listen(self) -> None:
+        """Read on only when what was read has been dealt with, and the answers are read too."""
         if self._transport is not None and not self._transport.is_closing():
-            if wanted:
+            if self.writable and not self._kept:
                 self._transport.resume_reading()
             else:
                 self._transport.pause_reading()

@@ -178,22 +178,46 @@ async def test_a_hello_in_time_is_never_punished_later():
     assert not it.wire.ended
 
 
+def full_house(greeted):
+    """A service with every place taken, by peers that have said who they are or not."""
+    service = Service("d", "E", {})
+    peers = [Peer(service, Time().call_later) for _ in range(MAX_PEERS)]
+    for peer in peers:
+        peer.connection_made(Wire())
+        if greeted:
+            peer.data_received(HELLO)
+    return service, peers
+
+
+def come(service):
+    """The wire of one more peer."""
+    wire = Wire()
+    Peer(service, Time().call_later).connection_made(wire)
+    return wire
+
+
 async def test_the_peer_after_the_last_place_is_closed_without_a_byte():
     """256 conversations at once; one that ends makes room."""
-    service = Service("d", "E", {})
-    peers = []
-    for _ in range(MAX_PEERS + 1):
-        peers.append(Peer(service, Time().call_later))
-        peers[-1].connection_made(Wire())
-    last = peers[-1]._transport
+    service, peers = full_house(greeted=True)
+
+    last = come(service)
     assert (last.written, last.ended) == (b"", "aborted")
     assert service.turned_away == 1
 
     peers[0].connection_lost(None)
-    another = Wire()
-    Peer(service, Time().call_later).connection_made(another)
+    assert not come(service).ended
 
-    assert not another.ended
+
+async def test_who_has_not_said_who_he_is_keeps_nobody_out():
+    """A script that opens connections and says nothing loses the oldest of them to who comes next."""
+    service, peers = full_house(greeted=False)
+    peers[0].data_received(HELLO)
+
+    assert not come(service).ended
+
+    assert [peer._transport.ended for peer in peers[:3]] == ["", "aborted", ""]
+    assert len(service.peers) == MAX_PEERS
+    assert service.turned_away == 1
 
 
 # --- calls ----------------------------------------------------------------------------------------------------------
@@ -307,6 +331,8 @@ async def test_calls_under_way_are_bounded_and_ping_still_answers():
 
     it = conversation({"wait": wait})
     it.peer.data_received(b'{"jsonrpc":"2.0","id":7,"method":"wait"}\n' * (MAX_CALLS + 1) + PING)
+    while it.peer._kept:
+        it.time.passes(0)
 
     refused, pong = it.wire.said()
     assert refused["error"]["data"]["reason"] == "pacingBudget"
@@ -314,6 +340,22 @@ async def test_calls_under_way_are_bounded_and_ping_still_answers():
     gate.set()
     await settled(it)
     assert len(it.wire.said()) == MAX_CALLS
+
+
+async def test_a_flood_leaves_the_loop_to_others():
+    """Some lines a turn; until the last of them is dealt with nothing more is read."""
+    it = conversation()
+
+    it.peer.data_received(PING * 1000)
+    first = len(it.wire.said())
+    reading_meanwhile = it.wire.reading
+    while it.peer._kept:
+        it.time.passes(0)
+
+    assert first == module.LINES_A_TURN
+    assert not reading_meanwhile
+    assert len(it.wire.said()) == 1000 - first
+    assert it.wire.reading
 
 
 async def test_deltas_of_a_watch_follow_its_answer():
@@ -440,7 +482,7 @@ async def test_a_lost_connection_takes_its_tasks_along():
     assert sorted(ended) == ["call", "stream"]
     assert task.get_name() == "stream"
     assert it.time.due == []
-    assert it.service.peers == set()
+    assert not it.service.peers
 
 
 async def test_a_peer_may_close_its_sending_side_and_hear_its_answers():
