@@ -139,8 +139,8 @@ async def test_unset_values_are_null():
         peer.say(94, request, "1.7976931348623157E308", "NaN", "Infinity")
         await peer.finish()
 
-    async with session(gateway, timeout=0.3) as made:
-        assert "pnl" not in await made.tws.sync()
+    async with session(gateway) as made:
+        assert await made.tws.sync({"pnl"}) == frozenset()
         row = made.rows("pnl")["DU1234567"]
         assert (row.dailyPnL, row.unrealizedPnL, row.realizedPnL) == (None, None, None)
 
@@ -177,8 +177,8 @@ async def test_a_packet_is_one_step():
         peer.raw(b"".join([*figures, frame(49, 1, 1700000000)]))
         await peer.finish()
 
-    async with session(gateway, timeout=0.3) as made:
-        await made.tws.sync()
+    async with session(gateway) as made:
+        await made.tws.sync({"pnl"})
         steps: list[int] = []
         made.store.on_step.append(lambda: steps.append(made.store.seq))
         await made.tws.probe(10)

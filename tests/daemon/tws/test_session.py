@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
+import sys
 
 import pytest
 
@@ -45,15 +47,17 @@ async def test_a_session_opens_with_account_list_and_next_id():
 
 
 async def test_a_closed_port_keeps_pythons_own_words():
-    """`portClosed`, errno 111 and `[Errno 111] Connect call failed ('127.0.0.1', PORT)`."""
+    """`portClosed`, and on Linux `[Errno 111] Connect call failed ('127.0.0.1', PORT)`; Windows has other words."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
         made = Session(port)
         await made.tws.open()
 
-    assert (made.failed.reason, made.failed.code) == ("portClosed", 111)
-    assert made.failed.text == f"[Errno 111] Connect call failed ('127.0.0.1', {port})"
+    assert made.failed.reason == "portClosed"
+    assert made.failed.code in (errno.ECONNREFUSED, 1225)
+    if sys.platform != "win32":
+        assert made.failed.text == f"[Errno {errno.ECONNREFUSED}] Connect call failed ('127.0.0.1', {port})"
     assert len(made.events) == 1
 
 
@@ -152,7 +156,7 @@ async def test_half_a_session_says_which_half_is_missing(told: list[tuple[object
             peer.say(*fields)
         await peer.finish()
 
-    made = await attempt(gateway, timeout=0.2)
+    made = await attempt(gateway, timeout=1)
 
     assert made.failed.reason == "sessionIncomplete"
     assert missing in made.failed.text
@@ -224,7 +228,9 @@ async def test_an_end_of_an_open_session_is_a_loss(how: str):
 
     (lost,) = made.of(Lost)
     assert isinstance(lost, Lost)
-    assert (lost.reason, lost.code) == ("socketLost", 104 if how == "reset" else None)
+    assert lost.reason == "socketLost"
+    if sys.platform != "win32":
+        assert lost.code == (errno.ECONNRESET if how == "reset" else None)
     assert made.events[-1] is lost
 
 
@@ -445,8 +451,9 @@ async def test_the_socket_is_kept_alive():
     async with session(gateway) as made:
         sock = made.tws._wire.transport.get_extra_info("socket")
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
-        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 15
-        assert 0 < sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) <= 20_000
+        if sys.platform == "linux":
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 15
+            assert 0 < sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) <= 20_000
 
 
 async def test_code_100_halves_the_rate():
