@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             return keep(os.environ)
         case ["serve", *handed]:
+            gc.disable()  # nothing that is loaded is garbage; serving enables it again
             for name in NEVER_USED:
                 sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # importing it fails, as where it is missing
             from facade.serving import serve

@@ -8,13 +8,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import math
 import os
 import signal
 import socket
 import sys
 import threading
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import structlog
 
@@ -31,7 +33,7 @@ from facade.stream import Streams
 from facade.table import Table
 from shared.clock import Clock, SystemClock
 from shared.log import set_up
-from shared.private import UnsafePath, private_directory
+from shared.private import EXHAUSTED, UnsafePath, private_directory
 from shared.settings import BAD_SETTINGS, Settings, SettingsError
 
 log = structlog.get_logger(__name__)
@@ -166,8 +168,32 @@ def _listening(settings: Settings, inherited: socket.socket | None) -> socket.so
     return sock
 
 
+class Strain:
+    """The loop's complaints: no descriptors left to accept with is said once and not once a second."""
+
+    SAY_AGAIN = 60.0
+    """s without such a complaint, after which the next one is news."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self.count = 0
+        self._monotonic = monotonic
+        self._last = -math.inf
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if not (isinstance(error, OSError) and error.errno in EXHAUSTED):
+            loop.default_exception_handler(context)
+            return
+        self.count += 1
+        now, last = self._monotonic(), self._last
+        self._last = now
+        if now - last > self.SAY_AGAIN:
+            log.warning("facade.starved", message="No connection can be accepted for now.", error=str(error))
+
+
 async def _serve(settings: Settings, sock: socket.socket, line: Line) -> None:
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(Strain(loop.time))
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         with contextlib.suppress(NotImplementedError):
@@ -184,6 +210,7 @@ async def _serve(settings: Settings, sock: socket.socket, line: Line) -> None:
             log.warning("facade.exposed", message="Every network of this machine can reach the facade; see README.md.")
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked at again
+        gc.enable()
         _tell(line, serving=True, complete=facade.mirror.complete)
         told = facade.mirror.complete
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from pathlib import Path
 
+import pytest
+import structlog
+
 from facade.connection import HttpServer
+from facade.serving import Strain
 from tests.facade.conftest import LIMIT, House, running, until
 from tests.facade.fake_daemon import FakeDaemon
 
@@ -109,3 +114,52 @@ async def test_expect_continue_is_answered_before_the_body(house: House) -> None
         writer.write(b"{}")
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 202 ")
     writer.close()
+
+
+async def test_half_a_header_is_not_waited_for_for_ever(
+    tmp_path: Path, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However it drips in."""
+    monkeypatch.setattr("facade.connection.KEEP_ALIVE", 0.2)
+    async with running(tmp_path, daemon) as house:
+        reader, writer = await opened(house)
+        writer.write(f"GET {STATUS} HTTP/1.1\r\nHost: 127.0.0.1:{house.port}\r\n".encode())
+        ended = asyncio.create_task(reader.read(), name="ended")
+        async with asyncio.timeout(LIMIT):
+            while not ended.done():
+                if not writer.is_closing():
+                    writer.write(b"X: y\r\n")
+                await asyncio.wait([ended], timeout=0.02)
+        assert ended.done()
+        writer.close()
+
+
+async def test_the_other_loopback_is_served_too(tmp_path: Path, daemon: FakeDaemon) -> None:
+    """With its own name and its own owners."""
+    from facade.serving import served
+    from shared.settings import Settings
+    from tests.facade.conftest import listening
+
+    sock = listening("::1")
+    port = sock.getsockname()[1]
+    settings = Settings(socket=daemon.path, state_dir=tmp_path / "state", facade_host="::1", facade_port=port)
+    async with served(settings, sock, drain=0):
+        reader, writer = await asyncio.open_connection("::1", port)
+        writer.write(f"GET {STATUS} HTTP/1.1\r\nHost: [::1]:{port}\r\nConnection: close\r\n\r\n".encode())
+        assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+
+
+def test_no_descriptors_left_is_said_once() -> None:
+    """And again only when it is news."""
+    times = iter((100.0, 101.0, 102.0, 500.0))
+    strain = Strain(lambda: next(times))
+    loop = asyncio.new_event_loop()
+    try:
+        with structlog.testing.capture_logs() as lines:
+            for _ in range(4):
+                strain(loop, {"message": "accept", "exception": OSError(errno.EMFILE, "Too many open files")})
+    finally:
+        loop.close()
+    assert len(lines) == 2
+    assert strain.count == 4

@@ -233,6 +233,33 @@ async def test_words_it_does_not_know_are_usage(tmp_path: Path, daemon: FakeDaem
     assert process.returncode == 2
 
 
+async def test_systemds_socket_is_served(tmp_path: Path, daemon: FakeDaemon) -> None:
+    """Whatever address the settings name."""
+    with socket.socket() as given:
+        given.bind(("127.0.0.1", 0))
+        given.listen()
+        port = given.getsockname()[1]
+        env = environment(tmp_path, daemon, free_port()) | {"IBKR_FACADE_NAMES": f"127.0.0.1:{port}"}
+        code = (
+            "import os, sys; os.dup2(int(sys.argv[1]), 3); os.set_inheritable(3, True);"
+            "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1');"
+            "os.execv(sys.executable, [sys.executable, '-m', 'facade'])"
+        )
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", code, str(given.fileno()), env=env, cwd=ROOT, pass_fds=[given.fileno()]
+        )
+    facade = Kept(process, port, tmp_path / "state", env)
+    try:
+        await until(lambda: facade.state.get("complete") or process.returncode is not None)
+        assert (await facade.status())["available"] is True
+        assert await facade.restart() == 0
+        assert (await facade.status())["available"] is True
+    finally:
+        process.terminate()
+        async with asyncio.timeout(10):
+            await process.wait()
+
+
 def test_a_socket_of_systemds_is_taken_only_where_it_is_meant() -> None:
     assert keeper.activated({}) is None
     assert keeper.activated({"LISTEN_PID": "1", "LISTEN_FDS": "1"}) is None
