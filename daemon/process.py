@@ -207,7 +207,7 @@ class Daemon:
             "marketLinesWanted": streams.wanted,
             "historyBudgetRemaining": pacing.limit - pacing.used,
             "loopLagS": round(self._lag, 6),
-            "link": asdict(self.link.counters),
+            "link": asdict(self.link.figures()),
         }
 
 

@@ -135,6 +135,18 @@ class Supervisor:
             raise self.problem(reason if reason in NOT_CONNECTED else "notConnected")
         return self._tws
 
+    def figures(self) -> Counters:
+        """The counters, with those of the session under way."""
+        tws, so_far = self._tws, self.counters
+        if tws is None:
+            return so_far
+        return replace(
+            so_far,
+            messagesIn=so_far.messagesIn + tws.messages_in,
+            messagesOut=so_far.messagesOut + tws.messages_out,
+            decodeErrors=so_far.decodeErrors + tws.decode_errors,
+        )
+
     async def connect(self, params: ConnectParams, *, wait: bool = True) -> int:
         """Bring the link up as asked; the store's step that shows it. Raises `Problem`."""
         given = {name: value for name in params.__struct_fields__ if (value := getattr(params, name)) is not UNSET}

@@ -99,9 +99,7 @@ async def test_what_is_told_is_what_the_gateway_holds(count: int, working: int) 
         await mirror.until(lambda: known(mirror) >= ALL_KNOWN)
 
         assert mirror.rows("positions") == positions(gateway)
-        assert {order.permId for order in gateway.world.open_orders()} == {
-            row["permId"] for row in mirror.rows("orders").values() if not row["done"]
-        }
+        assert told_orders(mirror) == orders(gateway)
         assert set(mirror.rows("accounts")) == set(gateway.world.managed)
         assert {fill.execId for fill in gateway.world.fills} == set(daemon.store.rows("fills"))
         assert await mirror.all("account.positions") == list(mirror.rows("positions").values())
@@ -217,6 +215,21 @@ async def test_history_knows_how_long_the_link_was_up() -> None:
         assert answer["events"][-1]["durationS"] is None
         assert set(answer["uptime"]) == {"24h", "7d", "30d"}
         assert 0 < answer["uptime"]["24h"]["ratio"] <= 1
+
+
+async def test_the_figures_count_the_session_under_way() -> None:
+    """A session that lasts for days is in the metrics from its first message on, and stays in them."""
+    async with linked(World(5)) as (gateway, _, mirror):
+        first = (await mirror.call("daemon.info"))["link"]
+        assert first["messagesIn"] > 25
+        assert first["messagesOut"] > 0
+        assert first["attempts"] == 1
+
+        gateway.drop()
+        await mirror.until(lambda: bool(mirror.rows("gaps")))
+        second = (await mirror.call("daemon.info"))["link"]
+        assert second["messagesIn"] > first["messagesIn"] + 25
+        assert second["losses"] == {"socketLost": 1}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="kill -9")
