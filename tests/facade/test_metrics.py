@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from shared.messages import Proof
@@ -79,3 +82,17 @@ async def test_a_scrape_without_a_daemon_says_so(tmp_path: Path, socket_path: st
         assert value(samples, "ibkr_daemon_reachable") == 0
         assert value(samples, "ibkr_link_connected") == 0
         assert not any(name == "ibkr_link_attempts_total" for name, _ in samples)
+
+
+async def test_alerts_and_dashboard_speak_of_metrics_that_there_are(house: House) -> None:
+    house.daemon.answer("daemon.info", INFO)
+    house.daemon.link(proof=Proof(ageMs=0))
+    await house.get("/api/ibkr/positions")
+    known = {name for name, _ in await scraped(house)}
+    folder = Path(__file__).resolve().parents[2] / "docs" / "monitoring"
+    rules = yaml.safe_load((folder / "alerts.yml").read_text())["groups"][0]["rules"]
+    panels = json.loads((folder / "dashboard.json").read_text())["panels"]
+    asked = [rule["expr"] for rule in rules] + [target["expr"] for panel in panels for target in panel["targets"]]
+    named = {name for expression in asked for name in re.findall(r"\b(?:ibkr|process)_\w+", expression)}
+    assert named <= known
+    assert len(named) > 15
