@@ -354,22 +354,8 @@ class Tws:
 
     def abort(self) -> None:
         """End it now, whatever the peer does: nothing is said any more and every question fails with `LinkLost`."""
-        if self._over:
-            return
-        self._over = True
-        self._hang_up()
-
-    def _hang_up(self) -> None:
-        self._wire.deafen()
+        self._let_go()
         self._wire.disconnect()
-        lost = LinkLost()
-        self.gate.close()
-        self._probe.fail(lost)
-        self.snapshots.drop_all(lost)
-        self.ticks.clear()
-        self.bars.clear()
-        self.api.over(lost)
-        self._settle()
 
     async def close(self, timeout: float) -> None:
         """End it politely, so that the client id is free at once: FIN, then up to `timeout` s for the peer's own."""
@@ -377,8 +363,7 @@ class Tws:
         if self._over or transport is None:
             self.abort()
             return
-        self._over = True
-        self._wire.deafen()
+        self._let_go()
         try:
             # not transport.close(): with unread bytes in the kernel that would be a reset
             if transport.can_write_eof():
@@ -390,7 +375,22 @@ class Tws:
         except (TimeoutError, OSError):
             pass  # it has had its chance
         finally:
-            self._hang_up()
+            self._wire.disconnect()
+
+    def _let_go(self) -> None:
+        """Whatever the socket does from here on, nobody hears of it."""
+        if self._over:
+            return
+        self._over = True
+        self._wire.deafen()
+        lost = LinkLost()
+        self.gate.close()
+        self._probe.fail(lost)
+        self.snapshots.drop_all(lost)
+        self.ticks.clear()
+        self.bars.clear()
+        self.api.over(lost)
+        self._settle()
 
 
 def ignore(*_: object) -> None:

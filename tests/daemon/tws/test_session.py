@@ -309,6 +309,24 @@ async def test_close_is_polite_and_gives_the_client_id_back():
     assert not made.of(Lost)
 
 
+async def test_close_ends_the_open_questions_at_once():
+    async def gateway(peer: Peer) -> None:
+        await peer.shake()
+        await peer.finish()
+        await asyncio.sleep(60)
+
+    async with session(gateway) as made:
+        question = asyncio.create_task(made.tws.matching_symbols("AAPL", 60))
+        probe = asyncio.create_task(made.tws.probe(60))
+        await eventually(lambda: made.tws.messages_out >= 4)
+        closing = asyncio.create_task(made.tws.close(60))
+        for asked in (question, probe):
+            with pytest.raises(LinkLost):
+                await asked
+        closing.cancel()
+        await asyncio.wait([closing])
+
+
 async def test_close_does_not_wait_for_ever_on_a_peer_that_stays():
     async def gateway(peer: Peer) -> None:
         await peer.shake()
