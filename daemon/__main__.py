@@ -50,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
     try:
         return serve(settings, os.environ)
+    except KeyboardInterrupt:  # before or after the time in which it is a signal like others
+        return 0
     finally:
         claimed.release()
 
@@ -79,8 +81,6 @@ def serve(settings: Settings, environ: Mapping[str, str]) -> int:
     try:
         with asyncio.Runner() as runner:
             runner.run(run(settings, around))
-    except KeyboardInterrupt:  # before or after the time in which it is a signal like others
-        return 0
     except UnsafePath as error:
         return refuse(str(error), BAD_SETTINGS)
     except AlreadyRunning as error:

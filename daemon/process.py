@@ -117,6 +117,7 @@ class Daemon:
         )
         service = Service(daemon=f"ibkr/{around.version}", epoch=ledger.epoch, methods=self.commands.table())
         self.server = Server(service, self.feed, self.commands)
+        self._loaded = False
         self._linking: asyncio.Task[None] | None = None
         self._background: list[asyncio.Task[None]] = []
 
@@ -124,8 +125,9 @@ class Daemon:
         """What earlier daemons have written down: fills that IBKR may not list any more."""
         try:
             self.store.load(await self.ledger.recent(self._around.clock.now() - FILLS_KNOWN))
-        except (OSError, sqlite3.Error) as error:
-            log.warning("ledger.unread", message="Earlier fills cannot be read from the ledger.", error=str(error))
+            self._loaded = True
+        except (OSError, sqlite3.Error):
+            pass  # the ledger has said so; it is tried again
 
     async def listen(self) -> None:
         """Before anything else: where that is not possible, the gateway is not disturbed."""
@@ -182,6 +184,8 @@ class Daemon:
     async def _keep_up(self) -> None:
         while True:
             await self._around.clock.sleep(UPKEEP)
+            if not self._loaded:
+                await self.load()
             self.store.expire()
 
     async def _show_life(self) -> None:

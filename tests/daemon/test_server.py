@@ -262,6 +262,25 @@ async def test_holding_the_link_down_survives_the_daemon() -> None:
             await mirror.leave()
 
 
+async def test_a_ledger_that_could_not_be_read_is_read_later() -> None:
+    """A daemon that starts beside a disk in trouble runs all the same, and shows its earlier fills once it can."""
+    async with place() as directory:
+        config = settings(directory)
+        file = config.state_dir / "ledger.sqlite"
+        async with running(config) as daemon:
+            daemon.store.put({"fills": {"a.b.01": fill("a.b.01", datetime.now(UTC))}})
+            await daemon.store.recorded()
+        file.rename(directory / "aside")
+        file.mkdir()
+        async with running(config) as daemon:
+            assert daemon.store.replica.rows("fills") == {}
+            assert daemon.ledger.failed > 0
+            file.rmdir()
+            (directory / "aside").rename(file)
+            await daemon.load()
+            assert set(daemon.store.replica.rows("fills")) == {"a.b.01"}
+
+
 async def test_peers_see_the_daemon_stop(daemon: Daemon, mirror: Mirror) -> None:
     """`daemon.stop` answers, the phase is told, then the connection ends."""
     assert (await mirror.call("daemon.stop"))["stopping"]
