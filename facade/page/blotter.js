@@ -59,13 +59,11 @@ function placedBy(row) {
   return row.placedBy === 'otherClient' ? `${by} ${row.clientId ?? ''}`.trim() : by || DASH;
 }
 
-const SIDES = { BOT: 'bought', SLD: 'sold' };
-
 const FILLS = [
   { key: 'time', label: 'Time', left: true, text: (row) => clock(instant(row.time), serverNow()), sort: (row) => instant(row.time) },
   contract,
   account,
-  { key: 'side', label: 'Side', left: true, text: (row) => SIDES[row.side] ?? row.side ?? DASH, tone: (row) => (row.side === 'SLD' ? 'sell' : 'buy') },
+  { key: 'side', label: 'Side', left: true, text: (row) => row.side || DASH, tone: (row) => (row.side === 'SLD' ? 'sell' : 'buy') },
   { key: 'shares', label: 'Shares', text: (row) => quantity(row.shares), sort: byNumber('shares') },
   { key: 'price', label: 'Price', text: (row) => price(row.price, row.secType), sort: byNumber('price'), title: exact('price') },
   { key: 'commission', label: 'Comm.', text: (row) => money(row.commission), sort: byNumber('commission'), unit: (row) => (row.commissionCurrency === row.currency ? '' : (row.commissionCurrency ?? '')), title: (row) => row.commissionCurrency ?? '' },

@@ -141,9 +141,9 @@ const UPSTREAM = { ok: 'reachable', lost: 'lost', unknown: 'not known' };
 
 // Each fact: (link, now, model) -> [value, what stands below it, tone].
 const FACTS = {
-  Since({ since, phase }, now, { facade, awaySince }) {
+  Since({ since, phase }, now, { facade, awaySince, troubleSince }) {
     // Who does not answer cannot say since when; the page saw it.
-    const at = facade && phase !== null ? instant(since) : awaySince;
+    const at = facade && phase !== null ? ((phase !== 'ready' && troubleSince) || instant(since)) : awaySince;
     return at === null ? [DASH, ''] : [duration(Math.max(0, now - at) / 1000), `since ${clock(at, now)}`];
   },
   'Last proof'({ proof }, now) {
@@ -178,8 +178,8 @@ const FACTS = {
     const missing = streams.wanted > streams.live;
     return [streams.wanted ? `${streams.live} of ${streams.wanted}` : 'none', pacing ? `history ${pacing.used} of ${pacing.limit}` : '', missing ? 'warn' : ''];
   },
-  Session({ session, gateway, readOnly }) {
-    if (session === null || session === undefined) return [DASH, ''];
+  Session({ session, gateway, readOnly }, now, { current }) {
+    if (!current || !session) return [DASH, ''];
     const version = gateway?.serverVersion ? `server version ${gateway.serverVersion}` : '';
     return [`no. ${session}`, readOnly ? 'read-only: orders unknown' : version, readOnly ? 'warn' : ''];
   },

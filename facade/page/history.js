@@ -11,9 +11,11 @@ const NOBODY = 'no daemon recorded it';
 
 export const KINDS = { up: 'Connected', down: 'Not connected', planned: 'Not connected, expected', off: 'Switched off', unknown: 'Not known' };
 
+const kept = (phase) => phase === 'disabled' || phase === 'held';
+
 function kindOf(event, before) {
   if (event.phase === 'ready') return 'up';
-  if (event.phase === 'disabled' || event.phase === 'held' || event.phase === 'stopping') return 'off';
+  if (kept(event.phase) || event.phase === 'stopping') return 'off';
   if (event.expected) return 'planned';
   // The first dial after a start is no outage: nothing was up before it.
   if ((event.phase === 'connecting' || event.phase === 'syncing') && (before === undefined || before === 'off' || before === 'unknown')) return 'off';
@@ -21,7 +23,7 @@ function kindOf(event, before) {
 }
 
 /**
- * The last 24 h as `{from, to, kind, phases: Map(words -> count)}`, ms, neighbours of one kind joined, oldest first.
+ * The last 24 h as `{from, to, kind, phases: Set(words)}`, ms, neighbours of one kind joined, oldest first.
  * What lies before the first event, or between the end of one and the next (no daemon ran), is `unknown`.
  */
 export function segments(events, now) {
@@ -32,8 +34,8 @@ export function segments(events, now) {
     const last = joined.at(-1);
     if (last && last.kind === kind) {
       last.to = to;
-      last.phases.set(label, (last.phases.get(label) ?? 0) + 1);
-    } else joined.push({ from: Math.max(from, start), to, kind, phases: new Map([[label, 1]]) });
+      last.phases.add(label);
+    } else joined.push({ from: Math.max(from, start), to, kind, phases: new Set([label]) });
   };
   let end = start;
   let kind;
@@ -58,7 +60,7 @@ export function eventWords({ phase, reason }) {
 
 /** What a segment says when it is pointed at: at most three of its phases, the rest counted. */
 export function segmentWords(segment) {
-  const phases = [...segment.phases].map(([label, count]) => (count > 1 ? `${label} ×${count}` : label));
+  const phases = [...segment.phases];
   const rest = phases.length > 3 ? ` and ${phases.length - 3} more` : '';
   return `${KINDS[segment.kind]} for ${duration((segment.to - segment.from) / 1000)} (${phases.slice(0, 3).join('; ')}${rest})`;
 }
@@ -67,7 +69,7 @@ const trying = (phase) => phase === 'waiting' || phase === 'connecting';
 
 /**
  * The log's lines, `{key, at, end, what, detail, tone, seconds}`, newest first: phases (a row of attempts that failed for one reason
- * is one line with their number), IBKR's notices, gaps.
+ * is one line; the ledger does not keep their number), IBKR's notices, gaps.
  */
 export function logLines(events, notices, gaps) {
   const lines = [];
@@ -75,9 +77,7 @@ export function logLines(events, notices, gaps) {
   for (const [index, event] of events.entries()) {
     const at = instant(event.at);
     if (at === null) continue;
-    const attempt = event.phase === 'connecting' ? 1 : 0;
-    if (run && trying(event.phase) && (event.reason === run.reason || (attempt && !event.reason))) {
-      run.attempts += attempt;
+    if (run && trying(event.phase) && (event.reason === run.reason || !event.reason)) {
       run.seconds = event.durationS === null ? null : (at - run.at) / 1000 + event.durationS;
       continue;
     }
@@ -86,7 +86,6 @@ export function logLines(events, notices, gaps) {
       at,
       what: event.phase === 'ready' ? 'Connected' : capital(words(event.phase)),
       reason: event.reason,
-      attempts: attempt,
       expected: event.expected,
       seconds: event.durationS ?? null,
       tone: event.phase === 'ready' ? 'up' : trying(event.phase) || event.phase === 'syncing' ? '' : 'warn',
@@ -95,15 +94,32 @@ export function logLines(events, notices, gaps) {
     if (!trying(event.phase) || !event.reason) run = null;
   }
   for (const line of lines) {
-    const attempts = line.attempts > 1 ? `${line.attempts} attempts` : '';
     const reason = line.reason ? capital(words(line.reason)) : '';
-    line.detail = [reason === line.what ? '' : reason, attempts, line.expected ? 'expected' : ''].filter(Boolean).join(' · ');
+    line.detail = [reason === line.what ? '' : reason, line.expected ? 'expected' : ''].filter(Boolean).join(' · ');
   }
   for (const [key, notice] of notices) {
     lines.push({ key: `n${key}`, at: instant(notice.at), what: `IBKR ${notice.code}`, detail: notice.text ?? '', tone: 'notice', seconds: null });
   }
   for (const [key, gap] of gaps) lines.push({ key: `g${key}`, at: instant(gap.to), what: 'Gap closed', detail: gapWords(gap), tone: 'warn', seconds: (instant(gap.to) - instant(gap.from)) / 1000 });
   return lines.sort((a, b) => b.at - a.at).slice(0, LONGEST_LOG);
+}
+
+/**
+ * Since when (ms) the link has not been ready, or has been kept off: attempts begin a phase twice a second, the trouble began
+ * before them. Null while it is ready or nothing is recorded.
+ */
+export function troubleSince(events) {
+  const last = events.at(-1);
+  if (!last || last.phase === 'ready') return null;
+  let since = null;
+  for (let place = events.length - 1; place >= 0; place -= 1) {
+    const { phase, at, durationS } = events[place];
+    const next = instant(events[place + 1]?.at);
+    const nobody = next !== null && durationS !== null && next - (instant(at) + durationS * 1000) > 1000;
+    if (phase === 'ready' || kept(phase) !== kept(last.phase) || nobody) break;
+    since = instant(at);
+  }
+  return since;
 }
 
 /** The gaps that touch the last 24 h, as `{from, to, words}`, ms. */

@@ -14,6 +14,8 @@ export class Model {
   facade = null;
   /** Problem with which the stream was refused, or null. */
   refusal = null;
+  /** Since when (ms) the link has not been ready, as the ledger tells it (timeline.js); null while it is, or not known. */
+  troubleSince = null;
   /** Since when (ms) the facade or the daemon does not answer, as seen from here; null while both do. */
   awaySince = null;
   #probed = null; // link row of GET /link, newer than the stream's while the stream is silent
@@ -88,7 +90,15 @@ export class Model {
   freshness(topic) {
     const sync = this.replica.row('sync', topic);
     const known = this.replica.complete && sync?.known === true;
-    return { known, stale: known && (sync.stale || !this.current), asOf: instant(sync?.asOf) };
+    const asOf = instant(sync?.asOf);
+    if (this.current || asOf === null) return { known, stale: known && sync.stale, asOf };
+    return { known, stale: known, asOf: Math.max(asOf, this.#lastCurrent ?? asOf) };
+  }
+
+  /** When (ms) the link that is not current now was so last: with the last proof, or when the trouble began if that was before. */
+  get #lastCurrent() {
+    const proof = instant(this.link?.proof?.at);
+    return proof === null || this.troubleSince === null ? proof : Math.min(proof, this.troubleSince);
   }
 }
 

@@ -3,7 +3,7 @@
 import { read, serverNow } from './api.js';
 import { byId, el, setText } from './dom.js';
 import { clock, duration, hour, instant, percent } from './format.js';
-import { DAY_MS, eventWords, gapMarks, KINDS, logLines, segments, segmentWords } from './history.js';
+import { DAY_MS, eventWords, gapMarks, KINDS, logLines, segments, segmentWords, troubleSince } from './history.js';
 import { paint } from './paint.js';
 import { Table } from './table.js';
 
@@ -64,6 +64,7 @@ export function mountTimeline(model) {
       events.push({ at: new Date(from).toISOString(), phase: link.phase, reason: link.reason, durationS: null, expected: Boolean(link.expected?.active) });
       schedule(READ_AFTER_CHANGE);
     }
+    model.troubleSince = troubleSince(events);
     paint(draw);
     paint(drawLog);
   }
@@ -134,7 +135,9 @@ export function mountTimeline(model) {
     const now = serverNow();
     const part = parts[index ?? parts.length - 1];
     for (const [place, node] of [...bar.children].entries()) node.classList.toggle('pointed', place === index);
-    setText(byId('timeline-reading'), part ? `${spanOf(part, now)} · ${segmentWords(part)}${gapsIn(part)}` : 'Nothing recorded yet.');
+    const reading = part ? `${spanOf(part, now)} · ${segmentWords(part)}${gapsIn(part)}` : 'Nothing recorded yet.';
+    setText(byId('timeline-reading'), reading);
+    byId('timeline-reading').title = reading;
   }
 
   function drawLog() {

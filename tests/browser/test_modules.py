@@ -248,8 +248,8 @@ async def test_the_timeline_joins_what_is_alike_and_says_where_nothing_is_known(
     assert [round(hours, 2) for _, hours in pieces] == [4, 0, 8, 1, 3, 1, 1, 4, 2]
 
 
-async def test_the_log_counts_attempts_that_failed_for_one_reason(blank: Page) -> None:
-    """A hundred dials against a closed port are one line with their number, not a hundred lines."""
+async def test_the_log_joins_attempts_that_failed_for_one_reason(blank: Page) -> None:
+    """A hundred dials against a closed port are one line, not a hundred lines."""
     attempts = [
         event(1 - index / 1000, phase, "portClosed", 3.6) for index, phase in enumerate(["waiting", "connecting"] * 100)
     ]
@@ -260,9 +260,36 @@ async def test_the_log_counts_attempts_that_failed_for_one_reason(blank: Page) -
 
     assert lines == [
         ["Connected", "", None],
-        ["Waiting", "Port closed · 100 attempts", pytest.approx(720)],
+        ["Waiting", "Port closed", pytest.approx(720)],
         ["Connected", "", 3600],
     ]
+
+
+TROUBLE = f"({{ troubleSince }}, events) => {{ const at = troubleSince({DATED}); return at && ({NOW} - at) / {HOUR}; }}"
+
+
+@pytest.mark.parametrize(
+    ("events", "hours"),
+    [
+        ([event(5, "ready", None, None)], None),
+        (
+            [
+                event(5, "ready", None, 3600),
+                event(4, "waiting", "socketLost", 1800),
+                event(3.5, "waiting", "portClosed", None),
+            ],
+            4,
+        ),
+        ([event(4, "waiting", "portClosed", 3600), event(3, "held", "manual", None)], 3),
+        ([event(9, "waiting", "portClosed", 3600), event(2, "connecting", None, None)], 2),
+    ],
+    ids=["ready", "attempts", "held", "anotherDaemon"],
+)
+async def test_trouble_began_with_the_loss_and_not_with_the_last_attempt(
+    blank: Page, events: list[dict[str, Any]], hours: float | None
+) -> None:
+    """A closed port is dialled twice a second, each dial a new phase: "since" is when the link went down."""
+    assert await run(blank, "history", TROUBLE, events) == hours
 
 
 # --- chart.js -------------------------------------------------------------------------------------------------------
