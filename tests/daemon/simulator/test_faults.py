@@ -229,6 +229,7 @@ async def test_a_frozen_gateway_keeps_the_socket_and_answers_after_the_thaw(gate
     late = await Raw.dial(gateway.port)
     late.greet()
     assert await late.silent()
+    assert sorted(session.version for session in gateway.sessions) == [0, 178]
     assert not asked.done()
     assert ib.isConnected()
 

@@ -230,7 +230,7 @@ async def test_clock_summary_and_pnl_are_answered(connect: Connect) -> None:
     assert (await ib.reqHeadTimeStampAsync(ib.positions()[0].contract, "TRADES", True, 1)).year >= 1980
 
 
-@pytest.mark.parametrize("version", [157, 158, 159, 162, 163, 164, 166, 169, 170, 171, 173, 176, 177])
+@pytest.mark.parametrize("version", [157, 158, 159, 160, 162, 163, 164, 166, 169, 170, 171, 173, 176, 177])
 async def test_every_version_below_the_latest_is_written_as_the_client_reads_it(connect: Connect, version: int) -> None:
     """Orders, executions, contracts, prices and errors at each server version at which a message changed."""
     async with Gateway(World(seed=7), server_version=version) as older:
