@@ -62,8 +62,8 @@ class Narration:
         """An attempt is no news, but for what it follows."""
         log.debug("link.attempt", message=words(after)[0], phase=after.phase, session=after.session)
         lost = isinstance(before.state, Live) and before.current != after.current and after.reason is not None
-        if lost and after.reason is not None and (after.phase, after.reason) != self._said:
-            self._tell(after, log.warning)
+        if lost and (after.phase, after.reason) != self._said:
+            self._tell(after, log.warning, "Connection lost, dialling again. ")
 
     def _ready(self, after: Link) -> None:
         if self._repeats:
@@ -98,7 +98,7 @@ class Narration:
             return True
         return False
 
-    def _tell(self, link: Link, write: Callable[..., Any]) -> None:
+    def _tell(self, link: Link, write: Callable[..., Any], first: str = "") -> None:
         fields: dict[str, Any] = {"phase": link.phase}
         if link.reason is not None:
             fields["reason"] = link.reason
@@ -107,7 +107,7 @@ class Narration:
         if link.lastError is not None and link.lastError.text and link.phase not in UP:
             fields["error"] = link.lastError.text
         self._note(link)
-        write(f"link.{link.phase}", message=words(link)[0], **fields)
+        write(f"link.{link.phase}", message=first + words(link)[0], **fields)
 
     def _note(self, link: Link) -> None:
         self._said, self._repeats = (link.phase, link.reason), 0

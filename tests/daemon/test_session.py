@@ -97,7 +97,7 @@ async def test_a_night_of_refusals_is_one_warning_and_a_count(lines: pytest.LogC
         "INFO:     You can manually connect via the UI or /api/ibkr/connect endpoint",
     ]
     handshake, connected, auto = told(lines)[3:6]
-    assert "127.0.0.1:7497 accepted the connection but TWS did not answer" in handshake
+    assert handshake.startswith("WARNING:  ")
     assert "reason=handshakeTimeout" in handshake
     assert "repeats=60" in handshake
     assert connected == "INFO:     ✓ Connected to IBKR on port 7497"

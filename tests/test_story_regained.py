@@ -1,0 +1,420 @@
+"""Losing a session and getting it back, or saying why not (FAULTS 13–30)."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from daemon.simulator import Gateway, World
+from daemon.windows import Calendar, calendar
+from shared.messages import ConnectParams
+from shared.reasons import FINISH_LOGIN, Problem
+from tests.stories import story, until
+
+AAPL = 265598
+SATURDAY_NIGHT = datetime(2025, 11, 23, 4, 30, tzinfo=UTC)  # Saturday 23:30 in New York
+WEDNESDAY = datetime(2025, 11, 19, 15, 0, tzinfo=UTC)  # 10:00 in New York
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+# --- 13 to 16: restarts and logins ----------------------------------------------------------------------------------
+
+
+async def test_13_a_daily_restart_is_survived_without_a_hand_on_it() -> None:
+    """Closed, refused for 80 s, dialled twice a second, ready as soon as it listens: one warning, one count."""
+    async with story(calendar=Calendar(())) as told:
+        await told.clock.pass_(60)
+        told.gateway.refuse()
+        told.gateway.drop()
+        row = await told.becomes("waiting", "portClosed")
+        assert not row.connected
+        assert row.nextAttemptAt is not None
+        assert (row.nextAttemptAt - told.clock.now()).total_seconds() <= 0.5
+        dialled = told.link.counters.attempts
+        await told.clock.pass_(80)
+        assert 140 <= told.link.counters.attempts - dialled <= 170
+        assert told.link.counters.losses == {"socketLost": 1}
+        await told.gateway.listen()
+        await told.clock.pass_(0.6)
+        await told.becomes("ready")
+
+        assert told.gaps[0].cause == "socketLost"
+        assert told.said("Connection lost, dialling again") == 1
+        assert told.warned("portClosed") == 1
+        assert told.row.attempts > 140
+
+
+async def test_13_a_restart_resets_too_and_the_first_dial_is_at_once() -> None:
+    async with story() as told:
+        told.gateway.reset()
+        await until(lambda: told.dials == 2)
+        await told.becomes("ready")
+
+        assert ("waiting", "socketLost") not in told.phases
+
+
+async def test_13_a_gateway_that_flaps_is_not_hammered() -> None:
+    """Lost again within moments: the next dial waits, and waits longer each time."""
+    async with story() as told:
+        waits = []
+        for _ in range(4):
+            told.gateway.drop()
+            await until(lambda before=told.row.session: told.row.session != before or told.row.phase == "waiting")
+            if told.row.nextAttemptAt is not None:
+                waits.append(round((told.row.nextAttemptAt - told.clock.now()).total_seconds()))
+                await told.clock.pass_(waits[-1] + 0.2)
+            await told.becomes("ready")
+
+        assert waits == [1, 2, 4]
+
+
+async def test_13_a_configured_restart_is_expected_and_changes_nothing() -> None:
+    at = WEDNESDAY.astimezone().time()
+    async with story(wall=WEDNESDAY, calendar=calendar(restart_at=at)) as told:
+        assert (told.row.expected.active, told.row.expected.kind) == (True, "restart")
+        told.gateway.drop()
+        await until(lambda: told.gaps)
+
+        assert told.gaps[0].expected
+        assert [event.expected for event in told.memory.events if event.phase == "ready"] == [True, True]
+
+
+async def test_14_refused_since_sunday_one_o_clock_probably_needs_the_weekly_login() -> None:
+    """Before the restart's allowance is over it is a closed port; then a login, and attempts go on as before."""
+    async with story(wall=SATURDAY_NIGHT, calendar=Calendar(())) as told:
+        told.gateway.refuse()
+        told.gateway.drop()
+        await told.becomes("waiting", "portClosed")
+        told.clock.asleep(2 * 3600)
+        await told.clock.pass_(280)
+        assert told.row.reason == "portClosed"
+        await told.clock.pass_(20)
+        row = await told.becomes("waiting", "loginRequired")
+        assert told.explains("loginRequired")
+        assert "probably" in row.sentence
+        assert row.nextAttemptAt is not None
+        dialled = told.link.counters.attempts
+        await told.clock.pass_(10)
+        assert told.link.counters.attempts - dialled >= 18, "a guess changes nothing of what is done"
+        assert told.warned("loginRequired") == 1
+
+        await told.gateway.listen()
+        await told.clock.pass_(0.6)
+        await told.becomes("ready")
+
+
+async def test_15_a_missed_second_factor_looks_like_an_open_port_that_does_not_greet() -> None:
+    async with story(timeout=1.5) as told:
+        told.gateway.accept_silently()
+        told.gateway.drop()
+        await told.becomes("waiting", "handshakeTimeout")
+
+        assert told.explains("handshakeTimeout")
+        assert FINISH_LOGIN in told.row.advice
+
+
+async def test_16_a_restart_that_does_not_come_back_probably_needs_a_login() -> None:
+    """Mid-week: the token was refused, and the gateway stands at its login screen."""
+    at = WEDNESDAY.astimezone().time()
+    async with story(wall=WEDNESDAY, calendar=calendar(restart_at=at)) as told:
+        told.gateway.refuse()
+        told.gateway.drop()
+        await told.becomes("waiting", "portClosed")
+        await told.clock.pass_(301)
+
+        await told.becomes("waiting", "loginRequired")
+
+
+# --- 17 and 18: client ids ------------------------------------------------------------------------------------------
+
+
+async def test_17_our_own_ghost_is_waited_out_under_the_same_client_id() -> None:
+    """326 ends the attempt at once, not after its timeout; 5, 10 and 20 s later the id is free again."""
+    async with story(before=Gateway.client_id_in_use, connected=False) as told:
+        row = await told.becomes("waiting", "clientIdInUse")
+        assert row.lastError is not None
+        assert row.lastError.code == 326
+        assert told.explains("clientIdInUse")
+        waits = []
+        for _ in range(3):
+            assert told.row.nextAttemptAt is not None
+            waits.append(round((told.row.nextAttemptAt - told.clock.now()).total_seconds()))
+            before = told.dials
+            await told.clock.pass_(waits[-1] + 0.1)
+            await until(lambda before=before: told.dials == before + 1)
+            await told.becomes("waiting", "clientIdInUse")
+        assert waits == [5, 10, 20]
+        told.gateway.client_id_free()
+        await told.clock.pass_(31)
+        await told.becomes("ready")
+
+        assert set(told.gateway.client_ids) == {1}
+        assert {seen.clientId for seen in told.gateway.requests} <= {1, -1}, "-1 is startApi itself"
+
+
+async def test_17_after_two_minutes_a_person_must_act_and_the_id_stays() -> None:
+    async with story(before=Gateway.client_id_in_use, connected=False) as told:
+        await told.becomes("waiting", "clientIdInUse")
+        await told.clock.pass_(156)
+        row = await told.becomes("blocked", "clientIdInUse")
+        assert row.nextAttemptAt is not None
+        assert 0 < (row.nextAttemptAt - told.clock.now()).total_seconds() <= 60
+        with pytest.raises(Problem) as caught:
+            await told.link.connect(ConnectParams())
+
+        assert (caught.value.reason, caught.value.ibCode) == ("clientIdInUse", 326)
+        assert told.gateway.connections.refused_ids == told.dials
+
+
+async def test_17_a_clean_end_frees_the_client_id_at_once() -> None:
+    async with story() as told:
+        gateway = told.gateway
+        await told.link.disconnect()
+        assert gateway.connections.clean == 1
+        assert gateway.client_ids == {}
+        await told.link.connect(ConnectParams())
+
+        assert gateway.connections.refused_ids == 0
+
+
+# --- 19 and 20: other logins ----------------------------------------------------------------------------------------
+
+
+async def test_19_upstream_lost_for_minutes_is_probably_another_login_and_never_fought() -> None:
+    async with story(wall=WEDNESDAY, calendar=calendar()) as told:
+        told.gateway.lose_upstream(1100)
+        await told.becomes("upstreamLost", "upstreamLost")
+        await told.clock.pass_(280)
+        assert told.row.reason == "upstreamLost"
+        await told.clock.pass_(20)
+        row = await told.becomes("upstreamLost", "competingSession")
+        assert told.explains("competingSession")
+        assert "probably" in row.sentence
+        await told.clock.pass_(60)
+
+        assert told.dials == 1, "nothing is stolen back"
+        assert told.warned("competingSession") == 1
+
+
+async def test_20_10197_ends_streams_and_not_the_session() -> None:
+    async with story() as told:
+        told.market.watch(f"quotes:{AAPL}", "a reader")
+        await until(lambda: told.market.streams().live == 1)
+        told.gateway.compete()
+        await until(lambda: told.store.row(f"quotes:{AAPL}", str(AAPL)))
+
+        await told.stays("ready", None, 30)
+        row = told.store.row(f"quotes:{AAPL}", str(AAPL))
+        assert row is not None
+        assert row.ibCode == 10197  # type: ignore[attr-defined]
+        assert told.asked("reqMktData") <= 2, "no storm of requests"
+        assert told.dials == 1
+
+
+# --- 21 to 24, 27: what an attempt can come to ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "phase", "reason", "wait", "says"),
+    [
+        (Gateway.close_in_handshake, "waiting", "closedDuringHandshake", 1, "closed"),
+        (lambda it: it.close_in_handshake(reset=True), "waiting", "closedDuringHandshake", 1, "reset"),
+        (lambda it: it.close_in_handshake(after_version=True), "waiting", "closedDuringHandshake", 1, "before account"),
+        (Gateway.speak_http, "blocked", "notTws", 300, "not the stream of a TWS"),
+        (Gateway.speak_tls, "blocked", "notTws", 300, "not the stream of a TWS"),
+        (lambda it: it.handshake("garbage"), "blocked", "notTws", 300, ""),
+        (lambda it: it.handshake("hugeFrame"), "blocked", "notTws", 300, "not the stream of a TWS"),
+        (lambda it: it.old_version(100), "blocked", "versionUnsupported", 300, "100 is not between"),
+        (Gateway.no_accounts, "waiting", "sessionIncomplete", 1, "no account list came"),
+        (Gateway.empty_accounts, "waiting", "sessionIncomplete", 1, "the account list was empty"),
+        (Gateway.no_next_id, "waiting", "sessionIncomplete", 1, "no next valid id came"),
+        (Gateway.silence_after_handshake, "waiting", "sessionIncomplete", 1, "no account list came"),
+        (Gateway.refuse, "waiting", "portClosed", 0.5, "Connect call failed"),
+    ],
+)
+async def test_21_to_27_each_end_of_an_attempt_has_its_own_name(
+    before: Callable[[Gateway], None], phase: str, reason: str, wait: float, says: str
+) -> None:
+    """Named as soon as it can be known, with the evidence in `lastError`, and retried by its own patience."""
+    async with story(before=before, connected=False, timeout=1.0) as told:
+        began = told.clock.monotonic()
+        row = await told.becomes(phase, reason)
+        if reason != "sessionIncomplete":
+            assert told.clock.monotonic() - began < 1.0, "known long before the timeout"
+        assert row.nextAttemptAt is not None
+        assert (row.nextAttemptAt - told.clock.now()).total_seconds() <= wait
+        assert told.explains(reason)
+        assert row.lastError is not None
+        assert says.lower() in row.lastError.text.lower()
+        assert told.said("✗ Auto-connect to IBKR failed: ") == 1
+        told.gateway.behave()
+        await told.gateway.listen()
+        await told.clock.pass_(wait + 0.2)
+
+        await told.becomes("ready")
+
+
+async def test_22_the_standard_ports_are_named_where_something_else_answers() -> None:
+    async with story(before=Gateway.speak_http, connected=False) as told:
+        row = await told.becomes("blocked", "notTws")
+
+        assert all(port in row.advice[0] for port in ("7497", "7496", "4002", "4001"))
+
+
+async def test_23_the_configured_account_must_be_behind_the_port() -> None:
+    async with story(connected=False) as told:
+        await told.becomes("ready")
+        with pytest.raises(Problem) as caught:
+            await told.link.connect(ConnectParams(account="U7654321"))
+
+        assert caught.value.reason == "accountMismatch"
+        await told.becomes("ready")
+        assert told.gateway.connections.clean == 2, "the session of the wrong login was closed politely"
+
+
+async def test_23_another_login_after_a_restart_is_not_taken_for_the_same() -> None:
+    """Paper yesterday, live today: blocked until a person connects, and no row of it is shown."""
+    async with story() as told:
+        told.gateway.world.accounts = ("U7654321",)
+        told.gateway.drop()
+        row = await told.becomes("blocked", "accountMismatch")
+        assert all(account in row.sentence for account in ("U7654321", "DU1234567"))
+        assert not any(key.partition(":")[0] == "U7654321" for key in told.store.rows("positions"))
+        assert told.warned("accountMismatch") == 1
+        assert told.said("U7654321") == told.said("DU1234567") == 0, "account ids are masked in the log"
+
+
+async def test_25_a_moved_port_is_followed_and_named() -> None:
+    async with story() as told, Gateway(World(), tick_rate=0.0) as elsewhere:
+        told.gateway.move_port(elsewhere.port)
+        told.gateway.refuse()
+        await until(lambda: told.row.session == 2 and told.says("ready"))
+        row = told.row
+        assert row.gateway is not None
+        assert (row.gateway.port, row.gateway.configured.port) == (elsewhere.port, told.gateway.port)
+        assert told.said(f"IBKR_PORT={elsewhere.port}") == 1
+
+        elsewhere.drop()
+        await until(lambda: told.row.session == 3 and told.says("ready"))
+        assert elsewhere.connections.total == 2, "it stays the target"
+
+
+async def test_25_a_moved_port_that_fails_gives_way_to_the_configured_one() -> None:
+    async with story() as told:
+        told.gateway.move_port(free_port())
+        await until(lambda: told.row.session == 3 and told.says("ready"))
+
+        assert told.row.gateway is not None
+        assert told.row.gateway.port == told.gateway.port
+
+
+async def test_25_another_login_on_the_moved_port_is_not_followed() -> None:
+    async with story() as told, Gateway(World(accounts=("U7654321",)), tick_rate=0.0) as elsewhere:
+        told.gateway.move_port(elsewhere.port)
+        await until(lambda: told.row.session == 3 and told.says("ready"))
+
+        assert told.row.accounts == ("DU1234567",)
+        assert elsewhere.connections.total == 1
+
+
+async def test_26_the_address_that_answered_is_known() -> None:
+    async with story() as told:
+        assert told.link.link.pursuit is not None
+        assert told.link.link.pursuit.peer == "127.0.0.1"
+        assert told.target.host == "127.0.0.1", "the default is an address: a name may lead to ::1"
+
+
+@pytest.mark.skipif(
+    not hasattr(socket, "SO_REUSEPORT"), reason="a full backlog swallows dials only where it is counted"
+)
+async def test_27_a_swallowed_dial_is_no_refusal() -> None:
+    """A host that drops the dial, as firewalls do: named, and not confused with a port that is closed."""
+    async with story() as told:
+        with closing(socket.socket()) as full:
+            full.bind(("127.0.0.1", 0))
+            full.listen(0)
+            port = full.getsockname()[1]
+            fillers = [socket.socket() for _ in range(8)]
+            try:
+                for filler in fillers:
+                    filler.setblocking(False)
+                    filler.connect_ex(("127.0.0.1", port))
+                with pytest.raises(Problem) as caught:
+                    await told.link.connect(ConnectParams(port=port, timeout=0.5))
+            finally:
+                for filler in fillers:
+                    filler.close()
+
+        assert caught.value.reason == "dialTimeout"
+        await told.becomes("ready")
+
+
+# --- 28 to 30: load -------------------------------------------------------------------------------------------------
+
+
+async def test_28_a_reconnect_with_many_accounts_and_streams_stays_below_ibkrs_rate() -> None:
+    async with story(world=World(accounts=30, positions=60), gateway={"message_rate": 50}, rate=40) as told:
+        told.gateway.drop()
+        await until(lambda: told.row.session == 2)
+        await told.becomes("ready")
+        await told.clock.pass_(5)
+
+        assert told.gateway.connections.over_rate == 0
+        assert len(told.store.rows("accounts")) == 30
+
+
+async def test_28_code_100_is_noted_and_keeps_the_session() -> None:
+    async with story() as told:
+        told.gateway.say(100, "Max rate of messages per second has been exceeded.")
+        await until(lambda: told.row.lastError is not None)
+
+        await told.stays("ready", None, 20)
+        assert told.row.lastError is not None
+        assert told.row.lastError.code == 100
+        assert told.session is not None
+        assert told.session.gate.rate == 500, "half of what it was"
+
+
+async def test_29_a_stall_of_our_own_loop_under_load_loses_nothing() -> None:
+    """Ticks flood in while the loop stands still; the link stays proven."""
+    async with story() as told:
+        told.market.watch(f"quotes:{AAPL}", "a reader")
+        await until(lambda: told.market.streams().live == 1)
+        told.gateway.flood(2000, 1.0)
+        await asyncio.sleep(0)
+        told.clock.absent(12)
+        await told.clock.pass_(2)
+
+        assert told.phases[-1] == ("ready", None)
+        assert told.dials == 1
+
+
+async def test_30_the_round_trip_of_a_probe_is_shown() -> None:
+    async with story() as told:
+        told.gateway.quiet()
+        await told.clock.pass_(6)
+        await until(lambda: told.row.proof.rttMs is not None)
+
+        assert told.row.proof.rttMs is not None
+        assert 0 < told.row.proof.rttMs < 5000
+
+
+async def test_a_night_without_a_gateway_is_one_warning() -> None:
+    async with story(before=Gateway.refuse, connected=False) as told:
+        await told.becomes("waiting", "portClosed")
+        await told.clock.pass_(120)
+        assert len(told.lines) == 3
+        told.listening = frozenset({4002})
+        assert told.memory.events[0].phase == "connecting"
+        assert told.row.since is not None
+        assert told.clock.now() - told.row.since < timedelta(seconds=2)

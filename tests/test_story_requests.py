@@ -1,0 +1,196 @@
+"""Faults of single requests that look like faults of the link, and streams of bytes that look like none (FAULTS 44–56).
+
+Here only what they do to the link and the topics; what a request itself is answered is told by the tests of its part.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from daemon.simulator import World
+from daemon.simulator.broken import Malformed
+from shared.messages import ContractQuery, Notice
+from shared.reasons import Problem
+from tests.stories import Story, story, until
+
+AAPL = 265598
+
+
+def notices(told: Story) -> list[Notice]:
+    return [row for row in told.store.rows("notices").values() if isinstance(row, Notice)]
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        (101, "Max number of tickers has been reached."),
+        (102, "Duplicate ticker ID."),
+        (162, "Historical Market Data Service error message:Historical data request pacing violation"),
+        (165, "Historical Market Data Service query message:Trading TWS session is connected from a different IP"),
+        (200, "No security definition has been found for the request"),
+        (300, "Can't find EId with tickerId:77"),
+        (320, "Error reading request"),
+        (322, "Error processing request.-'bW' : cause - Maximum number of account summary requests exceeded"),
+        (354, "Requested market data is not subscribed."),
+        (366, "No historical data query found for ticker id:77"),
+        (420, "Invalid Real-time Query: No market data permissions"),
+        (2100, "New account data requested from TWS. API client has been unsubscribed from account data."),
+        (2101, "Unable to subscribe to account as the following clients are subscribed to a different account."),
+        (2109, "Order Event Warning: Attribute 'Outside Regular Trading Hours' is ignored"),
+        (2137, "The closing order quantity is greater than your current position."),
+        (10089, "Requested market data requires additional subscription for API."),
+        (10090, "Part of requested market data is not subscribed."),
+        (10167, "Requested market data is not subscribed. Displaying delayed market data."),
+        (10168, "Requested market data is not subscribed. Delayed market data is not enabled."),
+        (10182, "Failed to request live updates (disconnected)."),
+        (10197, "No market data during competing live session"),
+        (99999, "A code nobody has heard of"),
+    ],
+)
+async def test_no_code_of_a_request_touches_the_link(code: int, text: str) -> None:
+    """44 to 52: with an id of ours, of nobody, or of none."""
+    async with story() as told:
+        for req_id in (-1, 1, 4_711):
+            told.gateway.say(code, text, req_id=req_id)
+        told.gateway.farm(2104, "theend")
+        await until(lambda: "theend" in told.row.farms)
+
+        assert told.phases == [("connecting", None), ("syncing", None), ("ready", None)]
+        assert told.dials == 1
+        assert told.row.connected
+
+
+# --- 44 to 50 -------------------------------------------------------------------------------------------------------
+
+
+async def test_45_a_321_to_a_question_ends_it_at_once() -> None:
+    """ib_async takes 321 for a warning and would wait for ever."""
+    async with story() as told:
+        with pytest.raises(Problem) as caught:
+            await told.market.contracts.qualify(ContractQuery(symbol="", secType="NONSENSE"))
+
+        assert caught.value.reason in ("invalidParameters", "notFound")
+        assert told.says("ready")
+
+
+async def test_46_a_read_only_api_becomes_ready_with_orders_unknown_and_raises_one_dialog() -> None:
+    async with story(before=lambda gateway: gateway.read_only(), connected=False) as told:
+        await told.becomes("ready")
+        await until(lambda: told.row.readOnly)
+        assert not told.sync("orders").known
+        assert told.sync("positions").known
+        questions = told.asked("reqAllOpenOrders") + told.asked("reqOpenOrders") + told.asked("reqCompletedOrders")
+        assert questions <= 2
+        await told.clock.pass_(65)
+
+        after = told.asked("reqAllOpenOrders") + told.asked("reqOpenOrders") + told.asked("reqCompletedOrders")
+        assert after == questions, "each would raise another dialog in TWS"
+        assert told.said("read-only") == 1
+
+
+async def test_49_many_1102_leave_one_account_subscription() -> None:
+    """IBKR allows two account summaries a client; each 1102 reads again, none leaks."""
+    async with story(world=World(accounts=51, positions=5)) as told:
+        for number in (1, 2):
+            told.gateway.lose_upstream(1100)
+            await told.becomes("upstreamLost", "upstreamLost")
+            told.gateway.restore_upstream()
+            await told.becomes("ready")
+            await until(lambda wanted=number: len(told.gaps) == wanted)
+
+        assert not any(notice.code == 322 for notice in notices(told))
+        assert not any(gap.unrecovered for gap in told.gaps)
+
+
+async def test_52_account_values_that_tws_stops_telling_are_stale_until_they_are_told_again() -> None:
+    async with story() as told:
+        told.gateway.unsubscribe_accounts()
+        await until(lambda: any(notice.code == 2100 for notice in notices(told)))
+        await until(lambda: told.sync("summary").known and not told.sync("summary").stale)
+
+        assert told.says("ready")
+        assert told.dials == 1
+
+
+# --- 53 to 55: bytes ------------------------------------------------------------------------------------------------
+
+
+async def test_53_texts_in_other_languages_and_encodings_are_understood_by_their_numbers() -> None:
+    async with story() as told:
+        told.gateway.say(1100, "Die Verbindung zwischen IB und der TWS wurde unterbrochen.")
+        await told.becomes("upstreamLost", "upstreamLost")
+        told.gateway.say(1102, "接続が復旧しました。データは維持されています。")
+        await told.becomes("ready")
+        told.gateway.malformed("latin1")
+        await until(lambda: "usfarm" in told.row.farms)
+
+        assert told.dials == 1
+        assert told.session is not None
+        assert told.session.decode_errors == 0
+
+
+@pytest.mark.parametrize("how", ["unknownId", "fewFields", "manyFields", "notNumber", "notUtf8", "noFields"])
+async def test_54_one_message_that_cannot_be_read_is_counted_and_changes_nothing(how: Malformed) -> None:
+    async with story() as told:
+        told.gateway.malformed(how)
+        told.gateway.farm(2104, "theend")
+        await until(lambda: "theend" in told.row.farms)
+
+        await told.stays("ready", None, 6)
+        assert told.dials == 1
+
+
+async def test_54_several_in_a_minute_are_a_stream_to_be_read_anew() -> None:
+    async with story() as told:
+        for number in range(1, 5):
+            told.gateway.malformed("fewFields")
+            await until(lambda wanted=number: told.session is not None and told.session.decode_errors == wanted)
+        assert told.dials == 1
+        told.gateway.malformed("fewFields")
+        await until(lambda: told.dials == 2)
+        await told.becomes("ready")
+
+        assert told.link.counters.decodeErrors >= 5
+        assert told.row.lastError is not None
+        assert told.gaps[0].cause == "socketLost"
+
+
+async def test_55_a_length_no_message_has_ends_the_session_and_it_is_dialled_again() -> None:
+    """0xFFFFFFFF is never buffered for; a stream that broke in a session that stood is no wrong port."""
+    async with story() as told:
+        told.gateway.malformed("hugeLength")
+        await until(lambda: told.dials == 2)
+        await told.becomes("ready")
+
+        assert told.gaps[0].cause == "socketLost"
+        assert told.row.lastError is not None
+        assert "stream" in told.row.lastError.text
+
+
+async def test_a_flood_of_ticks_leaves_the_link_proven_and_commands_answered() -> None:
+    """Issue 4.5 in small: 20 000 ticks a second; the soak plays it in large."""
+    async with story() as told:
+        told.market.watch(f"quotes:{AAPL}", "a reader")
+        await until(lambda: told.market.streams().live == 1)
+        told.gateway.flood(20_000, 1.0)
+        for _ in range(5):
+            await told.link.reconnect()
+            assert told.row.connected
+            await asyncio.sleep(0.2)
+
+        assert told.phases[-1] == ("ready", None)
+        assert told.dials == 1
+
+
+async def test_words_from_the_gateway_stay_on_their_line() -> None:
+    """Whatever the gateway says, it starts no line of its own and never reaches the terminal as an escape."""
+    async with story() as told:
+        told.gateway.say(1100, "gone\nWARNING:  all is well\x1b[2J\u202e")
+        await told.becomes("upstreamLost", "upstreamLost")
+
+        assert not any(line.startswith("WARNING:  all is well") for line in told.lines)
+        assert "\x1b" not in "".join(told.lines)
+        assert told.row.lastError is not None
+        assert told.row.lastError.text.isprintable()
