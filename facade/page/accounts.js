@@ -23,7 +23,10 @@ export function mountAccounts(model) {
   const series = new Map(); // account -> Series
   let chosen = null;
 
-  const curve = new Curve(byId('curve'), { series: () => series.get(chosen) ?? null, currency: () => currencyOf(model.rows('summary'), chosen) });
+  const curve = new Curve(byId('curve'), {
+    series: () => series.get(chosen) ?? null,
+    currency: () => currencyOf(model.rows('summary'), chosen),
+  });
 
   function draw() {
     const ids = accountIds(model);
@@ -95,9 +98,16 @@ function accountIds(model) {
 }
 
 /** The account's own currency: that of its net liquidation. */
-export function currencyOf(summary, account) {
+function currencyOf(summary, account) {
   for (const row of summary.values()) {
-    if (row.account === account && row.tag === 'NetLiquidation' && row.currency && row.currency !== 'BASE' && !row.modelCode) return row.currency;
+    if (
+      row.account === account &&
+      row.tag === 'NetLiquidation' &&
+      row.currency &&
+      row.currency !== 'BASE' &&
+      !row.modelCode
+    )
+      return row.currency;
   }
   return null;
 }
@@ -119,5 +129,15 @@ function makeCard(id, choose) {
     figures.set(key, { node, value, unit });
     list.append(el('div', { class: large ? 'figure large' : 'figure' }, el('dt', {}, label, unit), node));
   }
-  return { node: el('article', { class: 'card', 'aria-label': `Account ${id}` }, el('label', { class: 'card-head' }, radio, el('span', { class: 'card-id' }, id), kind), list), radio, kind, figures };
+  return {
+    node: el(
+      'article',
+      { class: 'card', 'aria-label': `Account ${id}` },
+      el('label', { class: 'card-head' }, radio, el('span', { class: 'card-id' }, id), kind),
+      list,
+    ),
+    radio,
+    kind,
+    figures,
+  };
 }

@@ -1,4 +1,5 @@
-// Owns what a person can do to the link: connect, connect elsewhere, disconnect, try now; and the token where one is asked for.
+// Owns what a person can do to the link: connect, connect elsewhere, disconnect, try now; and the token where one is
+// asked for.
 
 import { command, onTokenNeeded, setToken } from './api.js';
 import { byId, setHidden, setText } from './dom.js';
@@ -32,11 +33,15 @@ export function mountActions(model) {
   buttons.disconnect.addEventListener('click', () => run(buttons.disconnect, '/api/ibkr/disconnect', {}));
   buttons.reconnect.addEventListener('click', () => run(buttons.reconnect, '/api/ibkr/reconnect', {}));
 
-  model.show(function available() {
-    const phase = model.facade ? (model.link?.phase ?? null) : null;
-    buttons.disconnect.disabled = phase === null || phase === 'held' || phase === 'disabled' || phase === 'stopping';
-    buttons.reconnect.disabled = phase !== 'waiting' && phase !== 'blocked';
-  }, 'link', 'facade');
+  model.show(
+    function available() {
+      const phase = model.facade ? (model.link?.phase ?? null) : null;
+      buttons.disconnect.disabled = phase === null || phase === 'held' || phase === 'disabled' || phase === 'stopping';
+      buttons.reconnect.disabled = phase !== 'waiting' && phase !== 'blocked';
+    },
+    'link',
+    'facade',
+  );
 
   mountForm(model, form, (body, button) => run(button, '/api/ibkr/connect', body));
   mountToken();
@@ -84,13 +89,21 @@ function mountToken() {
 
   onTokenNeeded((refused) => {
     waiting ??= new Promise((resolve) => {
-      if (refused) setText(byId('token-why'), 'The facade refused this token. It stands in the file that IBKR_FACADE_TOKEN_FILE names.');
+      if (refused)
+        setText(
+          byId('token-why'),
+          'The facade refused this token. It stands in the file that IBKR_FACADE_TOKEN_FILE names.',
+        );
       input.value = '';
       dialog.showModal();
-      dialog.addEventListener('close', () => {
-        waiting = null;
-        resolve();
-      }, { once: true });
+      dialog.addEventListener(
+        'close',
+        () => {
+          waiting = null;
+          resolve();
+        },
+        { once: true },
+      );
     });
     return waiting;
   });

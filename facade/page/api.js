@@ -1,7 +1,9 @@
-// Owns requests to the facade: the token, problems (RFC 9457), deadlines, and the server's clock as seen in the Date header.
+// Owns requests to the facade: the token, problems (RFC 9457), deadlines, and the server's clock as seen in the Date
+// header.
 
 const TOKEN = 'ibkr.token';
-// A connect answers when the attempt has ended; IBKR_CONNECT_TIMEOUT is seldom above a minute. The event stream tells the truth meanwhile.
+// A connect answers when the attempt has ended; IBKR_CONNECT_TIMEOUT is seldom above a minute. The event stream tells
+// the truth meanwhile.
 const COMMAND_DEADLINE = 90_000;
 const READ_DEADLINE = 15_000;
 // Date has whole seconds: differences below this are its rounding, not a skew.
@@ -12,7 +14,11 @@ export class Problem extends Error {
   constructor(body) {
     super(body.detail || body.title);
     this.name = 'Problem';
-    Object.assign(this, { title: '', detail: '', reason: null, advice: [], status: 0, nextAttemptAt: null, retryAfter: null }, body);
+    Object.assign(
+      this,
+      { title: '', detail: '', reason: null, advice: [], status: 0, nextAttemptAt: null, retryAfter: null },
+      body,
+    );
   }
 
   static async of(response) {
@@ -20,7 +26,12 @@ export class Problem extends Error {
     try {
       return new Problem({ ...(await response.json()), status: response.status, retryAfter });
     } catch {
-      return new Problem({ title: `HTTP ${response.status}`, detail: response.statusText, status: response.status, retryAfter });
+      return new Problem({
+        title: `HTTP ${response.status}`,
+        detail: response.statusText,
+        status: response.status,
+        retryAfter,
+      });
     }
   }
 
@@ -52,12 +63,21 @@ export function onTokenNeeded(ask) {
   askForToken = ask;
 }
 
-/** One request. Asks for the token when the facade wants one (`ask`). Throws Problem, or the fetch error of an aborted or lost request. */
+/**
+ * One request. Asks for the token when the facade wants one (`ask`). Throws Problem, or the fetch error of an aborted
+ * or lost request.
+ */
 export async function send(path, { method = 'GET', headers = {}, body, signal, ask = true } = {}) {
   for (;;) {
     const token = sessionStorage.getItem(TOKEN);
     const authorization = token === null ? {} : { Authorization: `Bearer ${token}` };
-    const response = await fetch(path, { method, headers: { ...headers, ...authorization }, body, signal, cache: 'no-store' });
+    const response = await fetch(path, {
+      method,
+      headers: { ...headers, ...authorization },
+      body,
+      signal,
+      cache: 'no-store',
+    });
     const date = Date.parse(response.headers.get('Date') ?? '');
     if (Number.isFinite(date)) {
       const difference = date + 500 - Date.now();

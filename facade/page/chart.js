@@ -20,7 +20,10 @@ export class Series {
   spacing = FIRST_SPACING;
   #day = '';
 
-  /** Add `value` at `at` (ms). A new local day begins a new curve. Within the spacing the newest value replaces the last. */
+  /**
+   * Add `value` at `at` (ms). A new local day begins a new curve. Within the spacing the newest value replaces the
+   * last.
+   */
   add(at, value) {
     const day = new Date(at).toDateString();
     if (day !== this.#day) {
@@ -61,10 +64,13 @@ export class Curve {
   /** The data changed: draw within a second. */
   changed() {
     if (this.#timer !== null) return;
-    this.#timer = setTimeout(() => {
-      this.#timer = null;
-      paint(this.#draw);
-    }, Math.max(0, DRAW_EVERY - (performance.now() - this.#drawnAt)));
+    this.#timer = setTimeout(
+      () => {
+        this.#timer = null;
+        paint(this.#draw);
+      },
+      Math.max(0, DRAW_EVERY - (performance.now() - this.#drawnAt)),
+    );
   }
 
   /** Another account or another colour scheme: begin anew. */
@@ -102,12 +108,20 @@ export class Curve {
   #reading(index) {
     const series = this.series();
     if (!series || index === null || index === undefined || !(index in series.times)) return;
-    setText(byId('curve-reading'), `${clock(series.times[index] * 1000)}  ${signed(series.values[index])} ${this.currency()}`);
+    setText(
+      byId('curve-reading'),
+      `${clock(series.times[index] * 1000)}  ${signed(series.values[index])} ${this.currency()}`,
+    );
   }
 
   #options() {
     const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-    const axis = { stroke: colour('--muted'), font: '11px system-ui, sans-serif', grid: { stroke: colour('--line'), width: 1 }, ticks: { show: false } };
+    const axis = {
+      stroke: colour('--muted'),
+      font: '11px system-ui, sans-serif',
+      grid: { stroke: colour('--line'), width: 1 },
+      ticks: { show: false },
+    };
     return {
       ...this.#size(),
       padding: [8, 4, 0, 0],
@@ -115,10 +129,25 @@ export class Curve {
       cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 } },
       scales: { y: { range: (_, low, high) => around(low, high) } },
       axes: [
-        { ...axis, size: 26, space: 80, values: (plot, ticks) => ticks.map((at) => clock(at * 1000).slice(0, plot.scales.x.max - plot.scales.x.min < SECONDS_BELOW ? 8 : 5)) },
+        {
+          ...axis,
+          size: 26,
+          space: 80,
+          values: (plot, ticks) =>
+            ticks.map((at) => clock(at * 1000).slice(0, plot.scales.x.max - plot.scales.x.min < SECONDS_BELOW ? 8 : 5)),
+        },
         { ...axis, size: 72, values: (_, ticks, axis_, space, step) => ticks.map((value) => inSteps(value, step)) },
       ],
-      series: [{}, { stroke: colour('--accent'), width: 1.75, fill: colour('--accent-faint'), fillTo: (plot) => plot.scales.y.min, points: { show: false } }],
+      series: [
+        {},
+        {
+          stroke: colour('--accent'),
+          width: 1.75,
+          fill: colour('--accent-faint'),
+          fillTo: (plot) => plot.scales.y.min,
+          points: { show: false },
+        },
+      ],
       hooks: { setCursor: [(plot) => this.#reading(plot.cursor.idx ?? this.series().times.length - 1)] },
     };
   }

@@ -4,7 +4,8 @@
 import { Problem, send } from './api.js';
 import { eventParser } from './sse.js';
 
-// With a live link the daemon sends a newer proof every second, so that silence is worth a question after this many ms …
+// With a live link the daemon sends a newer proof every second, so that silence is worth a question after this many ms
+// …
 const SILENCE = 700;
 // … which a facade on the same machine answers in a few ms. Together below the two seconds the page promises.
 const PROBE_DEADLINE = 900;

@@ -1,5 +1,5 @@
-// Owns the replica: what the daemon believes, as rows by topic and key. Pure: no DOM, no network, no clock.
-// A snapshot is staged until its last page, a delta until the id that closes its step, so that a view never sees half of one.
+// Owns the replica: what the daemon believes, as rows by topic and key. Pure: no DOM, no network, no clock. A snapshot
+// is staged until its last page, a delta until the id that closes its step, so that a view never sees half of one.
 
 export class Replica {
   constructor() {
@@ -53,7 +53,10 @@ export class Replica {
     return id === null ? null : this.#consistent(id);
   }
 
-  /** A consistent point: a snapshot that is whole takes the place of everything. Returns all topics, or null while it is not. */
+  /**
+   * A consistent point: a snapshot that is whole takes the place of everything. Returns all topics, or null while it is
+   * not.
+   */
   #consistent(id) {
     if (!this.#whole) return null;
     const changed = new Set([...this.topics.keys(), ...this.#staged.keys()]);

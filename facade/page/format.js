@@ -9,7 +9,11 @@ function numberFormat(minimum, maximum, signDisplay) {
   const key = `${minimum}/${maximum}/${signDisplay}`;
   let format = formats.get(key);
   if (!format) {
-    format = new Intl.NumberFormat(undefined, { minimumFractionDigits: minimum, maximumFractionDigits: maximum, signDisplay });
+    format = new Intl.NumberFormat(undefined, {
+      minimumFractionDigits: minimum,
+      maximumFractionDigits: maximum,
+      signDisplay,
+    });
     formats.set(key, format);
   }
   return format;
@@ -36,7 +40,10 @@ export const signed = (value) => written(value, 2, 2, 'exceptZero');
 /** How many shares or contracts: no needless decimals, fractions kept. */
 export const quantity = (value) => written(value, 0, 4);
 
-/** A price: two decimals, more where the instrument quotes finer (currencies, anything below 1). The exact figure is the cell's title. */
+/**
+ * A price: two decimals, more where the instrument quotes finer (currencies, anything below 1). The exact figure is the
+ * cell's title.
+ */
 export function price(value, secType) {
   const number = known(value);
   if (number === null) return DASH;
@@ -67,8 +74,14 @@ export function duration(seconds) {
   if (number === null) return DASH;
   if (number < 1) return '< 1 s';
   const whole = Math.floor(number);
-  const [days, hours, minutes, rest] = [Math.floor(whole / 86400), Math.floor(whole / 3600) % 24, Math.floor(whole / 60) % 60, whole % 60];
-  const pair = (large, largeUnit, small, smallUnit) => (small ? `${large} ${largeUnit} ${small} ${smallUnit}` : `${large} ${largeUnit}`);
+  const [days, hours, minutes, rest] = [
+    Math.floor(whole / 86400),
+    Math.floor(whole / 3600) % 24,
+    Math.floor(whole / 60) % 60,
+    whole % 60,
+  ];
+  const pair = (large, largeUnit, small, smallUnit) =>
+    small ? `${large} ${largeUnit} ${small} ${smallUnit}` : `${large} ${largeUnit}`;
   if (days) return pair(days, 'd', hours, 'h');
   if (hours) return pair(hours, 'h', minutes, 'min');
   if (minutes) return pair(minutes, 'min', rest, 's');
@@ -85,7 +98,12 @@ export function age(seconds) {
 /** A wait still to go: whole seconds rounded up, so that it ends at 1 and not at 0. */
 export const countdown = (seconds) => duration(Math.max(1, Math.ceil(seconds)));
 
-const CLOCK = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit', second: '2-digit', hourCycle: 'h23' });
+const CLOCK = new Intl.DateTimeFormat(undefined, {
+  hour: '2-digit',
+  minute: '2-digit',
+  second: '2-digit',
+  hourCycle: 'h23',
+});
 const HOUR = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit', hourCycle: 'h23' });
 const DAY = new Intl.DateTimeFormat(undefined, { month: 'short', day: 'numeric' });
 
@@ -110,7 +128,12 @@ const ACRONYMS = { tws: 'TWS', ibkr: 'IBKR', pnl: 'PnL', id: 'id' };
 /** A name of the wire in words: `clientIdInUse` is "client id in use", `notTws` is "not TWS". */
 export function words(name) {
   if (!name) return '';
-  return name.replace(/([a-z0-9])([A-Z])/g, '$1 $2').toLowerCase().split(' ').map((word) => ACRONYMS[word] ?? word).join(' ');
+  return name
+    .replace(/([a-z0-9])([A-Z])/g, '$1 $2')
+    .toLowerCase()
+    .split(' ')
+    .map((word) => ACRONYMS[word] ?? word)
+    .join(' ');
 }
 
 export const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
@@ -118,7 +141,12 @@ export const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 /** A contract as a trader says it: AAPL, EUR.USD, ESZ5, "GOOGL 19 Dec 25 190 C". */
 export function contractName(row) {
   if (row.secType === 'OPT' || row.secType === 'FOP') {
-    return [row.symbol, expiry(row.lastTradeDateOrContractMonth), quantity(row.strike), String(row.right ?? '').charAt(0)].join(' ');
+    return [
+      row.symbol,
+      expiry(row.lastTradeDateOrContractMonth),
+      quantity(row.strike),
+      String(row.right ?? '').charAt(0),
+    ].join(' ');
   }
   if (row.secType === 'CASH') return row.localSymbol || `${row.symbol}.${row.currency}`;
   if (row.secType === 'FUT') return row.localSymbol || `${row.symbol} ${expiry(row.lastTradeDateOrContractMonth)}`;

@@ -10,5 +10,9 @@ export function freshnessNote(node, { known, stale, asOf }, count) {
   setData(node, 'fresh', !known ? 'unknown' : stale ? 'stale' : 'current');
   if (!known) setText(node, 'not known');
   else if (!stale) setText(node, count);
-  else setText(node, asOf === null ? 'stale' : `stale · as of ${clock(asOf, now)}, ${duration(Math.max(0, now - asOf) / 1000)} old`);
+  else
+    setText(
+      node,
+      asOf === null ? 'stale' : `stale · as of ${clock(asOf, now)}, ${duration(Math.max(0, now - asOf) / 1000)} old`,
+    );
 }

@@ -4,6 +4,7 @@ import { serverNow } from './api.js';
 import { byId, el, setData, setHidden, setText } from './dom.js';
 import { DASH, age, capital, clock, countdown, duration, hour, instant, words } from './format.js';
 import { paint } from './paint.js';
+import { reasonLink } from './problem.js';
 import { MONEY_WORDS, moneyOf, state } from './wording.js';
 
 // The proof's age has tenths of a second; four times a second is as often as an eye follows.
@@ -25,7 +26,7 @@ export function mountHeader(model) {
     if (icon.getAttribute('href') !== href) icon.setAttribute('href', href);
   }
 
-  function words_() {
+  function draw() {
     const now = state(model);
     if (passing(now)) return;
     setData(status, 'state', now.lamp);
@@ -35,7 +36,7 @@ export function mountHeader(model) {
     byId('lamp').setAttribute('href', `#lamp-${now.lamp}`);
     setText(byId('headline'), now.headline);
     setText(byId('sentence'), now.sentence || DASH);
-    setText(byId('reason'), now.lamp === 'good' ? '' : (now.reason ?? ''));
+    reasonLink(byId('reason'), now.lamp === 'good' ? null : now.reason);
     setData(byId('facts'), 'stale', String(model.facade === false || now.phase === null));
     advice(now);
     identity();
@@ -47,7 +48,7 @@ export function mountHeader(model) {
     const dialling = now.phase === 'connecting' && now.reason !== null && byId('status').dataset.phase !== 'connecting';
     dialSince = dialling ? (dialSince ?? performance.now()) : null;
     if (!dialling || performance.now() - dialSince >= DIAL_SHOWN_AFTER) return false;
-    setTimeout(() => paint(words_), DIAL_SHOWN_AFTER);
+    setTimeout(() => paint(draw), DIAL_SHOWN_AFTER);
     return true;
   }
 
@@ -66,7 +67,10 @@ export function mountHeader(model) {
     setHidden(byId('todo'), !texts.length && !shown);
     if (shown) {
       const code = error.code ? ` ${error.code}` : '';
-      setText(byId('last-error'), `Last error${code}: ${error.text ?? DASH} (${clock(instant(error.at), serverNow())})`);
+      setText(
+        byId('last-error'),
+        `Last error${code}: ${error.text ?? DASH} (${clock(instant(error.at), serverNow())})`,
+      );
     }
   }
 
@@ -87,7 +91,8 @@ export function mountHeader(model) {
     const { link } = model;
     const now = serverNow();
     next(link, now);
-    for (const [name, fact] of Object.entries(FACTS)) facts(name, ...(link && model.facade !== null ? fact(link, now, model) : [DASH, '']));
+    for (const [name, fact] of Object.entries(FACTS))
+      facts(name, ...(link && model.facade !== null ? fact(link, now, model) : [DASH, '']));
   }
 
   function next(link, now) {
@@ -109,9 +114,9 @@ export function mountHeader(model) {
   }
 
   setInterval(() => document.hidden || paint(ticking), CLOCK_EVERY);
-  model.show(words_, 'link', 'accounts', 'facade');
+  model.show(draw, 'link', 'accounts', 'facade');
   model.listen(title, 'link', 'facade');
-  words_();
+  draw();
 }
 
 function nextWords(link, model) {
@@ -128,7 +133,9 @@ function nextWords(link, model) {
 function nextNote(link) {
   const expected = link?.expected;
   if (expected?.active) return `Expected: ${words(expected.kind) || 'a planned window'}${until(expected)}.`;
-  return link?.attempts && link.nextAttemptAt ? `${link.attempts} ${link.attempts === 1 ? 'attempt' : 'attempts'} so far` : '';
+  return link?.attempts && link.nextAttemptAt
+    ? `${link.attempts} ${link.attempts === 1 ? 'attempt' : 'attempts'} so far`
+    : '';
 }
 
 /** A planned window's `nextAt` is its end while it lasts. */
@@ -143,13 +150,16 @@ const UPSTREAM = { ok: 'reachable', lost: 'lost', unknown: 'not known' };
 const FACTS = {
   Since({ since, phase }, now, { facade, awaySince, troubleSince }) {
     // Who does not answer cannot say since when; the page saw it.
-    const at = facade && phase !== null ? ((phase !== 'ready' && troubleSince) || instant(since)) : awaySince;
+    const at = facade && phase !== null ? (phase !== 'ready' && troubleSince) || instant(since) : awaySince;
     return at === null ? [DASH, ''] : [duration(Math.max(0, now - at) / 1000), `since ${clock(at, now)}`];
   },
   'Last proof'({ proof }, now) {
     const at = instant(proof?.at);
     if (at === null) return [DASH, 'no answer yet'];
-    const round = proof.rttMs === null || proof.rttMs === undefined ? '' : `round trip ${proof.rttMs < 10 ? proof.rttMs.toFixed(1) : Math.round(proof.rttMs)} ms`;
+    const round =
+      proof.rttMs === null || proof.rttMs === undefined
+        ? ''
+        : `round trip ${proof.rttMs < 10 ? proof.rttMs.toFixed(1) : Math.round(proof.rttMs)} ms`;
     return [`${age(Math.max(0, now - at) / 1000)} ago`, round];
   },
   Gateway({ gateway }) {
@@ -162,7 +172,11 @@ const FACTS = {
   'IBKR servers'({ upstream, expected }, now, { current }) {
     const value = current || upstream === 'lost' ? (UPSTREAM[upstream] ?? DASH) : UPSTREAM.unknown;
     const at = instant(expected?.nextAt);
-    const below = expected?.active ? `${words(expected.kind) || 'planned window'}${until(expected)}` : at === null ? '' : `${words(expected.kind) || 'planned'} ${hour(at)}`;
+    const below = expected?.active
+      ? `${words(expected.kind) || 'planned window'}${until(expected)}`
+      : at === null
+        ? ''
+        : `${words(expected.kind) || 'planned'} ${hour(at)}`;
     return [value, below, upstream === 'lost' ? 'warn' : ''];
   },
   'Data farms'({ farms }, now, { current }) {
@@ -176,7 +190,11 @@ const FACTS = {
   Streams({ streams, pacing }, now, { current }) {
     if (!streams || !current) return [DASH, ''];
     const missing = streams.wanted > streams.live;
-    return [streams.wanted ? `${streams.live} of ${streams.wanted}` : 'none', pacing ? `history ${pacing.used} of ${pacing.limit}` : '', missing ? 'warn' : ''];
+    return [
+      streams.wanted ? `${streams.live} of ${streams.wanted}` : 'none',
+      pacing ? `history ${pacing.used} of ${pacing.limit}` : '',
+      missing ? 'warn' : '',
+    ];
   },
   Session({ session, gateway, readOnly }, now, { current }) {
     if (!current || !session) return [DASH, ''];

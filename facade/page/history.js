@@ -9,7 +9,13 @@ const LONGEST_LOG = 2000;
 
 const NOBODY = 'no daemon recorded it';
 
-export const KINDS = { up: 'Connected', down: 'Not connected', planned: 'Not connected, expected', off: 'Switched off', unknown: 'Not known' };
+export const KINDS = {
+  up: 'Connected',
+  down: 'Not connected',
+  planned: 'Not connected, expected',
+  off: 'Switched off',
+  unknown: 'Not known',
+};
 
 const kept = (phase) => phase === 'disabled' || phase === 'held';
 
@@ -18,7 +24,11 @@ function kindOf(event, before) {
   if (kept(event.phase) || event.phase === 'stopping') return 'off';
   if (event.expected) return 'planned';
   // The first dial after a start is no outage: nothing was up before it.
-  if ((event.phase === 'connecting' || event.phase === 'syncing') && (before === undefined || before === 'off' || before === 'unknown')) return 'off';
+  if (
+    (event.phase === 'connecting' || event.phase === 'syncing') &&
+    (before === undefined || before === 'off' || before === 'unknown')
+  )
+    return 'off';
   return 'down';
 }
 
@@ -68,7 +78,8 @@ export function segmentWords(segment) {
 const trying = (phase) => phase === 'waiting' || phase === 'connecting';
 
 /**
- * The log's lines, `{key, at, end, what, detail, tone, seconds}`, newest first: phases (a row of attempts that failed for one reason
+ * The log's lines, `{key, at, what, detail, tone, seconds}`, newest first: phases (a row of attempts that failed for
+ * one reason
  * is one line; the ledger does not keep their number), IBKR's notices, gaps.
  */
 export function logLines(events, notices, gaps) {
@@ -98,14 +109,30 @@ export function logLines(events, notices, gaps) {
     line.detail = [reason === line.what ? '' : reason, line.expected ? 'expected' : ''].filter(Boolean).join(' · ');
   }
   for (const [key, notice] of notices) {
-    lines.push({ key: `n${key}`, at: instant(notice.at), what: `IBKR ${notice.code}`, detail: notice.text ?? '', tone: 'notice', seconds: null });
+    lines.push({
+      key: `n${key}`,
+      at: instant(notice.at),
+      what: `IBKR ${notice.code}`,
+      detail: notice.text ?? '',
+      tone: 'notice',
+      seconds: null,
+    });
   }
-  for (const [key, gap] of gaps) lines.push({ key: `g${key}`, at: instant(gap.to), what: 'Gap closed', detail: gapWords(gap), tone: 'warn', seconds: (instant(gap.to) - instant(gap.from)) / 1000 });
+  for (const [key, gap] of gaps)
+    lines.push({
+      key: `g${key}`,
+      at: instant(gap.to),
+      what: 'Gap closed',
+      detail: gapWords(gap),
+      tone: 'warn',
+      seconds: (instant(gap.to) - instant(gap.from)) / 1000,
+    });
   return lines.sort((a, b) => b.at - a.at).slice(0, LONGEST_LOG);
 }
 
 /**
- * Since when (ms) the link has not been ready, or has been kept off: attempts begin a phase twice a second, the trouble began
+ * Since when (ms) the link has not been ready, or has been kept off: attempts begin a phase twice a second, the trouble
+ * began
  * before them. Null while it is ready or nothing is recorded.
  */
 export function troubleSince(events) {
@@ -127,7 +154,8 @@ export function gapMarks(gaps, now) {
   const marks = [];
   for (const gap of gaps) {
     const [from, to] = [instant(gap.from), instant(gap.to)];
-    if (from !== null && to !== null && to > now - DAY_MS) marks.push({ from: Math.max(from, now - DAY_MS), to, words: gapWords(gap) });
+    if (from !== null && to !== null && to > now - DAY_MS)
+      marks.push({ from: Math.max(from, now - DAY_MS), to, words: gapWords(gap) });
   }
   return marks;
 }
@@ -141,5 +169,7 @@ function gapWords({ cause, recovered, unrecovered, expected }) {
     streams ? `${streams} ${streams === 1 ? 'stream' : 'streams'} requested again` : '',
     unrecovered?.length ? `lost: ${unrecovered.map(words).join(', ')}` : '',
     expected ? 'expected' : '',
-  ].filter(Boolean).join(' · ');
+  ]
+    .filter(Boolean)
+    .join(' · ');
 }

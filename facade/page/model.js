@@ -1,12 +1,25 @@
 // Owns what the page believes and how fresh it is: the replica of the stream, whether the facade answers, and the
-// facade's own word about the link while the stream is silent. Views read it and are drawn when a topic of theirs changes.
+// facade's own word about the link while the stream is silent. Views read it and are drawn when a topic of theirs
+// changes.
 
 import { serverNow } from './api.js';
 import { instant } from './format.js';
 import { Replica } from './fold.js';
 import { paint } from './paint.js';
 
-export const BASE_TOPICS = ['link', 'farms', 'accounts', 'summary', 'pnl', 'positions', 'orders', 'fills', 'gaps', 'notices', 'sync'];
+export const BASE_TOPICS = [
+  'link',
+  'farms',
+  'accounts',
+  'summary',
+  'pnl',
+  'positions',
+  'orders',
+  'fills',
+  'gaps',
+  'notices',
+  'sync',
+];
 
 export class Model {
   replica = new Replica();
@@ -14,7 +27,9 @@ export class Model {
   facade = null;
   /** Problem with which the stream was refused, or null. */
   refusal = null;
-  /** Since when (ms) the link has not been ready, as the ledger tells it (timeline.js); null while it is, or not known. */
+  /**
+   * Since when (ms) the link has not been ready, as the ledger tells it (timeline.js); null while it is, or not known.
+   */
   troubleSince = null;
   /** Since when (ms) the facade or the daemon does not answer, as seen from here; null while both do. */
   awaySince = null;
@@ -95,7 +110,10 @@ export class Model {
     return { known, stale: known, asOf: Math.max(asOf, this.#lastCurrent ?? asOf) };
   }
 
-  /** When (ms) the link that is not current now was so last: with the last proof, or when the trouble began if that was before. */
+  /**
+   * When (ms) the link that is not current now was so last: with the last proof, or when the trouble began if that was
+   * before.
+   */
   get #lastCurrent() {
     const proof = instant(this.link?.proof?.at);
     return proof === null || this.troubleSince === null ? proof : Math.min(proof, this.troubleSince);

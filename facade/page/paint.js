@@ -1,4 +1,5 @@
-// Owns when the page is drawn: each view that has become dirty once, in the next frame, however many updates came before it.
+// Owns when the page is drawn: each view that has become dirty once, in the next frame, however many updates came
+// before it.
 
 const dirty = new Set();
 let scheduled = false;

@@ -2,7 +2,7 @@
 
 import { read, serverNow } from './api.js';
 import { byId, el, setData, setHidden } from './dom.js';
-import { age, capital, change, clock, contractName, DASH, instant, known, price, quantity, words } from './format.js';
+import { age, change, clock, contractName, DASH, instant, known, price, quantity, words } from './format.js';
 import { freshnessNote } from './freshness.js';
 import { paint } from './paint.js';
 import { clearProblem, showProblem } from './problem.js';
@@ -14,16 +14,73 @@ const STORED = 'ibkr.quotes';
 const MOST_QUOTES = 50;
 const SEARCH_AFTER = 250; // ms of no typing
 const MOST_FOUND = 12;
-const CONTRACT_FIELDS = ['conId', 'symbol', 'secType', 'lastTradeDateOrContractMonth', 'strike', 'right', 'multiplier', 'exchange', 'currency', 'localSymbol', 'tradingClass'];
+const CONTRACT_FIELDS = [
+  'conId',
+  'symbol',
+  'secType',
+  'lastTradeDateOrContractMonth',
+  'strike',
+  'right',
+  'multiplier',
+  'exchange',
+  'currency',
+  'localSymbol',
+  'tradingClass',
+];
 
 const COLUMNS = (remove) => [
-  { key: 'contract', label: 'Contract', left: true, text: (row) => contractName(row.contract), unit: (row) => (row.contract.secType === 'STK' ? '' : (row.contract.secType ?? '')), title: (row) => contractTitle(row.contract) },
-  { key: 'bid', label: 'Bid', text: (row) => price(row.bid, row.contract.secType), sort: byNumber('bid'), title: (row) => `size ${quantity(row.bidSize)}` },
-  { key: 'ask', label: 'Ask', text: (row) => price(row.ask, row.contract.secType), sort: byNumber('ask'), title: (row) => `size ${quantity(row.askSize)}` },
-  { key: 'last', label: 'Last', text: (row) => price(row.last, row.contract.secType), sort: byNumber('last'), title: (row) => `size ${quantity(row.lastSize)} · volume ${quantity(row.volume)}` },
-  { key: 'change', label: 'Change', text: (row) => change(row.last, row.close), sort: moved, tone: (row) => sign(moved(row)), title: (row) => `close ${price(row.close, row.contract.secType)}` },
-  { key: 'kind', label: 'Data', left: true, text: kind, tone: kindTone, title: (row) => (row.asOf ? `as of ${clock(instant(row.asOf), serverNow())}` : '') },
-  { key: 'remove', label: 'Remove', text: () => '×', title: (row) => `Remove ${contractName(row.contract)}`, button: remove },
+  {
+    key: 'contract',
+    label: 'Contract',
+    left: true,
+    text: (row) => contractName(row.contract),
+    unit: (row) => (row.contract.secType === 'STK' ? '' : (row.contract.secType ?? '')),
+    title: (row) => contractTitle(row.contract),
+  },
+  {
+    key: 'bid',
+    label: 'Bid',
+    text: (row) => price(row.bid, row.contract.secType),
+    sort: byNumber('bid'),
+    title: (row) => `size ${quantity(row.bidSize)}`,
+  },
+  {
+    key: 'ask',
+    label: 'Ask',
+    text: (row) => price(row.ask, row.contract.secType),
+    sort: byNumber('ask'),
+    title: (row) => `size ${quantity(row.askSize)}`,
+  },
+  {
+    key: 'last',
+    label: 'Last',
+    text: (row) => price(row.last, row.contract.secType),
+    sort: byNumber('last'),
+    title: (row) => `size ${quantity(row.lastSize)} · volume ${quantity(row.volume)}`,
+  },
+  {
+    key: 'change',
+    label: 'Change',
+    text: (row) => change(row.last, row.close),
+    sort: moved,
+    tone: (row) => sign(moved(row)),
+    title: (row) => `close ${price(row.close, row.contract.secType)}`,
+  },
+  {
+    key: 'kind',
+    label: 'Data',
+    left: true,
+    text: kind,
+    tone: kindTone,
+    title: (row) => (row.asOf ? `as of ${clock(instant(row.asOf), serverNow())}` : ''),
+  },
+  {
+    key: 'remove',
+    label: 'Remove',
+    text: () => '×',
+    title: (row) => `Remove ${contractName(row.contract)}`,
+    button: remove,
+  },
 ];
 
 function moved(row) {
@@ -55,17 +112,28 @@ function stored() {
 /** `changed()` is called when other quotes are wanted. Returns `topics()`. */
 export function mountQuotes(model, changed) {
   let list = stored();
-  const table = new Table(byId('quotes-table'), { label: 'Quotes', columns: COLUMNS((key) => remove(key)), sort: { key: 'contract', descending: false }, empty: 'No quotes yet: add a symbol above.', extraClass: 'quotes-table' });
+  const table = new Table(byId('quotes-table'), {
+    label: 'Quotes',
+    columns: COLUMNS((key) => remove(key)),
+    sort: { key: 'contract', descending: false },
+    empty: 'No quotes yet: add a symbol above.',
+    extraClass: 'quotes-table',
+  });
   const topics = () => list.map(({ conId }) => `quotes:${conId}`);
 
   function draw() {
     const stale = !model.current;
-    const rows = new Map(list.map((contract) => {
-      const quote = model.rows(`quotes:${contract.conId}`).get(String(contract.conId)) ?? {};
-      return [String(contract.conId), { ...quote, contract, stale }];
-    }));
+    const rows = new Map(
+      list.map((contract) => {
+        const quote = model.rows(`quotes:${contract.conId}`).get(String(contract.conId)) ?? {};
+        return [String(contract.conId), { ...quote, contract, stale }];
+      }),
+    );
     table.show(rows, { stale });
-    const fresh = model.replica.complete || !list.length ? { known: true, stale: stale && list.length > 0, asOf: null } : { known: false };
+    const fresh =
+      model.replica.complete || !list.length
+        ? { known: true, stale: stale && list.length > 0, asOf: null }
+        : { known: false };
     freshnessNote(byId('quotes-note'), fresh, list.length ? `${list.length} of ${MOST_QUOTES}` : '');
   }
 
@@ -83,7 +151,10 @@ export function mountQuotes(model, changed) {
   function add(contract) {
     if (!list.some(({ conId }) => conId === contract.conId)) {
       if (list.length >= MOST_QUOTES) {
-        showProblem(byId('quote-problem'), { title: 'Enough quotes', detail: `This page shows at most ${MOST_QUOTES}, so that other readers keep market-data lines. Remove one first.` });
+        showProblem(byId('quote-problem'), {
+          title: 'Enough quotes',
+          detail: `This page shows at most ${MOST_QUOTES}, so that other readers keep market-data lines. Remove one first.`,
+        });
         return;
       }
       list = [...list, Object.fromEntries(CONTRACT_FIELDS.map((field) => [field, contract[field] ?? null]))];
@@ -116,11 +187,18 @@ function mountSearch(add) {
   function show(list) {
     rows = list.slice(0, MOST_FOUND);
     marked = rows.length ? 0 : -1;
-    found.replaceChildren(...rows.map((row, index) => {
-      const item = el('li', { role: 'option', id: `found-${index}`, 'data-index': index },
-        el('strong', {}, contractName(row)), el('span', {}, [row.secType, row.primaryExchange || row.exchange, row.currency].filter(Boolean).join(' · ')), el('span', { class: 'found-name' }, row.longName || row.description || ''));
-      return item;
-    }));
+    found.replaceChildren(
+      ...rows.map((row, index) => {
+        const item = el(
+          'li',
+          { role: 'option', id: `found-${index}`, 'data-index': index },
+          el('strong', {}, contractName(row)),
+          el('span', {}, [row.secType, row.primaryExchange || row.exchange, row.currency].filter(Boolean).join(' · ')),
+          el('span', { class: 'found-name' }, row.longName || row.description || ''),
+        );
+        return item;
+      }),
+    );
     mark();
     setHidden(found, !rows.length);
     input.setAttribute('aria-expanded', String(rows.length > 0));
@@ -149,12 +227,15 @@ function mountSearch(add) {
     clearProblem(problem);
     setData(input, 'busy', 'true');
     try {
-      const path = /^\d+$/.test(text) ? `/api/ibkr/contracts/${text}` : `/api/ibkr/contracts/search?q=${encodeURIComponent(text)}`;
+      const path = /^\d+$/.test(text)
+        ? `/api/ibkr/contracts/${text}`
+        : `/api/ibkr/contracts/search?q=${encodeURIComponent(text)}`;
       const { data } = await read(path);
       if (question !== asked) return;
       const list = Array.isArray(data) ? data : [data];
       show(list.filter((row) => Number.isSafeInteger(row?.conId)));
-      if (!rows.length) showProblem(problem, { title: 'Nothing found', detail: `IBKR lists no contract for “${text}”.` });
+      if (!rows.length)
+        showProblem(problem, { title: 'Nothing found', detail: `IBKR lists no contract for “${text}”.` });
     } catch (refusal) {
       if (question === asked) {
         show([]);

@@ -1,10 +1,13 @@
-// Owns the text format of Server-Sent Events: chunks of text in, events out. Pure.
-// The browser's EventSource is not used: it can carry no token, shows no heartbeat and waits seconds before it tries again.
+// Owns the text format of Server-Sent Events: chunks of text in, events out. Pure. The browser's EventSource is not
+// used: it can carry no token, shows no heartbeat and waits seconds before it tries again.
 
 // The largest snapshot page is far below this; more without a line end is not our facade talking.
 const LONGEST_EVENT = 16 * 1024 * 1024;
 
-/** A parser to be fed with text; `emit({event, data, id})` is called for each complete event, `id` null where none stands. */
+/**
+ * A parser to be fed with text; `emit({event, data, id})` is called for each complete event, `id` null where none
+ * stands.
+ */
 export function eventParser(emit) {
   let rest = '';
   let event = 'message';

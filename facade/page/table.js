@@ -13,7 +13,8 @@ const OVERSCAN = 6; // rows drawn beyond the edge, so that a scroll shows no bla
 const SORT_EVERY = 1000;
 
 /**
- * `columns`: `{key, label, text(row), sort?(row), unit?(row), tone?(row), title?(row), left?, wide?, button?}`; the first names the row.
+ * `columns`: `{key, label, text(row), sort?(row), unit?(row), tone?(row), title?(row), left?, button?}`; the first
+ * names the row.
  * `button(key, row)` makes the cell a button: `text` is its face, `title` its name.
  */
 export class Table {
@@ -33,11 +34,19 @@ export class Table {
     this.above = el('tr', { class: 'spacer', 'aria-hidden': true }, el('td'));
     this.below = this.above.cloneNode(true);
     this.heads = columns.map((column) => this.#head(column));
-    this.table = el('table', { role: 'table', 'aria-label': label, class: `table ${extraClass}` },
+    this.table = el(
+      'table',
+      { role: 'table', 'aria-label': label, class: `table ${extraClass}` },
       el('colgroup', {}, ...columns.map((column) => el('col', { class: `c-${column.key}` }))),
-      el('thead', { role: 'rowgroup' }, el('tr', { role: 'row', 'aria-rowindex': 1 }, ...this.heads)), this.body);
+      el('thead', { role: 'rowgroup' }, el('tr', { role: 'row', 'aria-rowindex': 1 }, ...this.heads)),
+      this.body,
+    );
     this.body.append(this.above, this.below);
-    this.scroller = el('div', { class: 'scroller', tabindex: 0, role: 'region', 'aria-label': `${label}, scrollable` }, this.table);
+    this.scroller = el(
+      'div',
+      { class: 'scroller', tabindex: 0, role: 'region', 'aria-label': `${label}, scrollable` },
+      this.table,
+    );
     this.nothing = el('p', { class: 'nothing', hidden: true });
     host.append(this.scroller, this.nothing);
     this.scroller.addEventListener('scroll', () => paint(this.#view), { passive: true });
@@ -47,7 +56,12 @@ export class Table {
   }
 
   #head(column) {
-    const attributes = { scope: 'col', role: 'columnheader', class: column.left ? 'left' : null, 'data-column': column.key };
+    const attributes = {
+      scope: 'col',
+      role: 'columnheader',
+      class: column.left ? 'left' : null,
+      'data-column': column.key,
+    };
     if (column.button) return el('th', attributes, el('span', { class: 'unseen' }, column.label));
     const button = el('button', { type: 'button', class: 'sorter' }, column.label);
     button.addEventListener('click', () => this.#sortBy(column.key));
@@ -57,7 +71,10 @@ export class Table {
   #sortBy(key) {
     const { key: before, descending } = this.#sort;
     // Figures are asked for largest first, names from A.
-    this.#sort = { key, descending: key === before ? !descending : !this.columns.find((column) => column.key === key).left };
+    this.#sort = {
+      key,
+      descending: key === before ? !descending : !this.columns.find((column) => column.key === key).left,
+    };
     this.#sortedAt = 0;
     this.#mark();
     this.#order();
@@ -68,7 +85,10 @@ export class Table {
   #mark() {
     for (const [index, column] of this.columns.entries()) {
       const sorted = column.key === this.#sort.key;
-      this.heads[index].setAttribute('aria-sort', sorted ? (this.#sort.descending ? 'descending' : 'ascending') : 'none');
+      this.heads[index].setAttribute(
+        'aria-sort',
+        sorted ? (this.#sort.descending ? 'descending' : 'ascending') : 'none',
+      );
     }
   }
 
@@ -126,10 +146,18 @@ export class Table {
     const line = { node: el('tr', { role: 'row' }), cells: [], key: null, row: null };
     for (const [index, column] of this.columns.entries()) {
       const cell = { text: document.createTextNode(''), unit: el('span', { class: 'unit' }) };
-      const face = column.button ? el('button', { type: 'button', class: 'quiet' }, cell.text) : el('span', { class: 'value' }, cell.text);
+      const face = column.button
+        ? el('button', { type: 'button', class: 'quiet' }, cell.text)
+        : el('span', { class: 'value' }, cell.text);
       if (column.button) face.addEventListener('click', () => column.button(line.key, line.row));
       cell.face = face;
-      cell.node = el(index ? 'td' : 'th', { role: index ? 'cell' : 'rowheader', scope: index ? null : 'row', class: column.left ? 'left' : null, 'data-column': column.key, 'data-label': column.label });
+      cell.node = el(index ? 'td' : 'th', {
+        role: index ? 'cell' : 'rowheader',
+        scope: index ? null : 'row',
+        class: column.left ? 'left' : null,
+        'data-column': column.key,
+        'data-label': column.label,
+      });
       cell.node.append(face, ...(column.unit ? [cell.unit] : []));
       line.cells.push(cell);
       line.node.append(cell.node);
@@ -166,7 +194,10 @@ function spacer(row, height) {
 
 /** What is not known comes last, whichever way is sorted. */
 function compare(a, b, way) {
-  const [nothingA, nothingB] = [a === null || a === undefined || a === DASH, b === null || b === undefined || b === DASH];
+  const [nothingA, nothingB] = [
+    a === null || a === undefined || a === DASH,
+    b === null || b === undefined || b === DASH,
+  ];
   if (nothingA || nothingB) return nothingA - nothingB;
   return way * (typeof a === 'number' && typeof b === 'number' ? a - b : String(a).localeCompare(String(b)));
 }

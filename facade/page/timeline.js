@@ -7,7 +7,8 @@ import { DAY_MS, eventWords, gapMarks, KINDS, logLines, segments, segmentWords, 
 import { paint } from './paint.js';
 import { Table } from './table.js';
 
-// Between two reads of the ledger the stream's link row tells of each change; the read brings uptimes and what was missed.
+// Between two reads of the ledger the stream's link row tells of each change; the read brings uptimes and what was
+// missed.
 const READ_EVERY = 60_000;
 // A flapping link must not become a flood of reads.
 const READ_AFTER_CHANGE = 2000;
@@ -31,7 +32,12 @@ export function mountTimeline(model) {
       { key: 'at', label: 'Time', left: true, text: (line) => clock(line.at, serverNow()), sort: (line) => line.at },
       { key: 'what', label: 'Event', left: true, text: (line) => line.what, tone: (line) => line.tone },
       { key: 'detail', label: 'Detail', left: true, text: (line) => line.detail, title: (line) => line.detail },
-      { key: 'seconds', label: 'Lasted', text: (line) => (line.seconds === null ? '' : duration(line.seconds)), sort: (line) => line.seconds },
+      {
+        key: 'seconds',
+        label: 'Lasted',
+        text: (line) => (line.seconds === null ? '' : duration(line.seconds)),
+        sort: (line) => line.seconds,
+      },
     ],
   });
 
@@ -57,11 +63,22 @@ export function mountTimeline(model) {
     const link = model.link;
     const at = instant(link?.since);
     const last = events.at(-1);
-    if (link?.phase && at !== null && (!last || last.phase !== link.phase || (last.reason ?? null) !== (link.reason ?? null))) {
-      if (last && (last.durationS === null || last.durationS === undefined)) last.durationS = Math.max(0, (Math.max(at, instant(last.at)) - instant(last.at)) / 1000);
+    if (
+      link?.phase &&
+      at !== null &&
+      (!last || last.phase !== link.phase || (last.reason ?? null) !== (link.reason ?? null))
+    ) {
+      if (last && (last.durationS === null || last.durationS === undefined))
+        last.durationS = Math.max(0, (Math.max(at, instant(last.at)) - instant(last.at)) / 1000);
       // A reason may change within a phase: the row's `since` is then the phase's, and the event begins now.
       const from = last && at <= instant(last.at) ? serverNow() : at;
-      events.push({ at: new Date(from).toISOString(), phase: link.phase, reason: link.reason, durationS: null, expected: Boolean(link.expected?.active) });
+      events.push({
+        at: new Date(from).toISOString(),
+        phase: link.phase,
+        reason: link.reason,
+        durationS: null,
+        expected: Boolean(link.expected?.active),
+      });
       schedule(READ_AFTER_CHANGE);
     }
     model.troubleSince = troubleSince(events);
@@ -74,7 +91,8 @@ export function mountTimeline(model) {
     gaps = gapMarks(model.rows('gaps').values(), now);
     parts = segments(events, now);
     while (bar.children.length > parts.length) bar.lastChild.remove();
-    while (bar.children.length < parts.length) bar.append(el('button', { type: 'button', class: 'part', tabindex: -1 }));
+    while (bar.children.length < parts.length)
+      bar.append(el('button', { type: 'button', class: 'part', tabindex: -1 }));
     for (const [index, part] of parts.entries()) {
       const node = bar.children[index];
       node.dataset.kind = part.kind;
@@ -90,12 +108,14 @@ export function mountTimeline(model) {
   }
 
   function drawGaps(now) {
-    byId('timeline-gaps').replaceChildren(...gaps.map((gap) => {
-      const node = el('span', { title: `Gap: ${gap.words}` });
-      node.style.left = `${((gap.from - (now - DAY_MS)) / DAY_MS) * 100}%`;
-      node.style.width = `${((gap.to - gap.from) / DAY_MS) * 100}%`;
-      return node;
-    }));
+    byId('timeline-gaps').replaceChildren(
+      ...gaps.map((gap) => {
+        const node = el('span', { title: `Gap: ${gap.words}` });
+        node.style.left = `${((gap.from - (now - DAY_MS)) / DAY_MS) * 100}%`;
+        node.style.width = `${((gap.to - gap.from) / DAY_MS) * 100}%`;
+        return node;
+      }),
+    );
   }
 
   /** What the gaps within a part brought back, for its reading. */
@@ -118,10 +138,17 @@ export function mountTimeline(model) {
   }
 
   function drawUptime() {
-    const figures = [['24 h', '24h'], ['7 d', '7d'], ['30 d', '30d']].map(([label, key]) => {
+    const figures = [
+      ['24 h', '24h'],
+      ['7 d', '7d'],
+      ['30 d', '30d'],
+    ].map(([label, key]) => {
       const span = uptime?.[key];
       const known = span?.knownS > 0 ? span.ratio : null;
-      const title = known === null ? 'not known yet' : `up ${duration(span.upS)}, down ${duration(span.downS)}, planned ${duration(span.plannedS)}, of ${duration(span.knownS)} known`;
+      const title =
+        known === null
+          ? 'not known yet'
+          : `up ${duration(span.upS)}, down ${duration(span.downS)}, planned ${duration(span.plannedS)}, of ${duration(span.knownS)} known`;
       return el('div', { title }, el('dt', {}, label), el('dd', {}, percent(known)));
     });
     byId('uptime').replaceChildren(...figures);
@@ -154,7 +181,9 @@ export function mountTimeline(model) {
     const box = bar.getBoundingClientRect();
     const at = serverNow() - DAY_MS + ((event.clientX - box.left) / box.width) * DAY_MS;
     const direct = event.target.closest('.part');
-    const index = direct ? [...bar.children].indexOf(direct) : parts.findIndex((part) => part.from <= at && at < part.to);
+    const index = direct
+      ? [...bar.children].indexOf(direct)
+      : parts.findIndex((part) => part.from <= at && at < part.to);
     if (index >= 0) point(index);
   });
   bar.addEventListener('pointerleave', () => bar.contains(document.activeElement) || point(null));

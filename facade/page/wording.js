@@ -22,7 +22,8 @@ const LAMPS = {
 const FACADE_AWAY = {
   lamp: 'bad',
   headline: 'IBKR: Facade not answering',
-  sentence: 'The web server of this page does not answer. The session to IBKR is held by the daemon and does not depend on it; what stands below is the last that was known.',
+  sentence:
+    'The web server of this page does not answer. The session to IBKR is held by the daemon and does not depend on it; what stands below is the last that was known.',
   advice: [
     'Wait a moment: this page goes on trying and is right again by itself.',
     'If it stays: ./scripts/restart_facade, or ./scripts/start where nothing runs.',
@@ -45,7 +46,14 @@ export function state({ facade, link, refusal }) {
   if (facade === false) return { ...FACADE_AWAY, phase: null, reason: 'facadeUnreachable' };
   if (link === null) {
     if (!refusal) return { ...LOADING, phase: null, reason: null };
-    return { lamp: 'bad', headline: `IBKR: ${refusal.title}`, sentence: refusal.detail, advice: refusal.advice, phase: null, reason: refusal.reason };
+    return {
+      lamp: 'bad',
+      headline: `IBKR: ${refusal.title}`,
+      sentence: refusal.detail,
+      advice: refusal.advice,
+      phase: null,
+      reason: refusal.reason,
+    };
   }
   const { phase, reason } = link;
   const sentence = link.sentence || plain(link);

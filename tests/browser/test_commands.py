@@ -91,7 +91,7 @@ async def test_a_refusal_is_shown_as_the_facade_words_it(desk: Desk, visit: Visi
     problem = page.locator("#problem")
     await expect(problem.locator("strong")).to_have_text("The client id is in use")
     await expect(problem.locator("p")).to_have_text("Client id 1 is taken.")
-    await expect(problem.locator("code")).to_have_text("clientIdInUse")
+    await expect(problem.locator(".reason")).to_have_text("clientIdInUse")
     await expect(problem.locator("ol > li")).to_have_text(advice)
     await shot(page, "refused")
     await problem.get_by_role("button").click()
@@ -164,7 +164,7 @@ async def test_a_refused_form_stays_with_what_was_typed(desk: Desk, visit: Visit
 
     await form.get_by_role("button", name="Connect there").click()
 
-    await expect(page.locator("#problem code")).to_have_text("liveLocked")
+    await expect(page.locator("#problem .reason")).to_have_text("liveLocked")
     await expect(form.get_by_role("spinbutton", name="Port")).to_have_value("7496")
     await form.get_by_role("spinbutton", name="Port").press("Escape")
     await expect(form).to_be_hidden()

@@ -99,17 +99,17 @@ async def test_reduced_motion_is_respected(desk: Desk, visit: Visit) -> None:
 
 
 async def test_the_commands_are_reached_by_keyboard_in_their_order(desk: Desk, visit: Visit) -> None:
-    """First the way past the top, then connect, try now (where it makes sense), disconnect, elsewhere."""
+    """First the way past the top and what the reason means, then connect, try now (where it makes sense), disconnect, elsewhere."""
     desk.daemon.link(**trouble("waiting", "portClosed", next_in=600))
     page = await visit(desk.url)
     await expect(page.locator("#reconnect")).to_be_enabled()
 
     reached = []
-    for _ in range(5):
+    for _ in range(6):
         await page.keyboard.press("Tab")
         reached.append(await page.evaluate("document.activeElement.textContent.trim()"))
 
-    assert reached == ["Skip to the positions", "🔌 Connect IBKR", "Try now", "Disconnect", "Connect to…"]
+    assert reached == ["Skip to the positions", "portClosed", "🔌 Connect IBKR", "Try now", "Disconnect", "Connect to…"]
 
 
 async def test_the_state_is_announced_and_the_countdown_is_not(desk: Desk, visit: Visit) -> None:

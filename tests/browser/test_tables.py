@@ -214,7 +214,7 @@ async def test_a_refused_search_shows_its_problem(desk: Desk, visit: Visit) -> N
     await page.get_by_role("combobox").fill("aapl")
     await page.get_by_role("button", name="Find").click()
 
-    await expect(page.locator("#quote-problem code")).to_have_text("brokerTimeout")
+    await expect(page.locator("#quote-problem .reason")).to_have_text("brokerTimeout")
 
 
 async def test_each_quote_says_what_kind_it_is(desk: Desk, visit: Visit) -> None:
