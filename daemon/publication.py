@@ -14,6 +14,9 @@ from daemon.states import Link, Live, Policy
 from shared.clock import Clock
 from shared.messages import BROKER_TOPICS, DaemonFacts, Expected, LinkEvent
 
+PROOF = 0.7
+"""s between published proofs while messages come: with a turn of listening it stays below the promised second."""
+
 
 class Publication:
     """`proofLimit`: s after which a proof no longer makes the link connected."""
@@ -41,7 +44,7 @@ class Publication:
         self._version = version
         self._started = clock.monotonic()
         self._gaps = Gaps()
-        self._narration = Narration(automatic=policy.automatic)
+        self._narration = Narration(automatic=policy.automatic and not memory.held)
         self._window: tuple[datetime, Expected] | None = None
         self._accounts: frozenset[str] = frozenset()
         self._at = self._started
@@ -106,7 +109,7 @@ class Publication:
 
     def refresh(self, link: Link) -> None:
         """A newer proof: at least once a second while messages come, sooner where the limits are short."""
-        if self.heard != self._proof and self._clock.monotonic() - self._at >= min(1.0, self._proof_limit / 8):
+        if self.heard != self._proof and self._clock.monotonic() - self._at >= min(PROOF, self._proof_limit / 8):
             self.publish(link)
 
     def expected(self) -> Expected:

@@ -21,6 +21,7 @@ from daemon import events as ev
 from daemon import link as machine
 from daemon.events import Event
 from daemon.hints import listening
+from daemon.patience import loopback
 from daemon.ports import Factory, Market, Memory, Rows, Tws
 from daemon.publication import Publication
 from daemon.reading import GRACE, Reading
@@ -271,7 +272,7 @@ class Supervisor:
             self.counters.timeToReady = self._clock.monotonic() - self._down
             if not self._reading.recovering and not any(isinstance(action, act.Recover) for action in actions):
                 self._recovered()
-        if after.reason == "portClosed" != before.reason:
+        if after.reason == "portClosed" != before.reason and loopback(after.target.host):
             self._slots.start("looking", self._look())
         if isinstance(event, ev.Failed) and event.reason in TIMED_OUT and self._away > self._dialled:
             self._hear(ev.MachineWoke(seconds=0.0))  # it was we who did not listen: no reason to wait

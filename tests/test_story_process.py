@@ -1,0 +1,170 @@
+"""Whole processes stopped, killed and started again: the daemon, and the gateway it talks to (issue 4.4)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from daemon.simulator import Gateway, World
+from shared.rpc import Client
+from tests.daemon.running import environment, place
+from tests.stories import until
+
+ROOT = Path(__file__).resolve().parent.parent
+LIMIT = 30.0  # s; only ends a test that would hang
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="SIGSTOP and SIGKILL")
+
+
+@asynccontextmanager
+async def process(
+    *arguments: str, env: dict[str, str] | None = None, cwd: Path
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """`python -m …`, killed if it is still there at the end."""
+    running = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        *arguments,
+        env={**(env or dict(os.environ)), "PYTHONPATH": str(ROOT)},
+        cwd=cwd,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        yield running
+    finally:
+        if running.returncode is None:
+            running.kill()
+            running.send_signal(signal.SIGCONT)
+        await running.communicate()
+
+
+class Told:
+    """The link row as a peer of the socket gets it."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    async def row(self) -> dict[str, Any]:
+        client = await Client.open(self.path, "test/1", timeout=LIMIT)
+        try:
+            answer = msgspec.json.decode(await client.call("link.get", {}, LIMIT))
+        finally:
+            await client.close()
+        assert isinstance(answer, dict)
+        row = answer.get("link", answer)
+        assert isinstance(row, dict)
+        return row
+
+    async def becomes(self, **wanted: Any) -> dict[str, Any]:
+        """Ask until the row has these values."""
+        row: dict[str, Any] = {}
+        try:
+            async with asyncio.timeout(LIMIT):
+                while True:
+                    try:
+                        row = await self.row()
+                        if all(row[name] == value for name, value in wanted.items()):
+                            return row
+                    except OSError:
+                        pass  # the daemon is still starting
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            raise AssertionError(f"wanted {wanted}, is {row}") from None
+
+
+def settings(directory: Path, port: int) -> dict[str, str]:
+    return {
+        **environment(directory),
+        "IBKR_AUTO_CONNECT": "true",
+        "IBKR_HOST": "127.0.0.1",
+        "IBKR_PORT": str(port),
+        "IBKR_PROBE_INTERVAL": "0.4",
+        "IBKR_PROBE_TIMEOUT": "0.4",
+    }
+
+
+async def test_a_daemon_stopped_for_longer_than_any_limit_does_not_take_the_gateway_for_frozen() -> None:
+    """SIGSTOP for many times interval and timeout: after SIGCONT it is the same session, and nobody dialled."""
+    async with place() as directory, Gateway(World(), tick_rate=0.0) as gateway:
+        env = settings(directory, gateway.port)
+        told = Told(env["IBKR_SOCKET"])
+        async with process("daemon", env=env, cwd=directory) as daemon:
+            await told.becomes(phase="ready", session=1)
+            for _ in range(3):
+                daemon.send_signal(signal.SIGSTOP)
+                stopped = gateway.clock.monotonic()
+                await until(lambda since=stopped: gateway.clock.monotonic() - since > 2.5)
+                daemon.send_signal(signal.SIGCONT)
+                row = await told.becomes(phase="ready", connected=True)
+                assert row["session"] == 1
+            probes = sum(seen.name == "reqCurrentTime" for seen in gateway.requests)
+            await until(lambda: sum(seen.name == "reqCurrentTime" for seen in gateway.requests) > probes + 2)
+
+            assert (await told.row())["session"] == 1
+            assert gateway.connections.total == 1
+
+
+async def test_a_gateway_that_is_stopped_is_noticed_and_found_again() -> None:
+    async with place() as directory, process("daemon.simulator", "--port", "0", cwd=directory) as gateway:
+        assert gateway.stdout is not None
+        async with asyncio.timeout(LIMIT):
+            line = (await gateway.stdout.readline()).decode()
+        env = settings(directory, int(line.rpartition(":")[2]))
+        told = Told(env["IBKR_SOCKET"])
+        async with process("daemon", env={**env, "IBKR_CONNECT_TIMEOUT": "2"}, cwd=directory):
+            await told.becomes(phase="ready", session=1)
+            gateway.send_signal(signal.SIGSTOP)
+            row = await told.becomes(connected=False)
+            assert row["reason"] == "probeTimeout"
+            await told.becomes(session=2)
+            gateway.send_signal(signal.SIGCONT)
+
+            await told.becomes(phase="ready", connected=True)
+
+
+async def test_a_daemon_killed_at_any_moment_gets_its_client_id_back_when_its_ghost_is_gone() -> None:
+    """SIGKILL; TWS holds the id for a while. The next daemon waits under the same id, and is ready."""
+    async with place() as directory, Gateway(World(), tick_rate=0.0) as gateway:
+        gateway.ghost_ids(0.5)
+        env = settings(directory, gateway.port)
+        told = Told(env["IBKR_SOCKET"])
+        async with process("daemon", env=env, cwd=directory) as daemon:
+            await told.becomes(phase="ready")
+            gateway.client_id_in_use(2.0)
+            daemon.kill()
+            await daemon.wait()
+        async with process("daemon", env=env, cwd=directory):
+            row = await told.becomes(phase="waiting", reason="clientIdInUse")
+            assert row["gateway"]["clientId"] == 1
+            await told.becomes(phase="ready", connected=True)
+
+            assert set(gateway.client_ids) == {1}
+
+
+async def test_a_hold_survives_a_killed_daemon() -> None:
+    async with place() as directory, Gateway(World(), tick_rate=0.0) as gateway:
+        env = settings(directory, gateway.port)
+        told = Told(env["IBKR_SOCKET"])
+        async with process("daemon", env=env, cwd=directory) as daemon:
+            await told.becomes(phase="ready")
+            client = await Client.open(told.path, "test/1")
+            await client.call("link.disconnect", {}, LIMIT)
+            await client.close()
+            daemon.kill()
+            await daemon.wait()
+        async with process("daemon", env=env, cwd=directory):
+            row = await told.becomes(phase="held")
+
+            assert row["reason"] == "manual"
+            assert gateway.connections.total == 1
