@@ -124,7 +124,7 @@ export class Curve {
     };
     return {
       ...this.#size(),
-      padding: [8, 4, 0, 0],
+      padding: [8, 22, 0, 0],
       legend: { show: false },
       cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 } },
       scales: { y: { range: (_, low, high) => around(low, high) } },

@@ -99,7 +99,7 @@ async def test_reduced_motion_is_respected(desk: Desk, visit: Visit) -> None:
 
 
 async def test_the_commands_are_reached_by_keyboard_in_their_order(desk: Desk, visit: Visit) -> None:
-    """First the way past the top and what the reason means, then connect, try now (where it makes sense), disconnect, elsewhere."""
+    """The way past the top, what the reason means, connect, try now (where it makes sense), disconnect, elsewhere."""
     desk.daemon.link(**trouble("waiting", "portClosed", next_in=600))
     page = await visit(desk.url)
     await expect(page.locator("#reconnect")).to_be_enabled()
