@@ -20,6 +20,7 @@ from daemon.process import Daemon, Surroundings
 from daemon.windows import Calendar
 from shared.clock import SystemClock
 from shared.messages import STATE_TOPICS
+from shared.private import private_directory
 from shared.replica import Replica, TopicDelta, TopicState
 from shared.rpc import Client
 from shared.settings import Settings
@@ -131,7 +132,8 @@ async def place() -> AsyncIterator[Path]:
 def settings(directory: Path, **more: Any) -> Settings:
     name = f"\\\\.\\pipe\\link-{secrets.token_hex(8)}" if sys.platform == "win32" else str(directory / "run" / "d.sock")
     state = directory / "state"
-    state.mkdir(mode=0o700, exist_ok=True)
+    with private_directory(str(state), "IBKR_STATE_DIR"):
+        pass  # made as the daemon makes it
     return Settings(**{"state_dir": state, "socket": name, "connect_timeout": 5.0, **more})
 
 

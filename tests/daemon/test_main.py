@@ -69,15 +69,15 @@ async def ended(process: asyncio.subprocess.Process) -> tuple[int, str]:
 
 
 @posix
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-async def test_a_signal_ends_the_daemon_cleanly(number: signal.Signals) -> None:
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
+async def test_a_signal_ends_the_daemon_cleanly(name: str) -> None:
     """Exit status 0, no traceback, and the next daemon finds its place free."""
     async with place() as directory:
         environ = environment(directory)
         for _ in range(2):
             async with started(environ, directory) as process:
                 client = await listening(environ["IBKR_SOCKET"], process)
-                process.send_signal(number)
+                process.send_signal(getattr(signal, name))
                 status, said = await ended(process)
                 client.abort()
             assert status == 0, said
