@@ -239,7 +239,6 @@ async def test_bars_of_a_day_and_of_a_minute(house: House) -> None:
 
 async def test_a_burst_of_500_violates_no_pacing_rule(house: House) -> None:
     """Half of them equal: each question is asked once, and each asker gets bars or a truthful 429."""
-    house.gateway.message_rate = 0
     contracts = [each.conId for each in house.gateway.world.catalogue.portfolio(25)]
     questions = [
         {
@@ -261,6 +260,7 @@ async def test_a_burst_of_500_violates_no_pacing_rule(house: House) -> None:
     assert len(served) == 120  # sixty questions, two askers each
     assert all(each["rows"] for each in served)
     assert (house.gateway.history.violations, house.gateway.history.requests) == (0, 60)
+    assert house.gateway.connections.over_rate == 0
     await house.peer.until(lambda: house.peer.link["pacing"]["used"] == 60)
 
 
