@@ -155,6 +155,7 @@ class Peer(asyncio.Protocol):
         self._limits: dict[str, Cancellable] = {}
         self._ended = asyncio.Event()
         self._half_closed = False
+        self._reads = True
 
     # what a subclass may override
 
@@ -400,12 +401,24 @@ class Peer(asyncio.Protocol):
             self._finish()
 
     def _listen(self) -> None:
-        """Read on only when what was read has been dealt with, and the answers are read too."""
+        """Read on only when what was read has been dealt with, and the answers are read too.
+
+        Looked at once a turn: Windows' transport starts a second read when it is stopped and resumed twice in one.
+        """
+        if self._reads != self._wants() and "listen" not in self._limits:
+            self._limit("listen", 0.0, self._listen_now)
+
+    def _listen_now(self) -> None:
+        del self._limits["listen"]
+        self._reads = self._wants()
         if self._transport is not None and not self._transport.is_closing():
-            if self.writable and not self._kept:
+            if self._reads:
                 self._transport.resume_reading()
             else:
                 self._transport.pause_reading()
+
+    def _wants(self) -> bool:
+        return self.writable and not self._kept
 
     def _limit(self, name: str, seconds: float, then: Callable[[], None]) -> None:
         self._no_limit(name)

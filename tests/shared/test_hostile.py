@@ -8,8 +8,9 @@ import uuid
 import pytest
 
 from shared import local
+from shared import peer as module
 from shared.lines import MAX_LINE
-from shared.peer import MAX_PEERS, MAX_UNREAD, Peer, Service
+from shared.peer import MAX_UNREAD, Peer, Service
 from shared.rpc import Client
 
 HELLO = b'{"jsonrpc":"2.0","id":0,"method":"hello","params":{"protocol":1,"client":"bad/1"}}\n'
@@ -150,15 +151,18 @@ async def test_what_is_bad_but_framed_costs_one_error(path, service, bad, what):
     assert service.faults == 0
 
 
-async def test_silent_peers_in_every_place_keep_nobody_out(path, service, bad):
+async def test_silent_peers_in_every_place_keep_nobody_out(path, service, bad, monkeypatch):
     """Connections that say nothing make room for one that does."""
-    for _ in range(MAX_PEERS):
+    monkeypatch.setattr(module, "MAX_PEERS", 16)
+    monkeypatch.setattr(module, "HELLO_LIMIT", 600.0)  # none goes by itself
+    for _ in range(16):
         await bad()
-    await until(lambda: len(service.peers) == MAX_PEERS)
+    await until(lambda: len(service.peers) == 16)
 
     await good_is_served(path)
 
-    assert len(service.peers) <= MAX_PEERS
+    assert len(service.peers) <= 16
+    assert service.turned_away == 1
 
 
 async def test_a_peer_that_asks_and_never_reads_is_bounded(path, service, bad):
