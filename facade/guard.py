@@ -28,19 +28,25 @@ DOCUMENTS = ("/", "/ui/complete_platform.html")
 
 
 class Guard:
-    """The rules of one facade. `names`: `host:port` as `Host` may say; `token`: `None` where none is wanted."""
+    """The rules of one facade. `names` and `further`: `host:port` as `Host` may say, the latter those of a proxy too.
+
+    `token`: `None` where none is wanted.
+    """
 
     def __init__(
         self,
         table: Table,
         names: Iterable[str],
+        further: Iterable[str] = (),
         *,
         token: bytes | None = None,
         peer_check: bool = True,
     ) -> None:
         self._table = table
-        self._hosts = frozenset(names)
-        self._origins = frozenset(f"{scheme}://{name}" for name in self._hosts for scheme in ("http", "https"))
+        self._hosts = frozenset(names).union(further)
+        self._origins = frozenset(
+            {f"http://{name}" for name in self._hosts} | {f"https://{name}" for name in further}  # a proxy speaks TLS
+        )
         self._token = token
         self._peer_check = peer_check and peers.CAN_TELL
 
@@ -111,14 +117,18 @@ def same_user(transport: asyncio.Transport) -> bool:
     return peers.owner(peer[:2], ours[:2]) in (os.getuid(), 0)
 
 
-def names(host: str, port: int, further: Iterable[str] = ()) -> frozenset[str]:
-    """What `Host` may say: the loopback names, the address that is bound unless it is a wildcard, and `further`."""
+def names(host: str, port: int) -> frozenset[str]:
+    """What `Host` may say: the loopback names, and the address that is bound unless it is a wildcard."""
     hosts = {"127.0.0.1", "localhost", "[::1]"}
     if host not in ("0.0.0.0", "::", ""):  # noqa: S104 - excluded, not bound
         hosts.add(f"[{host}]" if ":" in host else host.lower())
-    given = {f"{name}:{port}" for name in hosts} | {name.lower() for name in further}
-    # a browser leaves out the scheme's own port
-    return frozenset(given | {name.removesuffix(":80").removesuffix(":443") for name in given})
+    return frozenset(spelled(f"{name}:{port}" for name in hosts))
+
+
+def spelled(given: Iterable[str]) -> set[str]:
+    """Names as browsers write them: in lower case, and without the port that their scheme has anyway."""
+    lower = {name.lower() for name in given}
+    return lower | {name.removesuffix(":80").removesuffix(":443") for name in lower}
 
 
 def allowed(methods: Iterable[str]) -> str:

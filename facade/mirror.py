@@ -83,7 +83,8 @@ class Mirror:
         """What the daemon calls itself."""
         self.settled = asyncio.Event()
         """Set once it is known how the first dial ended: a complete replica, or no daemon."""
-        self.reconnects = 0
+        self.upheavals = 0
+        """How often something changed that is no step: the daemon came or went, a replica or a topic came whole."""
         self._why = ""  # what was last said of its absence: each cause is one line, not one each dial
         self._path = path
         self._proof_limit = proof_limit
@@ -373,11 +374,13 @@ class Mirror:
             if ":" in topic and topic not in self._births:
                 self._born += 1
                 self._births[topic] = self._born
+                self.upheavals += 1
         target.fold(delta.seq, delta.floor, changes)
         if self._fresh is not None:
             if not all(topic in set(self._fresh.topics()) for topic in STATE_TOPICS):
                 return
             self.replica, self._fresh = self._fresh, None
+            self.upheavals += 1
             held = frozenset(self.replica.topics())
             self._births = {topic: birth for topic, birth in self._births.items() if topic in held}
             self._known.clear()
@@ -414,9 +417,9 @@ class Mirror:
         if self.reachable == reachable:
             return
         self.reachable = reachable
+        self.upheavals += 1
         self.settled.set()
         if reachable:
-            self.reconnects += 1
             self._why = ""
             log.info("mirror.reached", message="The daemon answers.", daemon=self.daemon)
         self._tell()

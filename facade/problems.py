@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -61,8 +62,8 @@ def refusal(
         type=TYPES.format(problem.reason),
         title=entry.title,
         status=entry.status,
-        detail=problem.detail or sentence or said,
-        instance=instance,
+        detail=_text(problem.detail or sentence or said),
+        instance=_reference(instance),
         reason=problem.reason,
         phase=phase,
         advice=advised if advice is None else tuple(advice),
@@ -83,7 +84,7 @@ def fault(instance: str) -> Answer:
         title="Internal error",
         status=500,
         detail="The facade made a mistake; its log says which. The session is not touched.",
-        instance=instance,
+        instance=_reference(instance),
         reason=None,
         phase=None,
         advice=("Run `ibkr support-bundle` and report it.",),
@@ -99,6 +100,16 @@ def _seconds(wait: float | None, at: datetime | None, now: datetime | None) -> i
     if wait is None and at is not None and now is not None:
         wait = (at - now).total_seconds()
     return max(1, math.ceil(wait)) if wait is not None and math.isfinite(wait) else 1
+
+
+def _text(told: str) -> str:
+    """What came from outside may hold halves of characters, which no JSON can carry."""
+    return told if told.isascii() else told.encode("utf-8", "replace").decode("utf-8")
+
+
+def _reference(path: str) -> str:
+    """`path` as a URI reference, whatever bytes it came as."""
+    return path if path.isascii() else quote(path.encode("utf-8", "surrogateescape"), safe="/%:@!$&'()*+,;=~")
 
 
 def _joined(details: ProblemDetails, extra: dict[str, Any]) -> dict[str, Any]:

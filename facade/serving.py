@@ -24,7 +24,7 @@ from facade.accepting import Accepting
 from facade.app import Facade
 from facade.connection import HttpServer
 from facade.files import page_routes
-from facade.guard import Guard, names
+from facade.guard import Guard, names, spelled
 from facade.handover import WINDOWS, Line, received
 from facade.keeper import say
 from facade.mirror import FIRST_LIMIT, Mirror
@@ -54,7 +54,8 @@ def build(settings: Settings, port: int, clock: Clock) -> Facade:
     mirror = Mirror(settings.socket_path, settings.probe_interval + settings.probe_timeout, clock.monotonic)
     guard = Guard(
         table,
-        names(settings.facade_host, port, settings.facade_names),
+        names(settings.facade_host, port),
+        spelled(settings.facade_names),
         token=settings.token(),
         peer_check=settings.peer_check,
     )

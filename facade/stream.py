@@ -11,6 +11,7 @@ import contextlib
 import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated
+from weakref import WeakValueDictionary
 
 import msgspec
 from aiohttp.helpers import rfc822_formatted_time
@@ -70,41 +71,57 @@ class Ended(Answer):
         self.keep_alive = False
 
 
+class Watched:
+    """A choice of topics, one object for all readers who made it."""
+
+    __slots__ = ("__weakref__", "dynamic", "names", "topics")
+
+    def __init__(self, topics: tuple[str, ...]) -> None:
+        self.topics = topics
+        self.names = frozenset(topics)
+        self.dynamic = tuple(topic for topic in topics if ":" in topic)
+
+
 class Stream:
-    """One reader. `since`: the step it has come to; `pages`: the rest of its snapshot."""
+    """One reader. `since`: the step it has come to; `pages`: the rest of its snapshot.
+
+    `level`: the mirror's upheaval since when it lacks nothing but the changes after `since`.
+    """
 
     __slots__ = (
         "away",
         "beats",
         "births",
         "connection",
-        "dynamic",
         "ended",
         "epoch",
+        "level",
         "pages",
         "resume",
         "since",
-        "topics",
         "transport",
-        "wanted",
+        "watched",
     )
 
     def __init__(
-        self, connection: Connection, transport: asyncio.Transport, topics: tuple[str, ...], last_event: str | None
+        self, connection: Connection, transport: asyncio.Transport, watched: Watched, last_event: str | None
     ) -> None:
         self.connection = connection
         self.transport = transport
-        self.topics = topics
-        self.wanted = frozenset(topics)
-        self.dynamic = tuple(topic for topic in topics if ":" in topic)
+        self.watched = watched
         self.births: dict[str, int] = {}  # of its quotes and bars: which coming of theirs it knows
         self.resume = last_event
         self.epoch = ""  # none yet: the reader has nothing
         self.since = 0
+        self.level = -1
         self.pages: Iterator[bytes] | None = None
         self.away = False
         self.beats = 0
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+
+Shared = dict[tuple[Watched, int], bytes]
+"""This turn's deltas, by who watches what from which step; empty where nothing of it has changed."""
 
 
 class Streams:
@@ -121,6 +138,7 @@ class Streams:
         self._scheduled = False
         self._closed = False
         self._absence: dict[str, dict[str, Entry]] = {}
+        self._choices: WeakValueDictionary[tuple[str, ...], Watched] = WeakValueDictionary()
         mirror.listen(self._changed)
 
     def __len__(self) -> int:
@@ -170,7 +188,10 @@ class Streams:
         transport = request.transport
         if transport is None or transport.is_closing():
             return
-        stream = Stream(connection, transport, topics, request.headers.get("Last-Event-ID"))
+        watched = self._choices.get(topics)
+        if watched is None:
+            watched = self._choices[topics] = Watched(topics)
+        stream = Stream(connection, transport, watched, request.headers.get("Last-Event-ID"))
         transport.write(
             head(200, EVENTS)
             + b"X-Accel-Buffering: no\r\nConnection: close\r\nDate: "
@@ -196,20 +217,28 @@ class Streams:
 
     def _send_all(self) -> None:
         self._scheduled = False
-        if self._mirror.reachable:
+        mirror = self._mirror
+        if mirror.reachable:
             self._absence = {}
-        shared: dict[tuple[frozenset[str], int], bytes] = {}
+        shared: Shared = {}
         for stream in tuple(self._readers):
             if stream.connection.writing_paused:
                 self.merged += 1
-            else:
-                self._send(stream, shared)
+                continue
+            if stream.level == mirror.upheavals:  # the common case, and all that a tick costs a reader
+                data = shared.get((stream.watched, stream.since))
+                if data is not None and mirror.replica is not None:
+                    stream.since = mirror.replica.seq
+                    if data and not stream.transport.is_closing():
+                        stream.transport.write(data)
+                    continue
+            self._send(stream, shared)
 
     def _resumed(self, stream: Stream) -> None:
         stream.beats = 0
         self._send(stream, {})
 
-    def _send(self, stream: Stream, shared: dict[tuple[frozenset[str], int], bytes]) -> None:
+    def _send(self, stream: Stream, shared: Shared) -> None:
         """What `stream` lacks, as much of it as it takes."""
         if stream.transport.is_closing():
             return  # its handler is being cancelled
@@ -220,11 +249,12 @@ class Streams:
                 return
             data = self._next(stream, shared)
             if not data:
+                stream.level = self._mirror.upheavals
                 return
             sent += len(data)
             stream.transport.write(data)
 
-    def _next(self, stream: Stream, shared: dict[tuple[frozenset[str], int], bytes]) -> bytes:
+    def _next(self, stream: Stream, shared: Shared) -> bytes:
         """The next bytes for `stream`, which is then that much further; empty where there is nothing to tell."""
         replica = self._mirror.replica
         if replica is None:
@@ -238,14 +268,14 @@ class Streams:
             if page is not None:
                 return page
             stream.pages = None
-        late = self._late(stream) if stream.dynamic else b""
+        late = self._late(stream)
         if late:
             return late
         if stream.since < replica.seq:
-            key = (stream.wanted, stream.since)
+            key = (stream.watched, stream.since)
             data = shared.get(key)
             if data is None:
-                lacking = replica.since(stream.wanted, stream.since)
+                lacking = replica.since(stream.watched.names, stream.since)
                 if lacking is None:
                     return self._reset(stream, "tooOld")
                 data = shared[key] = frames.deltas(lacking, self._position(lacking)) if lacking else b""
@@ -293,8 +323,8 @@ class Streams:
         """The snapshot by pages, each as the rows are when it is written; what changes meanwhile follows it."""
         begun = self._mirror.replica
         assert begun is not None  # noqa: S101 - the caller looked
-        parts = frames.snapshot_rows(begun, stream.topics)
-        position = self._position(stream.topics)
+        parts = frames.snapshot_rows(begun, stream.watched.topics)
+        position = self._position(stream.watched.topics)
         data = b""
         for number, (topic, keys) in enumerate(parts):
             start = 0
@@ -302,7 +332,7 @@ class Streams:
                 now = self._mirror.replica or begun
                 rows, start = frames.written(now, topic, keys, start)
                 complete = start == len(keys) and number == len(parts) - 1
-                unchanged = complete and position == self._position(stream.topics)
+                unchanged = complete and position == self._position(stream.watched.topics)
                 data += frames.snapshot_page(topic, rows, complete, position if unchanged else b"")
                 if len(data) >= frames.PAGE:
                     yield data
@@ -329,7 +359,7 @@ class Streams:
         return frames.deltas(come) if come else b""
 
     def _births(self, stream: Stream) -> dict[str, int]:
-        return {topic: self._mirror.birth(topic) for topic in stream.dynamic}
+        return {topic: self._mirror.birth(topic) for topic in stream.watched.dynamic}
 
     def _position(self, topics: Iterable[str]) -> bytes:
         """The step of these topics' last change: whoever has come to it lacks nothing of them.
@@ -348,7 +378,7 @@ class Streams:
             return b""
         stream.away = not self._mirror.reachable
         told = self._absent() if stream.away else self._present()
-        told = {topic: rows for topic, rows in told.items() if topic in stream.wanted and rows}
+        told = {topic: rows for topic, rows in told.items() if topic in stream.watched.names and rows}
         return frames.deltas(told) if told else b""
 
     def _absent(self) -> dict[str, dict[str, Entry]]:
@@ -369,7 +399,7 @@ class Streams:
 
     def _nothing_known(self, stream: Stream) -> bytes:
         """No replica yet: the link alone can be told of, and that the daemon is not there."""
-        if stream.away or self._mirror.reachable or "link" not in stream.wanted:
+        if stream.away or self._mirror.reachable or "link" not in stream.watched.names:
             return b""
         stream.away = True
         link = b'"link":' + msgspec.json.encode(unreachable(None))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import random
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,8 +13,8 @@ from typing import Any
 import pytest
 
 from facade import peers
-from facade.guard import BODY_LIMIT, names
-from tests.facade.conftest import House, running
+from facade.guard import BODY_LIMIT, names, spelled
+from tests.facade.conftest import House, running, until
 from tests.facade.fake_daemon import FakeDaemon
 
 STATUS = "/api/ibkr/status"
@@ -258,5 +261,74 @@ def test_the_names_of_a_facade() -> None:
     assert "0.0.0.0:9101" not in names("0.0.0.0", 9101)
     assert "192.168.1.5:9101" in names("192.168.1.5", 9101)
     assert "[fd00::1]:9101" in names("fd00::1", 9101)
-    assert {"trade.example:443", "trade.example"} <= names("127.0.0.1", 9101, ["trade.example:443"])
-    assert "trade.example" not in names("127.0.0.1", 9101, ["trade.example:8443"])
+    assert "127.0.0.1" in names("127.0.0.1", 80)
+    assert "127.0.0.1" not in names("127.0.0.1", 9101)
+    assert spelled(["Trade.Example:443"]) == {"trade.example:443", "trade.example"}
+    assert spelled(["trade.example:8443"]) == {"trade.example:8443"}
+
+
+async def test_a_proxys_name_is_one_of_ours_also_by_tls(tmp_path: Path, daemon: FakeDaemon) -> None:
+    async with running(tmp_path, daemon, facade_names=("trade.example:443",)) as house:
+        for origin in ("https://trade.example", "http://trade.example"):
+            assert (await house.get(STATUS, headers={"Host": "trade.example", "Origin": origin}))[0] == 200
+        own = f"https://127.0.0.1:{house.port}"  # nobody speaks TLS there
+        assert (await house.get(STATUS, headers={"Origin": own}))[0] == 403
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_no_bytes_make_it_fail(
+    tmp_path: Path, daemon: FakeDaemon, seed: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seeded mutations of good requests: each is answered or closed, none with a 500, none with a traceback."""
+    for name in ("connection.KEEP_ALIVE", "connection.LINGER", "asking.BODY_SECONDS"):
+        monkeypatch.setattr(f"facade.{name}", 0.1)
+    chance = random.Random(seed)
+    async with running(tmp_path, daemon) as house:
+        await until(lambda: house.facade.mirror.connected)
+        good = [text.replace(b"HOST", f"127.0.0.1:{house.port}".encode()) for text in GOOD]
+        for _ in range(6):
+            requests = [mutated(chance, chance.choice(good)) for _ in range(40)]
+            for request, raw in zip(requests, await asyncio.gather(*map(house.raw_or_reset, requests)), strict=True):
+                assert not raw or raw.startswith(b"HTTP/1.1 "), request
+                assert b"HTTP/1.1 500" not in raw, request
+        assert (await house.get(STATUS))[0] == 200
+        assert len(house.facade.http._connections) <= 2  # type: ignore[union-attr]
+    assert "Traceback" not in caplog.text
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+GOOD = (
+    b'GET /api/ibkr/contracts/265598?allowStale=true HTTP/1.1\r\nHost: HOST\r\nIf-None-Match: "e1-1"\r\n\r\n',
+    b"GET /ui/docs.js HTTP/1.1\r\nHost: HOST\r\nSec-Fetch-Site: none\r\nConnection: close\r\n\r\n",
+    b"POST /api/ibkr/reconnect HTTP/1.1\r\nHost: HOST\r\nContent-Type: application/json\r\n"
+    b"Content-Length: 2\r\nConnection: close\r\n\r\n{}",
+    b"POST /api/ibkr/connect HTTP/1.1\r\nHost: HOST\r\nContent-Type: application/json\r\n"
+    b'Transfer-Encoding: chunked\r\n\r\n5\r\n{"a":\r\n2\r\n1}\r\n0\r\n\r\n',
+)
+
+
+def mutated(chance: random.Random, good: bytes) -> bytes:
+    request = bytearray(good)
+    for _ in range(chance.randrange(1, 5)):
+        at = chance.randrange(len(request))
+        match chance.randrange(4):
+            case 0:
+                request[at] = chance.randrange(256)
+            case 1:
+                del request[at : at + chance.randrange(1, 8)]
+            case 2:
+                request[at:at] = chance.randbytes(chance.randrange(1, 6))
+            case _:
+                request[at:at] = request[: chance.randrange(len(request))]
+    return bytes(request)
+
+
+@pytest.mark.parametrize(
+    "path", [b"/\xff\xfe", b"/api/ibkr/\xc3\xa4", b"/%00", b"/api/ibkr/contracts/\xed\xa0\x80", b"/" + b"a" * 5000]
+)
+async def test_a_path_of_any_bytes_is_just_not_found(house: House, path: bytes) -> None:
+    raw = await house.raw(b"GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nConnection: close\r\n\r\n" % (path, house.port))
+    status, headers = headers_of(raw)
+    assert status in (400, 404, 422)
+    assert headers["content-type"] == "application/problem+json"
+    json.loads(raw.partition(b"\r\n\r\n")[2])
