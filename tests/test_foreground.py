@@ -1,0 +1,146 @@
+"""./scripts/start as a user runs it: the demonstration comes up, restarts as a whole, and ends in order on Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from shared.settings import PROJECT_ROOT
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX; the Windows stage has its own chain"),
+    pytest.mark.timeout(240),
+]
+LIMIT = 60.0  # s for anything here to come true: cold processes on a busy machine
+
+
+@dataclass
+class Started:
+    process: subprocess.Popen[str]
+    environ: dict[str, str]
+    url: str
+
+    def get(self, path: str) -> Any:
+        with urllib.request.urlopen(f"{self.url}/api/ibkr/{path}", timeout=5) as answer:
+            return json.load(answer)
+
+    def connected(self) -> bool:
+        return self.get("status") == {"connected": True, "available": True}
+
+
+def until(condition: Callable[[], object]) -> None:
+    ends = time.monotonic() + LIMIT
+    while time.monotonic() < ends:
+        with contextlib.suppress(OSError):
+            if condition():
+                return
+        time.sleep(0.02)
+    pytest.fail("it did not come true")
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[Started]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("IBKR_")}
+    port = free_port()
+    own = {
+        "PYTHONPATH": str(PROJECT_ROOT),
+        "IBKR_STATE_DIR": str(tmp_path / "state"),
+        "IBKR_FACADE_PORT": str(port),
+        # a user's own settings do not reach the demonstration
+        "IBKR_PORT": "1",
+    }
+    (tmp_path / ".env").write_text("IBKR_ACCOUNT=U7654321\n")
+    with (tmp_path / "output").open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, str(PROJECT_ROOT / "scripts" / "foreground.py"), "--demo"],
+            env=clean | own,
+            cwd=tmp_path,
+            stdout=output,
+            stderr=output,
+            text=True,
+        )
+    started = Started(process, clean | own, f"http://127.0.0.1:{port}")
+    family = [psutil.Process(process.pid)]
+    try:
+        until(started.connected)
+        family += family[0].children(recursive=True)
+        yield started
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+        try:
+            process.wait(20)
+        finally:
+            for one in family:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    one.kill()
+
+
+def test_the_demonstration_needs_nothing_and_says_the_seeds_lines(demo: Started, tmp_path: Path) -> None:
+    lines = (tmp_path / "output").read_text().splitlines()
+    port = demo.get("link")["gateway"]["port"]
+    for line in (
+        f"INFO:     Attempting to auto-connect to IBKR at 127.0.0.1:{port}...",
+        f"INFO:     ✓ Connected to IBKR on port {port}",
+        f"INFO:     ✓ Auto-connected to IBKR successfully on port {port}",
+        f"INFO:     Facade running on {demo.url}",
+    ):
+        assert line in lines
+
+
+def test_ctrl_c_ends_everything(demo: Started) -> None:
+    family = psutil.Process(demo.process.pid).children(recursive=True)
+    assert len(family) >= 4  # gateway, daemon, facade and its serving child
+    demo.process.send_signal(signal.SIGINT)
+    assert demo.process.wait(LIMIT) == 0
+    until(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in family))
+
+
+def test_restart_server_restarts_both_and_waits_for_them(demo: Started) -> None:
+    before = demo.get("link")["daemon"]["pid"]
+    command = [sys.executable, str(PROJECT_ROOT / "scripts" / "foreground.py"), "--restart"]
+    assert subprocess.run(command, env=demo.environ, timeout=LIMIT, check=False).returncode == 0
+    assert demo.get("status")["available"]
+    until(demo.connected)
+    assert demo.get("link")["daemon"]["pid"] != before
+
+
+def test_a_daemon_that_is_killed_is_started_again(demo: Started) -> None:
+    before = demo.get("link")["daemon"]["pid"]
+    os.kill(before, signal.SIGKILL)
+    until(lambda: demo.connected() and demo.get("link")["daemon"]["pid"] != before)
+
+
+def test_bad_settings_end_the_start_with_78_and_one_sentence(tmp_path: Path) -> None:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("IBKR_")}
+    done = subprocess.run(
+        [sys.executable, str(PROJECT_ROOT / "scripts" / "foreground.py")],
+        env=clean | {"PYTHONPATH": str(PROJECT_ROOT), "IBKR_PORT": "seven"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert done.returncode == 78
+    assert done.stderr.splitlines() == ["IBKR_PORT is 'seven'; accepted is a whole number from 1 to 65535."]
