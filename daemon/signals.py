@@ -1,6 +1,6 @@
 """How the system asks the daemon to end: SIGTERM, Ctrl-C, a closed terminal or console, logoff. Nobody else knows.
 
-Asking twice changes nothing: the end has its own limits.
+Asking twice changes nothing: the end has its own limits. Signals belong to the main thread; elsewhere nothing is done.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ if sys.platform == "win32":
     @contextmanager
     def stop_on_signals(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> Iterator[None]:
         """Within it, `stop` is called in the loop when the system wants this process to end."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         ended = threading.Event()
 
         def ask() -> None:
@@ -58,17 +61,19 @@ else:
     @contextmanager
     def stop_on_signals(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> Iterator[None]:
         """Within it, `stop` is called in the loop when the system wants this process to end."""
-        if threading.current_thread() is not threading.main_thread():  # embedded, as in a test: nobody signals a thread
+        if threading.current_thread() is not threading.main_thread():
             yield
             return
         # a terminal that closes is a stop, unless nohup has said that it is none
         wanted = [signal.SIGTERM, signal.SIGINT]
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             wanted.append(signal.SIGHUP)
+        before = {number: signal.getsignal(number) for number in wanted}
         for number in wanted:
             loop.add_signal_handler(number, stop)
         try:
             yield
         finally:
-            for number in wanted:
+            for number, former in before.items():
                 loop.remove_signal_handler(number)
+                signal.signal(number, former)  # the loop leaves the default, which is not what there was

@@ -1,0 +1,57 @@
+"""How the system's wish to end reaches the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+
+import pytest
+
+from daemon.signals import stop_on_signals
+
+ENDS = ("SIGINT", "SIGBREAK") if sys.platform == "win32" else ("SIGINT", "SIGTERM", "SIGHUP")
+LIMIT = 10.0
+
+
+@pytest.mark.parametrize("name", ENDS)
+async def test_a_signal_becomes_a_call_in_the_loop(name: str) -> None:
+    """Not an exception somewhere: whoever waits goes on, and a second signal is the same as one."""
+    stop = asyncio.Event()
+    with stop_on_signals(asyncio.get_running_loop(), stop.set):
+        signal.raise_signal(getattr(signal, name))
+        signal.raise_signal(getattr(signal, name))
+        async with asyncio.timeout(LIMIT):
+            await stop.wait()
+
+
+@pytest.mark.parametrize("name", ENDS)
+async def test_afterwards_signals_are_what_they_were(name: str) -> None:
+    """What was there before is put back."""
+    before = signal.getsignal(getattr(signal, name))
+    with stop_on_signals(asyncio.get_running_loop(), lambda: None):
+        assert signal.getsignal(getattr(signal, name)) != before
+    assert signal.getsignal(getattr(signal, name)) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="nohup")
+async def test_nohup_is_respected() -> None:
+    """Who started the daemon with nohup wants it to outlive the terminal."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_on_signals(asyncio.get_running_loop(), lambda: None):
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+async def test_in_another_thread_nothing_is_installed() -> None:
+    """Signals are the main thread's; a daemon inside another program leaves them alone."""
+    before = signal.getsignal(signal.SIGINT)
+    loop = asyncio.get_running_loop()
+
+    def elsewhere() -> object:
+        with stop_on_signals(loop, lambda: None):
+            return signal.getsignal(signal.SIGINT)
+
+    assert await asyncio.to_thread(elsewhere) == before
