@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -279,6 +280,68 @@ async def test_a_ledger_that_could_not_be_read_is_read_later() -> None:
             (directory / "aside").rename(file)
             await daemon.load()
             assert set(daemon.store.replica.rows("fills")) == {"a.b.01"}
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_nothing_that_is_asked_is_a_fault_of_ours(daemon: Daemon, mirror: Mirror, seed: int) -> None:
+    """Whatever params a method is given, it answers or refuses in its own words, and the daemon goes on."""
+    dice = random.Random(seed)
+    names = (
+        "topics",
+        "epoch",
+        "since",
+        "after",
+        "account",
+        "scope",
+        "q",
+        "conId",
+        "conIds",
+        "host",
+        "port",
+        "clientId",
+    )
+    names += ("timeout", "wait", "allowStale", "symbol", "strike", "durationStr", "barSizeSetting", "endDateTime")
+    values: list[Any] = [
+        None,
+        True,
+        0,
+        -1,
+        1,
+        2**31,
+        2**70,
+        1e308,
+        "",
+        "x",
+        "x" * 2000,
+        "1 x",
+        "nan x",
+        "inf x",
+        "a:1",
+        "\0",
+    ]
+    values += [
+        "0001-01-01T00:00:00+23:59",
+        "9999-12-31T23:59:59-23:59",
+        "2026-01-01T00:00:00Z",
+        "1 D",
+        "5 mins",
+        [],
+        {},
+    ]
+    values += [["quotes:1"], ["bars:1:1min"], ["link"] * 1024, [1, 2], [2**40], ["\ud7ff"], {"a": [[]]}]
+    methods = [method for method in daemon.commands.table() if method not in {"daemon.stop", "link.connect"}]
+    refusals: set[tuple[int, str]] = set()
+    for _ in range(400):
+        method = dice.choice(methods)
+        params = {dice.choice(names): dice.choice(values) for _ in range(dice.randrange(3))}
+        try:
+            await mirror.call(method, **params)
+        except RpcError as error:
+            refusals.add((error.code, error.message if error.code not in {-32602, -32000} else ""))
+
+    assert refusals <= {(-32602, ""), (-32000, "")}
+    assert daemon.server.service.faults == 0
+    assert (await mirror.call("link.get"))["phase"] in {"disabled", "held"}
 
 
 async def test_peers_see_the_daemon_stop(daemon: Daemon, mirror: Mirror) -> None:
