@@ -42,7 +42,7 @@ async def test_13_a_daily_restart_is_survived_without_a_hand_on_it() -> None:
         assert (row.nextAttemptAt - told.clock.now()).total_seconds() <= 0.5
         dialled = told.link.counters.attempts
         await told.clock.pass_(80)
-        assert 140 <= told.link.counters.attempts - dialled <= 170
+        assert 100 <= told.link.counters.attempts - dialled <= 170
         assert told.link.counters.losses == {"socketLost": 1}
         await told.gateway.listen()
         await told.clock.pass_(0.6)
@@ -51,7 +51,7 @@ async def test_13_a_daily_restart_is_survived_without_a_hand_on_it() -> None:
         assert told.gaps[0].cause == "socketLost"
         assert told.said("Connection lost, dialling again") == 1
         assert told.warned("portClosed") == 1
-        assert told.row.attempts > 140
+        assert told.row.attempts > 100
 
 
 async def test_13_a_restart_resets_too_and_the_first_dial_is_at_once() -> None:
@@ -105,7 +105,7 @@ async def test_14_refused_since_sunday_one_o_clock_probably_needs_the_weekly_log
         assert row.nextAttemptAt is not None
         dialled = told.link.counters.attempts
         await told.clock.pass_(10)
-        assert told.link.counters.attempts - dialled >= 18, "a guess changes nothing of what is done"
+        assert told.link.counters.attempts - dialled >= 12, "a guess changes nothing of what is done"
         assert told.warned("loginRequired") == 1
 
         await told.gateway.listen()
@@ -417,4 +417,4 @@ async def test_a_night_without_a_gateway_is_one_warning() -> None:
         told.listening = frozenset({4002})
         assert told.memory.events[0].phase == "connecting"
         assert told.row.since is not None
-        assert told.clock.now() - told.row.since < timedelta(seconds=2)
+        assert told.clock.now() - told.row.since > timedelta(seconds=110), "one wait, not hundreds"
