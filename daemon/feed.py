@@ -214,7 +214,7 @@ def delta_lines(epoch: str, parts: Mapping[str, TopicDelta], seq: int, floor: in
     envelope = len(_line(epoch, (), seq, floor))
     size = envelope
     for topic, (state, rows) in parts.items():
-        head = b'%s:{"asOf":"%s","seq":%d,"rows":{' % (_encode(topic), state.asOf.encode(), state.seq)
+        head = b'%s:{"asOf":%s,"seq":%d,"rows":{' % (_encode(topic), _encode(state.asOf or None), state.seq)
         around = len(head) + len(b'},"seqs":[]},')
         if size + around > page and done:
             yield _line(epoch, done, None, floor)

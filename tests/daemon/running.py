@@ -63,7 +63,7 @@ class Mirror:
                 key: (step, None if bytes(row) == b"null" else bytes(row))
                 for (key, row), step in zip(told.rows.items(), told.seqs, strict=True)
             }
-            self._pages[topic] = TopicDelta(TopicState(told.seq, told.asOf), {**before, **entries})
+            self._pages[topic] = TopicDelta(TopicState(told.seq, told.asOf or ""), {**before, **entries})
         if delta.seq is not None:
             if self.replica is None or self.replica.epoch != delta.epoch:
                 self.replica = Replica(delta.epoch)
@@ -106,7 +106,7 @@ class Mirror:
 
 
 class Told(msgspec.Struct):
-    asOf: str
+    asOf: str | None
     seq: int
     rows: dict[str, msgspec.Raw]
     seqs: list[int]

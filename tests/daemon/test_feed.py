@@ -79,7 +79,7 @@ class Mirror:
                 for (key, row), seq in zip(told.rows.items(), told.seqs, strict=True)
             }
             before = self.pending[topic].rows if topic in self.pending else {}
-            self.pending[topic] = TopicDelta(TopicState(told.seq, told.asOf), {**before, **entries})
+            self.pending[topic] = TopicDelta(TopicState(told.seq, told.asOf or ""), {**before, **entries})
         if params["seq"] is not None:
             self.replica.fold(params["seq"], params["floor"], self.pending)
             self.pending = {}
@@ -95,7 +95,7 @@ class Mirror:
 
 
 class Topic(msgspec.Struct):
-    asOf: str
+    asOf: str | None
     seq: int
     rows: dict[str, msgspec.Raw]
     seqs: list[int]

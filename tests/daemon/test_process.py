@@ -217,6 +217,25 @@ async def test_history_knows_how_long_the_link_was_up() -> None:
         assert 0 < answer["uptime"]["24h"]["ratio"] <= 1
 
 
+async def test_the_market_is_asked_and_watched_over_the_socket() -> None:
+    """Look-ups, a quote, bars longer than a line, and streams under their topic's one spelling."""
+    async with linked(World(5)) as (gateway, _, mirror):
+        gateway.quiet(False)
+        (match, *_) = await mirror.all("contracts.search", q="AAPL")
+        contract = match["conId"]
+        assert (await mirror.all("contracts.get", conId=contract))[0]["symbol"] == "AAPL"
+        assert (await mirror.all("quotes.get", conIds=[contract]))[0]["marketDataType"] == "live"
+        asked = {"conId": contract, "durationStr": "1 M", "barSizeSetting": "1 min"}
+        assert (await mirror.call("bars.fetch", **asked))["next"] is not None
+        dates = [bar["date"] for bar in await mirror.all("bars.fetch", **asked)]
+        assert dates == sorted(set(dates))
+        assert len(dates) > 5_000
+
+        (topic,) = (await mirror.call("watch", topics=[f"bars:{contract}:5 mins"]))["topics"]
+        await mirror.until(lambda: bool(mirror.rows(topic)))
+        assert mirror.rows("sync")[topic]["known"]
+
+
 async def test_the_figures_count_the_session_under_way() -> None:
     """A session that lasts for days is in the metrics from its first message on, and stays in them."""
     async with linked(World(5)) as (gateway, _, mirror):
