@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _restart() -> int:
-    from facade.keeper import restart, say
+    from facade.whereabouts import restart, say
     from shared.settings import BAD_SETTINGS, Settings, SettingsError
 
     try:

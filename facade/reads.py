@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from facade.answer import Answer
-from facade.mirror import unreachable
+from facade.believed import unreachable
 from facade.table import Asked
 from shared.reasons import CATALOGUE, Problem
 from shared.replica import NEVER

@@ -26,11 +26,11 @@ from facade.connection import HttpServer
 from facade.files import page_routes
 from facade.guard import Guard, names, spelled
 from facade.handover import WINDOWS, Line, received
-from facade.keeper import say
 from facade.mirror import FIRST_LIMIT, Mirror
 from facade.routes import ROUTES
 from facade.stream import Streams
 from facade.table import Table
+from facade.whereabouts import say
 from shared.clock import Clock, SystemClock
 from shared.log import set_up
 from shared.private import EXHAUSTED, UnsafePath, private_directory

@@ -19,7 +19,8 @@ from msgspec import Meta, Struct
 
 from facade import frames
 from facade.answer import EVENTS, Answer, head
-from facade.mirror import Mirror, unreachable
+from facade.believed import unreachable
+from facade.mirror import Mirror
 from facade.table import Asked
 from shared.messages import STATE_TOPICS
 from shared.reasons import Problem

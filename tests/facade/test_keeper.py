@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from facade import keeper
+from facade.whereabouts import STATE_FILE
 from tests.facade.conftest import until
 from tests.facade.fake_daemon import FakeDaemon
 
@@ -37,7 +38,7 @@ class Kept:
     @property
     def state(self) -> dict[str, Any]:
         try:
-            return dict(json.loads((self.state_dir / keeper.STATE_FILE).read_text()))
+            return dict(json.loads((self.state_dir / STATE_FILE).read_text()))
         except (OSError, ValueError):
             return {}
 

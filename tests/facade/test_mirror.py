@@ -138,6 +138,40 @@ async def test_wanted_topics_are_watched_again_after_the_daemon_was_away(daemon:
         await until(lambda: mirror.row("quotes:7", "7") and mirror.row("quotes:8", "8"))
 
 
+async def test_a_line_that_was_let_go_while_the_daemon_was_away_is_had_whole_again(daemon: FakeDaemon) -> None:
+    """Its changes in between were nobody's, and the replica's own step has passed them."""
+    async with mirroring(daemon.path) as mirror:
+        await until(lambda: mirror.complete)
+        mirror.want(["quotes:7"])
+        await until(lambda: mirror.has(["quotes:7"]))
+        await daemon.stop()
+        await until(lambda: not mirror.reachable)
+        mirror.release(["quotes:7"])
+        await daemon.start()
+        await until(lambda: mirror.reachable)
+        daemon.store.put({"quotes:7": {"7": Quote(conId=7, bid=1.0)}})
+        daemon.store.put({"accounts": {"DU4": Account(account="DU4", paper=True)}})
+        await until(lambda: mirror.row("accounts", "DU4"))
+        mirror.want(["quotes:7"])
+        await until(lambda: mirror.row("quotes:7", "7"))
+
+
+async def test_a_line_that_is_let_go_and_wanted_at_once_misses_nothing(daemon: FakeDaemon) -> None:
+    async with mirroring(daemon.path) as mirror:
+        await until(lambda: mirror.complete)
+        for price in range(1, 20):
+            mirror.want(["quotes:7"])
+            await until(lambda: mirror.has(["quotes:7"]))
+            mirror.release(["quotes:7"])
+            await asyncio.sleep(0)
+            daemon.store.put({"quotes:7": {"7": Quote(conId=7, bid=float(price))}})
+            daemon.store.put({"accounts": {f"DU{price}": Account(account=f"DU{price}", paper=True)}})
+            mirror.want(["quotes:7"])
+            wanted = f'"bid":{float(price)}'.encode()
+            await until(lambda wanted=wanted: wanted in (mirror.row("quotes:7", "7") or b""))
+            mirror.release(["quotes:7"])
+
+
 async def test_an_answer_is_followed_by_its_effect(daemon: FakeDaemon) -> None:
     """`reach` returns once the step that a call named is in the replica, whatever it changed."""
     async with mirroring(daemon.path) as mirror:
