@@ -44,6 +44,7 @@ from daemon.states import (
     State,
     Stopping,
     Waiting,
+    Was,
 )
 from shared.messages import FarmState, LastError
 
@@ -70,8 +71,17 @@ def step(link: Link, event: ev.Event, now: Now) -> tuple[Link, Actions]:
     changed, actions = _decide(link, event, now)
     changed, committed = _commit(changed, now)
     if changed.phase != link.phase:
-        changed = replace(changed, since=now.wall)
+        changed = _dated(link, changed, now)
     return changed, (*actions, *committed, *_settled(link, changed, event))
+
+
+def _dated(before: Link, after: Link, now: Now) -> Link:
+    """When the new phase began: an attempt that ends where it began is part of the wait around it."""
+    if after.phase == "connecting":
+        return replace(after, since=now.wall, was=Was(before.phase, before.reason, before.since))
+    was = before.was
+    same = was is not None and before.phase == "connecting" and (was.phase, was.reason) == (after.phase, after.reason)
+    return replace(after, since=was.since if was is not None and same else now.wall, was=None)
 
 
 def _decide(link: Link, event: ev.Event, now: Now) -> tuple[Link, Actions]:
@@ -104,7 +114,8 @@ def _decide(link: Link, event: ev.Event, now: Now) -> tuple[Link, Actions]:
         case ev.ProbeOverdue(), Live(overdue=False):
             return replace(link, state=replace(state, overdue=True)), (Probe(session=state.session),)
         case ev.ProbeOverdue(), Live(overdue=True):
-            return _fail(link, "probeTimeout", now, Abort(session=state.session))
+            overdue = _note(link, None, "two probes in a row were not answered in time", now)
+            return _fail(overdue, "probeTimeout", now, Abort(session=state.session))
         case ((ev.ProbeAnswered() | ev.Heard()), Live(overdue=True)):
             return replace(link, state=replace(state, overdue=False)), ()
         case ev.UpstreamRestored(), Live():

@@ -25,6 +25,7 @@ AGAIN = 10.0
 """s between questions for what stayed unknown (CONTRACT 5), and for a proof of upstream after 2110."""
 OTHERS = 30.0
 """s between readings of other clients' orders, of which nobody tells us by itself."""
+EVERY = {"unknown": AGAIN, "orders": OTHERS, "upstream": AGAIN}
 GRACE = 5.0
 """s beyond the limits that the session keeps itself."""
 
@@ -51,7 +52,7 @@ class Reading:
     async def first(self, tws: Tws, session: int) -> None:
         """The first snapshots. What they leave unknown after their time is asked for again later."""
         try:
-            await self._sync(tws, None)
+            await self._sync(tws, None, ("unknown", "orders"))
         except TwsError:
             pass  # what it means for the session comes as an event of its own
         self._emit(ev.Synced(session=session))
@@ -69,7 +70,7 @@ class Reading:
             log.warning("link.recovery", message="Not everything could be read again after a gap.", error=str(error))
         finally:
             self.recovering = False
-            self._put_off()
+            self._put_off("unknown", "orders")
         self._recovered()
 
     def upkeep(self, link: Link, tws: Tws, slots: Slots) -> None:
@@ -80,11 +81,11 @@ class Reading:
         if link.phase == "ready":
             unknown = self.unknown(link)
             if unknown and now >= self._due.get("unknown", now):
-                slots.start("reading", self._sync(tws, unknown))
+                slots.start("reading", self._sync(tws, unknown, ("unknown",)))
             elif now >= self._due.get("orders", now) and not state.facts.readOnly:
-                slots.start("reading", self._sync(tws, frozenset({"orders"})))
+                slots.start("reading", self._sync(tws, frozenset({"orders"}), ("orders",)))
         elif link.phase == "upstreamLost" and state.facts.lost == 2110 and now >= self._due.get("upstream", now):
-            self._due["upstream"] = now + AGAIN
+            self._put_off("upstream")
             slots.start("reading", self._prove(tws, state.session))
 
     def unknown(self, link: Link) -> frozenset[str]:
@@ -95,11 +96,11 @@ class Reading:
             unknown.discard("orders")  # they will not be told, and asking raises a dialog in TWS
         return frozenset(unknown)
 
-    async def _sync(self, tws: Tws, topics: frozenset[str] | None) -> None:
+    async def _sync(self, tws: Tws, topics: frozenset[str] | None, due: tuple[str, ...]) -> None:
         async with _at_most(self._limit):
             await tws.sync(topics)
             await self._store.recorded()
-        self._put_off()
+        self._put_off(*due)
 
     async def _prove(self, tws: Tws, session: int) -> None:
         """2110 may never be taken back: an answer that only IBKR's servers can give is as good (CONTRACT 4.2)."""
@@ -107,9 +108,10 @@ class Reading:
             text = "IBKR's servers answer"
             self._emit(ev.UpstreamRestored(session=session, code=None, text=text, dataLost=False))
 
-    def _put_off(self) -> None:
+    def _put_off(self, *names: str) -> None:
+        """What has just been asked for is not asked for again so soon."""
         now = self._clock.monotonic()
-        self._due = {"unknown": now + AGAIN, "orders": now + OTHERS}
+        self._due |= {name: now + EVERY[name] for name in names}
 
 
 def _is_told(row: object) -> bool:

@@ -412,11 +412,12 @@ async def test_what_stayed_unknown_is_asked_again_every_ten_seconds() -> None:
         story.gateway.untold = frozenset({"positions"})
         story.store.forget("positions")
         await story.pass_(40)
-        assert 3 <= story.asked()["sync positions"] <= 4
+        asked = story.asked()["sync positions"]
+        assert 3 <= asked <= 4
 
         story.gateway.untold = frozenset()
         await story.pass_(60)
-        assert story.asked()["sync positions"] == 5
+        assert story.asked()["sync positions"] == asked + 1
         known = story.store.row("sync", "positions")
         assert isinstance(known, Sync)
         assert known.known
@@ -441,6 +442,16 @@ async def test_other_clients_orders_are_read_again_every_thirty_seconds() -> Non
         await story.pass_(100)
 
         assert story.asked()["sync orders"] == 3
+
+
+async def test_what_stays_unknown_does_not_keep_others_orders_from_being_read() -> None:
+    async with supervised() as story:
+        story.gateway.untold = frozenset({"pnl"})
+        story.store.forget("pnl")
+        await story.pass_(95)
+
+        assert story.asked()["sync orders"] == 3
+        assert story.asked()["sync pnl"] >= 8
 
 
 async def test_a_read_only_api_is_not_asked_for_orders(lines: pytest.LogCaptureFixture) -> None:
