@@ -26,6 +26,8 @@ def hints(link: Link, listening: Collection[int]) -> tuple[str, ...]:
         ]
         if found:
             return (f"Probably another port is meant: something listens on {' and '.join(found)}.",)
+    if reason == "accountMismatch" and not pursuit.target.account:
+        return ("If this login is meant, connect once by hand: that is taken for a yes.",)
     if reason in ("handshakeTimeout", "closedDuringHandshake") and _named(host) and ":" in pursuit.peer:
         return (
             f"{host} was dialled as {pursuit.peer}, and TWS probably trusts only 127.0.0.1: set IBKR_HOST=127.0.0.1.",

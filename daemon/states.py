@@ -116,6 +116,14 @@ class Stopping(Struct, frozen=True):
 State = Down | Waiting | Connecting | Live | Stopping
 
 
+class Was(Struct, frozen=True):
+    """What the link was before an attempt: if that ends where it began, it has been this all the time."""
+
+    phase: Phase
+    reason: str | None
+    since: datetime
+
+
 class Link(Struct, frozen=True, kw_only=True):
     """`base`: the settings' target, at the port it has moved to. `session`: the number of the latest dial."""
 
@@ -123,6 +131,7 @@ class Link(Struct, frozen=True, kw_only=True):
     base: Target
     state: State
     since: datetime
+    was: Was | None = None
     session: int = 0
     lastError: LastError | None = None
 
