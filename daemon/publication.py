@@ -9,7 +9,7 @@ from daemon import linkrow
 from daemon.gaps import Gaps
 from daemon.hints import hints
 from daemon.narration import Narration
-from daemon.ports import Market, Memory, Rows
+from daemon.seams import Market, Memory, Rows
 from daemon.states import Link, Live, Policy
 from shared.clock import Clock
 from shared.messages import BROKER_TOPICS, DaemonFacts, Expected, LinkEvent

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 import structlog
 
 from daemon import events as ev
-from daemon.ports import Rows, Tws
+from daemon.seams import Rows, Tws
 from daemon.slots import Slots
 from daemon.states import Link, Live
 from daemon.tws.errors import LinkLost, TwsError

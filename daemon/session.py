@@ -22,9 +22,9 @@ from daemon import link as machine
 from daemon.events import Event
 from daemon.hints import listening
 from daemon.patience import loopback
-from daemon.ports import Factory, Market, Memory, Rows, Tws
 from daemon.publication import Publication
 from daemon.reading import GRACE, Reading
+from daemon.seams import Factory, Market, Memory, Rows, Tws
 from daemon.silence import Silence, absent
 from daemon.slots import Slots
 from daemon.states import Link, Live, Now, Policy, Stopping
