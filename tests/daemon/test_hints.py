@@ -50,3 +50,14 @@ def test_an_address_that_was_meant_is_no_surprise() -> None:
 
 def test_only_standard_ports_are_looked_at() -> None:
     assert listening() <= set(STANDARD_PORTS)
+
+
+def test_a_login_that_differs_from_the_last_one_may_be_meant() -> None:
+    told = Told().up()
+    told.lost()
+    told.opens(("U7654321",))
+    assert hints(told.link, ()) == ("If this login is meant, connect once by hand: that is taken for a yes.",)
+
+    told = Told(replace(HOME, account="DU1234567"))
+    told.opens(("U7654321",))
+    assert hints(told.link, ()) == (), "a configured account is meant as it is"

@@ -246,6 +246,22 @@ def test_every_reason_of_the_catalogue_has_a_patience() -> None:
         assert isinstance(told.link.state, Waiting), reason
 
 
+def test_a_night_of_refusals_is_one_wait_that_began_with_the_first() -> None:
+    """An attempt that ends where it began is part of the wait around it; another reason begins anew."""
+    told = Told()
+    told.fails("portClosed")
+    began = told.link.since
+    for _ in range(20):
+        told.wakes()
+        told.after(0.1)
+        told.fails("portClosed")
+    assert told.link.since == began
+
+    told.wakes()
+    told.fails("handshakeTimeout")
+    assert told.link.since == told.wall
+
+
 # --- losses ---------------------------------------------------------------------------------------------------------
 
 
