@@ -221,19 +221,26 @@ class Streams:
         mirror = self._mirror
         if mirror.reachable:
             self._absence = {}
+        step = mirror.replica.seq if mirror.replica is not None else 0
+        upheavals = mirror.upheavals
         shared: Shared = {}
+        watched, since, data = None, -1, None
         for stream in tuple(self._readers):
             if stream.connection.writing_paused:
                 self.merged += 1
-                continue
-            if stream.level == mirror.upheavals:  # the common case, and all that a tick costs a reader
-                data = shared.get((stream.watched, stream.since))
-                if data is not None and mirror.replica is not None:
-                    stream.since = mirror.replica.seq
-                    if data and not stream.transport.is_closing():
-                        stream.transport.write(data)
+            elif stream.level != upheavals:
+                self._send(stream, shared)
+            else:  # the common case, and all that a tick costs a reader
+                if stream.since != since or stream.watched is not watched:
+                    watched, since = stream.watched, stream.since
+                    data = shared.get((watched, since))
+                if data is None:
+                    self._send(stream, shared)
+                    data = shared.get((watched, since))
                     continue
-            self._send(stream, shared)
+                stream.since = step
+                if data and stream.connection.transport is not None:
+                    stream.transport.write(data)
 
     def _resumed(self, stream: Stream) -> None:
         stream.beats = 0
