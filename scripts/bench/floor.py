@@ -1,4 +1,7 @@
-"""The floor of sending: one timer, the same framed bytes written raw to every client, nothing else."""
+"""The floor of sending: one timer, the same number of bytes written raw to every client, nothing else.
+
+Arguments: port, events a second, bytes of an event. It begins with the first client.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,13 @@ import asyncio
 import contextlib
 import sys
 
-EVENT = (
-    b"id: 20260301T120000-1234567\nevent: delta\ndata: "
-    b'{"topic":"quotes:265598","rows":{"265598":{"conId":265598,"marketDataType":"live","bid":187.01,"bidSize":300.0,'
-    b'"ask":187.02,"askSize":200.0,"last":187.02,"lastSize":100.0,"volume":12345678.0,"open":186.1,"high":188.2,'
-    b'"low":185.9,"close":186.4,"asOf":"2026-03-01T12:00:00.123456Z","ibCode":null}}}\n\n'
-)
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+
+
+def event(size: int) -> bytes:
+    """One of `size` bytes."""
+    around = len(b"event: delta\ndata: \n\n")
+    return b"event: delta\ndata: " + b"x" * (size - around) + b"\n\n"
 
 
 class Client(asyncio.Protocol):
@@ -23,25 +27,27 @@ class Client(asyncio.Protocol):
         self.transport = transport
 
     def data_received(self, _data: bytes) -> None:
-        self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+        self.transport.write(HEAD)
         self.clients.add(self.transport)
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self.clients.discard(self.transport)
 
 
-async def main(port: int, rate: float) -> None:
+async def main(port: int, rate: float, size: int) -> None:
     clients: set[asyncio.Transport] = set()
     loop = asyncio.get_running_loop()
     await loop.create_server(lambda: Client(clients), "127.0.0.1", port)
+    data = event(size)
     due = loop.time()
     while True:
         due += 1 / rate
         await asyncio.sleep(max(0.0, due - loop.time()))
+        due = max(due, loop.time() - 0.5)
         for transport in clients:
-            transport.write(EVENT)
+            transport.write(data)
 
 
 if __name__ == "__main__":
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(main(int(sys.argv[1]), float(sys.argv[2])))
+        asyncio.run(main(int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])))

@@ -1,13 +1,15 @@
-"""Rows 1 and 2: what a GET costs, beside a bare aiohttp handler and beside the peer."""
+"""Rows 1 and 2: what a GET costs, beside a bare aiohttp handler and beside the peer.
+
+Ours and the bare handler run on asyncio's own loop, the peer as uvicorn chooses: uvloop and httptools.
+"""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from load import CLIENT, load
-from processes import HERE, Process, free_port, get, python, server, stack, until
+from processes import Process, peer, ratio, server, stack
 from report import Figure, at_least, at_most
 
 SECONDS = 2.0
@@ -16,73 +18,55 @@ SECONDS = 2.0
 
 @dataclass
 class Sample:
-    rate: list[float]
-    cpu: list[float]  # s of processor time a request
-    latency: list[float]
+    rate: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)  # s of processor time a request
+    latency: list[float] = field(default_factory=list)
 
-
-def measure(process: Process, url: str, into: Sample) -> None:
-    before = process.cpu()
-    done = load(url, seconds=SECONDS)
-    if done.errors or not done.requests:
-        raise RuntimeError(f"{url}: {done.errors} errors in {done.requests} requests")
-    into.rate.append(done.rate)
-    into.cpu.append((process.cpu() - before) / done.requests)
-    into.latency.append(done.p50)
-
-
-@contextlib.contextmanager
-def peer(gateway_port: int) -> Iterator[tuple[Process, str]]:
-    port = free_port()
-    process = python(
-        "peer", str(HERE / "peers" / "web_app.py"), str(port), environ={"PEER_GATEWAY_PORT": str(gateway_port)}
-    )
-    url = f"http://127.0.0.1:{port}/api/ibkr"
-    try:
-        until(lambda: get(f"{url}/status")["connected"] and get(f"{url}/positions"))
-        yield process, url
-    finally:
-        process.stop()
-
-
-def _ratio(above: list[float], below: list[float]) -> list[float]:
-    return [a / b for a, b in zip(above, below, strict=True)]
+    def measure(self, process: Process, url: str) -> None:
+        before = process.cpu()
+        done = load(url, seconds=SECONDS)
+        used = process.cpu() - before
+        if done.errors or not done.requests:
+            raise RuntimeError(f"{url}: {done.errors} errors in {done.requests} requests")
+        self.rate.append(done.rate)
+        self.cpu.append(used / done.requests)
+        self.latency.append(done.p50)
 
 
 def run(rounds: int) -> Iterator[Figure]:
-    """Interleaved rounds: bare, status, positions, peer's two, bare again (the control)."""
-    samples = {name: Sample([], [], []) for name in ("bare", "status", "positions", "peer", "peer positions", "again")}
+    """Interleaved rounds: bare, status, bare again (the control), positions, and the peer's two."""
+    names = ("bare", "status", "again", "positions", "peer", "peer positions")
+    samples = {name: Sample() for name in names}
     with stack() as ours, server("bare", "bare.py") as (bare, bare_url), peer(ours.gateway_port) as (other, other_url):
-        assert ours.facade is not None
         api = f"{ours.url}/api/ibkr"
         turns = (
-            (bare, f"{bare_url}/", "bare"),
-            (ours.facade, f"{api}/status", "status"),
-            (ours.facade, f"{api}/positions", "positions"),
-            (other, f"{other_url}/status", "peer"),
-            (other, f"{other_url}/positions", "peer positions"),
-            (bare, f"{bare_url}/", "again"),
+            (bare, f"{bare_url}/"),
+            (ours.facade, f"{api}/status"),
+            (bare, f"{bare_url}/"),
+            (ours.facade, f"{api}/positions"),
+            (other, f"{other_url}/status"),
+            (other, f"{other_url}/positions"),
         )
-        for _process, url, _name in turns:  # warm
+        for _process, url in turns:  # warm
             load(url, seconds=1)
         for _ in range(rounds):
-            for process, url, name in turns:
-                measure(process, url, samples[name])
-    bare_sample, again = samples["bare"], samples["again"]
-    notes = {"client": CLIENT, "rounds": rounds}
-    control_rate, control_cpu = _ratio(again.rate, bare_sample.rate), _ratio(again.cpu, bare_sample.cpu)
-    rate = _ratio(samples["status"].rate, bare_sample.rate)
-    cpu = _ratio(samples["status"].cpu, bare_sample.cpu)
-    yield Figure(
-        "1", "GET /status ÷ bare handler, requests/s", "≥ 0.9", rate, at_least(0.9, rate), "×", control_rate, notes
-    )
-    yield Figure("1", "GET /status ÷ bare handler, CPU a request", "≤ 1.1", cpu, at_most(1.1, cpu), "×", control_cpu)
-    rate = _ratio(samples["positions"].rate, bare_sample.rate)
-    yield Figure(
-        "2", "GET /positions (25) ÷ bare handler, requests/s", "≥ 0.8", rate, at_least(0.8, rate), "×", control_rate
-    )
-    for mine, theirs, what in (("status", "peer", "/status"), ("positions", "peer positions", "/positions (25)")):
-        faster = _ratio(samples[mine].rate, samples[theirs].rate)
-        yield Figure("1–2", f"GET {what} ÷ FastAPI peer, requests/s", "", faster, unit="×")
-        quicker = _ratio(samples[mine].latency, samples[theirs].latency)
-        yield Figure("1–2", f"GET {what} ÷ FastAPI peer, median latency", "", quicker, unit="×")
+            for (process, url), name in zip(turns, names, strict=True):
+                samples[name].measure(process, url)
+    base, again = samples["bare"], samples["again"]
+    notes = {"client": CLIENT}
+    for row, name, what, least, most in (
+        ("1", "status", "GET /status", 0.9, 1.1),
+        ("2", "positions", "GET /positions (25 rows)", 0.8, None),
+    ):
+        rate, cpu = ratio(samples[name].rate, base.rate), ratio(samples[name].cpu, base.cpu)
+        control_rate, control_cpu = ratio(again.rate, base.rate), ratio(again.cpu, base.cpu)
+        told = f"{what} ÷ bare handler, requests/s"
+        yield Figure(row, told, f"≥ {least}", rate, at_least(least, rate), "×", control_rate, notes)
+        goal, reached = (f"≤ {most}", at_most(most, cpu)) if most else ("", None)
+        yield Figure(row, f"{what} ÷ bare handler, CPU a request", goal, cpu, reached, "×", control_cpu)
+    for row, mine, theirs in (("1", "status", "peer"), ("2", "positions", "peer positions")):
+        what = f"GET /{mine} ÷ FastAPI peer"
+        yield Figure(row, f"{what}, requests/s", "", ratio(samples[mine].rate, samples[theirs].rate), unit="×")
+        yield Figure(
+            row, f"{what}, median latency", "", ratio(samples[mine].latency, samples[theirs].latency), unit="×"
+        )

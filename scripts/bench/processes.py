@@ -8,16 +8,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 
@@ -37,7 +39,7 @@ def get(url: str, timeout: float = 5.0) -> Any:
         return json.load(answer)
 
 
-def until(found: Any, limit: float = UP_LIMIT, pause: float = 0.01) -> float:
+def until(found: Callable[[], Any], limit: float = UP_LIMIT, pause: float = 0.01) -> float:
     """Seconds until `found()` is true; an error counts as not yet."""
     begun = time.perf_counter()
     while time.perf_counter() - begun < limit:
@@ -46,6 +48,31 @@ def until(found: Any, limit: float = UP_LIMIT, pause: float = 0.01) -> float:
                 return time.perf_counter() - begun
         time.sleep(pause)
     raise TimeoutError(f"not so within {limit:.0f} s: {found}")
+
+
+def request(url: str, target: str) -> tuple[tuple[str, int], bytes]:
+    """Where to connect, and a GET of `target` as bytes."""
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    assert parts.port is not None
+    return (parts.hostname, parts.port), f"GET {target} HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode()
+
+
+def subscribe(url: str, target: str, limit: float = 10.0) -> tuple[socket.socket, bytes]:
+    """An event stream's socket behind its response head, and what came with it."""
+    address, asked = request(url, target)
+    sock = socket.create_connection(address, timeout=limit)
+    sock.sendall(asked)
+    data = b""
+    while b"\r\n\r\n" not in data:
+        more = sock.recv(1 << 16)
+        if not more:
+            raise ConnectionError(f"{url}{target} ended: {data!r}")
+        data += more
+    head, _, rest = data.partition(b"\r\n\r\n")
+    if b" 200 " not in head.split(b"\r\n")[0] + b" ":
+        raise ConnectionError(f"{url}{target}: {head!r}")
+    return sock, rest
 
 
 @dataclass
@@ -67,12 +94,11 @@ class Process:
             return []
 
     def cpu(self) -> float:
-        """s of processor time so far, children that live included."""
+        """s of processor time so far, user and system, children that live included."""
         total = 0.0
         for process in self.family():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                times = process.cpu_times()
-                total += times.user + times.system
+            with contextlib.suppress(psutil.NoSuchProcess, OSError):
+                total += _cpu(process)
         return total
 
     def memory(self) -> list[int]:
@@ -85,8 +111,20 @@ class Process:
             try:
                 self.popen.wait(10)
             except subprocess.TimeoutExpired:
-                self.popen.kill()
+                for process in reversed(self.family()):
+                    process.kill()
                 self.popen.wait()
+        if self.popen.stdout is not None:
+            self.popen.stdout.close()
+
+
+def _cpu(process: psutil.Process) -> float:
+    """Linux counts a thread's time in nanoseconds here, everything else in ticks of 10 ms."""
+    tasks = Path(f"/proc/{process.pid}/task")
+    if not (tasks / str(process.pid) / "schedstat").exists():
+        times = process.cpu_times()
+        return float(times.user + times.system)
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks.iterdir()) / 1e9
 
 
 def python(name: str, *arguments: str, environ: dict[str, str] | None = None, read: bool = False) -> Process:
@@ -104,19 +142,89 @@ def python(name: str, *arguments: str, environ: dict[str, str] | None = None, re
     return Process(name, popen)
 
 
+def last_word(process: Process, limit: float = UP_LIMIT) -> str:
+    """What a child that prints one line says."""
+    assert process.popen.stdout is not None
+    if not select.select([process.popen.stdout], [], [], limit)[0]:
+        raise TimeoutError(f"{process.name} said nothing within {limit:.0f} s")
+    return process.popen.stdout.readline().strip()
+
+
+# --- the gateway ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Marked ticks on every line: `rate` a second, `burst` of them in one packet."""
+
+    rate: float
+    burst: int = 1
+
+
+@dataclass
+class Gateway:
+    """A simulated gateway: its process, its port and its control socket."""
+
+    process: Process
+    port: int
+    control: Path
+
+    def tell(self, verb: str) -> str:
+        """One verb, and its answer."""
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(10)
+            sock.connect(str(self.control))
+            sock.sendall(verb.encode() + b"\n")
+            with sock.makefile() as lines:
+                answer = lines.readline().strip()
+        if answer.startswith("error"):
+            raise RuntimeError(f"{verb}: {answer}")
+        return answer
+
+    def status(self) -> dict[str, Any]:
+        said: dict[str, Any] = json.loads(self.tell("status"))
+        return said
+
+
+def start_gateway(directory: Path, positions: int = 25, pace: Pace | None = None) -> Gateway:
+    control = directory / "control"
+    command = ["-m", "daemon.simulator", "--tick-rate", "0"]
+    if pace is not None:
+        command = [str(HERE / "paced_gateway.py"), "--rate", str(pace.rate), "--burst", str(pace.burst)]
+    process = python(
+        "gateway", *command, "--port", "0", "--positions", str(positions), "--control", str(control), read=True
+    )
+    try:
+        return Gateway(process, int(last_word(process).rpartition(":")[2]), control)
+    except BaseException:
+        process.stop()
+        raise
+
+
+@contextlib.contextmanager
+def gateway(positions: int = 25, pace: Pace | None = None) -> Iterator[Gateway]:
+    with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+        made = start_gateway(Path(directory), positions, pace)
+        try:
+            yield made
+        finally:
+            made.process.stop()
+
+
+# --- our own --------------------------------------------------------------------------------------------------------
+
+
 @dataclass
 class Stack:
-    """Simulator, daemon and facade in a directory of their own."""
+    """Gateway, daemon and facade in a directory of their own."""
 
     directory: Path
-    positions: int = 25
-    tick_rate: float = 0.0
     extra: dict[str, str] = field(default_factory=dict)
-    gateway_port: int = 0
     http_port: int = 0
-    gateway: Process | None = None
-    daemon: Process | None = None
-    facade: Process | None = None
+    gateway: Gateway = field(init=False)
+    daemon: Process = field(init=False)
+    facade: Process = field(init=False)
+    started: list[Process] = field(default_factory=list)
 
     @property
     def environ(self) -> dict[str, str]:
@@ -124,7 +232,7 @@ class Stack:
         return {
             "IBKR_ENV_FILE": str(self.directory / "none.env"),
             "IBKR_AUTO_CONNECT": "true",
-            "IBKR_PORT": str(self.gateway_port),
+            "IBKR_PORT": str(self.gateway.port),
             "IBKR_FACADE_PORT": str(self.http_port),
             "IBKR_SOCKET": str(self.directory / "run" / "daemon.sock"),
             "IBKR_STATE_DIR": str(self.directory / "state"),
@@ -135,60 +243,62 @@ class Stack:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.http_port}"
 
-    def start_gateway(self, port: int = 0) -> None:
-        self.gateway = python(
-            "gateway",
-            *("-m", "daemon.simulator", "--port", str(port), "--positions", str(self.positions)),
-            *("--tick-rate", str(self.tick_rate), "--control", str(self.directory / "control")),
-            read=True,
-        )
-        assert self.gateway.popen.stdout is not None
-        self.gateway_port = int(self.gateway.popen.stdout.readline().rpartition(":")[2])
+    @property
+    def gateway_port(self) -> int:
+        return self.gateway.port
 
-    def start_daemon(self) -> None:
+    def start(self, positions: int, pace: Pace | None) -> None:
+        self.gateway = start_gateway(self.directory, positions, pace)
+        self.started.append(self.gateway.process)
         self.daemon = python("daemon", "-m", "daemon", environ=self.environ)
-
-    def start_facade(self) -> None:
+        self.started.append(self.daemon)
+        until((self.directory / "run" / "daemon.sock").exists)
         self.facade = python("facade", "-m", "facade", environ=self.environ)
+        self.started.append(self.facade)
+        until(self.connected)
 
     def connected(self) -> bool:
         return bool(get(f"{self.url}/api/ibkr/status")["connected"])
 
     def tell(self, verb: str) -> str:
-        """One verb to the gateway's control socket, and its answer."""
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(10)
-            sock.connect(str(self.directory / "control"))
-            sock.sendall(verb.encode() + b"\n")
-            return sock.makefile().readline().strip()
+        return self.gateway.tell(verb)
 
 
 @contextlib.contextmanager
-def stack(positions: int = 25, tick_rate: float = 0.0, **extra: str) -> Iterator[Stack]:
+def stack(positions: int = 25, pace: Pace | None = None, **extra: str) -> Iterator[Stack]:
     """All three, connected; stopped in reverse."""
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
-        ours = Stack(Path(directory), positions, tick_rate, extra, http_port=free_port())
-        ours.directory.chmod(0o700)
+        ours = Stack(Path(directory), extra, http_port=free_port())
         try:
-            ours.start_gateway()
-            ours.start_daemon()
-            ours.start_facade()
-            until(ours.connected)
+            ours.start(positions, pace)
             yield ours
         finally:
-            for process in (ours.facade, ours.daemon, ours.gateway):
-                if process is not None:
-                    process.stop()
+            for process in reversed(ours.started):
+                process.stop()
 
 
 @contextlib.contextmanager
-def server(name: str, script: str, *arguments: str, ready: str = "/") -> Iterator[tuple[Process, str]]:
+def server(name: str, script: str, *arguments: str, ready: str = "/", **environ: str) -> Iterator[tuple[Process, str]]:
     """A script of this folder that serves HTTP on the port it is given; the process and its URL."""
     port = free_port()
-    process = python(name, str(HERE / script), str(port), *arguments)
+    process = python(name, str(HERE / script), str(port), *arguments, environ=environ)
     url = f"http://127.0.0.1:{port}"
     try:
-        until(lambda: get(url + ready) is not None)
+        until(lambda: get(url + ready))
         yield process, url
     finally:
         process.stop()
+
+
+@contextlib.contextmanager
+def peer(gateway_port: int) -> Iterator[tuple[Process, str]]:
+    """The FastAPI application, connected and with its positions; its process and the URL of its API."""
+    environ = {"PEER_GATEWAY_PORT": str(gateway_port)}
+    with server("peer", "peers/web_app.py", ready="/api/ibkr/status", **environ) as (process, url):
+        api = f"{url}/api/ibkr"
+        until(lambda: get(f"{api}/status")["connected"] and get(f"{api}/positions"))
+        yield process, api
+
+
+def ratio(above: Sequence[float], below: Sequence[float]) -> list[float]:
+    return [a / b for a, b in zip(above, below, strict=True)]

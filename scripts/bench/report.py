@@ -1,4 +1,4 @@
-"""What a benchmark says: a ratio with its spread beside the goal, and the control that shows the noise."""
+"""What a benchmark says: a figure with its spread beside the goal, and the control that shows the noise."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Figure:
 def quartiles(values: Sequence[float]) -> tuple[float, float]:
     if len(values) < 4:
         return min(values), max(values)
-    low, _middle, high = statistics.quantiles(values, n=4)
+    low, _middle, high = statistics.quantiles(values, n=4, method="inclusive")
     return low, high
 
 
@@ -51,11 +51,27 @@ def at_most(goal: float, values: Sequence[float]) -> bool:
 
 def table(figures: Iterable[Figure]) -> str:
     """A Markdown table."""
-    lines = ["| row | what | goal | measured (middle half) | control | reached |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| row | what | goal | median (middle half) | control (middle half) | reached |",
+        "|---|---|---|---|---|---|",
+    ]
     for figure in figures:
-        low, high = figure.spread
-        control = "" if not figure.control else f"{statistics.median(figure.control):.3f}"
+        unit = "" if figure.unit == "×" else f" {figure.unit}"
+        measured = f"{shown(figure.median)}{unit}"
+        if len(figure.values) > 1:
+            measured += f" ({_span(figure.spread)})"
+        control = ""
+        if figure.control:
+            control = f"{shown(statistics.median(figure.control))} ({_span(quartiles(figure.control))})"
         reached = {True: "yes", False: "**no**", None: ""}[figure.reached]
-        measured = f"{figure.median:.3g} {figure.unit}".strip() + f" ({low:.3g}–{high:.3g})"
         lines.append(f"| {figure.row} | {figure.what} | {figure.goal} | {measured} | {control} | {reached} |")
     return "\n".join(lines)
+
+
+def _span(ends: tuple[float, float]) -> str:
+    return f"{shown(ends[0])}–{shown(ends[1])}"
+
+
+def shown(value: float) -> str:
+    """Three digits, without an exponent."""
+    return f"{value:.0f}" if abs(value) >= 100 or value == 0 else f"{value:.3g}"

@@ -1,87 +1,110 @@
-"""Row 6: events to 100 clients beside the floor: the same bytes sent raw, once to each."""
+"""Row 6: events to 100 clients beside the floor: as many bytes sent raw, once to each. Both on asyncio's own loop."""
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
+import selectors
+import socket
+import statistics
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
-from processes import HERE, free_port, python, stack
-from report import Figure, at_least
+from processes import HERE, Pace, Process, free_port, python, ratio, stack, subscribe, until
+from report import Figure, at_least, at_most
+from ticks import EVENTS, Side, latencies
 
 CLIENTS = 100
 SECONDS = 3.0
-TICKS = 400  # a second on the one line: each is an event of its own for every client
+RATE = 100  # ticks a second, each an event of its own for every client
+STALLED = 10
 
 
-@dataclass
 class Readers:
     """Clients that only count what they get."""
 
-    counts: list[int] = field(default_factory=list)
-    octets: int = 0
+    def __init__(self, url: str, target: str, clients: int) -> None:
+        self.events = 0
+        self.octets = 0
+        self._selector = selectors.DefaultSelector()
+        for _ in range(clients):
+            sock, _rest = subscribe(url, target)
+            sock.setblocking(False)
+            self._selector.register(sock, selectors.EVENT_READ)
 
-    async def run(self, host: str, port: int, request: bytes, clients: int, seconds: float) -> float:
-        """Events a second over all clients, each `data:` an event."""
-        self.counts = [0] * clients
-        links = [await asyncio.open_connection(host, port) for _ in range(clients)]
-        for _reader, writer in links:
-            writer.write(request)
-        await asyncio.gather(*(reader.readuntil(b"\r\n\r\n") for reader, _ in links))
-        await asyncio.sleep(1)
-        begun = time.perf_counter()
-        tasks = [
-            asyncio.create_task(self._read(number, reader), name=f"reader {number}")
-            for number, (reader, _) in enumerate(links)
-        ]
-        self.counts = [0] * clients
-        await asyncio.sleep(seconds)
-        taken = time.perf_counter() - begun
-        total = sum(self.counts)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for _reader, writer in links:
-            writer.transport.abort()
-        return total / taken
+    def read(self, seconds: float) -> None:
+        self.events = self.octets = 0
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
+            for key, _ in self._selector.select(0.1):
+                assert isinstance(key.fileobj, socket.socket)
+                data = key.fileobj.recv(1 << 16)
+                if not data:
+                    raise ConnectionError("a stream ended")
+                self.events += data.count(b"\ndata:")
+                self.octets += len(data)
 
-    async def _read(self, number: int, reader: asyncio.StreamReader) -> None:
-        while data := await reader.read(1 << 16):
-            self.counts[number] += data.count(b"\ndata:")
-            self.octets += len(data)
+    def close(self) -> None:
+        for key in list(self._selector.get_map().values()):
+            assert isinstance(key.fileobj, socket.socket)
+            key.fileobj.close()
+        self._selector.close()
 
 
-def _cpu_per_event(process, url: str, target: str) -> tuple[float, float]:  # type: ignore[no-untyped-def]
-    parts = urlsplit(url)
-    assert parts.hostname is not None
-    assert parts.port is not None
-    request = f"GET {target} HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode()
-    before = process.cpu()
-    rate = asyncio.run(Readers().run(parts.hostname, parts.port, request, CLIENTS, SECONDS))
-    return rate, (process.cpu() - before) / max(1.0, rate * SECONDS)
+def cpu_an_event(process: Process, url: str, target: str) -> tuple[float, int]:
+    """s of processor time an event and client, and bytes of an event."""
+    readers = Readers(url, target, CLIENTS)
+    try:
+        readers.read(1.0)  # snapshots and first ticks
+        before = process.cpu()
+        readers.read(SECONDS)
+        used = process.cpu() - before
+    finally:
+        readers.close()
+    if readers.events < RATE * CLIENTS * SECONDS / 2:
+        raise RuntimeError(f"only {readers.events} events came from {url}{target}")
+    return used / readers.events, readers.octets // readers.events
+
+
+@contextlib.contextmanager
+def stalled(url: str) -> Iterator[None]:
+    """Clients that ask for everything and read nothing."""
+    with contextlib.ExitStack() as open_ones:
+        for _ in range(STALLED):
+            sock, _rest = subscribe(url, EVENTS)
+            open_ones.enter_context(sock)
+        yield
+
+
+def _p50(side: Side) -> float:
+    sock, rest = subscribe(side.url, side.target)
+    with sock:
+        return statistics.median(latencies(sock, rest, SECONDS))
 
 
 def run(rounds: int) -> Iterator[Figure]:
     """Processor time an event and client: what remains of a second when many listen."""
-    ratios, control = [], []
-    con_id = 265598
-    with stack(tick_rate=TICKS) as ours:
-        assert ours.facade is not None
+    raw, mine, again, quiet, crowded = [], [], [], [], []
+    with stack(pace=Pace(RATE)) as ours:
+        _, size = cpu_an_event(ours.facade, ours.url, EVENTS)
         port = free_port()
-        floor = python("floor", str(HERE / "floor.py"), str(port), str(TICKS))
+        floor = python("floor", str(HERE / "floor.py"), str(port), str(RATE), str(size))
         url = f"http://127.0.0.1:{port}"
-        time.sleep(1)
         try:
-            for _ in range(min(rounds, 12)):
-                _rate, raw = _cpu_per_event(floor, url, "/")
-                _rate, mine = _cpu_per_event(ours.facade, ours.url, f"/api/ibkr/events?topics=quotes:{con_id}")
-                _rate, again = _cpu_per_event(floor, url, "/")
-                ratios.append(raw / mine)
-                control.append(raw / again)
+            until(lambda: socket.create_connection(("127.0.0.1", port)).close() is None)
+            for _ in range(rounds):
+                raw.append(cpu_an_event(floor, url, "/")[0])
+                mine.append(cpu_an_event(ours.facade, ours.url, EVENTS)[0])
+                again.append(cpu_an_event(floor, url, "/")[0])
         finally:
             floor.stop()
-    yield Figure(
-        "6", f"events to {CLIENTS} clients ÷ raw send floor", "≥ 0.8", ratios, at_least(0.8, ratios), "×", control
-    )
+        side = Side(ours.url, EVENTS, ours.facade, ours.gateway)
+        for _ in range(max(3, rounds // 2)):
+            quiet.append(_p50(side))
+            with stalled(ours.url):
+                crowded.append(_p50(side))
+    ratios = ratio(raw, mine)
+    what = f"events to {CLIENTS} clients ÷ raw send floor, by CPU an event of {size} B"
+    yield Figure("6", what, "≥ 0.8", ratios, at_least(0.8, ratios), "×", ratio(raw, again))
+    ratios = ratio(crowded, quiet)
+    what = f"p50 of an event beside {STALLED} clients that do not read ÷ without them"
+    yield Figure("6", what, "≤ 1.2", ratios, at_most(1.2, ratios), "×")

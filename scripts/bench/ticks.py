@@ -1,109 +1,183 @@
-"""Rows 4 and 5: the way of a tick from the gateway to an event client, and the daemon's processor time a tick."""
+"""Rows 4 and 5: the way of a tick from the gateway to an event client, and the daemon's processor time a tick.
+
+Each side has a gateway of its own that is quiet while the other is measured. All processes run on asyncio's own loop.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
+import socket
 import statistics
 import time
 from collections.abc import Iterator
-from urllib.parse import urlsplit
+from dataclasses import dataclass
 
-from processes import HERE, Process, free_port, get, python, stack, until
+from processes import (
+    HERE,
+    Gateway,
+    Pace,
+    Process,
+    free_port,
+    gateway,
+    get,
+    last_word,
+    python,
+    ratio,
+    stack,
+    subscribe,
+    until,
+)
 from report import Figure, at_most
 
-RATES = (100, 1000)  # ticks a second, all lines together
+RATES = (100, 300, 1000)  # ticks a second, each in a packet of its own
+BURST = Pace(5000, 100)
 CON_ID = 265598
 SECONDS = 3.0
+WARM = 0.5  # s after the ticks have begun
+EVENTS = f"/api/ibkr/events?topics=quotes:{CON_ID}"
 
 
-async def _latencies(url: str, target: str, seconds: float) -> list[float]:
-    """s from each marked tick's sending (its last price is the sender's monotonic clock) to its arrival here."""
-    parts = urlsplit(url)
-    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
-    writer.write(f"GET {target} HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode())
-    await reader.readuntil(b"\r\n\r\n")
+@dataclass
+class Side:
+    """One of the two that are compared: where its events are, what its processor time is, and its gateway."""
+
+    url: str
+    target: str
+    process: Process
+    gateway: Gateway
+
+    @contextlib.contextmanager
+    def ticking(self) -> Iterator[None]:
+        self.gateway.tell("quiet=off")
+        try:
+            time.sleep(WARM)
+            yield
+        finally:
+            self.gateway.tell("quiet=on")
+
+
+def latencies(sock: socket.socket, rest: bytes, seconds: float) -> list[float]:
+    """s from each tick's sending to the arrival of an event that is at least as new."""
     found: list[float] = []
-    ends = time.monotonic() + seconds + 1
-    warm = time.monotonic() + 1
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds + 5):
-            while time.monotonic() < ends:
-                line = await reader.readline()
-                now = time.monotonic()
-                if line.startswith(b"data:") and now > warm:
-                    rows = json.loads(line[5:])["rows"].values()
-                    found += [now - row["last"] for row in rows if row and row.get("last")]
-    writer.transport.abort()
+    before: tuple[float, float] | None = None  # number and stamp of the last one
+    begun = time.monotonic()
+    sock.settimeout(5)
+    while time.monotonic() < begun + seconds:
+        data = sock.recv(1 << 18)
+        now = time.monotonic()
+        if not data:
+            raise ConnectionError("the stream ended")
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            if not line.startswith(b"data:"):
+                continue
+            for row in json.loads(line[5:]).get("rows", {}).values():
+                stamp, number = row.get("last"), row.get("lastSize")
+                if not stamp or not number or stamp < begun:
+                    continue
+                # ticks that were merged into this one arrived with it; they were sent evenly since the one before
+                missed = int(number - before[0]) if before else 1
+                since = before[1] if before else stamp
+                found += [now - (since + (stamp - since) * n / missed) for n in range(1, missed + 1)]
+                before = (number, stamp)
     return found
 
 
-def _p50(url: str, target: str) -> float:
-    found = asyncio.run(_latencies(url, target, SECONDS))
+def p50(side: Side, seconds: float = SECONDS) -> float:
+    sock, rest = subscribe(side.url, side.target)
+    with sock, side.ticking():
+        found = latencies(sock, rest, seconds)
     if not found:
-        raise RuntimeError(f"no tick came from {url}{target}")
+        raise RuntimeError(f"no tick came from {side.url}{side.target}")
     return statistics.median(found)
 
 
 @contextlib.contextmanager
-def _alone(gateway_port: int) -> Iterator[tuple[Process, str]]:
-    """ib_async and an event stream in one process: the least there can be."""
-    port = free_port()
-    process = python("alone", str(HERE / "peers" / "one_process.py"), str(port), str(gateway_port), str(CON_ID))
-    url = f"http://127.0.0.1:{port}"
-    try:
-        until(lambda: get(f"{url}/ready") is not None)
-        yield process, url
-    finally:
-        process.stop()
+def alone(pace: Pace, *how: str) -> Iterator[Side]:
+    """ib_async in a process of its own, with an event stream or (`bare`) with nothing but a subscriber."""
+    with gateway(pace=pace) as simulated:
+        simulated.tell("quiet=on")
+        port = free_port()
+        script = str(HERE / "peers" / "one_process.py")
+        process = python("alone", script, str(port), str(simulated.port), str(CON_ID), *how)
+        url = f"http://127.0.0.1:{port}"
+        try:
+            until(lambda: get(f"{url}/ready"))
+            yield Side(url, "/events", process, simulated)
+        finally:
+            process.stop()
+
+
+@contextlib.contextmanager
+def whole(pace: Pace) -> Iterator[Side]:
+    """Gateway, daemon and facade; the processor time is the daemon's."""
+    with stack(pace=pace) as ours:
+        ours.tell("quiet=on")
+        yield Side(ours.url, EVENTS, ours.daemon, ours.gateway)
 
 
 def _latency(rate: int, rounds: int) -> Figure:
-    ratios, control, ours_ms = [], [], []
-    with stack(tick_rate=rate) as ours, _alone(ours.gateway_port) as (_process, url):
-        ours.tell("mark")
-        events = f"/api/ibkr/events?topics=quotes:{CON_ID}"
-        for _ in range(max(3, rounds // 2)):
-            alone = _p50(url, "/events")
-            mine = _p50(ours.url, events)
-            again = _p50(url, "/events")
-            ratios.append(mine / alone)
-            control.append(again / alone)
-            ours_ms.append(mine * 1000)
-    notes = {"ours, ms": statistics.median(ours_ms)}
-    what = f"tick → event client at {rate}/s, p50 ÷ one process ({statistics.median(ours_ms):.2f} ms)"
-    return Figure("4", what, "≤ 1.3", ratios, at_most(1.3, ratios), "×", control, notes)
+    pace = Pace(rate)
+    one, mine, again = [], [], []
+    with whole(pace) as ours, alone(pace) as theirs:
+        for _ in range(rounds):
+            one.append(p50(theirs))
+            mine.append(p50(ours))
+            again.append(p50(theirs))
+    ratios = ratio(mine, one)
+    told = f"{statistics.median(mine) * 1e6:.0f} µs to {statistics.median(one) * 1e6:.0f} µs"
+    what = f"tick → event client at {rate}/s, p50 ÷ one process ({told})"
+    return Figure("4", what, "≤ 1.3", ratios, at_most(1.3, ratios), "×", ratio(again, one))
 
 
-def _cpu(rate: int, rounds: int) -> Figure:
-    """Both sessions see the same ticks at the same time; a reader of ours keeps the line."""
-    ratios = []
-    with stack(tick_rate=rate) as ours, _alone(ours.gateway_port) as (alone, _url):
-        assert ours.daemon is not None
-        parts = urlsplit(ours.url)
-        request = f"GET /api/ibkr/events?topics=quotes:{CON_ID} HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode()
+def cpu_a_tick(side: Side, seconds: float = SECONDS) -> float:
+    """s of processor time a tick, with one client that reads."""
+    sock, _rest = subscribe(side.url, side.target)
+    with sock, side.ticking():
+        used, sent = side.process.cpu(), side.gateway.status()["ticks"]
+        ends = time.monotonic() + seconds
+        sock.settimeout(0.1)
+        while time.monotonic() < ends:
+            with contextlib.suppress(TimeoutError):
+                sock.recv(1 << 18)
+        return (side.process.cpu() - used) / (side.gateway.status()["ticks"] - sent)
 
-        async def reading(seconds: float) -> float:
-            reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
-            writer.write(request)
-            await reader.readuntil(b"\r\n\r\n")
-            await asyncio.sleep(1)
-            assert ours.daemon is not None
-            mine, theirs = ours.daemon.cpu(), alone.cpu()
-            ends = time.monotonic() + seconds
-            while time.monotonic() < ends:
-                await reader.read(1 << 16)
-            ratio = (ours.daemon.cpu() - mine) / max(1e-6, alone.cpu() - theirs)
-            writer.transport.abort()
-            return ratio
 
-        ratios = [asyncio.run(reading(SECONDS)) for _ in range(rounds)]
-    return Figure("5", f"daemon CPU a tick ÷ ib_async alone at {rate}/s", "≤ 1.25", ratios, at_most(1.25, ratios), "×")
+def _cpu(pace: Pace, goal: float, what: str, rounds: int) -> Figure:
+    one, mine, again = [], [], []
+    with whole(pace) as ours, alone(pace, "bare") as theirs:
+        for _ in range(rounds):
+            one.append(cpu_a_tick(theirs))
+            mine.append(cpu_a_tick(ours))
+            again.append(cpu_a_tick(theirs))
+    ratios = ratio(mine, one)
+    told = f"{statistics.median(mine) * 1e6:.0f} µs to {statistics.median(one) * 1e6:.0f} µs"
+    name = f"daemon CPU a tick ÷ ib_async alone, {what} ({told})"
+    return Figure("5", name, f"≤ {goal}", ratios, at_most(goal, ratios), "×", ratio(again, one))
+
+
+def _backlogs(rounds: int) -> Iterator[Figure]:
+    with gateway() as simulated:
+        script = str(HERE / "backlog.py")
+        process = python("backlog", script, str(simulated.port), str(CON_ID), str(rounds), read=True)
+        try:
+            told = json.loads(last_word(process, 300))
+        finally:
+            process.stop()
+    ratios, control = ratio(told["ours"], told["theirs"]), ratio(told["again"], told["theirs"])
+    times = f"{statistics.median(told['ours']) * 1e3:.0f} ms to {statistics.median(told['theirs']) * 1e3:.0f} ms"
+    what = f"a backlog of 256 KB of ticks ÷ ib_async's own time ({times})"
+    yield Figure("5", what, "≤ 0.6", ratios, at_most(0.6, ratios), "×", control)
+    growth = [large / small / 4 for large, small in zip(told["large"], told["ours"], strict=True)]
+    what = "a backlog of 1 MB ÷ four of 256 KB"
+    yield Figure("5", what, "≤ 1.1", growth, at_most(1.1, growth), "×")
 
 
 def run(rounds: int) -> Iterator[Figure]:
     for rate in RATES:
         yield _latency(rate, rounds)
-    for rate in RATES:
-        yield _cpu(rate, rounds)
+    yield _cpu(Pace(100), 1.25, "a tick a packet, 100/s", rounds)
+    yield _cpu(Pace(1000), 1.25, "a tick a packet, 1 000/s", rounds)
+    yield _cpu(BURST, 1.15, f"{BURST.burst} ticks a packet, 5 000/s", rounds)
+    yield from _backlogs(max(rounds, 12))

@@ -1,4 +1,7 @@
-"""ib_async and a hand-written event stream in one process: the least a tick's way can be with this library."""
+"""ib_async and a hand-written event stream in one process: the least a tick's way can be with this library.
+
+With `bare` as the last argument nothing is made of the ticks at all.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import sys
 from ib_async import IB, Stock, Ticker
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
-READY = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 4\r\n\r\ntrue"
+READY = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 4\r\nConnection: close\r\n\r\ntrue"
 
 
 class Client(asyncio.Protocol):
@@ -33,13 +36,11 @@ class Client(asyncio.Protocol):
         self.clients.discard(self.transport)
 
 
-async def main(port: int, gateway_port: int, con_id: int) -> None:
+async def main(port: int, gateway_port: int, con_id: int, *, bare: bool) -> None:
     clients: set[asyncio.Transport] = set()
     ib = IB()
     await ib.connectAsync("127.0.0.1", gateway_port, clientId=55)
-    contract = Stock("AAPL", "SMART", "USD")
-    await ib.qualifyContractsAsync(contract)
-    assert contract.conId == con_id
+    contract = Stock("AAPL", "SMART", "USD", conId=con_id)
 
     def send(tickers: set[Ticker]) -> None:
         for ticker in tickers:
@@ -57,7 +58,7 @@ async def main(port: int, gateway_port: int, con_id: int) -> None:
             for transport in clients:
                 transport.write(event)
 
-    ib.pendingTickersEvent += send
+    ib.pendingTickersEvent += (lambda _tickers: None) if bare else send
     ib.reqMktData(contract)
     await asyncio.get_running_loop().create_server(lambda: Client(clients), "127.0.0.1", port)
     await asyncio.Event().wait()
@@ -65,4 +66,4 @@ async def main(port: int, gateway_port: int, con_id: int) -> None:
 
 if __name__ == "__main__":
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))
+        asyncio.run(main(*(int(word) for word in sys.argv[1:4]), bare=sys.argv[4:] == ["bare"]))
