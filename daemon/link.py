@@ -194,6 +194,7 @@ def _redial(link: Link, state: Waiting, now: Now) -> tuple[Link, Actions]:
 
 def _open(link: Link, state: Connecting, event: ev.Opened, now: Now) -> tuple[Link, Actions]:
     """A session; the accounts behind it are looked at before anything else is."""
+    link = replace(link, opened=link.opened + 1)
     close = Close(session=state.session)
     if not event.accounts:
         return _fail(_note(link, None, "the account list is empty", now), "sessionIncomplete", now, close)

@@ -52,7 +52,7 @@ def row(link: Link, around: Around, monotonic: float, wall: datetime) -> LinkRow
         advice=(*around.hints, *advice),
         since=link.since,
         epoch=around.epoch,
-        session=link.session,
+        session=link.opened,
         connected=link.phase == "ready" and proven,
         proof=Proof(
             at=None if age is None else milliseconds(wall - timedelta(seconds=age)),

@@ -130,6 +130,6 @@ class Publication:
                 reason=link.reason,
                 expected=self.expected().active,
                 epoch=self._store.epoch,
-                session=link.session,
+                session=link.opened,
             )
         )

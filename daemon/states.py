@@ -125,7 +125,10 @@ class Was(Struct, frozen=True):
 
 
 class Link(Struct, frozen=True, kw_only=True):
-    """`base`: the settings' target, at the port it has moved to. `session`: the number of the latest dial."""
+    """`base`: the settings' target, at the port it has moved to. `session`: the number of the latest dial.
+
+    `opened`: completed handshakes so far, which is what the outside calls the number of the session.
+    """
 
     policy: Policy
     base: Target
@@ -133,6 +136,7 @@ class Link(Struct, frozen=True, kw_only=True):
     since: datetime
     was: Was | None = None
     session: int = 0
+    opened: int = 0
     lastError: LastError | None = None
 
     @property

@@ -946,3 +946,17 @@ class AnyLink(RuleBasedStateMachine):
 
 AnyLink.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
 test_whatever_comes_the_laws_hold = AnyLink.TestCase
+
+
+def test_the_number_of_the_session_counts_completed_handshakes() -> None:
+    """Attempts that never became a session are attempts; they do not number one."""
+    told = Told()
+    for _ in range(3):
+        told.fails("portClosed")
+        told.wakes()
+    assert told.link.opened == 0
+    told.up()
+    assert told.link.opened == 1
+    told.lost()
+    told.up()
+    assert told.link.opened == 2
