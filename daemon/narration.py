@@ -45,18 +45,31 @@ class Narration:
     def step(self, before: Link, after: Link) -> None:
         """One step of the machine."""
         self._learn(before, after)
-        if after.phase == before.phase and after.reason == before.reason:
+        tried = self._tried(before, after)
+        if (after.phase, after.reason) == (before.phase, before.reason):
             return
         if after.phase in ("connecting", "syncing"):
             self._under_way(before, after)
         elif after.phase == "ready":
             self._ready(after)
-        elif isinstance(before.state, Connecting) and self._failed(before, after):
+        elif self._first_failed(before, after) or (tried and after.phase in UP):
             self._note(after)
         elif (after.phase, after.reason) == self._said:
             self._repeats += 1
         else:
             self._tell(after, log.info if after.phase in UP else log.warning)
+
+    def _tried(self, before: Link, after: Link) -> bool:
+        """Something that was only tried has failed, and the link is back to what it was before."""
+        trial = before.state
+        if not isinstance(trial, Connecting | Live) or trial.back is None or after.current == trial.session:
+            return False
+        error = after.lastError
+        if error is None or error is before.lastError:
+            return False  # it did not fail: somebody has ended it
+        target = before.target
+        log.warning("link.connect_failed", message=f"✗ Connect to {target.host}:{target.port} failed: {error.text}")
+        return True
 
     def _under_way(self, before: Link, after: Link) -> None:
         """An attempt is no news, but for what it follows."""
@@ -77,26 +90,15 @@ class Narration:
                 message=f"✓ Auto-connected to IBKR successfully on port {after.target.port}",
             )
 
-    def _failed(self, before: Link, after: Link) -> bool:
-        """The first automatic attempt, or one that somebody asked for and that left things as they were."""
-        why = after.lastError.text if after.lastError is not None else ""
-        if self._first and isinstance(after.state, Waiting):
-            self._first = False
-            log.warning(
-                "link.auto_connect_failed",
-                message=f"✗ Auto-connect to IBKR failed: {why or words(after)[0]}",
-            )
-            log.info(
-                "link.manual_hint",
-                message="You can manually connect via the UI or /api/ibkr/connect endpoint",
-            )
-            return True
-        if isinstance(before.state, Connecting) and before.state.back is not None and after.phase in UP:
-            if after.phase != "stopping":
-                target = before.target
-                log.warning("link.connect_failed", message=f"✗ Connect to {target.host}:{target.port} failed: {why}")
-            return True
-        return False
+    def _first_failed(self, before: Link, after: Link) -> bool:
+        """Told once, in words that people look for."""
+        if not (self._first and isinstance(before.state, Connecting) and isinstance(after.state, Waiting)):
+            return False
+        self._first = False
+        why = after.lastError.text if after.lastError is not None else words(after)[0]
+        log.warning("link.auto_connect_failed", message=f"✗ Auto-connect to IBKR failed: {why}")
+        log.info("link.manual_hint", message="You can manually connect via the UI or /api/ibkr/connect endpoint")
+        return True
 
     def _tell(self, link: Link, write: Callable[..., Any], first: str = "") -> None:
         fields: dict[str, Any] = {"phase": link.phase}

@@ -293,6 +293,24 @@ async def test_connect_that_fails_raises_the_problem_and_leaves_things_as_they_w
         assert told(lines)[-1] == "WARNING:  ✗ Connect to 127.0.0.1:7497 failed: theirs"
 
 
+async def test_connect_elsewhere_that_fails_is_one_line_and_back_to_the_old_target(
+    lines: pytest.LogCaptureFixture,
+) -> None:
+    async with supervised() as story:
+        story.gateway.outcome = "portClosed"
+        asked = asyncio.create_task(story.link.connect(ConnectParams(port=7498)))
+        await settle()
+        with pytest.raises(Problem):
+            await asked
+        assert told(lines)[3] == "WARNING:  ✗ Connect to 127.0.0.1:7498 failed: theirs"
+        story.gateway.outcome = None
+        await story.pass_(2)
+
+        assert story.row.connected
+        assert story.row.gateway is not None
+        assert story.row.gateway.port == 7497
+
+
 async def test_connect_that_is_not_waited_for_is_answered_at_once() -> None:
     async with supervised(automatic=False) as story:
         story.gateway.outcome = "hang"
