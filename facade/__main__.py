@@ -43,14 +43,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _restart() -> int:
-    from facade.whereabouts import restart, say
+    from facade.whereabouts import restart, say, state_of
     from shared.settings import BAD_SETTINGS, Settings, SettingsError
 
     try:
-        return restart(Settings.load(os.environ).state_dir)
+        ours = Settings.load(os.environ).state_dir
     except SettingsError as error:
         say(str(error))
         return BAD_SETTINGS
+    demo = ours.with_name(f"{ours.name}-demo")  # where ./scripts/start --demo keeps its state
+    return restart(demo if state_of(ours) is None and state_of(demo) is not None else ours)
 
 
 if __name__ == "__main__":

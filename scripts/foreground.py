@@ -29,6 +29,8 @@ FINAL = (ALREADY_RUNNING, BAD_SETTINGS)
 """Exit statuses that starting again would not change."""
 STOP_LIMIT = 4.0
 """s for one process to end after it was asked; a clean close of the session needs well under one."""
+SOCKET_LIMIT = 3.0
+"""s that the facade waits for the daemon's socket; one that takes longer finds its facade there."""
 AGAIN_AFTER = 1.0
 """s before a process that died is started again."""
 
@@ -90,6 +92,10 @@ class Child:
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
 
+    @property
+    def alive(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
     def stop(self) -> None:
         process = self.process
         if process is None or process.poll() is not None:
@@ -122,8 +128,7 @@ class Foreground:
         try:
             if self.demo:
                 self._start_gateway()
-            for child in server:
-                child.start(self.environ)
+            self._start(server)
             with _pid_file(self.settings.state_dir):
                 status = self._watch(server)
         finally:
@@ -158,11 +163,19 @@ class Foreground:
                     return status
         return 0
 
+    def _start(self, children: list[Child]) -> None:
+        """The facade after the daemon's socket, so that its first word is not that there is no daemon."""
+        for child in children:
+            child.start(self.environ)
+            ends = time.monotonic() + SOCKET_LIMIT
+            while child.name == "daemon" and not WINDOWS and child.alive and time.monotonic() < ends:
+                if Path(self.settings.socket_path).exists() or self.stopping.wait(LOOK_EVERY):
+                    break
+
     def _restart(self, children: list[Child]) -> None:
         for child in reversed(children):
             child.stop()
-        for child in children:
-            child.start(self.environ)
+        self._start(children)
         end = time.monotonic() + RESTART_LIMIT
         while not answering(self.settings) and time.monotonic() < end and not self.stopping.wait(LOOK_EVERY):
             if any(child.process is not None and child.process.poll() is not None for child in children):

@@ -144,3 +144,12 @@ def test_bad_settings_end_the_start_with_78_and_one_sentence(tmp_path: Path) -> 
     )
     assert done.returncode == 78
     assert done.stderr.splitlines() == ["IBKR_PORT is 'seven'; accepted is a whole number from 1 to 65535."]
+
+
+def test_restart_facade_finds_the_demonstration_beside_the_users_own_state(demo: Started, tmp_path: Path) -> None:
+    """Started with --demo, the facade's state is NAME-demo; whoever says only NAME still finds it."""
+    (tmp_path / "own-demo").symlink_to(tmp_path / "state")
+    environ = demo.environ | {"IBKR_STATE_DIR": str(tmp_path / "own")}
+    command = [sys.executable, "-m", "facade", "restart"]
+    assert subprocess.run(command, env=environ, cwd=tmp_path, timeout=LIMIT, check=False).returncode == 0
+    assert demo.connected()
