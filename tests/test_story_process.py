@@ -127,10 +127,10 @@ async def test_a_gateway_that_is_stopped_is_noticed_and_found_again() -> None:
             gateway.send_signal(signal.SIGSTOP)
             row = await told.becomes(connected=False)
             assert row["reason"] == "probeTimeout"
-            await told.becomes(session=2)
+            await told.becomes(phase="connecting", reason="probeTimeout")
             gateway.send_signal(signal.SIGCONT)
 
-            await told.becomes(phase="ready", connected=True)
+            await told.becomes(phase="ready", connected=True, session=2)
 
 
 async def test_a_daemon_killed_at_any_moment_gets_its_client_id_back_when_its_ghost_is_gone() -> None:
