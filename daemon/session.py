@@ -21,11 +21,11 @@ from daemon import events as ev
 from daemon import link as machine
 from daemon.events import Event
 from daemon.hints import listening
+from daemon.listening import Listening
 from daemon.patience import loopback
 from daemon.publication import Publication
 from daemon.reading import GRACE, Reading
 from daemon.seams import Factory, Market, Memory, Rows, Tws
-from daemon.silence import Silence, absent
 from daemon.slots import Slots
 from daemon.states import Link, Live, Now, Policy, Stopping
 from daemon.tws.errors import TwsError
@@ -40,8 +40,6 @@ INBOX = 16_384
 the inbox is emptied before the next read. Beyond it somebody floods us, and the session is given up."""
 CLOSING = 2.0
 """s for the gateway's part of a polite end: on loopback it takes milliseconds; a dead peer must not delay a stop."""
-TURN = 0.25
-"""s between looks at what time brings where nothing is nearer: a person notices no more, a processor no less."""
 TIMED_OUT = frozenset({"dialTimeout", "handshakeTimeout", "sessionIncomplete"})
 """Failures that say nothing about the gateway when it was we who were away."""
 NOT_CONNECTED = frozenset(name for name, reason in CATALOGUE.items() if reason.status == 503 and reason.patience)
@@ -97,7 +95,7 @@ class Supervisor:
         self._market = market
         self._clock = clock
         self._dice = dice
-        self._listening = listening
+        self._open_ports = listening
         self._inbox: asyncio.Queue[Event | Asked] = asyncio.Queue(INBOX)
         self._flooded: int | None = None
         self._replies: dict[int, list[asyncio.Future[str | None]]] = {}
@@ -113,14 +111,12 @@ class Supervisor:
         )
         self._reading = Reading(store, clock, policy.configured.timeout, self._hear, self._recovered)
         self._slots: Slots
+        self._listening: Listening
         self._tws: Tws | None = None
         self._number = 0  # of `_tws`
-        self._silence: Silence | None = None
         self._ending: set[asyncio.Task[None]] = set()  # work that must be over before the next session, or an answer
-        self._wake: float | None = None
         self._down = clock.monotonic()  # when the link last stopped being ready
         self._dialled = self._down
-        self._away = self._down  # when we were last found to have been absent
 
     # --- what others ask --------------------------------------------------------------------------------------------
 
@@ -205,9 +201,11 @@ class Supervisor:
         try:
             async with asyncio.TaskGroup() as group:
                 self._slots = Slots(group, self._failed)
+                self._listening = Listening(self._clock, *self._probing, self._hear, self._slots)
                 self._told.begin(self._link)
                 self._perform(self._first, None)
-                listening = group.create_task(self._listen(), name="link: listening")
+                work = self._listening.run(self._told.expected, self._turned)
+                listening = group.create_task(work, name="link: listening")
                 while not isinstance(self._link.state, Stopping):
                     await self._step_all()
                 listening.cancel()
@@ -232,10 +230,9 @@ class Supervisor:
         if self._flooded is not None:
             session, self._flooded = self._flooded, None
             self._step(ev.Lost(session=session, text="more messages about the link than can be right"), None)
-        if self._tws is not None and self._silence is not None:
-            self._told.heard = self._tws.heard
+        self._told.heard = self._listening.heard or self._told.heard
         self._told.publish(self._link)
-        self._set_timer()
+        self._listening.wake_at(self._link.wake)
 
     def _dismiss(self) -> None:
         """Whoever still waits for an answer gets one."""
@@ -262,8 +259,8 @@ class Supervisor:
     def _notice(self, before: Link, event: Event, actions: act.Actions) -> None:
         """What the shell itself has to know of a step."""
         after = self._link
-        if isinstance(after.state, Live) and self._silence is None:
-            self._silence = Silence(*self._probing)
+        if isinstance(after.state, Live) and self._tws is not None:
+            self._listening.begin(self._tws, self._number)
         if before.phase == "ready" != after.phase:
             self._down = self._clock.monotonic()
         if isinstance(before.state, Live) and isinstance(event, ev.SessionEvent) and before.current != after.current:
@@ -274,7 +271,7 @@ class Supervisor:
                 self._recovered()
         if after.reason == "portClosed" != before.reason and loopback(after.target.host):
             self._slots.start("looking", self._look())
-        if isinstance(event, ev.Failed) and event.reason in TIMED_OUT and self._away > self._dialled:
+        if isinstance(event, ev.Failed) and event.reason in TIMED_OUT and self._listening.away > self._dialled:
             self._hear(ev.MachineWoke(seconds=0.0))  # it was we who did not listen: no reason to wait
 
     def _hear(self, event: Event) -> None:
@@ -293,7 +290,7 @@ class Supervisor:
 
     async def _look(self) -> None:
         """Whether the gateway listens elsewhere. In a thread: on a busy machine the system takes its time to tell."""
-        self._told.listening = await asyncio.to_thread(self._listening)
+        self._told.listening = await asyncio.to_thread(self._open_ports)
         self._told.publish(self._link)
 
     # --- actions ----------------------------------------------------------------------------------------------------
@@ -308,7 +305,7 @@ class Supervisor:
                 case act.Close():
                     self._drop(polite=True)
                 case act.Probe():
-                    self._probe()
+                    self._listening.probe()
                 case act.Keep(held=held):
                     self._finish("memory", self._memory.set_held(held))
                 case act.Answer(reason=reason):
@@ -357,13 +354,14 @@ class Supervisor:
 
     def _drop(self, *, polite: bool) -> None:
         """The current session is over for us: its late events carry an old number and change nothing."""
-        tws, self._tws, self._silence = self._tws, None, None
+        tws, self._tws = self._tws, None
         if tws is None:
             return
         self.counters.messagesIn += tws.messages_in
         self.counters.messagesOut += tws.messages_out
         self.counters.decodeErrors += tws.decode_errors
-        self._slots.cancel("opening", "reading", "probe")
+        self._slots.cancel("opening", "reading")
+        self._listening.end()
         self._market.over()
         if polite:
             self._finish(f"closing {self._number}", self._close(tws))
@@ -402,62 +400,13 @@ class Supervisor:
     def _now(self) -> Now:
         return Now(self._clock.monotonic(), self._clock.now(), self._dice())
 
-    def _set_timer(self) -> None:
-        if self._link.wake != self._wake:
-            self._wake = self._link.wake
-            self._slots.cancel("timer")
-            if self._wake is not None:
-                self._slots.start("timer", self._ring(self._wake))
-
-    async def _ring(self, at: float) -> None:
-        await self._clock.sleep(max(0.0, at - self._clock.monotonic()))
-        self._wake = None
-        self._hear(ev.TimeCame())
-
-    async def _listen(self) -> None:
-        """Notices silence, our own absence and the ends of windows; keeps rows and the published proof young."""
-        expected = self._told.expected()
-        while True:
-            wanted = TURN if self._silence is None else min(TURN, self._silence.next_turn)
-            monotonic, wall = self._clock.monotonic(), self._clock.now()
-            await self._clock.sleep(wanted)
-            elapsed = self._clock.monotonic() - monotonic
-            self.counters.loopLag = max(0.0, elapsed - wanted)
-            if away := absent(wanted, elapsed, (self._clock.now() - wall).total_seconds()):
-                self._away = self._clock.monotonic()
-                log.info("link.away", message="We were asleep or stopped; listening again.", seconds=round(away))
-                self._hear(ev.MachineWoke(seconds=away))
-            was, expected = expected, self._told.expected()
-            if was.active and not expected.active:
-                self._hear(ev.WindowEnded())
-            if self._tws is not None and self._silence is not None:
-                self._judge(self._tws, self._silence, wanted, elapsed)
-                self._reading.upkeep(self._link, self._tws, self._slots)
-            self._told.refresh(self._link)
-
-    def _judge(self, tws: Tws, silence: Silence, wanted: float, elapsed: float) -> None:
-        self._told.heard = tws.heard
-        verdict = silence.turn(wanted, elapsed, self._clock.monotonic(), tws.heard)
-        if verdict == "heard" and self._link.phase == "unproven":
-            self._hear(ev.Heard(session=self._number))
-        elif verdict == "overdue":
-            self._hear(ev.ProbeOverdue(session=self._number))
-        elif verdict == "send":
-            self._probe()
-
-    def _probe(self) -> None:
-        if self._tws is not None and self._silence is not None:
-            self._silence.asked()
-            self._slots.start("probe", self._ask_time(self._tws, self._number))
-
-    async def _ask_time(self, tws: Tws, session: int) -> None:
-        """A probe. Whether it is overdue is for `Silence` to say, which knows when we were not listening."""
-        try:
-            # a little less than we allow, so that the session is free to send the second one when we want it
-            rtt = await tws.probe(0.95 * self._probing[1])
-        except TimeoutError:
-            return
-        self._hear(ev.ProbeAnswered(session=session, rtt=rtt))
+    def _turned(self) -> None:
+        """After each turn of listening."""
+        self.counters.loopLag = self._listening.lag
+        self._told.heard = self._listening.heard or self._told.heard
+        if self._tws is not None and isinstance(self._link.state, Live):
+            self._reading.upkeep(self._link, self._tws, self._slots)
+        self._told.refresh(self._link)
 
 
 def _answer(asked: Asked | None, reason: str | None) -> None:
