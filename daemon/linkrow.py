@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from daemon.states import Facts, Link, Live, Waiting
 from shared import reasons
@@ -109,12 +108,6 @@ def farms(link: Link, before: dict[str, Struct], wall: datetime) -> dict[str, Fa
         if not (isinstance(old, Farm) and (old.state, old.type) == (farm.state, farm.type)):
             changes[name] = Farm(farm=name, type=farm.type, state=farm.state, since=wall)
     return changes
-
-
-def substance(one: LinkRow) -> LinkRow:
-    """The row without what passes with time alone, so that nothing but news costs a step."""
-    daemon = None if one.daemon is None else replace(one.daemon, uptimeS=0.0)
-    return replace(one, proof=Proof(), daemon=daemon)
 
 
 def milliseconds(moment: datetime) -> datetime:
