@@ -64,7 +64,7 @@ def _losses(rounds: int) -> tuple[list[float], list[float], list[float]]:
     dice = random.Random(9)
     with stack(**PROBE) as ours, Status(ours) as status:
         for _ in range(rounds):
-            # without this, sessions as short as ours would count as flapping, and the daemon would wait longer by design
+            # otherwise sessions as short as these count as flapping, and the daemon waits longer, by design
             status.post("disconnect")
             status.post("connect")
             status.stays_connected(0.5)
