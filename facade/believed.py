@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from shared.messages import STATE_TOPICS, Link, Sync
+from shared.clock import Clock
+from shared.messages import STATE_TOPICS, Link, Proof, Sync
 from shared.reasons import Problem, describe
 from shared.replica import NEVER, Entry, Replica, TopicDelta, TopicState
 
@@ -34,14 +35,17 @@ class Delta(msgspec.Struct):
     floor: int = 0
 
 
+READ = ("link", "sync")
+"""The topics whose rows are not opaque here."""
+
 _link = msgspec.json.Decoder(Link)
 _sync = msgspec.json.Decoder(Sync)
 
 
 class Believed:
-    """`proof_limit`: s that a proof is good for (probe interval + timeout). `monotonic`: seconds that never go back."""
+    """`proof_limit`: s that a proof is good for (probe interval + timeout)."""
 
-    def __init__(self, proof_limit: float, monotonic: Callable[[], float]) -> None:
+    def __init__(self, proof_limit: float, clock: Clock) -> None:
         self.replica: Replica | None = None
         """What was last known; `None` before the first complete one."""
         self.link: Link | None = None
@@ -51,7 +55,7 @@ class Believed:
         self.upheavals = 0
         """How often something changed that is no step: the daemon came or went, a replica or a topic came whole."""
         self._proof_limit = proof_limit
-        self._monotonic = monotonic
+        self._clock = clock
         self._proven_until = 0.0
         self._proof_at: float | None = None
         self._pages: dict[str, tuple[TopicState, dict[str, Entry]]] = {}
@@ -72,12 +76,12 @@ class Believed:
     @property
     def connected(self) -> bool:
         """The daemon answers, says `ready`, and its proof is young enough."""
-        return self.reachable and self._monotonic() < self._proven_until
+        return self.reachable and self._clock.monotonic() < self._proven_until
 
     @property
     def proof_age(self) -> float | None:
         """s since the gateway's last message, as far as the last link row tells; `None` where there is none."""
-        return None if self._proof_at is None else max(0.0, self._monotonic() - self._proof_at)
+        return None if self._proof_at is None else max(0.0, self._clock.monotonic() - self._proof_at)
 
     def known(self, topic: str) -> Sync | None:
         """The topic's row in `sync`; `None` where there is none."""
@@ -167,7 +171,7 @@ class Believed:
                 self.upheavals += 1
         target.fold(delta.seq, delta.floor, {topic: TopicDelta(state, rows) for topic, (state, rows) in pages.items()})
         if self._fresh is None:
-            self._read({name: {key: row for key, (_, row) in rows.items()} for name, (_, rows) in pages.items()})
+            self._read({topic: pages[topic][1] for topic in READ if topic in pages})
         elif not self._swapped(self._fresh):
             return False
         self._wake(target.seq)
@@ -182,23 +186,32 @@ class Believed:
         self.upheavals += 1
         self._births = {topic: birth for topic, birth in self._births.items() if topic in held}
         self._known.clear()
-        self._read({topic: fresh.rows(topic) for topic in ("link", "sync")})
+        self._read(fresh.snapshot(READ))
         return True
 
-    def _read(self, changed: Mapping[str, Mapping[str, bytes | None]]) -> None:
+    def _read(self, changed: Mapping[str, Mapping[str, Entry]]) -> None:
         """The two topics that say what the others are worth."""
-        for topic, row in changed.get("sync", {}).items():
+        for topic, (_, row) in changed.get("sync", {}).items():
             if row is None:
                 self._known.pop(topic, None)
             else:
                 self._known[topic] = _sync.decode(row)
-        row = changed.get("link", {}).get("link")
+        _, row = changed.get("link", {}).get("link", (0, None))
         if row is not None:
             self.link = _link.decode(row)
-            age = self.link.proof.ageMs
-            self._proof_at = None if age is None else self._monotonic() - age / 1000
+            age = self._age(self.link.proof)
+            self._proof_at = None if age is None else self._clock.monotonic() - age
             proven = self.link.connected and self._proof_at is not None
             self._proven_until = (self._proof_at or 0.0) + self._proof_limit if proven else 0.0
+
+    def _age(self, proof: Proof) -> float | None:
+        """s since the gateway's last message. A row may be told long after it was written: to a new reader, or by a
+        daemon that was stopped in between. Then the two processes' common wall clock knows better.
+        """
+        if proof.ageMs is None:
+            return None
+        by_clock = 0.0 if proof.at is None else (self._clock.now() - proof.at).total_seconds()
+        return max(proof.ageMs / 1000, by_clock)
 
     def _wake(self, come_to: int) -> None:
         waiting, self._reached = self._reached, []

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 import structlog
 
 from facade.believed import Believed, Delta
+from shared.clock import Clock
 from shared.messages import STATE_TOPICS
 from shared.reasons import Problem
 from shared.rpc import Client, ConnectionLost, RpcError
@@ -53,8 +54,8 @@ _watched = msgspec.json.Decoder(_Watched)
 class Mirror(Believed):
     """`path`: the daemon's socket; the rest as `Believed` says."""
 
-    def __init__(self, path: str, proof_limit: float, monotonic: Callable[[], float]) -> None:
-        super().__init__(proof_limit, monotonic)
+    def __init__(self, path: str, proof_limit: float, clock: Clock) -> None:
+        super().__init__(proof_limit, clock)
         self.daemon = ""
         """What the daemon calls itself."""
         self.settled = asyncio.Event()

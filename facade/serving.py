@@ -51,7 +51,7 @@ LAG_EVERY = 0.5
 def build(settings: Settings, port: int, clock: Clock) -> Facade:
     """A facade whose parts know each other; nothing runs yet. Raises `SettingsError` for an unusable token file."""
     table = Table([*ROUTES, *page_routes()])
-    mirror = Mirror(settings.socket_path, settings.probe_interval + settings.probe_timeout, clock.monotonic)
+    mirror = Mirror(settings.socket_path, settings.probe_interval + settings.probe_timeout, clock)
     guard = Guard(
         table,
         names(settings.facade_host, port),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from facade.mirror import Mirror
+from shared.clock import SystemClock
 from shared.messages import STATE_TOPICS, Account, Proof, Quote
 from shared.reasons import Problem
 from tests.facade.conftest import until
@@ -18,7 +19,7 @@ from tests.facade.fake_daemon import FakeDaemon
 
 @asynccontextmanager
 async def mirroring(path: str, proof_limit: float = 10.0) -> AsyncIterator[Mirror]:
-    mirror = Mirror(path, proof_limit, time.monotonic)
+    mirror = Mirror(path, proof_limit, SystemClock())
     task = asyncio.create_task(mirror.run(), name="mirror")
     try:
         yield mirror
@@ -105,6 +106,16 @@ async def test_a_proof_that_grows_old_ends_connected_without_a_word_from_the_dae
         await until(lambda: not mirror.connected)
         assert mirror.reachable
         daemon.link(proof=Proof(ageMs=3_000_000))
+        await until(lambda: mirror.connected)
+
+
+async def test_a_proof_that_was_told_long_after_it_was_written_is_as_old_as_it_is(daemon: FakeDaemon) -> None:
+    """A daemon that was stopped tells its last row as it was written: connected, proof 0 ms old."""
+    async with mirroring(daemon.path, proof_limit=3600.0) as mirror:
+        await until(lambda: mirror.connected)
+        daemon.link(proof=Proof(at=datetime.now(UTC) - timedelta(hours=2), ageMs=0))
+        await until(lambda: not mirror.connected)
+        daemon.link(proof=Proof(at=datetime.now(UTC), ageMs=0))
         await until(lambda: mirror.connected)
 
 
