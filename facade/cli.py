@@ -10,9 +10,12 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, TextIO
 
 from shared import quick
+
+TYPE_CHECKING = False  # as in quick.py
+if TYPE_CHECKING:
+    from typing import Any, TextIO
 
 CONNECTED, NOT_CONNECTED, USAGE, NO_DAEMON = 0, 1, 2, 3
 """Exit statuses; 78 stands for bad settings."""

@@ -13,7 +13,10 @@ import struct
 import sys
 from collections.abc import Mapping
 from time import monotonic, sleep  # the one clock outside clock.py, which would bring asyncio with it
-from typing import Any
+
+TYPE_CHECKING = False  # typing itself takes a tenth of the time that the whole program has
+if TYPE_CHECKING:
+    from typing import Any
 
 PROTOCOL = 1  # messages.PROTOCOL, spelled here because that module costs msgspec; a test holds them together
 MAX_LINE = 1 << 20  # rpc.MAX_LINE, likewise
