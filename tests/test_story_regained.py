@@ -246,11 +246,9 @@ async def test_21_to_27_each_end_of_an_attempt_has_its_own_name(
     before: Callable[[Gateway], None], phase: str, reason: str, wait: float, says: str
 ) -> None:
     """Named as soon as it can be known, with the evidence in `lastError`, and retried by its own patience."""
-    async with story(before=before, connected=False, timeout=1.0) as told:
-        began = told.clock.monotonic()
+    timeout = 1.0 if reason == "sessionIncomplete" else 3600.0  # the others are known without it
+    async with story(before=before, connected=False, timeout=timeout) as told:
         row = await told.becomes(phase, reason)
-        if reason != "sessionIncomplete":
-            assert told.clock.monotonic() - began < 1.0, "known long before the timeout"
         assert row.nextAttemptAt is not None
         assert (row.nextAttemptAt - told.clock.now()).total_seconds() <= wait
         assert told.explains(reason)
