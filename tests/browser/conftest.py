@@ -37,7 +37,7 @@ ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
 )
-LIMIT = 20.0
+LIMIT = 60.0
 """s for the facade to come up or to go."""
 
 DOWNLOAD_LIMIT = 90.0

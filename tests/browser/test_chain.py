@@ -23,7 +23,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 Shot = Callable[..., Awaitable[Path]]
 
-LIMIT = 20.0
+LIMIT = 60.0
 """s for a process to start or to end; a Python start alone takes one or two on a busy machine."""
 
 ROOT = Path(__file__).resolve().parents[2]

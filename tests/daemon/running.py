@@ -25,7 +25,7 @@ from shared.replica import Replica, TopicDelta, TopicState
 from shared.rpc import Client
 from shared.settings import Settings
 
-LIMIT = 20.0
+LIMIT = 60.0
 """s for anything here to come true."""
 
 
@@ -134,7 +134,7 @@ def settings(directory: Path, **more: Any) -> Settings:
     state = directory / "state"
     with private_directory(str(state), "IBKR_STATE_DIR"):
         pass  # made as the daemon makes it
-    return Settings(**{"state_dir": state, "socket": name, "connect_timeout": 5.0, **more})
+    return Settings(**{"state_dir": state, "socket": name, "connect_timeout": 60.0, **more})
 
 
 @asynccontextmanager

@@ -69,7 +69,7 @@ async def kept(ledger: Ledger, *fills: Fill) -> None:
     """Until the ledger says that it has written (or given up for now)."""
     done = asyncio.Event()
     ledger.keep(fills, done.set)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await done.wait()
 
 

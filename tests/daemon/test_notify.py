@@ -13,7 +13,7 @@ def test_the_word_arrives_at_a_path(tmp_path):
     address = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(address)
-        systemd.settimeout(5)
+        systemd.settimeout(60)
 
         assert notify(address, READY)
         assert systemd.recv(100) == b"READY=1"
@@ -25,7 +25,7 @@ def test_the_word_arrives_at_an_abstract_name(tmp_path):
     name = f"ibkr-notify-{tmp_path.name}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind("\0" + name)
-        systemd.settimeout(5)
+        systemd.settimeout(60)
 
         assert notify("@" + name, READY)
         assert systemd.recv(100) == b"READY=1"

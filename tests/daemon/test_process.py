@@ -40,7 +40,7 @@ async def linked(world: World, **more: Any) -> AsyncIterator[tuple[Gateway, Daem
         gateway.quiet()
         for position in world.held():
             gateway.pin(position.contract.conId, world.quote(position.contract, gateway.clock.time()).last)
-        config = settings(directory, auto_connect=True, port=gateway.port, connect_timeout=15.0, **more)
+        config = settings(directory, auto_connect=True, port=gateway.port, connect_timeout=60.0, **more)
         async with running(config) as daemon:
             mirror = await Mirror.join(config.socket_path)
             await mirror.until(lambda: mirror.link["connected"])

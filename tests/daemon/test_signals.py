@@ -11,7 +11,7 @@ import pytest
 from daemon.signals import stop_on_signals
 
 ENDS = ("SIGINT", "SIGBREAK") if sys.platform == "win32" else ("SIGINT", "SIGTERM", "SIGHUP")
-LIMIT = 10.0
+LIMIT = 60.0
 
 
 @pytest.mark.parametrize("name", ENDS)

@@ -19,7 +19,7 @@ from facade.serving import served
 from shared.settings import Settings
 from tests.facade.fake_daemon import FakeDaemon
 
-LIMIT = 10.0
+LIMIT = 60.0
 """s within which anything a test waits for must have come."""
 
 

@@ -179,7 +179,7 @@ async def test_beside_a_live_session_nothing_is_dialled() -> None:
 async def test_a_broken_farm_is_named_and_the_session_is_not_blamed() -> None:
     async with Gateway(World(seed=7)) as gateway, connected(gateway) as environ:
         gateway.farm(2103, "usfarm")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while failed(found := await examined(environ)) != {"data farms"}:  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.05)
     assert "usfarm" in found["data farms"].evidence

@@ -12,7 +12,7 @@ from daemon.simulator import Gateway, World
 from facade.greeting import DOCTOR_CLIENT_ID, Greeting, greet
 
 
-async def greeted(gateway: Gateway, client_id: int = DOCTOR_CLIENT_ID, timeout: float = 5.0) -> Greeting:
+async def greeted(gateway: Gateway, client_id: int = DOCTOR_CLIENT_ID, timeout: float = 60.0) -> Greeting:
     return await asyncio.to_thread(
         greet, "127.0.0.1", gateway.port, client_id, timeout=timeout, now=time.monotonic, wall=time.time
     )

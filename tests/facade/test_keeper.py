@@ -51,7 +51,7 @@ class Kept:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\nConnection: close\r\n\r\n".encode())
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 raw = await reader.read()
         finally:
             writer.close()
@@ -98,7 +98,7 @@ async def kept(tmp_path: Path, daemon: FakeDaemon) -> AsyncIterator[Kept]:
     finally:
         if process.returncode is None:
             process.terminate()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await process.wait()
 
 
@@ -168,7 +168,7 @@ async def test_a_child_ends_with_its_parent(tmp_path: Path, daemon: FakeDaemon) 
         await until(lambda: daemon.service.peers)
         facade.process.kill()
         await until(lambda: not daemon.service.peers)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while await answers(facade):
                 pass
 
@@ -257,7 +257,7 @@ async def test_systemds_socket_is_served(tmp_path: Path, daemon: FakeDaemon) -> 
         assert (await facade.status())["available"] is True
     finally:
         process.terminate()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await process.wait()
 
 

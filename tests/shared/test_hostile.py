@@ -82,14 +82,14 @@ async def bad(path):
 
 async def good_is_served(path):
     """A well-behaved client comes, asks and leaves."""
-    client = await Client.open(path, "good/1", timeout=10)
+    client = await Client.open(path, "good/1", timeout=60)
     assert bytes(await client.call("echo", {"still": "here"}, 10)) == b'{"still":"here"}'
     await client.close()
 
 
 async def until(condition):
     """Let the loop turn until `condition()` holds."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - what is waited for has no event
             await asyncio.sleep(0.001)
 

@@ -67,7 +67,7 @@ async def serving(path, peers):
 
 async def until(condition):
     """Let the loop turn until `condition()` holds."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - what is waited for has no event
             await asyncio.sleep(0.001)
 
@@ -148,7 +148,7 @@ async def test_a_peer_of_another_user_is_closed_without_a_byte(peers):
 def as_nobody(path):
     """What another user hears at `path`."""
     program = (
-        "import os, socket, sys; os.setuid(65534); s = socket.socket(socket.AF_UNIX); s.settimeout(10);"
+        "import os, socket, sys; os.setuid(65534); s = socket.socket(socket.AF_UNIX); s.settimeout(60);"
         "s.connect(sys.argv[1]); sys.stdout.buffer.write(s.recv(100))"
     )
     return subprocess.run([sys.executable, "-c", program, path], check=True, capture_output=True, timeout=60).stdout
@@ -173,11 +173,11 @@ def test_nothing_is_said_to_another_users_server():
             imposter.listen()
             os.seteuid(0)
             os.chmod(path, 0o666)
-            imposter.settimeout(30)
+            imposter.settimeout(60)
             with subprocess.Popen([sys.executable, "-c", program, path], stdout=subprocess.PIPE, text=True) as client:
                 conn, _ = imposter.accept()
                 with conn:
-                    conn.settimeout(30)
+                    conn.settimeout(60)
                     assert conn.recv(100) == b""
                     assert "another user" in client.stdout.read()
         finally:

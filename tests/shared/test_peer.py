@@ -99,7 +99,7 @@ def conversation(methods=None, greet=True, cls=Peer, **service):
 
 async def settled(it):
     """Until no call is under way."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while it.peer._calls:
             await asyncio.wait(it.peer._calls)
 
@@ -481,7 +481,7 @@ async def test_a_lost_connection_takes_its_tasks_along():
     await asyncio.sleep(0)
 
     it.peer.connection_lost(None)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await it.peer.wait_closed()
 
     assert sorted(ended) == ["call", "stream"]

@@ -72,7 +72,7 @@ async def test_an_answer_of_a_megabyte_arrives(path, served):
 
     served.methods = {"much": much}
 
-    assert len(await ask(path, "much", timeout=30)) == 1_000_000
+    assert len(await ask(path, "much", timeout=60)) == 1_000_000
 
 
 async def test_a_daemon_that_does_not_answer_is_a_timeout(path, served):
@@ -117,7 +117,7 @@ async def test_what_is_no_daemon_of_ours_is_an_oserror(path, words):
     listener = await local.listen(made, path)
     try:
         with pytest.raises(OSError, match=r"."):
-            await ask(path, "ping", timeout=10)
+            await ask(path, "ping", timeout=60)
     finally:
         listener.close()
         await listener.wait_closed()

@@ -34,7 +34,7 @@ async def echo(_peer, params):
 
 async def until(condition):
     """Let the loop turn until `condition()` holds."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - what is waited for has no event
             await asyncio.sleep(0.001)
 
@@ -216,7 +216,7 @@ async def test_what_is_no_daemon_of_ours_is_left(path, words, error):
 
     listener = await local.listen(imposter, path)
     with pytest.raises(error):
-        await Client.open(path, "test/1", timeout=0.2 if error is TimeoutError else 10)
+        await Client.open(path, "test/1", timeout=0.2 if error is TimeoutError else 60)
     await until(lambda: peers)
     for peer in peers:
         peer.transport.abort()

@@ -35,7 +35,7 @@ async def run(*options: str, stdin: bool = False) -> tuple[asyncio.subprocess.Pr
         env={"PATH": os.environ["PATH"]},
     )
     assert process.stdout is not None
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         line = (await process.stdout.readline()).decode()
     assert line.startswith("simulated gateway on 127.0.0.1:")
     return process, int(line.rpartition(":")[2])

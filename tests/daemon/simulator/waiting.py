@@ -9,7 +9,7 @@ import ib_async
 
 from daemon.simulator import Gateway
 
-LIMIT = 10.0  # s; a loopback answer takes milliseconds, this only ends a test that would hang
+LIMIT = 60.0  # s; a loopback answer takes milliseconds, this only ends a test that would hang
 
 Connect = Callable[..., Awaitable[ib_async.IB]]
 

@@ -121,7 +121,7 @@ async def scripted(script: Callable[[Peer], Awaitable[None]]) -> Any:
         yield gateway
 
 
-async def eventually(condition: Callable[[], Any], limit: float = 10.0) -> Any:
+async def eventually(condition: Callable[[], Any], limit: float = 60.0) -> Any:
     """Wait until `condition()` holds and give what it gave; fail after `limit` s."""
     async with asyncio.timeout(limit):
         while not (value := condition()):  # noqa: ASYNC110 - the condition is anybody's

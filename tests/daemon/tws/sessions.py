@@ -22,7 +22,7 @@ class Session:
     def __init__(
         self,
         port: int,
-        timeout: float = 10.0,
+        timeout: float = 60.0,
         host: str = "127.0.0.1",
         limits: Limits | None = None,
         store: Store | None = None,
@@ -53,14 +53,14 @@ class Session:
 
 
 @asynccontextmanager
-async def session(script: Script, timeout: float = 10.0, **how: Any) -> AsyncIterator[Session]:
+async def session(script: Script, timeout: float = 60.0, **how: Any) -> AsyncIterator[Session]:
     """One with a gateway that follows a script."""
     async with ScriptedGateway(script) as gateway, joined(gateway.port, timeout, **how) as made:
         yield made
 
 
 @asynccontextmanager
-async def joined(port: int, timeout: float = 10.0, **how: Any) -> AsyncIterator[Session]:
+async def joined(port: int, timeout: float = 60.0, **how: Any) -> AsyncIterator[Session]:
     made = Session(port, timeout, **how)
     try:
         await made.tws.open()
@@ -70,7 +70,7 @@ async def joined(port: int, timeout: float = 10.0, **how: Any) -> AsyncIterator[
 
 
 @asynccontextmanager
-async def synced(gateway: Gateway, timeout: float = 10.0, **how: Any) -> AsyncIterator[Session]:
+async def synced(gateway: Gateway, timeout: float = 60.0, **how: Any) -> AsyncIterator[Session]:
     """One with a simulated gateway, after its first snapshots."""
     async with joined(gateway.port, timeout, **how) as made:
         await made.tws.sync()

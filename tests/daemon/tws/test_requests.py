@@ -62,12 +62,12 @@ async def test_search_and_option_chain_are_rows():
 
 async def test_bars_are_dated_in_utc():
     async with Gateway(World()) as gateway, joined(gateway.port) as made:
-        minutes = await made.tws.historical_bars(AAPL, **MINUTES, timeout=10)
+        minutes = await made.tws.historical_bars(AAPL, **MINUTES, timeout=60)
         days = await made.tws.historical_bars(
-            AAPL, **{**MINUTES, "durationStr": "1 M", "barSizeSetting": "1 day"}, timeout=10
+            AAPL, **{**MINUTES, "durationStr": "1 M", "barSizeSetting": "1 day"}, timeout=60
         )
         past = await made.tws.historical_bars(
-            AAPL, **{**MINUTES, "endDateTime": datetime(2026, 11, 20, 18, tzinfo=UTC)}, timeout=10
+            AAPL, **{**MINUTES, "endDateTime": datetime(2026, 11, 20, 18, tzinfo=UTC)}, timeout=60
         )
 
         moments = [datetime.strptime(bar.date, "%Y-%m-%dT%H:%M:%SZ") for bar in minutes]
@@ -148,7 +148,7 @@ async def test_an_outage_with_a_questions_id_interrupts_it(code: int):
 
     async with Gateway(World()) as gateway, joined(gateway.port) as made:
         gateway.mute("historicalData")
-        asked = asyncio.create_task(made.tws.historical_bars(AAPL, **MINUTES, timeout=10))
+        asked = asyncio.create_task(made.tws.historical_bars(AAPL, **MINUTES, timeout=60))
         await eventually(lambda: any(seen.name == "reqHistoricalData" for seen in gateway.requests))
         gateway.say(code, req_id=next(iter(made.tws.api.wrapper._futures)))
         with pytest.raises(LinkLost) as lost:
@@ -161,19 +161,19 @@ async def test_an_outage_with_a_questions_id_interrupts_it(code: int):
 async def test_the_end_of_the_session_ends_its_questions():
     async with Gateway(World()) as gateway, joined(gateway.port) as made:
         gateway.mute("historicalData")
-        asked = asyncio.create_task(made.tws.historical_bars(AAPL, **MINUTES, timeout=10))
+        asked = asyncio.create_task(made.tws.historical_bars(AAPL, **MINUTES, timeout=60))
         await eventually(lambda: any(seen.name == "reqHistoricalData" for seen in gateway.requests))
         gateway.reset()
         with pytest.raises(LinkLost):
             await asked
         with pytest.raises(LinkLost):
-            await made.tws.historical_bars(AAPL, **MINUTES, timeout=10)
+            await made.tws.historical_bars(AAPL, **MINUTES, timeout=60)
 
 
 async def test_who_gives_up_on_bars_cancels_them_at_the_gateway():
     async with Gateway(World()) as gateway, joined(gateway.port) as made:
         gateway.mute("historicalData")
-        asked = asyncio.create_task(made.tws.historical_bars(AAPL, **MINUTES, timeout=10))
+        asked = asyncio.create_task(made.tws.historical_bars(AAPL, **MINUTES, timeout=60))
         await eventually(lambda: any(seen.name == "reqHistoricalData" for seen in gateway.requests))
         asked.cancel()
         with pytest.raises(asyncio.CancelledError):

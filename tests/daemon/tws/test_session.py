@@ -24,7 +24,7 @@ from tests.daemon.tws.scripted import Peer, ScriptedGateway, eventually
 from tests.daemon.tws.sessions import Script, Session, session
 
 
-async def attempt(script: Script, timeout: float = 10.0) -> Session:
+async def attempt(script: Script, timeout: float = 60.0) -> Session:
     """An attempt that ended, with what it told."""
     async with session(script, timeout) as made:
         return made
@@ -189,7 +189,7 @@ async def test_cancelling_an_attempt_ends_it_without_a_word():
         attempt.cancel()
         with pytest.raises(asyncio.CancelledError):
             await attempt
-        await asyncio.wait_for(gone.wait(), 10)
+        await asyncio.wait_for(gone.wait(), 60)
 
     assert not made.of(Failed)
 
@@ -305,7 +305,7 @@ async def test_close_is_polite_and_gives_the_client_id_back():
         await made.tws.probe(10)
         await made.tws.close(10)
 
-    assert await asyncio.wait_for(ended, 10) == b""
+    assert await asyncio.wait_for(ended, 60) == b""
     assert not made.of(Lost)
 
 
@@ -389,7 +389,7 @@ async def test_an_attempt_that_was_aborted_opens_nothing():
         attempt = asyncio.create_task(made.tws.open())
         await asyncio.sleep(0)
         made.tws.abort()
-        await asyncio.wait_for(attempt, 10)
+        await asyncio.wait_for(attempt, 60)
         await eventually(lambda: made.tws._wire.transport is None)
 
     assert made.events == []

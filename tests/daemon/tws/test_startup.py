@@ -182,7 +182,7 @@ async def test_sixty_accounts_stay_within_the_rate():
     names = tuple(f"DU{number}" for number in range(1000001, 1000061))
     async with (
         Gateway(World(accounts=names, positions=60, fills=0)) as gateway,
-        joined(gateway.port, timeout=30) as made,
+        joined(gateway.port, timeout=60) as made,
     ):
         assert await made.tws.sync() == frozenset()
         assert {row.account for row in made.rows("summary").values()} == set(names)
