@@ -298,7 +298,7 @@ class Soak:
             Fault("1100 … 1101", gateway.lose_upstream, lambda: gateway.restore_upstream(data_lost=True)),
             Fault("2110 … 1102", lambda: gateway.lose_upstream(2110), gateway.restore_upstream),
             Fault("farm blip", gateway.farm_blip, nothing, ends=False),
-            Fault("huge frame", lambda: gateway.malformed("hugeLength"), nothing),
+            Fault("huge frame, port shut", down(lambda: gateway.malformed("hugeLength")), gateway.listen),
             Fault("malformed message", lambda: gateway.malformed("fewFields"), nothing, ends=False),
             Fault("daemon killed", kill_daemon, start_daemon),
             Fault("daemon stopped (SIGSTOP)", pause_daemon(signal.SIGSTOP), pause_daemon(signal.SIGCONT), ends=False),
