@@ -84,6 +84,7 @@ class Api(IB):
         self.client = Client(self.wrapper)
         self.client.conn = wire
         self.client.clientId = client_id
+        self.client.MaxRequests = 0  # our gate limits, by priority; a second queue behind it would know none
         decoder = self.client.decoder
         decoder.logger = Undecodable(told)  # type: ignore[assignment] # all that the decoder asks of it
         decoder.handlers[11] = lenient(decoder.handlers[11])

@@ -1,6 +1,6 @@
 """The one way to the gateway's ear: what may be sent when, by priority and never above IBKR's rate (FAULTS 28).
 
-In front of ib_async's own queue, which knows no priority and no bound and so stays empty. Never knows what is sent.
+In place of ib_async's own queue, which knows no priority and no bound and is switched off. Never knows what is sent.
 """
 
 from __future__ import annotations

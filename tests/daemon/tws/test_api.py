@@ -15,8 +15,10 @@ from ib_async.decoder import Decoder
 from ib_async.wrapper import Wrapper
 
 from daemon.simulator import Gateway, World
+from daemon.tws import Limits
 from daemon.tws.api import IDS_A_SESSION, REQUEST_IDS, SESSIONS, VERSION, check_version, plain_time
 from daemon.tws.callbacks import Callbacks
+from daemon.tws.gate import Lane
 from tests.daemon.tws.sessions import synced
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -41,6 +43,16 @@ def test_every_callback_is_one_of_the_decoders():
 
     assert all(hasattr(Wrapper, name) for name in ours)
     assert [name for name in ours if f'"{name}"' not in source and f"wrapper.{name}(" not in source] == []
+
+
+async def test_nothing_waits_behind_our_gate():
+    """ib_async would make a probe wait behind whatever was sent in the last second."""
+    async with Gateway(World(positions=1)) as gateway, synced(gateway, limits=Limits(rate=1000)) as made:
+        for _ in range(100):
+            made.tws.gate.send(Lane.READ, made.tws.api.client.reqPositions)
+
+        assert not made.tws.gate.waiting
+        assert not made.tws.api.client._msgQ
 
 
 def test_request_ids_are_numbers_ibkr_takes():
