@@ -157,7 +157,8 @@ async def look(place: Place, http: aiohttp.ClientSession, watch: Watch, gateway:
         watch.next_attempt = link["nextAttemptAt"] and datetime.fromisoformat(link["nextAttemptAt"])
         if link["connected"] and link["phase"] != "ready":
             watch.hold(f"connected in phase {link['phase']}")
-        if link["phase"] != "ready" and link["phase"] is not None and not link["reason"]:
+        # a first attempt has no reason yet: nothing has failed
+        if link["phase"] not in ("ready", "connecting", "syncing", None) and not link["reason"]:
             watch.hold(f"no reason in phase {link['phase']}")
         if link["connected"]:
             age = (datetime.now(UTC) - datetime.fromisoformat(link["proof"]["at"])).total_seconds()
