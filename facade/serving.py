@@ -209,8 +209,8 @@ async def _serve(settings: Settings, sock: socket.socket, line: Line) -> None:
         log.info("facade.running", message=f"Facade running on http://{shown}:{port}")
         if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
             log.warning("facade.exposed", message="Every network of this machine can reach the facade; see README.md.")
-        gc.collect()
-        gc.freeze()  # what lives as long as the process need not be looked at again
+        # what lives as long as the process need not be looked at, now or again: a collection of it costs 20 ms
+        gc.freeze()
         gc.enable()
         _tell(line, serving=True, complete=facade.mirror.complete)
         told = facade.mirror.complete
