@@ -189,6 +189,8 @@ class Chain:
         self.simulated = simulated
         self.port = free_port()
         self.token = ""
+        self.broken = False
+        """What an attack must leave as it was is not so, or is not known to be."""
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         (directory / "none.env").touch()
         (directory / "run").mkdir(mode=0o700)
@@ -213,8 +215,12 @@ class Chain:
     # processes
 
     def start(self, name: str) -> subprocess.Popen[bytes]:
-        with (self.directory / f"{name}.out").open("ab") as out:
-            process = subprocess.Popen(
+        self.processes[name] = process = self.run(name, self.directory / f"{name}.out")
+        return process
+
+    def run(self, name: str, output: Path) -> subprocess.Popen[bytes]:
+        with output.open("ab") as out:
+            return subprocess.Popen(
                 [sys.executable, "-m", name],
                 env=self.environ,
                 stdin=subprocess.DEVNULL,
@@ -222,8 +228,6 @@ class Chain:
                 stderr=out,
                 **self.process_options,
             )
-        self.processes[name] = process
-        return process
 
     def up(self) -> Chain:
         """Both processes, connected, and everything loaded that the first question loads."""

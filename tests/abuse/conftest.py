@@ -24,6 +24,9 @@ def attacked(whole: Chain) -> Iterator[Chain]:
 
 def unharmed(whole: Chain) -> Iterator[Chain]:
     """Session, processes, descriptors, tasks, memory and log, before and after."""
+    if whole.broken:
+        pytest.fail("an earlier test has left the chain in another state")
+    whole.broken = True
     gateway = whole.simulated.gateway
     before, session = whole.weight(), whole.is_connected()["session"]
     dialled, pids = gateway.connections.total, (whole.daemon.pid, whole.child.pid)
@@ -47,6 +50,7 @@ def unharmed(whole: Chain) -> Iterator[Chain]:
     assert whole.is_connected()["session"] == session
     assert (gateway.connections.total, gateway.connections.now) == (dialled, 1)
     assert (whole.daemon.pid, whole.child.pid) == pids
+    whole.broken = False
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
