@@ -15,16 +15,17 @@ import socket
 import sys
 from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Error, Page, Playwright, async_playwright
+from playwright.async_api import Browser, Error, Page, Playwright, async_playwright, expect
 
 from facade.serving import served
 from shared.settings import Settings
-from tests.browser.desk import account, book
+from tests.browser.desk import account, book, contract
 from tests.facade.fake_daemon import FakeDaemon
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge", "microsoft-edge")
@@ -38,7 +39,9 @@ ARGUMENTS = (
     "--disable-sync",
 )
 LIMIT = 60.0
-"""s for the facade to come up or to go."""
+"""s for the facade to come up or to go, and for the page to show what it is expected to show."""
+
+expect.set_options(timeout=LIMIT * 1000)
 
 DOWNLOAD_LIMIT = 90.0
 """s; below the limit of one test, whose fixture this is."""
@@ -91,6 +94,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 Visit = Callable[..., Awaitable[Page]]
+Shot = Callable[..., Awaitable[None]]
 
 WATCH = """
 window.violations = [];
@@ -100,9 +104,9 @@ addEventListener('securitypolicyviolation', ({ violatedDirective: what, blockedU
 """
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def visit(browser: Browser) -> AsyncIterator[Visit]:
-    """Open a page: `visit(url, width=…, height=…, quotes=[contract…], **context)`.
+@asynccontextmanager
+async def visiting(browser: Browser) -> AsyncIterator[Visit]:
+    """Opens pages: `visit(url, width=…, height=…, quotes=[contract…], **context)`.
 
     No page of any test may break the content security policy or end in an unhandled error.
     """
@@ -117,7 +121,7 @@ async def visit(browser: Browser) -> AsyncIterator[Visit]:
             locale="en-US", viewport={"width": width, "height": height}, **{"color_scheme": "dark", **options}
         )
         contexts.append(context)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(LIMIT * 1000)
         page = await context.new_page()
         page.on("pageerror", lambda error: wrong.append(f"unhandled: {error}"))
         page.on("console", lambda said: wrong.append(said.text) if "Content Security Policy" in said.text else None)
@@ -128,12 +132,20 @@ async def visit(browser: Browser) -> AsyncIterator[Visit]:
         pages.append(page)
         return page
 
-    yield open_page
-    for page in pages:
-        wrong += await page.evaluate("window.violations ?? []")
-    for context in contexts:
-        await context.close()
-    assert wrong == []
+    try:
+        yield open_page
+        for page in pages:
+            wrong += await page.evaluate("window.violations ?? []")
+        assert wrong == []
+    finally:
+        for context in contexts:
+            await context.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def visit(browser: Browser) -> AsyncIterator[Visit]:
+    async with visiting(browser) as open_page:
+        yield open_page
 
 
 class Desk:
@@ -191,10 +203,10 @@ class Desk:
         await self.daemon.stop()
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+@asynccontextmanager
+async def sitting(directory: Path) -> AsyncIterator[Desk]:
     """A ready link to a paper account with a few positions, orders and fills."""
-    built = Desk(tmp_path)
+    built = Desk(directory)
     await built.daemon.start()
     try:
         built.daemon.know_all(**account(), **book())
@@ -202,6 +214,19 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
         yield built
     finally:
         await built.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+    async with sitting(tmp_path) as built:
+        yield built
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def kept(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Desk, Page]]:
+    """A desk and a page before it that stays open over the tests of a file: each says anew all that it looks at."""
+    async with sitting(tmp_path_factory.mktemp("kept")) as built, visiting(browser) as visit:
+        yield built, await visit(built.url, quotes=[contract(0), contract(1)])
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -220,14 +245,12 @@ async def blank(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> A
 
 
 @pytest.fixture
-def shot(tmp_path: Path) -> Callable[..., Awaitable[Path]]:
-    """Keep a picture of the page: in the folder LINK_TEST_ARTEFACTS, else beside the test's other files."""
-    folder = Path(os.environ.get("LINK_TEST_ARTEFACTS") or tmp_path)
-    folder.mkdir(parents=True, exist_ok=True)
+def shot() -> Shot:
+    """Keep a picture of the page in the folder LINK_TEST_ARTEFACTS, where one is named: drawing them takes its time."""
+    folder = os.environ.get("LINK_TEST_ARTEFACTS")
 
-    async def take(page: Page, name: str, *, full: bool = False) -> Path:
-        path = folder / f"page-{name}.png"
-        await page.screenshot(path=path, full_page=full, animations="disabled")
-        return path
+    async def take(page: Page, name: str, *, full: bool = False) -> None:
+        if folder:
+            await page.screenshot(path=Path(folder) / f"page-{name}.png", full_page=full, animations="disabled")
 
     return take

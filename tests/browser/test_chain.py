@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,9 @@ import pytest_asyncio
 from playwright.async_api import Page, expect
 
 from daemon.simulator import Gateway, World
-from tests.browser.conftest import Visit
+from tests.browser.conftest import Shot, Visit
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-
-Shot = Callable[..., Awaitable[Path]]
 
 LIMIT = 60.0
 """s for a process to start or to end; a Python start alone takes one or two on a busy machine."""
@@ -46,9 +44,7 @@ class Chain:
             "IBKR_FACADE_PORT": str(self.port),
             "IBKR_PORT": str(gateway.port),
             "IBKR_AUTO_CONNECT": "true",
-            "IBKR_PROBE_INTERVAL": "1",
-            "IBKR_PROBE_TIMEOUT": "1",
-            "IBKR_CONNECT_TIMEOUT": "5",
+            "IBKR_CONNECT_TIMEOUT": "30",
         }
         self.daemon: Process | None = None
         self.facade: Process | None = None
@@ -211,7 +207,7 @@ async def test_a_taken_client_id_is_named(chain: Chain, visit: Visit) -> None:
 
 async def test_a_frozen_gateway_is_not_connected(chain: Chain, visit: Visit) -> None:
     """The socket stays open and nothing comes: the page stops saying connected, and says it again after a thaw."""
-    await chain.start()
+    await chain.start(IBKR_PROBE_INTERVAL="1", IBKR_PROBE_TIMEOUT="1")
     page = await visit(chain.url)
     await expect(headline(page)).to_have_text("IBKR: Connected")
 
@@ -220,7 +216,7 @@ async def test_a_frozen_gateway_is_not_connected(chain: Chain, visit: Visit) -> 
     await expect(page.locator("#reason")).to_have_text("probeTimeout")
 
     chain.gateway.thaw()
-    await expect(headline(page)).to_have_text("IBKR: Connected", timeout=20_000)
+    await expect(headline(page)).to_have_text("IBKR: Connected")
 
 
 async def test_a_lost_upstream_is_told_and_its_return_too(chain: Chain, visit: Visit) -> None:
@@ -263,7 +259,7 @@ async def test_a_killed_daemon_is_told_and_a_new_one_taken(chain: Chain, visit: 
     await shot(page, "chain-daemon-killed")
 
     chain.daemon = await chain.run("daemon")
-    await expect(headline(page)).to_have_text("IBKR: Connected", timeout=20_000)
+    await expect(headline(page)).to_have_text("IBKR: Connected")
     await expect(page.locator("#positions-note")).to_have_text("25 positions")
     await expect(page.locator(f"#fills-table {ROWS}")).to_have_count(4)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,10 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Request, expect
 
-from tests.browser.conftest import Desk, Visit
+from tests.browser.conftest import Desk, Shot, Visit
 from tests.browser.desk import account, trouble
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-
-Shot = Callable[..., Awaitable[Path]]
 
 
 def posted(request: Request) -> tuple[str, Any, str | None]:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Page, expect
 
 from shared.messages import Account, Endpoint, Expected, GatewayFacts, LastError, Notice, Sync
 from shared.reasons import describe
-from tests.browser.conftest import Desk, Visit
+from tests.browser.conftest import Desk, Shot, Visit
 from tests.browser.desk import FACTS, account, now, trouble
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-
-Shot = Callable[..., Awaitable[Path]]
 
 TROUBLES = [
     ("disabled", "autoConnectOff", "Disabled"),
@@ -65,13 +61,16 @@ async def test_a_ready_link_is_told_at_one_look(desk: Desk, visit: Visit, shot: 
 
 @pytest.mark.parametrize(("phase", "reason", "headline"), TROUBLES)
 async def test_each_trouble_is_told_with_its_sentence_and_advice(
-    desk: Desk, visit: Visit, shot: Shot, phase: str, reason: str, headline: str
+    kept: tuple[Desk, Page], shot: Shot, phase: str, reason: str, headline: str
 ) -> None:
-    """Phase as headline, the catalogue's sentence, its advice as an ordered list; the lamp is not the good one."""
-    desk.daemon.link(**trouble(phase, reason))
+    """Phase as headline, the catalogue's sentence, its advice as an ordered list; the lamp is not the good one.
+
+    Whatever trouble was there before.
+    """
+    desk, page = kept
     sentence, advice = describe(reason, **FACTS)
 
-    page = await visit(desk.url)
+    desk.daemon.link(**trouble(phase, reason))
 
     await expect(page.locator("#headline")).to_have_text(f"IBKR: {headline}")
     await expect(page.locator("#sentence")).to_have_text(sentence)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Page, expect
 
-from tests.browser.conftest import Desk, Visit
+from tests.browser.conftest import Desk, Shot, Visit
 from tests.browser.desk import account, book, contract, trouble
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-
-Shot = Callable[..., Awaitable[Path]]
 
 BEYOND = """(width) => [...document.querySelectorAll('button, input, select, h1, h2, h3')]
     .filter((node) => node.checkVisibility() && node.getBoundingClientRect().right > width + 1)
@@ -22,24 +19,40 @@ BEYOND = """(width) => [...document.querySelectorAll('button, input, select, h1,
 CONTRAST = (Path(__file__).parent / "contrast.js").read_text(encoding="utf-8")
 
 
+async def open_target(page: Page) -> None:
+    """The form for another gateway, which may be open already."""
+    if await page.locator("#target").is_hidden():
+        await page.get_by_role("button", name="Connect to…").click()
+
+
 @pytest.mark.parametrize("scheme", ["dark", "light"])
 @pytest.mark.parametrize(
-    ("phase", "reason"),
-    [("ready", ""), ("waiting", "portClosed"), ("blocked", "notTws"), ("held", "manual"), ("connecting", "")],
+    ("phase", "reason", "headline"),
+    [
+        ("ready", "", "Connected"),
+        ("waiting", "portClosed", "Waiting"),
+        ("blocked", "notTws", "Blocked"),
+        ("held", "manual", "Held"),
+        ("connecting", "", "Connecting"),
+    ],
 )
 async def test_every_text_has_the_contrast_that_wcag_aa_asks_for(
-    desk: Desk, visit: Visit, shot: Shot, scheme: str, phase: str, reason: str
+    kept: tuple[Desk, Page], shot: Shot, scheme: str, phase: str, reason: str, headline: str
 ) -> None:
     """4.5 to 1 for text, 3 to 1 where it is large, measured on what is really drawn, with everything opened."""
+    desk, page = kept
     desk.daemon.know_all(**account("U1234567", paper=False), **book())
     desk.daemon.answer("contracts.search", {"rows": [contract(5)]})
     if reason:
         desk.daemon.link(**trouble(phase, reason, next_in=600))
     elif phase != "ready":
         desk.daemon.link(phase=phase, connected=False)
-    page = await visit(desk.url, color_scheme=scheme, quotes=[contract(0), contract(1)])
+    await page.set_viewport_size({"width": 1280, "height": 900})
+    await page.emulate_media(color_scheme=scheme)
+    await expect(page.locator("#headline")).to_have_text(f"IBKR: {headline}")
+    await expect(page.locator("#ribbon")).to_be_visible()
     await expect(page.locator("#positions-table tbody")).to_contain_text("AAPL")
-    await page.get_by_role("button", name="Connect to…").click()
+    await open_target(page)
     await page.locator("#target [name=port]").fill("7496")
     await page.get_by_role("button", name="Connect there").click()
     await expect(page.locator("#problem")).to_be_visible()
@@ -54,14 +67,17 @@ async def test_every_text_has_the_contrast_that_wcag_aa_asks_for(
 @pytest.mark.parametrize("width", [360, 390, 768, 1024, 1280, 1920])
 @pytest.mark.parametrize("trouble_too", [False, True])
 async def test_nothing_is_wider_than_the_window(
-    desk: Desk, visit: Visit, shot: Shot, width: int, trouble_too: bool
+    kept: tuple[Desk, Page], shot: Shot, width: int, trouble_too: bool
 ) -> None:
     """From a small phone to a wide screen the page scrolls in one direction only, and its buttons are in reach."""
+    desk, page = kept
+    desk.daemon.know_all(**account(), **book())
     if trouble_too:
         desk.daemon.link(**trouble("waiting", "portClosed", next_in=600))
-    page = await visit(desk.url, width=width, quotes=[contract(0), contract(1)])
+    await page.set_viewport_size({"width": width, "height": 900})
+    await expect(page.locator("#headline")).to_have_text(f"IBKR: {'Waiting' if trouble_too else 'Connected'}")
     await expect(page.locator("#positions-table tbody")).to_contain_text("AAPL")
-    await page.get_by_role("button", name="Connect to…").click()
+    await open_target(page)
     await shot(page, f"width-{width}{'-waiting' if trouble_too else ''}", full=True)
 
     assert await page.evaluate("document.documentElement.scrollWidth") <= width

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,12 +10,10 @@ import pytest
 from playwright.async_api import Page, expect
 
 from shared.messages import PnL
-from tests.browser.conftest import Desk, Visit
+from tests.browser.conftest import Desk, Shot, Visit
 from tests.browser.desk import account, contract, fill, now, position, positions, quote, trouble
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-
-Shot = Callable[..., Awaitable[Path]]
 
 ROWS = "tbody tr:not(.spacer):not([hidden])"
 
@@ -73,7 +69,7 @@ async def test_a_thousand_positions_are_told_whole_and_drawn_in_part(desk: Desk,
     scroller = page.get_by_role("region", name="Positions, scrollable")
     await scroller.focus()
     await scroller.press("End")
-    await expect(page.locator("#positions-table [aria-rowindex='1001']")).to_be_visible()
+    await expect(page.locator(f"#positions-table {ROWS}[aria-rowindex='1001']")).to_be_visible()
     assert await page.locator(f"#positions-table {ROWS}").count() < 60
     indexes = await page.locator(f"#positions-table {ROWS}").evaluate_all(
         "(rows) => rows.map((row) => Number(row.getAttribute('aria-rowindex')))"
