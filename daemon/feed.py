@@ -12,7 +12,7 @@ from typing import Protocol
 
 import msgspec
 
-from daemon.store import Store
+from daemon.store import Rows, Store
 from shared.replica import Entry, TopicDelta
 
 PAGE = 256 * 1024
@@ -24,6 +24,9 @@ a fast reader delays nobody else."""
 
 TOPICS = 1024
 """Topics of one reader: an account's hundred market-data lines, ten times over."""
+
+ENVELOPE = 256
+"""Bytes of a line beside its topics, and some to spare."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -127,6 +130,17 @@ class Feed:
             self._scheduled = True
             self._call_soon(self._tell_all)
 
+    def put(self, changes: Mapping[str, Rows]) -> int:
+        """A step of the store's that is told at once: what comes once a turn anyway need not wake the next one."""
+        pending, self._scheduled = self._scheduled, True
+        try:
+            seq = self._store.put(changes)
+        finally:
+            self._scheduled = pending
+        if not pending:
+            self._tell_all()
+        return seq
+
     def _tell_all(self) -> None:
         self._scheduled = False
         for reader, watch in list(self._watches.items()):
@@ -211,14 +225,13 @@ class Feed:
 def delta_lines(epoch: str, parts: Mapping[str, TopicDelta], seq: int, floor: int, page: int = PAGE) -> Iterator[bytes]:
     """One delta as lines of at most `page` bytes (or one row); only the last names the step it completes."""
     done: list[bytes] = []
-    envelope = len(_line(epoch, (), seq, floor))
-    size = envelope
+    size = ENVELOPE
     for topic, (state, rows) in parts.items():
         head = b'%s:{"asOf":%s,"seq":%d,"rows":{' % (_encode(topic), _encode(state.asOf or None), state.seq)
         around = len(head) + len(b'},"seqs":[]},')
         if size + around > page and done:
             yield _line(epoch, done, None, floor)
-            done, size = [], envelope
+            done, size = [], ENVELOPE
         size += around
         lines: list[bytes] = []
         steps: list[bytes] = []
@@ -231,7 +244,7 @@ def delta_lines(epoch: str, parts: Mapping[str, TopicDelta], seq: int, floor: in
                     done.append(_topic(head, lines, steps))
                 yield _line(epoch, done, None, floor)
                 done, lines, steps = [], [], []
-                size = envelope + around
+                size = ENVELOPE + around
             lines.append(line)
             steps.append(number)
             size += cost

@@ -86,9 +86,20 @@ class Rows(Protocol):
 
 
 class Market:
-    """Shared market-data streams, quotes, bars and contracts. Everything that can go wrong is a `Problem`."""
+    """Shared market-data streams, quotes, bars and contracts. Everything that can go wrong is a `Problem`.
 
-    def __init__(self, spawn: Spawn, clock: Clock, store: Rows, marketData: str = "live", lines: int = LINES) -> None:
+    `put`: the store's, or what also tells of the step at once; it takes the quotes of each packet.
+    """
+
+    def __init__(
+        self,
+        spawn: Spawn,
+        clock: Clock,
+        store: Rows,
+        marketData: str = "live",
+        lines: int = LINES,
+        put: Callable[[Mapping[str, Mapping[str, Struct | None]]], int] | None = None,
+    ) -> None:
         self.conditions = Conditions()
         self.contracts = Contracts(spawn, clock, self.conditions)
         self.history = History(spawn, clock, self.conditions, self.contracts)
@@ -96,6 +107,7 @@ class Market:
         self._spawn = spawn
         self._clock = clock
         self._store = store
+        self._put = put or store.put
         self._type = DATA_TYPES[marketData]
         self._tws: Source | None = None
         self._link: Struct | None = None
@@ -333,7 +345,7 @@ class Market:
             else:
                 self._become_current(stream, {str(quote.conId): quote})
         if changes:
-            self._store.put(changes)
+            self._put(changes)
 
     def _on_bars(self, reqId: int, bars: Sequence[Bar]) -> None:
         """First a stream's past, then the bars that changed."""

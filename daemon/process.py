@@ -90,7 +90,7 @@ class Daemon:
         self.ledger = ledger
         self.store = Store(ledger.epoch, clock, ledger)
         self.feed = Feed(self.store, asyncio.get_running_loop().call_soon)
-        self.market = Market(self._spawn_contained, clock, self.store, settings.market_data)
+        self.market = Market(self._spawn_contained, clock, self.store, settings.market_data, put=self.feed.put)
         self.link = Supervisor(
             policy(settings, around.calendar),
             probeInterval=settings.probe_interval,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Protocol
 
 import msgspec
@@ -276,5 +276,5 @@ class Store:
 
 
 def _at(moment: datetime) -> str:
-    """Fixed length, so that moments compare as texts."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03}Z"
+    """Fixed length, so that moments compare as texts. `moment` is UTC, as a `Clock` tells it."""
+    return moment.isoformat(timespec="milliseconds")[:-6] + "Z"

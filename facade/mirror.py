@@ -69,6 +69,7 @@ class Mirror(Believed):
         self._asked: set[str] = set()  # topics watched on this connection
         self._backlog: list[Delta] | None = None  # deltas that came beside the answer to a watch
         self._news: asyncio.Future[None] | None = None
+        self._folded = False  # since the listeners were told last
 
     # --- what is asked ---
 
@@ -131,7 +132,7 @@ class Mirror(Believed):
 
     async def _converse(self) -> None:
         """One connection, from the dial to its end."""
-        client = await Client.open(self._path, "ibkr-facade/1", self._hear, self._away, OPEN_LIMIT)
+        client = await Client.open(self._path, "ibkr-facade/1", self._hear, self._away, OPEN_LIMIT, self._heard)
         self._client = client
         self._asked.clear()
         self.interrupt()
@@ -230,6 +231,7 @@ class Mirror(Believed):
             backlog, self._backlog = self._backlog or [], None
         for delta in backlog:
             self._take(delta)
+        self._heard()
 
     # --- what the daemon tells ---
 
@@ -253,6 +255,11 @@ class Mirror(Believed):
             del delta.topics[topic]
         if self.take(delta):
             self._answers(True)
+            self._folded = True
+
+    def _heard(self) -> None:
+        """However many steps came in one piece, listeners are told once, after them."""
+        if self._folded:
             self._tell()
 
     def _answers(self, reachable: bool) -> None:
@@ -276,6 +283,7 @@ class Mirror(Believed):
         self._answers(False)
 
     def _tell(self) -> None:
+        self._folded = False
         if self._news is not None:
             self._news.set_result(None)
             self._news = None

@@ -1,7 +1,8 @@
 """Who reads events, and how far each has come: a reader holds the number of a step, what it lacks is in the replica.
 
-Encoded once for all readers that stand at the same step, written once a turn of the loop, and only while a reader takes
-it: a slow one gets fewer and merged deltas, one that vanishes leaves nothing behind. Never waits for anybody.
+Encoded once for all readers that stand at the same step, written once for all that the daemon told in one piece, and
+only while a reader takes it: a slow one gets fewer and merged deltas, one that vanishes leaves nothing behind. Never
+waits for anybody.
 """
 
 from __future__ import annotations
@@ -136,11 +137,10 @@ class Streams:
         self._limit = limit
         self._heartbeat = heartbeat
         self._readers: set[Stream] = set()
-        self._scheduled = False
         self._closed = False
         self._absence: dict[str, dict[str, Entry]] = {}
         self._choices: WeakValueDictionary[tuple[str, ...], Watched] = WeakValueDictionary()
-        mirror.listen(self._changed)
+        mirror.listen(self._send_all)
 
     def __len__(self) -> int:
         return len(self._readers)
@@ -210,14 +210,8 @@ class Streams:
 
     # --- telling ----------------------------------------------------------------------------------------------------
 
-    def _changed(self) -> None:
-        """However many steps are folded in a turn of the loop, readers are told once, after it."""
-        if not self._scheduled and self._readers:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._send_all)
-
     def _send_all(self) -> None:
-        self._scheduled = False
+        """What the mirror has heard in one piece, be it many steps, is one write to each reader."""
         mirror = self._mirror
         if mirror.reachable:
             self._absence = {}
@@ -233,10 +227,9 @@ class Streams:
             else:  # the common case, and all that a tick costs a reader
                 if stream.since != since or stream.watched is not watched:
                     watched, since = stream.watched, stream.since
-                    data = shared.get((watched, since))
+                    data = self._changes(watched, since, shared)
                 if data is None:
                     self._send(stream, shared)
-                    data = shared.get((watched, since))
                     continue
                 stream.since = step
                 if data and stream.connection.transport is not None:
@@ -279,18 +272,23 @@ class Streams:
         late = self._late(stream)
         if late:
             return late
-        if stream.since < replica.seq:
-            key = (stream.watched, stream.since)
-            data = shared.get(key)
-            if data is None:
-                lacking = replica.since(stream.watched.names, stream.since)
-                if lacking is None:
-                    return self._reset(stream, "tooOld")
-                data = shared[key] = frames.deltas(lacking, self._position(lacking)) if lacking else b""
-            stream.since = replica.seq
-            if data:
-                return data
-        return self._presence(stream)
+        data = self._changes(stream.watched, stream.since, shared)
+        if data is None:
+            return self._reset(stream, "tooOld")
+        stream.since = replica.seq
+        return data or self._presence(stream)
+
+    def _changes(self, watched: Watched, since: int, shared: Shared) -> bytes | None:
+        """What has changed in `watched` after the step `since`; `None` where that cannot be told."""
+        data = shared.get((watched, since))
+        replica = self._mirror.replica
+        if data is None and replica is not None:
+            lacking = replica.since(watched.names, since)
+            if lacking is not None:
+                newest = next(reversed(lacking), "")
+                position = frames.position(replica.epoch, replica.state(newest).seq)
+                data = shared[watched, since] = frames.deltas(lacking, position)
+        return data
 
     def _begin(self, stream: Stream) -> bytes:
         """Where a new reader, or one of another epoch, starts: where it left off, or with a snapshot."""

@@ -48,12 +48,14 @@ class Client(asyncio.Protocol):
         self,
         on_notification: Callable[[str, Raw], None] | None = None,
         on_close: Callable[[str], None] | None = None,
+        on_read: Callable[[], None] | None = None,
     ) -> None:
         self.welcome: Welcome
         self.reason = ""
         """Why it ended; empty while it lasts."""
         self._on_notification = on_notification
         self._on_close = on_close
+        self._on_read = on_read
         self._transport: asyncio.Transport | None = None
         self._lines = Lines()
         self._number = 0
@@ -70,16 +72,18 @@ class Client(asyncio.Protocol):
         on_notification: Callable[[str, Raw], None] | None = None,
         on_close: Callable[[str], None] | None = None,
         timeout: float = 2.0,
+        on_read: Callable[[], None] | None = None,
     ) -> Client:
         """Connect and say hello as `client` ("name/version"). `timeout`: s for all of it.
 
         Raises `OSError` where nobody answers (`FileNotFoundError`, `ConnectionRefusedError`, `TimeoutError`,
         `PermissionError`, `ConnectionLost`), `RpcError` where the daemon refuses. `on_notification` gets the method and
-        its params as the bytes they came in (a line lives as long as they do); it must not block. `on_close` is called
-        once, with the reason, if the conversation ends after it began.
+        its params as the bytes they came in (a line lives as long as they do); it must not block. `on_read` is called
+        after all that came in one piece. `on_close` is called once, with the reason, if the conversation ends after it
+        began.
         """
         async with asyncio.timeout(timeout):
-            _, self = await local.connect(lambda: cls(on_notification, None), path, timeout)
+            _, self = await local.connect(lambda: cls(on_notification, None, on_read), path, timeout)
             try:
                 hello = Hello(protocol=PROTOCOL, client=client)
                 self.welcome = _welcome.decode(await self.call("hello", hello, timeout))
@@ -173,6 +177,8 @@ class Client(asyncio.Protocol):
             self._hear(said)
         if self._lines.overlong:
             self.abort("The daemon sent a line over 1 MiB.")
+        if self._on_read is not None:
+            self._on_read()
 
     def _hear(self, said: _Said) -> None:
         if said.method:

@@ -153,6 +153,32 @@ def test_readers_are_told_once_a_turn(store: Store, loop: Loop, feed: Feed) -> N
     assert mirror.rows("pnl") == store.replica.rows("pnl")
 
 
+def test_a_step_put_through_the_feed_is_told_at_once(store: Store, loop: Loop, feed: Feed) -> None:
+    """It wakes nobody for another turn of the loop; one that changes nothing tells nothing."""
+    mirror = Mirror()
+    feed.watch(mirror, ["pnl"], None, None)
+    loop.settle()
+
+    assert feed.put(pnl(1.0)) == store.seq
+    assert mirror.rows("pnl") == store.replica.rows("pnl")
+    lines = len(mirror.lines)
+    feed.put(pnl(1.0))
+    assert len(mirror.lines) == lines
+    assert loop.soon == []
+
+
+def test_a_step_put_through_the_feed_waits_for_what_is_told_already(store: Store, loop: Loop, feed: Feed) -> None:
+    """A turn in which readers will be told anyway, the first after a watch above all, tells of it too."""
+    mirror = Mirror()
+    feed.watch(mirror, ["pnl"], None, None)
+
+    feed.put(pnl(1.0))
+    assert mirror.lines == []
+    loop.settle()
+    assert mirror.steps() == [store.seq]
+    assert mirror.rows("pnl") == store.replica.rows("pnl")
+
+
 def test_readers_at_the_same_point_share_one_line(store: Store, loop: Loop, feed: Feed) -> None:
     """A delta is encoded once, however many watch the same."""
     mirrors = [Mirror() for _ in range(3)]

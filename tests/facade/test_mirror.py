@@ -47,6 +47,25 @@ async def test_it_holds_what_the_daemon_holds(daemon: FakeDaemon) -> None:
         assert mirror.replica.since(["accounts"], 0) == daemon.store.replica.since(["accounts"], 0)
 
 
+async def test_listeners_are_told_once_for_all_that_came_in_one_piece(daemon: FakeDaemon) -> None:
+    """However many deltas the daemon had written before we came to read them, whoever listens finds the last."""
+    async with mirroring(daemon.path) as mirror:
+        await until(lambda: mirror.complete)
+        heard: list[bytes | None] = []
+        mirror.listen(lambda: heard.append(mirror.row("accounts", "DU1")))
+        (speaker,) = daemon.service.peers
+        written: list[bytes] = []
+        write, speaker.write = speaker.write, written.append  # type: ignore[method-assign]
+        for paper in (True, False, True):
+            daemon.feed.put({"accounts": {"DU1": Account(account="DU1", paper=paper)}})
+        assert len(written) == 3
+        speaker.write = write  # type: ignore[method-assign]
+        speaker.write(b"".join(written))
+        await until(lambda: heard)
+
+        assert heard == [daemon.store.replica.row("accounts", "DU1")]
+
+
 async def test_a_daemon_that_was_never_there_is_unreachable(socket_path: str) -> None:
     async with mirroring(socket_path) as mirror:
         await mirror.settled.wait()
