@@ -58,10 +58,10 @@ HEADERS = {
 
 
 def until(condition: Callable[[], object], what: str = "", limit: float = LIMIT) -> Any:
-    """What `condition` gives once it is true; an `OSError` of it counts as not yet."""
+    """What `condition` gives once it is true; nobody there counts as not yet."""
     ends = time.monotonic() + limit
     while True:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, psutil.NoSuchProcess):
             if found := condition():
                 return found
         assert time.monotonic() < ends, what or "it did not come true"
@@ -189,6 +189,8 @@ class Chain:
         self.simulated = simulated
         self.port = free_port()
         self.token = ""
+        self.trouble_seen: list[str] = []
+        """What `trouble` was at the end."""
         self.broken = False
         """What an attack must leave as it was is not so, or is not known to be."""
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -441,6 +443,7 @@ def chain(
                 yield built.up() if up else built
             finally:
                 built.down()
+                built.trouble_seen = built.trouble()
             built.tells_no_secret()
     finally:
         if directory is None:
