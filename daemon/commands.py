@@ -44,6 +44,9 @@ from shared.settings import LIVE_PORTS, Settings
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 """Compared as text, before any look-up: a name that resolves to loopback today may not tomorrow."""
 
+TARGET = ("host", "port", "clientId")
+"""What the catalogue's words name of a gateway."""
+
 EVENTS_SHOWN = timedelta(hours=24)
 """How far `link.events` looks back when nobody says."""
 
@@ -122,7 +125,7 @@ class Commands:
             try:
                 return await run(peer, decode(params))
             except Problem as problem:
-                raise refusal(problem, self._link_row()) from problem
+                raise self._refused(peer, problem) from problem
             except sqlite3.Error as error:
                 raise RpcError(INTERNAL_ERROR, f"The ledger cannot be read: {error}.") from error
 
@@ -160,7 +163,10 @@ class Commands:
     async def _connect(self, peer: Peer, params: ConnectAsked) -> Any:
         self._may_be_dialled(params)
         given = {name: getattr(params, name) for name in ConnectParams.__struct_fields__}
-        await self._link.connect(ConnectParams(**given), wait=params.wait)
+        try:
+            await self._link.connect(ConnectParams(**given), wait=params.wait)
+        except Problem as problem:
+            raise self._refused(peer, problem, params) from problem
         return self._done(peer)
 
     async def _disconnect(self, peer: Peer, _params: Nothing) -> Any:
@@ -180,8 +186,7 @@ class Commands:
     def _may_be_dialled(self, params: ConnectParams) -> None:
         """Nothing is dialled that the settings do not allow, whoever asks."""
         settings = self._settings
-        allowed = {host.lower() for host in (*LOOPBACK, settings.host, *settings.allowed_hosts)}
-        if params.host is not UNSET and params.host.lower() not in allowed:
+        if params.host is not UNSET and params.host not in (*LOOPBACK, settings.host, *settings.allowed_hosts):
             raise Problem("hostNotAllowed")
         if params.port in LIVE_PORTS and params.port != settings.port and not settings.allow_live:
             raise Problem("liveLocked")
@@ -261,14 +266,23 @@ class Commands:
         facts = {**page.facts, "next": page.next, "seq": self._feed.promise(peer)}
         return Raw(b'{"%s":[%s],%s' % (rows.encode(), b",".join(page.rows), _encode(facts)[1:]))
 
+    def _refused(self, peer: Peer, problem: Problem, named: ConnectAsked | None = None) -> RpcError:
+        """What failed may have changed something too: a reader knows that by the same step."""
+        return refusal(problem, self._link_row(), self._feed.promise(peer), named)
+
     def _link_row(self) -> Link | None:
         row = self._store.row("link", "link")
         return row if isinstance(row, Link) else None
 
 
-def refusal(problem: Problem, link: Link | None) -> RpcError:
-    """A problem on the wire: our code, a sentence, and in `data` all that HTTP will say of it too."""
+def refusal(problem: Problem, link: Link | None, seq: int, named: ConnectAsked | None = None) -> RpcError:
+    """A problem on the wire: our code, a sentence, and in `data` all that HTTP will say of it too.
+
+    `named`: what was to be connected to, where that need not be what the link is at.
+    """
     facts = {} if link is None or link.gateway is None else msgspec.structs.asdict(link.gateway)
+    if named is not None:
+        facts |= {name: value for name in TARGET if (value := getattr(named, name)) is not UNSET}
     sentence, advice = describe(problem.reason, **facts)
     if link is not None and link.reason == problem.reason and not problem.detail:
         sentence, advice = link.sentence, link.advice
@@ -281,6 +295,7 @@ def refusal(problem: Problem, link: Link | None) -> RpcError:
         "retryAfter": problem.retryAfter,
         "nextAttemptAt": None if link is None else link.nextAttemptAt,
         "ibCode": problem.ibCode,
+        "seq": seq,
         **problem.extra,
     }
     return RpcError(OURS, problem.detail or sentence, data)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-STATED = frozenset(ProblemDetails.__struct_fields__) | {"sentence", "allow", "retryAfter"}
+STATED = frozenset(ProblemDetails.__struct_fields__) | {"sentence", "allow", "retryAfter", "seq"}
 """Members of a problem that are ours to say; the daemon's others (`candidates`, `accounts` …) pass through."""
 
 

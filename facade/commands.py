@@ -5,6 +5,7 @@ An answer is given only once the replica holds the deed's effect, so that the ne
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -72,7 +73,14 @@ async def reconnect(facade: Facade, _asked: Asked) -> Answer:
 
 
 async def _do(facade: Facade, method: str, params: dict[str, Any], limit: float) -> None:
-    done = _done.decode(await facade.mirror.call(method, params, limit))
+    try:
+        done = _done.decode(await facade.mirror.call(method, params, limit))
+    except Problem as problem:
+        seq = problem.extra.get("daemon", {}).get("seq")
+        if isinstance(seq, int):  # what failed has its effect too: the link is back where it was
+            with contextlib.suppress(Problem):
+                await facade.mirror.reach(seq, EFFECT)
+        raise
     await facade.mirror.reach(done.seq, EFFECT)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -159,8 +160,22 @@ async def test_a_bad_parameter_is_named(mirror: Mirror, method: str, params: dic
 async def test_nothing_is_dialled_that_the_settings_do_not_allow(mirror: Mirror) -> None:
     """Another host, or a live port: refused before any attempt, whoever asks."""
     assert (await refused(mirror, "link.connect", host="10.0.0.1")).data["reason"] == "hostNotAllowed"
+    assert (await refused(mirror, "link.connect", host="LOCALHOST")).data["reason"] == "hostNotAllowed"
     assert (await refused(mirror, "link.connect", port=7496)).data["reason"] == "liveLocked"
     assert (await mirror.call("daemon.info"))["link"]["attempts"] == 0
+
+
+async def test_a_failed_connect_is_told_with_what_it_was_to_connect_to(mirror: Mirror) -> None:
+    """The advice names the port that was asked for; the answer, the step that shows what became of the link."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        port = taken.getsockname()[1]
+        error = await refused(mirror, "link.connect", port=port)
+
+    assert error.data["reason"] == "portClosed"
+    assert any(f"({port})" in line for line in error.data["advice"])
+    assert error.data["phase"] == "disabled"
+    await mirror.until(lambda: mirror.replica is not None and mirror.replica.seq >= error.data["seq"])
 
 
 async def test_a_refusal_says_what_http_will_say(mirror: Mirror) -> None:

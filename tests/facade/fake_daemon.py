@@ -149,7 +149,10 @@ class FakeDaemon:
             given = msgspec.json.decode(params)
             self.asked.append((name, given))
             reply = self.replies.get(name)
-            result = {} if reply is None else await reply(given)
+            try:
+                result = {} if reply is None else await reply(given)
+            except RpcError as error:
+                raise RpcError(error.code, error.message, {**error.data, "seq": self.feed.promise(peer)}) from error  # type: ignore[arg-type]
             if isinstance(result, dict):
                 result = {**result, "seq": self.feed.promise(peer)}  # type: ignore[arg-type]
             return result

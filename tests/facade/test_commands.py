@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from shared.lines import OURS, RpcError
 from tests.facade.conftest import House, running, until
 from tests.facade.fake_daemon import FakeDaemon
 
@@ -75,6 +76,22 @@ async def test_a_failed_connect_is_the_daemons_problem(house: House, reason: str
         326,
     )
     assert body["type"].endswith(f"#{reason}")
+
+
+async def test_a_failed_connect_answers_when_what_became_of_it_can_be_read(house: House) -> None:
+    """Who asks at once reads that the link is back where it was, and not the attempt."""
+    daemon = house.daemon
+
+    async def fail(_params: Mapping[str, Any]) -> Any:
+        daemon.link(phase="connecting", connected=False)
+        await until(lambda: house.facade.mirror.link is not None and house.facade.mirror.link.phase == "connecting")
+        daemon.link(phase="held", reason="manual", connected=False)
+        raise RpcError(OURS, "portClosed", {"reason": "portClosed"})
+
+    daemon.replies["link.connect"] = fail
+    status, body, _ = await house.post(f"{API}/connect", {"port": 4002})
+    assert (status, body["reason"], body["phase"]) == (503, "portClosed", "held")
+    assert "seq" not in body
 
 
 @pytest.mark.parametrize(
