@@ -146,8 +146,16 @@ class Foreground:
         line = self.gateway.process.stdout.readline()
         port = line.rstrip().rpartition(":")[2] or line.split()[-1]
         self.environ["IBKR_PORT"] = port
+        self._tell_settings()
         # what it prints later must not fill the pipe
         threading.Thread(target=self.gateway.process.stdout.read, name="gateway output", daemon=True).start()
+
+    def _tell_settings(self) -> None:
+        """So that whoever names this file asks the demonstration, and nobody does unawares."""
+        file = Path(self.environ["IBKR_ENV_FILE"])
+        lines = [f"{name}={value}" for name, value in sorted(self.environ.items()) if name.startswith("IBKR_")]
+        file.write_text("".join(f"{line}\n" for line in lines if not line.startswith("IBKR_ENV_FILE=")))
+        print(f"Demonstration: `ibkr` asks it where IBKR_ENV_FILE is {file}", flush=True)
 
     def _watch(self, server: list[Child]) -> int:
         """Until somebody stops us, or a child's exit status says that a person must act."""

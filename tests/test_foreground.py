@@ -108,6 +108,23 @@ def test_the_demonstration_needs_nothing_and_says_the_seeds_lines(demo: Started,
         assert line in lines
 
 
+def test_the_ibkr_command_asks_the_demonstration_where_it_is_told_to(demo: Started, tmp_path: Path) -> None:
+    """By the settings file that the start names; without it the command looks for the user's own daemon."""
+    elsewhere = {"IBKR_STATE_DIR": str(tmp_path / "own"), "IBKR_SOCKET": str(tmp_path / "own.sock")}
+    clean = {name: value for name, value in demo.environ.items() if not name.startswith("IBKR_")}
+    (named,) = (line for line in (tmp_path / "output").read_text().splitlines() if line.startswith("Demonstration: "))
+    file = named.rpartition(" ")[2]
+
+    def status(own: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "facade.cli", "status"]
+        return subprocess.run(
+            command, env=clean | own, cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT, check=False
+        )
+
+    until(lambda: status({"IBKR_ENV_FILE": file}).returncode == 0)
+    assert status(elsewhere).returncode == 3
+
+
 def test_ctrl_c_ends_everything(demo: Started) -> None:
     family = psutil.Process(demo.process.pid).children(recursive=True)
     assert len(family) >= 4  # gateway, daemon, facade and its serving child
