@@ -129,7 +129,7 @@ def serve(environ: Mapping[str, str], handed: Sequence[str]) -> int:
     except (SettingsError, UnsafePath) as error:
         say(str(error))
         return BAD_SETTINGS
-    set_up(settings.log_level, settings.log_format)
+    set_up(settings.log_level, settings.log_format, file=settings.state_dir / "logs" / "facade.log")
     try:
         sock = listener if listener is not None and "--activated" in handed else _listening(settings, listener)
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from facade import keeper
+from facade.logs import show
 from facade.whereabouts import STATE_FILE
 from tests.facade.conftest import until
 from tests.facade.fake_daemon import FakeDaemon
@@ -140,6 +142,17 @@ async def test_everything_can_be_asked_of_the_real_process(tmp_path: Path, daemo
         ):
             status, body = await facade.get(path)
             assert (status, bool(body)) == (b"HTTP/1.1 200 OK", True)
+
+
+async def test_what_it_says_is_kept_where_ibkr_logs_looks(tmp_path: Path, daemon: FakeDaemon) -> None:
+    """Also where there is no terminal to say it to; each serving child goes on in the same file, the user's alone."""
+    async with kept(tmp_path, daemon) as facade:
+        assert await facade.restart() == 0
+        file = facade.state_dir / "logs" / "facade.log"
+        said = io.StringIO()
+        show(file, 50, follow=False, as_json=False, out=said)
+        assert said.getvalue().count("Facade running on") == 2
+        assert file.stat().st_mode & 0o077 == 0
 
 
 async def test_a_restart_without_a_daemon_is_done_and_said(tmp_path: Path, daemon: FakeDaemon) -> None:
