@@ -31,8 +31,8 @@ PADDING = {
     "ERROR": "ERROR:    ",
     "CRITICAL": "CRITICAL: ",
 }
-# Account ids as IBKR writes them: U1234567, DU1234567 (paper), F…/DF… (advisor), I…/DI… (introducing broker).
-ACCOUNT = re.compile(r"(?<![0-9A-Za-z])(D?[UFI])(\d{5,9})(?![0-9A-Za-z])")
+# Account ids as IBKR writes them: U1234567, DU1234567 (paper), F…/DF… (advisor; all of them: F1234567A), I…/DI… (broker).
+ACCOUNT = re.compile(r"(?<![0-9A-Z])(D?[UFI])(\d{5,9})(?!\d)")
 BEARER = re.compile(r"(?i)(bearer\s+)[^\s,;\"']+")
 # C0, C1, DEL, line and paragraph separators, and the controls that turn the direction of text
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")

@@ -68,12 +68,6 @@ def until(condition: Callable[[], object], what: str = "", limit: float = LIMIT)
         time.sleep(0.01)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def unix(path: str, timeout: float = LIMIT) -> socket.socket:
     """A connection to the daemon. A blocking one waits its turn in the daemon's queue where others are told EAGAIN."""
     sock = socket.socket(socket.AF_UNIX)

@@ -45,9 +45,9 @@ def said_to_the_end(sock: socket.socket) -> bytes:
     return said
 
 
-def test_nobody_waits_for_half_a_request(attacked: Chain) -> None:
-    """Silent, half a line, half a header, half a body, a byte now and then: each is ended by us, with 408 where a body
-    was due, and meanwhile everybody else is served."""
+def test_nobody_waits_for_half_a_request_or_a_silent_peer(attacked: Chain) -> None:
+    """Silent, half a line, half a header, half a body, a byte now and then, at either door: each is ended by us, with
+    408 where a body was due and by name on the socket, and meanwhile everybody else is served."""
     body = attacked.request("POST", "/api/ibkr/connect", "Content-Length: 100", close=False)
     typed = body.replace(b"\r\n\r\n", b"\r\nContent-Type: application/json\r\n\r\n")
     chunked = attacked.request("POST", "/api/ibkr/reconnect", "Content-Type: application/json", close=False)
@@ -64,6 +64,12 @@ def test_nobody_waits_for_half_a_request(attacked: Chain) -> None:
     dripping: list[socket.socket] = []
     ended = threading.Event()
 
+    def peer(said: bytes) -> socket.socket:
+        sock = unix(attacked.socket)
+        held.append(sock)
+        sock.sendall(said)
+        return sock
+
     def drip() -> None:
         """A byte every 50 ms into a body of 100, and into a header."""
         while not ended.wait(0.05):
@@ -72,6 +78,8 @@ def test_nobody_waits_for_half_a_request(attacked: Chain) -> None:
                     sock.send(b"a")
 
     with crowd() as held:
+        mute = [peer(said) for said in (b"", HELLO[:30]) for _ in range(CROWD)]
+        begun = [peer(HELLO + b'{"jsonrpc":"2.0",') for _ in range(CROWD)]
         waiting: dict[str, list[socket.socket]] = {}
         for what, beginning in beginnings.items():
             waiting[what] = [attacked.dial() for _ in range(CROWD)]
@@ -97,6 +105,13 @@ def test_nobody_waits_for_half_a_request(attacked: Chain) -> None:
                 attacked.served()
             for sock in dripping:
                 said_to_the_end(sock)
+            for sock in mute:
+                last = json.loads(said_to_the_end(sock))
+                assert last["error"]["code"] == -32001
+                assert "hello" in last["error"]["message"]
+            for sock in begun:
+                _, last = (json.loads(line) for line in said_to_the_end(sock).splitlines())
+                assert last["error"]["code"] == -32600
         finally:
             ended.set()
             thread.join()
@@ -161,8 +176,8 @@ def test_streams_that_nobody_reads_delay_nobody(attacked: Chain) -> None:
         reader.sendall(attacked.request("GET", path))
         gateway = attacked.simulated
         until(lambda: gateway.do(lambda it: it.tick("AAPL", last=100.0)))  # somebody asks for the line
-        for _ in range(20):
-            for _ in range(200):
+        for _ in range(10):
+            for _ in range(100):
                 gateway.do(lambda it: [it.tick("AAPL", last=100 + n / 100, bid=99.0, ask=101.0) for n in range(20)])
             attacked.served()
         gateway.do(lambda it: it.tick("AAPL", last=4321.25))
@@ -177,48 +192,27 @@ def test_streams_that_nobody_reads_delay_nobody(attacked: Chain) -> None:
 # --- the daemon's socket --------------------------------------------------------------------------------------------
 
 
-def test_no_crowd_on_the_socket_keeps_others_waiting(attacked: Chain) -> None:
-    """Silent, half a hello, half a line, asking and never reading, flooding: ended or bounded, the others served."""
-
-    def peer(said: bytes = b"") -> socket.socket:
-        sock = unix(attacked.socket)
-        held.append(sock)
-        with contextlib.suppress(BrokenPipeError):
-            sock.sendall(said)
-        return sock
-
-    def flood(said: bytes) -> None:
-        """As much as it takes, and a little more."""
-        sock = peer(HELLO)
-        sock.setblocking(False)
-        with contextlib.suppress(BlockingIOError, BrokenPipeError):
-            for _ in range(2000):
-                sock.send(said)
-
+def test_floods_on_the_socket_keep_nobody_waiting(attacked: Chain) -> None:
+    """Asking and never reading, saying and never ending: bounded, and others are served."""
+    everything = json.dumps({"topics": ["link", "positions", "summary", "orders", "fills"]})
+    since = b'{"since":"2020-01-01T00:00:00Z"}'
+    floods = (
+        b'{"jsonrpc":"2.0","id":1,"method":"watch","params":%s}\n' % everything.encode(),
+        b'{"jsonrpc":"2.0","id":1,"method":"account.positions","params":{}}\n' * 50,
+        b'{"jsonrpc":"2.0","id":1,"method":"executions.list","params":%s}\n' % since * 50,
+        b'{"jsonrpc":"2.0","method":"ping"}\n' * 500,
+        b"x" * 65536,
+    )
     with crowd() as held:
-        silent = [peer() for _ in range(CROWD)]
-        halves = [peer(HELLO[:30]) for _ in range(CROWD)]
-        begun = [peer(HELLO + b'{"jsonrpc":"2.0",') for _ in range(CROWD)]
-        attacked.served()
-        everything = json.dumps({"topics": ["link", "positions", "summary", "orders", "fills"]})
-        watch = b'{"jsonrpc":"2.0","id":1,"method":"watch","params":%s}\n' % everything.encode()
-        for _ in range(5):
-            flood(watch)
-            flood(b'{"jsonrpc":"2.0","id":1,"method":"account.positions","params":{}}\n' * 50)
-            flood(
-                b'{"jsonrpc":"2.0","id":1,"method":"executions.list","params":{"since":"2020-01-01T00:00:00Z"}}\n' * 50
-            )
-            flood(b'{"jsonrpc":"2.0","method":"ping"}\n' * 500)
-            flood(b"x" * 65536)
+        for flood in floods * 5:
+            sock = unix(attacked.socket)
+            held.append(sock)
+            sock.sendall(HELLO)
+            sock.setblocking(False)
+            with contextlib.suppress(BlockingIOError, BrokenPipeError):
+                for _ in range(2000):
+                    sock.send(flood)
             attacked.served()
-        for sock in (*silent, *halves):
-            last = json.loads(said_to_the_end(sock))
-            assert last["error"]["code"] == -32001
-            assert "hello" in last["error"]["message"]
-        for sock in begun:
-            _, last = (json.loads(line) for line in said_to_the_end(sock).splitlines())
-            assert last["error"]["code"] == -32600
-        attacked.served()
 
 
 def test_more_peers_than_there_is_room_for(attacked: Chain) -> None:

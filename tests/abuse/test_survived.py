@@ -21,7 +21,7 @@ import pytest
 
 from tests.abuse.chain import ROOT, Chain, answer_of, chain, unix, until
 
-KILLS = 6
+KILLS = 5
 
 
 @contextmanager

@@ -95,6 +95,7 @@ def test_an_exception_is_one_line_at_info_and_a_traceback_at_debug() -> None:
         ("U7654321,", "U7…21,"),
         ("(DF1234567)", "(DF…67)"),
         ("F123456 and I1234567", "F1…56 and I1…67"),
+        ("DF1234567A, accountU7654321", "DF…67A, accountU7…21"),
         ("EURUSD 1234567 XU1234567 AU12345678", "EURUSD 1234567 XU1234567 AU12345678"),
         ("Authorization: Bearer abc.def", "Authorization: Bearer …"),
     ],
