@@ -94,6 +94,16 @@ class Place:
                 sys.executable, "-m", name, env=self.environ, stdout=out, stderr=out, stdin=asyncio.subprocess.DEVNULL
             )
 
+    def sessions(self) -> int:
+        """Connections that the daemon holds to the gateway."""
+        assert self.daemon is not None
+        try:
+            found = psutil.Process(self.daemon.pid).net_connections("tcp4")
+        except psutil.NoSuchProcess:
+            return 0
+        ends = [conn.raddr for conn in found if conn.status == psutil.CONN_ESTABLISHED]
+        return sum(1 for end in ends if end and end.port == self.gateway_port)
+
     def weight(self) -> dict[str, tuple[int, int]]:
         """Resident bytes and open descriptors of the daemon, and of the facade's family."""
         found = {}
@@ -164,8 +174,9 @@ async def look(place: Place, http: aiohttp.ClientSession, watch: Watch, gateway:
             age = (datetime.now(UTC) - datetime.fromisoformat(link["proof"]["at"])).total_seconds()
             if age > PROOF_LIMIT + 0.5:
                 watch.hold(f"connected with a proof {age:.1f} s old")
-        if gateway.connections.now > 1:
-            watch.hold(f"{gateway.connections.now} connections at the gateway")
+        # a frozen gateway does not see that we hung up: our end of the connections is what counts
+        if gateway.connections.now > 1 and (held := place.sessions()) > 1:
+            watch.hold(f"the daemon holds {held} connections to the gateway")
 
 
 class Reader:
