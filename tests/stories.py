@@ -28,6 +28,7 @@ from shared import log
 from shared.messages import Gap, LinkEvent, Sync
 from shared.messages import Link as LinkRow
 from shared.reasons import describe
+from tests.ports import free_port
 
 LIMIT = 60.0  # s; only ends a test that would hang
 NO_WINDOWS = Calendar(())
@@ -285,7 +286,9 @@ async def story(
         return work[-1]
 
     with console() as said:
-        async with Gateway(world or World(), **{"tick_rate": 0.0, "message_rate": 0, **(gateway or {})}) as simulated:
+        made = Gateway(world or World(), **{"tick_rate": 0.0, "message_rate": 0, **(gateway or {})})
+        made.port = free_port()
+        async with made as simulated:
             before(simulated)
             told = Story(simulated, clock, spawn, said, **policy)
             running = asyncio.create_task(told.link.run(), name="the link under test")

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import psutil
 import pytest
 
 from shared.settings import PROJECT_ROOT
+from tests.ports import free_port
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX; the Windows stage has its own chain"),
@@ -50,12 +50,6 @@ def until(condition: Callable[[], object]) -> None:
                 return
         time.sleep(0.02)
     pytest.fail("it did not come true")
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 @pytest.fixture

@@ -14,17 +14,12 @@ from daemon.simulator import Gateway, World
 from daemon.windows import Calendar, calendar
 from shared.messages import ConnectParams
 from shared.reasons import FINISH_LOGIN, Problem
+from tests.ports import free_port
 from tests.stories import story, until
 
 AAPL = 265598
 SATURDAY_NIGHT = datetime(2025, 11, 23, 4, 30, tzinfo=UTC)  # Saturday 23:30 in New York
 WEDNESDAY = datetime(2025, 11, 19, 15, 0, tzinfo=UTC)  # 10:00 in New York
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 # --- 13 to 16: restarts and logins ----------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from typing import Any
 import psutil
 
 from daemon.simulator import Gateway, World
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 WITNESS = Path(__file__).parent / "witness"

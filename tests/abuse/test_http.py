@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.abuse.chain import Chain, answer_of, free_port
+from tests.abuse.chain import Chain, answer_of
+from tests.ports import free_port
 
 STATUS = "/api/ibkr/status"
 PATHS = (STATUS, "/", "/ui/complete_platform.html", "/nothing", "/api/ibkr/events", "/livez", "/api/ibkr/positions")

@@ -27,6 +27,7 @@ from facade.serving import served
 from shared.settings import Settings
 from tests.browser.desk import account, book, contract
 from tests.facade.fake_daemon import FakeDaemon
+from tests.ports import free_port
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge", "microsoft-edge")
 ARGUMENTS = (
@@ -156,7 +157,7 @@ class Desk:
         run.mkdir(mode=0o700)
         self.daemon = FakeDaemon(str(run / "d.sock"), epoch="e1")
         self.settings = {"socket": self.daemon.path, "state_dir": directory / "state", **settings}
-        self.port = 0
+        self.port = free_port()
         self._leave = asyncio.Event()
         self._serving: asyncio.Task[None] | None = None
 
@@ -170,7 +171,6 @@ class Desk:
         sock.bind(("127.0.0.1", self.port))
         sock.listen(128)
         sock.setblocking(False)
-        self.port = sock.getsockname()[1]
         up = asyncio.Event()
         self._leave.clear()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Callable
@@ -18,6 +17,7 @@ from playwright.async_api import Page, expect
 
 from daemon.simulator import Gateway, World
 from tests.browser.conftest import Shot, Visit
+from tests.ports import free_port
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -96,16 +96,12 @@ class Chain:
                     await process.wait()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest_asyncio.fixture(loop_scope="session")
 async def chain(tmp_path: Path) -> AsyncIterator[Chain]:
     """A gateway that listens, and daemon and facade that are started by the test."""
-    async with Gateway(World(seed=7)) as gateway:
+    gateway = Gateway(World(seed=7))
+    gateway.port = free_port()
+    async with gateway:
         built = Chain(tmp_path, gateway)
         try:
             yield built

@@ -18,6 +18,7 @@ from daemon.process import Daemon
 from daemon.simulator.market import World
 from daemon.simulator.server import Gateway
 from tests.daemon.running import LIMIT, Mirror, environment, place, running, settings
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 DESCRIBED = (
@@ -36,7 +37,9 @@ DESCRIBED = (
 @asynccontextmanager
 async def linked(world: World, **more: Any) -> AsyncIterator[tuple[Gateway, Daemon, Mirror]]:
     """A gateway in which nothing moves by itself, a daemon that is connected to it, and a peer that follows it."""
-    async with Gateway(world, tick_rate=0.0) as gateway, place() as directory:
+    gateway = Gateway(world, tick_rate=0.0)
+    gateway.port = free_port()
+    async with gateway, place() as directory:
         gateway.quiet()
         for position in world.held():
             gateway.pin(position.contract.conId, world.quote(position.contract, gateway.clock.time()).last)

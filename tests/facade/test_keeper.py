@@ -22,6 +22,7 @@ from facade.logs import show
 from facade.whereabouts import STATE_FILE
 from tests.facade.conftest import until
 from tests.facade.fake_daemon import FakeDaemon
+from tests.ports import free_port
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals")
 
@@ -69,12 +70,6 @@ class Kept:
 
 async def started(env: dict[str, str], *arguments: str, **more: Any) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(sys.executable, "-m", "facade", *arguments, env=env, cwd=ROOT, **more)
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def environment(tmp_path: Path, daemon: FakeDaemon, port: int) -> dict[str, str]:

@@ -14,6 +14,8 @@ import uuid
 
 import pytest
 
+from tests.ports import free_port
+
 if sys.platform != "win32":
     pytest.skip("the same chain on Unix has its own tests", allow_module_level=True)
 
@@ -79,9 +81,7 @@ class Chain:
 
     def __init__(self, directory):
         self.processes = []
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         (directory / "empty.env").touch()
         self.env = {name: value for name, value in os.environ.items() if not name.startswith("IBKR_")} | {
             "IBKR_ENV_FILE": str(directory / "empty.env"),

@@ -9,13 +9,16 @@ import pytest
 
 from daemon.simulator import Gateway, World
 from tests.daemon.simulator.waiting import LIMIT, Connect, until
+from tests.ports import free_port
 
 
 @pytest.fixture
 async def gateway() -> AsyncIterator[Gateway]:
     """A healthy gateway with a world of 25 positions."""
-    async with Gateway(World(seed=7)) as running:
-        yield running
+    gateway = Gateway(World(seed=7))
+    gateway.port = free_port()
+    async with gateway:
+        yield gateway
 
 
 @pytest.fixture
