@@ -16,6 +16,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 WINDOWS = os.name == "nt"
 
+SIDE_BY_SIDE = ["-n", str(min(max(os.cpu_count() or 1, 2), 4)), "--dist", "loadfile"]
+"""The whole suite in this many processes: most tests wait, so that one core serves two; each has its own browser.
+A file stays in one process, where its tests share what is slow to start."""
+
 
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="scripts", description=__doc__)
@@ -88,7 +92,7 @@ def run_test(arguments: argparse.Namespace) -> int:
         ("ruff", ["ruff", "check", "."]),
         ("ruff format", ["ruff", "format", "--check", "."]),
         ("mypy", ["mypy"]),
-        ("pytest", ["pytest", *arguments.pytest]),
+        ("pytest", ["pytest", *(arguments.pytest or SIDE_BY_SIDE)]),
     ]
     if arguments.pytest:  # somebody wants to see these tests, not the gate
         stages = stages[-1:]
