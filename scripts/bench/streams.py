@@ -15,7 +15,7 @@ from ticks import EVENTS, Side, latencies
 
 CLIENTS = 100
 SECONDS = 2.0
-RATES = (100, 500)  # ticks a second, each an event of its own for every client
+RATES = (100, 300)  # ticks a second, each an event of its own for every client
 STALLED = 10
 
 
@@ -50,8 +50,22 @@ class Readers:
         self._selector.close()
 
 
+TRIES = 3
+
+
 def cpu_an_event(process: Process, url: str, target: str, rate: float) -> tuple[float, int]:
-    """s of processor time an event and client, and bytes of an event."""
+    """s of processor time an event and client, and bytes of an event.
+
+    Tried again where the machine had no time for us: then events are merged, and another thing is measured.
+    """
+    for _ in range(TRIES):
+        used, events, octets = _read(process, url, target)
+        if events > 0.8 * rate * CLIENTS * SECONDS:
+            return used / events, octets // events
+    raise RuntimeError(f"only {events} events came from {url}{target}")
+
+
+def _read(process: Process, url: str, target: str) -> tuple[float, int, int]:
     readers = Readers(url, target, CLIENTS)
     try:
         readers.read(1.0)  # snapshots and first ticks
@@ -60,9 +74,7 @@ def cpu_an_event(process: Process, url: str, target: str, rate: float) -> tuple[
         used = process.cpu() - before
     finally:
         readers.close()
-    if readers.events < rate * CLIENTS * SECONDS / 2:
-        raise RuntimeError(f"only {readers.events} events came from {url}{target}")
-    return used / readers.events, readers.octets // readers.events
+    return used, readers.events, readers.octets
 
 
 def _beside_the_floor(rate: int, rounds: int) -> Figure:
