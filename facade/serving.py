@@ -8,13 +8,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import math
 import os
 import signal
 import socket
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -170,31 +169,35 @@ def _listening(settings: Settings, inherited: socket.socket | None) -> socket.so
 
 
 class Strain:
-    """The loop's complaints: no descriptors left to accept with is said once and not once a second."""
+    """The loop's complaints: no descriptors left to accept with is said once, and once when there are some again."""
 
-    SAY_AGAIN = 60.0
-    """s without such a complaint, after which the next one is news."""
+    QUIET = 2.5
+    """s without such a complaint that mean the end of it: asyncio tries to accept again every second."""
 
-    def __init__(self, monotonic: Callable[[], float]) -> None:
-        self.count = 0
-        self._monotonic = monotonic
-        self._last = -math.inf
+    def __init__(self) -> None:
+        self._refused = 0
+        self._over: asyncio.TimerHandle | None = None
 
     def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
         if not (isinstance(error, OSError) and error.errno in EXHAUSTED):
             loop.default_exception_handler(context)
             return
-        self.count += 1
-        now, last = self._monotonic(), self._last
-        self._last = now
-        if now - last > self.SAY_AGAIN:
+        self._refused += 1
+        if self._over is None:
             log.warning("facade.starved", message="No connection can be accepted for now.", error=str(error))
+        else:
+            self._over.cancel()
+        self._over = loop.call_later(self.QUIET, self._recovered)
+
+    def _recovered(self) -> None:
+        log.info("facade.accepting", message="Connections are accepted again.", refusedBefore=self._refused)
+        self._refused, self._over = 0, None
 
 
 async def _serve(settings: Settings, sock: socket.socket, line: Line) -> None:
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(Strain(loop.time))
+    loop.set_exception_handler(Strain())
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         with contextlib.suppress(NotImplementedError):

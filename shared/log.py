@@ -31,7 +31,7 @@ PADDING = {
     "ERROR": "ERROR:    ",
     "CRITICAL": "CRITICAL: ",
 }
-# Account ids as IBKR writes them: U1234567, DU1234567 (paper), F…/DF… (advisor; all of them: F1234567A), I…/DI… (broker).
+# Account ids as IBKR writes them: U1234567, DU… (paper), F…, DF… (advisor; F1234567A is all of his), I…, DI… (broker).
 ACCOUNT = re.compile(r"(?<![0-9A-Z])(D?[UFI])(\d{5,9})(?!\d)")
 BEARER = re.compile(r"(?i)(bearer\s+)[^\s,;\"']+")
 # C0, C1, DEL, line and paragraph separators, and the controls that turn the direction of text

@@ -215,11 +215,11 @@ class Chain:
         self.processes[name] = process = self.run(name, self.directory / f"{name}.out")
         return process
 
-    def run(self, name: str, output: Path) -> subprocess.Popen[bytes]:
+    def run(self, name: str, output: Path, **settings: str) -> subprocess.Popen[bytes]:
         with output.open("ab") as out:
             return subprocess.Popen(
                 [sys.executable, "-m", name],
-                env=self.environ,
+                env=self.environ | settings,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
