@@ -154,18 +154,22 @@ class Feed:
         for _ in range(PAGES_A_TURN):
             if not reader.writable:
                 return  # `drained` comes
-            line = next(watch.pages, None) if watch.pages is not None else None
+            line = self._next_line(reader, watch)
             if line is None:
-                watch.pages = None
-                line = self._next_line(reader, watch)
-                if line is None:
-                    return
+                return
             reader.write(line)
+            if watch.pages is None:
+                return  # that was all
         self._schedule()
 
     def _next_line(self, reader: Reader, watch: _Watch) -> bytes | None:
-        """What to write now; `None`: nothing. Sets `pages` where more of it must follow."""
-        seq = self._store.seq
+        """What to write now; `None`: nothing. `pages` are there where more must follow."""
+        if watch.pages is not None:
+            line = next(watch.pages, None)
+            if line is not None:
+                return line
+            watch.pages = None
+        seq = self._store.replica.seq
         if watch.fresh:
             lacking = self._lacking(watch)
         elif watch.seq == seq and watch.promised <= watch.told:

@@ -180,10 +180,10 @@ class Store:
         if became_known is not None:
             encoded.setdefault(became_known, {})  # a topic known to be empty moves too
         if encoded:
-            self.replica.put(self.seq + 1, _at(self._clock.now()), encoded)
+            self.replica.put(self.replica.seq + 1, _at(self._clock.now()), encoded)
             for heard in self.on_step:
                 heard()
-        return self.seq
+        return self.replica.seq
 
     def _differing(self, topic: str, rows: Rows) -> dict[str, bytes | None]:
         held = self._rows.setdefault(topic, {}) if rows else {}
@@ -276,5 +276,5 @@ class Store:
 
 
 def _at(moment: datetime) -> str:
-    """Fixed length, so that moments compare as texts. `moment` is UTC, as a `Clock` tells it."""
-    return moment.isoformat(timespec="milliseconds")[:-6] + "Z"
+    """RFC 3339 UTC, as rows have it. Such texts compare as their moments do, to within a second."""
+    return msgspec.json.encode(moment)[1:-1].decode()

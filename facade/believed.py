@@ -58,7 +58,7 @@ class Believed:
         self._clock = clock
         self._proven_until = 0.0
         self._proof_at: float | None = None
-        self._pages: dict[str, tuple[TopicState, dict[str, Entry]]] = {}
+        self._pages: dict[str, TopicDelta] = {}
         self._fresh: Replica | None = None  # a replica being filled, not complete yet
         self._known: dict[str, Sync] = {}
         self._births: dict[str, int] = {}
@@ -154,12 +154,13 @@ class Believed:
     def take(self, delta: Delta) -> bool:
         """Keep a page; with the last page of a step fold them all. Whether the replica is at a consistent point now."""
         for topic, page in delta.topics.items():
-            _, rows = self._pages.get(topic, (NEVER, {}))
+            told = self._pages.get(topic)
+            rows = {} if told is None else told.rows
             for (key, row), seq in zip(page.rows.items(), page.seqs, strict=True):
-                rows.pop(key, None)
                 line = bytes(row)
+                rows.pop(key, None)
                 rows[key] = (seq, None if line == b"null" else line)
-            self._pages[topic] = (TopicState(page.seq, page.asOf or ""), rows)
+            self._pages[topic] = TopicDelta(TopicState(page.seq, page.asOf or ""), rows)
         target = self._fresh or self.replica
         if delta.seq is None or target is None or target.epoch != delta.epoch:
             return False
@@ -169,9 +170,9 @@ class Believed:
                 self._born += 1
                 self._births[topic] = self._born
                 self.upheavals += 1
-        target.fold(delta.seq, delta.floor, {topic: TopicDelta(state, rows) for topic, (state, rows) in pages.items()})
+        target.fold(delta.seq, delta.floor, pages)
         if self._fresh is None:
-            self._read({topic: pages[topic][1] for topic in READ if topic in pages})
+            self._read({topic: pages[topic].rows for topic in READ if topic in pages})
         elif not self._swapped(self._fresh):
             return False
         self._wake(target.seq)

@@ -5,7 +5,7 @@ Rows go in as the bytes the daemon encoded; nothing here looks inside one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -36,16 +36,14 @@ def reset(reason: str) -> bytes:
 
 def deltas(changes: Mapping[str, Mapping[str, Entry]], id: bytes = b"") -> bytes:  # noqa: A002
     """What changed, topic by topic, in pages; `id` on the last of all."""
-    frames = [
-        (topic, rows)
+    if not changes:
+        return b""
+    *pages, last = [
+        b'{"topic":%s,"rows":{%s}}' % (_encode(topic), rows)
         for topic, entries in changes.items()
-        for rows in _paged((key, row) for key, (_, row) in entries.items())
+        for rows in _paged(entries)
     ]
-    last = len(frames) - 1
-    return b"".join(
-        frame(b"delta", b'{"topic":%s,"rows":{%s}}' % (_encode(topic), rows), id if number == last else b"")
-        for number, (topic, rows) in enumerate(frames)
-    )
+    return b"".join([frame(b"delta", page) for page in pages]) + frame(b"delta", last, id)
 
 
 def snapshot_page(topic: str, rows: bytes, complete: bool, id: bytes = b"") -> bytes:  # noqa: A002
@@ -74,10 +72,10 @@ def written(replica: Replica, topic: str, keys: Sequence[str], start: int) -> tu
     return b",".join(lines), len(keys)
 
 
-def _paged(rows: Iterable[tuple[str, bytes | None]]) -> Iterator[bytes]:
+def _paged(entries: Mapping[str, Entry]) -> Iterator[bytes]:
     lines: list[bytes] = []
     size = 0
-    for key, row in rows:
+    for key, (_, row) in entries.items():
         line = _encode(key) + b":" + (b"null" if row is None else row)
         if lines and size + len(line) > PAGE:
             yield b",".join(lines)

@@ -250,9 +250,8 @@ class Mirror(Believed):
             self._take(delta)
 
     def _take(self, delta: Delta) -> None:
-        crossed = delta.topics.keys() - self._asked  # with our unwatch
-        for topic in crossed:
-            del delta.topics[topic]
+        if not self._asked.issuperset(delta.topics):  # it crossed with our unwatch
+            delta.topics = {topic: page for topic, page in delta.topics.items() if topic in self._asked}
         if self.take(delta):
             self._answers(True)
             self._folded = True

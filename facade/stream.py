@@ -285,9 +285,7 @@ class Streams:
         if data is None and replica is not None:
             lacking = replica.since(watched.names, since)
             if lacking is not None:
-                newest = next(reversed(lacking), "")
-                position = frames.position(replica.epoch, replica.state(newest).seq)
-                data = shared[watched, since] = frames.deltas(lacking, position)
+                data = shared[watched, since] = frames.deltas(lacking, self._position(lacking) if lacking else b"")
         return data
 
     def _begin(self, stream: Stream) -> bytes:
@@ -362,7 +360,7 @@ class Streams:
         }
         stream.births = births
         come = {topic: rows for topic, rows in come.items() if rows}
-        return frames.deltas(come) if come else b""
+        return frames.deltas(come)
 
     def _births(self, stream: Stream) -> dict[str, int]:
         return {topic: self._mirror.birth(topic) for topic in stream.watched.dynamic}
@@ -385,7 +383,7 @@ class Streams:
         stream.away = not self._mirror.reachable
         told = self._absent() if stream.away else self._present()
         told = {topic: rows for topic, rows in told.items() if topic in stream.watched.names and rows}
-        return frames.deltas(told) if told else b""
+        return frames.deltas(told)
 
     def _absent(self) -> dict[str, dict[str, Entry]]:
         if not self._absence:

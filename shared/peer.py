@@ -189,7 +189,7 @@ class Peer(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             return
         self._transport.write(line)
-        if self._transport.get_write_buffer_size() > MAX_UNREAD:
+        if not self.writable and self._transport.get_write_buffer_size() > MAX_UNREAD:
             self._drop("too many bytes unread")
 
     def start(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:

@@ -7,7 +7,7 @@ store and the facade's mirror each hold one `Replica`, and a reader holds nothin
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import NamedTuple, TypeVar
 
 K = TypeVar("K")
@@ -49,7 +49,7 @@ class TopicDelta(NamedTuple):
     """What changed in one topic: its state after the change, and per key (step, row or `None`) by ascending step."""
 
     state: TopicState
-    rows: Mapping[str, Entry]
+    rows: dict[str, Entry]
 
 
 NEVER = TopicState(0, "")
@@ -105,14 +105,14 @@ class Replica:
         """
         if seq <= self.seq:
             raise ValueError(f"step {seq} after step {self.seq}")
+        state = TopicState(seq, at)
         for topic, rows in changes.items():
             held = self._open(topic)
-            held.state = TopicState(seq, at)
+            held.state = state
             for key, row in rows.items():
-                if row is not None:
+                if row is not None or key in held.rows:
                     self._set(topic, held.rows, key, (seq, row))
-                elif key in held.rows:
-                    self._set(topic, held.rows, key, (seq, None))
+                if row is None and key in held.rows:
                     self._graves[topic, key] = (seq, at)
         self.seq = seq
         while len(self._graves) > self._limit and next(iter(self._graves.values()))[0] < seq:
@@ -132,10 +132,11 @@ class Replica:
             in_order = state.seq >= newest
             newest = max(newest, state.seq)
             held.state = state
-            for key, (step, row) in rows.items():
+            for key, entry in rows.items():
+                step, row = entry
                 in_order = in_order and step >= last
                 last = step
-                self._set(topic, held.rows, key, (step, row))
+                self._set(topic, held.rows, key, entry)
                 if row is None:
                     graves.append((step, topic, key, state.asOf))
             if not in_order:
@@ -151,20 +152,24 @@ class Replica:
             self._drop_oldest_grave()
         self.floor = max(self.floor, floor)
 
-    def since(self, topics: Iterable[str], seq: int) -> dict[str, dict[str, Entry]] | None:
+    def since(self, topics: Container[str], seq: int) -> dict[str, dict[str, Entry]] | None:
         """What a reader of `topics` at step `seq` lacks, by ascending step. `None`: it cannot be told from there.
 
         Costs what changed since, whatever is held. A topic without changes is not in the answer.
         """
         if not self.floor <= seq <= self.seq:
             return None
-        wanted = topics if isinstance(topics, frozenset | set) else frozenset(topics)
         lacking: dict[str, dict[str, Entry]] = {}
         for topic, held in reversed(self._topics.items()):
             if held.state.seq <= seq:
                 break
-            if topic in wanted:
-                lacking[topic] = self._after(held.rows, seq)
+            if topic in topics:
+                newest_first = []
+                for key, entry in reversed(held.rows.items()):
+                    if entry[0] <= seq:
+                        break
+                    newest_first.append((key, entry))
+                lacking[topic] = dict(reversed(newest_first))
         return dict(reversed(lacking.items()))
 
     def snapshot(self, topics: Iterable[str]) -> dict[str, dict[str, Entry]]:
@@ -197,17 +202,8 @@ class Replica:
     def _set(self, topic: str, rows: OrderedDict[str, Entry], key: str, entry: Entry) -> None:
         rows[key] = entry
         rows.move_to_end(key)
-        self._graves.pop((topic, key), None)
-
-    @staticmethod
-    def _after(rows: OrderedDict[str, Entry], seq: int) -> dict[str, Entry]:
-        newest_first = []
-        for key, entry in reversed(rows.items()):
-            if entry[0] <= seq:
-                break
-            newest_first.append((key, entry))
-        newest_first.reverse()
-        return dict(newest_first)
+        if self._graves:
+            self._graves.pop((topic, key), None)
 
     def _order(self, changed: Iterable[str]) -> None:
         """Restore ascending order after a topic came that is older than what is held. Rare: a reader adds a topic."""
