@@ -363,7 +363,9 @@ class Chain:
     def trouble(self) -> list[str]:
         """Lines that no attack may cause: faults of ours, tracebacks, what was never closed or awaited."""
         signs = ('"ERROR"', '"CRITICAL"', "Traceback", "ResourceWarning", "never awaited", "rpc.fault", "facade.fault")
-        return [line for line in self.lines() if any(sign in line for sign in signs)]
+        lines = self.lines()
+        found = [number for number, line in enumerate(lines) if any(sign in line for sign in signs)]
+        return ["\n".join(lines[number : number + 30]) for number in found]
 
     def tells_no_secret(self) -> None:
         """No full account id and no token, wherever anything was written down."""

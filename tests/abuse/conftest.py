@@ -46,7 +46,7 @@ def unharmed(whole: Chain) -> Iterator[Chain]:
     for name, bytes_now in whole.weight().memory.items():
         assert bytes_now - before.memory[name] < GROWTH, f"{name} grew"
     whole.served()
-    assert whole.trouble() == []
+    assert not (trouble := whole.trouble()), "\n".join(trouble)
     assert whole.is_connected()["session"] == session
     assert (gateway.connections.total, gateway.connections.now) == (dialled, 1)
     assert (whole.daemon.pid, whole.child.pid) == pids
