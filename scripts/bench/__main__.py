@@ -25,6 +25,7 @@ ROWS = {
     "memory": ("memory", "row 7: resident memory"),
     "link": ("link_times", "rows 8, 9 and 10: how fast a loss is seen, and how fast all is ready again"),
     "terminal": ("terminal", "row 11: ibkr status"),
+    "stalls": ("stalls", "stalls of the daemon's loop with 10 000 positions"),
     "growth": ("growth", "how cost grows, as plots"),
 }
 LEFT_OUT = ("growth",)  # asked for by name only: minutes of load

@@ -247,10 +247,11 @@ class Stack:
     def gateway_port(self) -> int:
         return self.gateway.port
 
-    def start(self, positions: int, pace: Pace | None) -> None:
+    def start(self, positions: int, pace: Pace | None, *, monitored: bool = False) -> None:
         self.gateway = start_gateway(self.directory, positions, pace)
         self.started.append(self.gateway.process)
-        self.daemon = python("daemon", "-m", "daemon", environ=self.environ)
+        command = [str(HERE / "monitored.py"), str(self.directory / "turns")] if monitored else ["-m", "daemon"]
+        self.daemon = python("daemon", *command, environ=self.environ)
         self.started.append(self.daemon)
         until((self.directory / "run" / "daemon.sock").exists)
         self.facade = python("facade", "-m", "facade", environ=self.environ)
@@ -265,12 +266,12 @@ class Stack:
 
 
 @contextlib.contextmanager
-def stack(positions: int = 25, pace: Pace | None = None, **extra: str) -> Iterator[Stack]:
-    """All three, connected; stopped in reverse."""
+def stack(positions: int = 25, pace: Pace | None = None, *, monitored: bool = False, **extra: str) -> Iterator[Stack]:
+    """All three, connected; stopped in reverse. `monitored`: the turns of the daemon's loop are in the file `turns`."""
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
         ours = Stack(Path(directory), extra, http_port=free_port())
         try:
-            ours.start(positions, pace)
+            ours.start(positions, pace, monitored=monitored)
             yield ours
         finally:
             for process in reversed(ours.started):
