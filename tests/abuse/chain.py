@@ -231,6 +231,7 @@ class Chain:
         for name in ("daemon", "facade"):
             self.start(name)
         self.is_connected()
+        until(lambda: self.child)
         for path in (
             "/metrics",
             "/docs",
@@ -259,8 +260,11 @@ class Chain:
 
     @property
     def child(self) -> psutil.Process:
-        """The facade's serving process."""
-        return psutil.Process(json.loads((self.state / "facade.json").read_text())["child"])
+        """The facade's serving process, as its keeper has written it down."""
+        pid = json.loads((self.state / "facade.json").read_text())["child"]
+        if pid is None:
+            raise ProcessLookupError("no child is serving")
+        return psutil.Process(pid)
 
     # good clients
 
