@@ -76,13 +76,15 @@ class Elastic:
             timer.cancel()
 
     async def pass_(self, seconds: float) -> None:
-        """Everybody who sleeps wakes when it is time, and what he then says reaches the gateway and back."""
-        left = seconds
-        while left > 0:
+        """Everybody who sleeps wakes when it is time, and what he then says reaches the gateway and back.
+
+        The real time that it takes is part of `seconds`: on a slow machine no more of them pass than elsewhere.
+        """
+        end = self.monotonic() + seconds
+        while (left := end - self.monotonic()) > 0:
             next_wake = self._sleepers[0][0] - self.monotonic() if self._sleepers else left
             step = min(left, max(next_wake, 0.001), 0.25)
             self.absent(step)
-            left -= step
             await _idle()
             async with asyncio.timeout(LIMIT):
                 while self.in_flight():  # noqa: ASYNC110 - the network of a busy machine takes its real time
@@ -211,6 +213,14 @@ class Story:
         await self.clock.pass_(seconds)
         assert self.phases[before:] == []
         assert self.says(phase, reason)
+
+    @property
+    def patience(self) -> float:
+        """Seconds between the end of the last attempt or session and the next attempt."""
+        row = self.row
+        assert row.nextAttemptAt is not None
+        assert row.lastError is not None
+        return (row.nextAttemptAt - row.lastError.at).total_seconds()
 
     def explains(self, reason: str) -> bool:
         """Whether the row has the catalogue's words for a reason."""
