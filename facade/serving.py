@@ -136,11 +136,15 @@ def serve(environ: Mapping[str, str], handed: Sequence[str]) -> int:
         log.error("facade.bind", message=f"The facade cannot listen on {place}: {error.strerror or error}")
         return 1
     host, port = sock.getsockname()[:2]
-    line.say(
-        {"stateDir": str(settings.state_dir), "address": f"{host}:{port}", "gives": sock is not listener},
-        sock if sock is not listener else None,
-        os.getppid(),
-    )
+    try:
+        line.say(
+            {"stateDir": str(settings.state_dir), "address": f"{host}:{port}", "gives": sock is not listener},
+            sock if sock is not listener else None,
+            os.getppid(),
+        )
+    except OSError:  # the parent is gone already, and so are we
+        sock.close()
+        return 0
     asyncio.run(_serve(settings, sock, line))
     return 0
 

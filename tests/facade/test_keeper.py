@@ -189,6 +189,23 @@ async def answers(facade: Kept) -> bool:
     return True
 
 
+async def test_a_child_that_finds_its_parent_gone_ends_without_a_word(tmp_path: Path, daemon: FakeDaemon) -> None:
+    """Killed while the child was starting: nobody is left to tell, and nothing is wrong with the child."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.shutdown(socket.SHUT_RD)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "facade", "serve", str(theirs.fileno())),
+            env=environment(tmp_path, daemon, free_port()),
+            cwd=ROOT,
+            pass_fds=[theirs.fileno()],
+            stderr=asyncio.subprocess.PIPE,
+        )
+        ours.close()
+        _, told = await process.communicate()
+    assert (process.returncode, told) == (0, b"")
+
+
 async def test_settings_that_went_bad_cost_the_restart_and_not_the_facade(tmp_path: Path, daemon: FakeDaemon) -> None:
     async with kept(tmp_path, daemon) as facade:
         before = facade.state["child"]
