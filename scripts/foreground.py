@@ -37,6 +37,9 @@ AGAIN_AFTER = 1.0
 
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="start", description=__doc__)
+    for stream in (sys.stdout, sys.stderr):  # a path may hold what the console cannot print
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     parser.add_argument("--demo", action="store_true", help="against the built-in simulated gateway")
     parser.add_argument("--restart", action="store_true", help="restart what another start runs")
     arguments = parser.parse_args(argv)
@@ -154,7 +157,8 @@ class Foreground:
         """So that whoever names this file asks the demonstration, and nobody does unawares."""
         file = Path(self.environ["IBKR_ENV_FILE"])
         lines = [f"{name}={value}" for name, value in sorted(self.environ.items()) if name.startswith("IBKR_")]
-        file.write_text("".join(f"{line}\n" for line in lines if not line.startswith("IBKR_ENV_FILE=")))
+        wanted = "".join(f"{line}\n" for line in lines if not line.startswith("IBKR_ENV_FILE="))
+        file.write_text(wanted, encoding="utf-8")
         print(f"Demonstration: `ibkr` asks it where IBKR_ENV_FILE is {file}", flush=True)
 
     def _watch(self, server: list[Child]) -> int:

@@ -157,6 +157,29 @@ def test_bad_settings_end_the_start_with_78_and_one_sentence(tmp_path: Path) -> 
     assert done.stderr.splitlines() == ["IBKR_PORT is 'seven'; accepted is a whole number from 1 to 65535."]
 
 
+def test_a_console_that_cannot_print_a_path_gets_it_in_ascii(tmp_path: Path) -> None:
+    """As a Windows console whose code page lacks the letters of the user's name."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("IBKR_")}
+    own = {
+        "PYTHONPATH": str(PROJECT_ROOT),
+        "PYTHONIOENCODING": "cp1252",
+        "IBKR_STATE_DIR": str(tmp_path / "\u0416"),
+        "IBKR_SOCKET": str(tmp_path / "run" / "d.sock"),
+        "IBKR_FACADE_PORT": str(free_port()),
+    }
+    command = [sys.executable, str(PROJECT_ROOT / "scripts" / "foreground.py"), "--demo"]
+    with subprocess.Popen(
+        command, env=clean | own, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as demo:
+        assert demo.stdout is not None
+        named = demo.stdout.readline()
+        demo.send_signal(signal.SIGINT)
+        _, told = demo.communicate(timeout=LIMIT)
+    assert rb"\u0416" in named
+    assert b"Traceback" not in told
+    assert demo.returncode == 0
+
+
 def test_restart_facade_finds_the_demonstration_beside_the_users_own_state(demo: Started, tmp_path: Path) -> None:
     """Started with --demo, the facade's state is NAME-demo; whoever says only NAME still finds it."""
     (tmp_path / "own-demo").symlink_to(tmp_path / "state")
