@@ -136,6 +136,9 @@ def _draw(curves: Curves, title: str, axis: str, path: Path) -> None:
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
+    plain = FuncFormatter(lambda value, _: f"{value:,.10g}".replace(",", " "))
 
     groups = [
         [(name, values) for name, values in curves.named.items() if name.endswith(unit)] for unit in ("ms", "%", "MB")
@@ -149,12 +152,16 @@ def _draw(curves: Curves, title: str, axis: str, path: Path) -> None:
         panel.set(xscale="log", xlabel=axis)
         label = {"ms": "p50, ms", "%": "% of one processor", "MB": "resident, MB"}[unit]
         panel.set(ylabel=label)
+        panel.xaxis.set_major_formatter(plain)
         if unit == "ms":
             panel.set(yscale="log")
+            panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            panel.yaxis.set_major_formatter(plain)
+            panel.yaxis.set_minor_formatter("")
         else:
-            panel.set_ylim(bottom=0)
+            panel.set_ylim(0, 1.15 * max(max(values) for _, values in group))
         panel.grid(visible=True, which="major", alpha=0.3)
-        panel.legend(frameon=False)
+        panel.legend(frameon=False, loc="best")
     figure.suptitle(title)
     figure.savefig(path, dpi=110, metadata={"Software": None})
     plt.close(figure)
@@ -162,9 +169,27 @@ def _draw(curves: Curves, title: str, axis: str, path: Path) -> None:
 
 def run(rounds: int) -> Iterator[Figure]:  # noqa: ARG001 - each point is measured once, for seconds
     for measure, of, title, axis, name in (
-        (_positions, "positions", f"One client asks ({CLIENT})", "positions held", "positions"),
-        (_streams, "event clients", f"{EVENTS_A_SECOND} events a second to each", "event clients", "streams"),
-        (_ticks, "ticks/s", "One line, one event client", "ticks a second", "ticks"),
+        (
+            _positions,
+            "positions",
+            f"One client asks ({CLIENT}); memory after it; the facade with its parent",
+            "positions held",
+            "positions",
+        ),
+        (
+            _streams,
+            "event clients",
+            f"{EVENTS_A_SECOND} events a second to each; {A_FACADE} clients a facade, all together",
+            "event clients",
+            "streams",
+        ),
+        (
+            _ticks,
+            "ticks/s",
+            "One line, one event client; packets of one tick up to 1 000/s, of 10 to 1 000 ticks beyond",
+            "ticks a second",
+            "ticks",
+        ),
     ):
         curves = measure()
         _draw(curves, title, axis, DOCS / f"growth-{name}.png")
