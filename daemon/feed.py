@@ -6,8 +6,7 @@ it misses is found again from its number. Who may watch what is decided in `comm
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from itertools import chain
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Protocol
 
 import msgspec
@@ -25,8 +24,9 @@ a fast reader delays nobody else."""
 TOPICS = 1024
 """Topics of one reader: an account's hundred market-data lines, ten times over."""
 
-ENVELOPE = 256
-"""Bytes of a line beside its topics, and some to spare."""
+ENVELOPE, AROUND, ESCAPED = 256, 96, 6
+"""Bytes at most of a line beside its topics, of a topic beside its rows or of a row beside its bytes, and of a
+character of a name."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -186,29 +186,28 @@ class Feed:
             reader.abort("too far behind: what it lacks is no longer known")
             return None
         replica = self._store.replica
-        parts = {topic: TopicDelta(replica.state(topic), rows) for topic, rows in lacking.items()}
-        pages = delta_lines(replica.epoch, parts, seq, replica.floor)
-        first, second = next(pages), next(pages, None)
-        if second is not None:
-            watch.pages = chain((second,), pages)
-        elif not watch.fresh:
-            self._lines[watch.topics, watch.seq] = first
-        watch.topics = watch.topics.union(watch.fresh)
-        watch.fresh.clear()
+        line = None if watch.fresh else delta_line(replica.epoch, lacking, seq, replica.floor)
+        if line is None or len(line) > PAGE:
+            watch.pages = delta_lines(replica.epoch, lacking, seq, replica.floor)
+            watch.topics = watch.topics.union(watch.fresh)
+            watch.fresh.clear()
+            line = next(watch.pages)
+        else:
+            self._lines[watch.topics, watch.seq] = line
         watch.seq = watch.told = seq
-        return first
+        return line
 
     def _came_to(self, watch: _Watch, line: bytes | None) -> bytes | None:
         """The watch is at the present step by `line`; without one it is told so only if that was promised."""
         watch.seq = self._store.seq
         if line is None and watch.promised > watch.told:
             replica = self._store.replica
-            line = next(delta_lines(replica.epoch, {}, replica.seq, replica.floor))
+            line = delta_line(replica.epoch, {}, replica.seq, replica.floor)
         if line is not None:
             watch.told = watch.seq
         return line
 
-    def _lacking(self, watch: _Watch) -> dict[str, dict[str, Entry]] | None:
+    def _lacking(self, watch: _Watch) -> dict[str, TopicDelta] | None:
         """What a watch with fresh topics lacks: each of those is there, with or without rows."""
         replica = self._store.replica
         lacking = replica.since(watch.topics, watch.seq) if watch.topics else {}
@@ -217,7 +216,7 @@ class Feed:
             more = replica.since(topics, start)
             if lacking is None or more is None:
                 return None
-            lacking |= {topic: {} for topic in topics} | more
+            lacking |= {topic: TopicDelta(replica.state(topic), {}) for topic in topics} | more
         if lacking is not None:
             lacking |= replica.snapshot(topic for topic, start in watch.fresh.items() if start is None)
         return lacking
@@ -228,42 +227,41 @@ class Feed:
 
 def delta_lines(epoch: str, parts: Mapping[str, TopicDelta], seq: int, floor: int, page: int = PAGE) -> Iterator[bytes]:
     """One delta as lines of at most `page` bytes (or one row); only the last names the step it completes."""
-    done: list[bytes] = []
     size = ENVELOPE
-    for topic, (state, rows) in parts.items():
-        head = b'%s:{"asOf":%s,"seq":%d,"rows":{' % (_encode(topic), _encode(state.asOf or None), state.seq)
-        around = len(head) + len(b'},"seqs":[]},')
-        if size + around > page and done:
-            yield _line(epoch, done, None, floor)
-            done, size = [], ENVELOPE
+    here: dict[str, TopicDelta] = {}
+    for topic, delta in parts.items():
+        around = AROUND + ESCAPED * len(topic)
+        if size + around > page and here:
+            yield delta_line(epoch, here, None, floor)
+            here, size = {}, ENVELOPE
         size += around
-        lines: list[bytes] = []
-        steps: list[bytes] = []
-        for key, (step, row) in rows.items():
-            line = b"%s:%s" % (_encode(key), b"null" if row is None else row)
-            number = b"%d" % step
-            cost = len(line) + len(number) + 2
-            if size + cost > page and (lines or done):
-                if lines:
-                    done.append(_topic(head, lines, steps))
-                yield _line(epoch, done, None, floor)
-                done, lines, steps = [], [], []
-                size = ENVELOPE + around
-            lines.append(line)
-            steps.append(number)
+        rows: dict[str, Entry] = {}
+        here[topic] = TopicDelta(delta.state, rows)
+        for key, entry in delta.rows.items():
+            cost = AROUND + ESCAPED * len(key) + len(entry[1] or b"")
+            if size + cost > page and (rows or len(here) > 1):
+                yield delta_line(epoch, here, None, floor)
+                rows = {}
+                here, size = {topic: TopicDelta(delta.state, rows)}, ENVELOPE + around
+            rows[key] = entry
             size += cost
-        done.append(_topic(head, lines, steps))
-    yield _line(epoch, done, seq, floor)
+    yield delta_line(epoch, here, seq, floor)
 
 
-def _topic(head: bytes, lines: Iterable[bytes], steps: Iterable[bytes]) -> bytes:
-    return b'%s%s},"seqs":[%s]}' % (head, b",".join(lines), b",".join(steps))
-
-
-def _line(epoch: str, topics: Iterable[bytes], seq: int | None, floor: int) -> bytes:
+def delta_line(epoch: str, parts: Mapping[str, TopicDelta], seq: int | None, floor: int) -> bytes:
+    """A delta as one line. `seq`: the step it completes, `None` where a further page does."""
+    topics = []
+    for topic, delta in parts.items():
+        state, rows = delta.state, delta.rows
+        lines = [b"%s:%s" % (_encode(key), b"null" if row is None else row) for key, (_, row) in rows.items()]
+        steps = [step for step, _ in rows.values()]
+        topics.append(
+            b'%s:{"asOf":%s,"seq":%d,"rows":{%s},"seqs":%s}'
+            % (_encode(topic), _encode(state.asOf or None), state.seq, b",".join(lines), _encode(steps))
+        )
     return b'{"jsonrpc":"2.0","method":"delta","params":{"epoch":%s,"topics":{%s},"seq":%s,"floor":%d}}\n' % (
         _encode(epoch),
         b",".join(topics),
-        b"null" if seq is None else b"%d" % seq,
+        _encode(seq),
         floor,
     )

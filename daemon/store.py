@@ -194,10 +194,10 @@ class Store:
                 if before is not None:
                     del held[key]
                     differing[key] = None
-            elif before is not row and before != row:
+            elif before is not row:
                 held[key] = row
                 line = self._encode(row)
-                if before is None or line != self.replica.row(topic, key):  # NaN differs from NaN, its null does not
+                if before is None or line != self.replica.row(topic, key):  # not rows: NaN differs from NaN
                     differing[key] = line
         return differing
 

@@ -14,7 +14,7 @@ import msgspec
 from shared.clock import Clock
 from shared.messages import STATE_TOPICS, Link, Proof, Sync
 from shared.reasons import Problem, describe
-from shared.replica import NEVER, Entry, Replica, TopicDelta, TopicState
+from shared.replica import NEVER, Replica, TopicDelta, TopicState
 
 
 class Page(msgspec.Struct):
@@ -37,6 +37,7 @@ class Delta(msgspec.Struct):
 
 READ = ("link", "sync")
 """The topics whose rows are not opaque here."""
+UNCHANGED = TopicDelta(NEVER, {})
 
 _link = msgspec.json.Decoder(Link)
 _sync = msgspec.json.Decoder(Sync)
@@ -172,7 +173,7 @@ class Believed:
                 self.upheavals += 1
         target.fold(delta.seq, delta.floor, pages)
         if self._fresh is None:
-            self._read({topic: pages[topic].rows for topic in READ if topic in pages})
+            self._read({topic: pages[topic] for topic in READ if topic in pages})
         elif not self._swapped(self._fresh):
             return False
         self._wake(target.seq)
@@ -190,14 +191,14 @@ class Believed:
         self._read(fresh.snapshot(READ))
         return True
 
-    def _read(self, changed: Mapping[str, Mapping[str, Entry]]) -> None:
+    def _read(self, changed: Mapping[str, TopicDelta]) -> None:
         """The two topics that say what the others are worth."""
-        for topic, (_, row) in changed.get("sync", {}).items():
+        for topic, (_, row) in changed.get("sync", UNCHANGED).rows.items():
             if row is None:
                 self._known.pop(topic, None)
             else:
                 self._known[topic] = _sync.decode(row)
-        _, row = changed.get("link", {}).get("link", (0, None))
+        _, row = changed.get("link", UNCHANGED).rows.get("link", (0, None))
         if row is not None:
             self.link = _link.decode(row)
             age = self._age(self.link.proof)

@@ -285,7 +285,8 @@ class Streams:
         if data is None and replica is not None:
             lacking = replica.since(watched.names, since)
             if lacking is not None:
-                data = shared[watched, since] = frames.deltas(lacking, self._position(lacking) if lacking else b"")
+                changes = {topic: delta.rows for topic, delta in lacking.items()}
+                data = shared[watched, since] = frames.deltas(changes, self._position(lacking) if lacking else b"")
         return data
 
     def _begin(self, stream: Stream) -> bytes:

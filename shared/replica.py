@@ -10,6 +10,8 @@ from collections import OrderedDict
 from collections.abc import Container, Iterable, Mapping
 from typing import NamedTuple, TypeVar
 
+from msgspec import Struct
+
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -45,7 +47,7 @@ class TopicState(NamedTuple):
     asOf: str
 
 
-class TopicDelta(NamedTuple):
+class TopicDelta(Struct, frozen=True):
     """What changed in one topic: its state after the change, and per key (step, row or `None`) by ascending step."""
 
     state: TopicState
@@ -126,13 +128,14 @@ class Replica:
         newest = next(reversed(self._topics.values())).state.seq if self._topics else 0
         graves: list[tuple[int, str, str, str]] = []
         disordered = []  # topics that came older than what is held: a reader has added a topic
-        for topic, (state, rows) in changes.items():
+        for topic, delta in changes.items():
+            state = delta.state
             held = self._open(topic)
             last = next(reversed(held.rows.values()))[0] if held.rows else 0
             in_order = state.seq >= newest
             newest = max(newest, state.seq)
             held.state = state
-            for key, entry in rows.items():
+            for key, entry in delta.rows.items():
                 step, row = entry
                 in_order = in_order and step >= last
                 last = step
@@ -152,14 +155,14 @@ class Replica:
             self._drop_oldest_grave()
         self.floor = max(self.floor, floor)
 
-    def since(self, topics: Container[str], seq: int) -> dict[str, dict[str, Entry]] | None:
-        """What a reader of `topics` at step `seq` lacks, by ascending step. `None`: it cannot be told from there.
+    def since(self, topics: Container[str], seq: int) -> dict[str, TopicDelta] | None:
+        """What a reader of `topics` at step `seq` lacks, by ascending step: to be folded. `None`: it cannot be told.
 
         Costs what changed since, whatever is held. A topic without changes is not in the answer.
         """
         if not self.floor <= seq <= self.seq:
             return None
-        lacking: dict[str, dict[str, Entry]] = {}
+        lacking: dict[str, TopicDelta] = {}
         for topic, held in reversed(self._topics.items()):
             if held.state.seq <= seq:
                 break
@@ -169,14 +172,16 @@ class Replica:
                     if entry[0] <= seq:
                         break
                     newest_first.append((key, entry))
-                lacking[topic] = dict(reversed(newest_first))
+                lacking[topic] = TopicDelta(held.state, dict(reversed(newest_first)))
         return dict(reversed(lacking.items()))
 
-    def snapshot(self, topics: Iterable[str]) -> dict[str, dict[str, Entry]]:
+    def snapshot(self, topics: Iterable[str]) -> dict[str, TopicDelta]:
         """Everything held of `topics`, tombstones too, so that whoever folds it can itself answer from `floor` on."""
         wanted = frozenset(topics)
-        missing: dict[str, dict[str, Entry]] = {topic: {} for topic in wanted if topic not in self._topics}
-        return missing | {topic: dict(held.rows) for topic, held in self._topics.items() if topic in wanted}
+        missing = {topic: TopicDelta(NEVER, {}) for topic in wanted if topic not in self._topics}
+        return missing | {
+            topic: TopicDelta(held.state, dict(held.rows)) for topic, held in self._topics.items() if topic in wanted
+        }
 
     def trim(self, before: str) -> None:
         """Drop the tombstones made before `before` (RFC 3339 UTC); `floor` rises with the last of them."""

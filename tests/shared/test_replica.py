@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -46,10 +46,6 @@ def live(replica: Replica) -> dict[str, dict[str, bytes]]:
     return {topic: rows for topic in TOPICS if (rows := replica.rows(topic))}
 
 
-def answer(replica: Replica, lacking: Mapping[str, Mapping[str, tuple[int, bytes | None]]]) -> dict[str, TopicDelta]:
-    return {topic: TopicDelta(replica.state(topic), entries) for topic, entries in lacking.items()}
-
-
 class Replication(RuleBasedStateMachine):
     """An owner that changes and forgets at will, mirrors that listen when they please, readers that come back late."""
 
@@ -77,7 +73,7 @@ class Replication(RuleBasedStateMachine):
     @rule(target=mirrors)
     def join(self) -> Replica:
         mirror = Replica("e1")
-        mirror.fold(self.owner.seq, self.owner.floor, answer(self.owner, self.owner.snapshot(ALL)))
+        mirror.fold(self.owner.seq, self.owner.floor, self.owner.snapshot(ALL))
         return mirror
 
     @rule(mirror=mirrors)
@@ -89,7 +85,7 @@ class Replication(RuleBasedStateMachine):
             for topic in TOPICS:
                 mirror.drop(topic)
             lacking = self.owner.snapshot(ALL)
-        mirror.fold(self.owner.seq, self.owner.floor, answer(self.owner, lacking))
+        mirror.fold(self.owner.seq, self.owner.floor, lacking)
         assert live(mirror) == live(self.owner)
 
     @rule(mirror=mirrors, topic=st.sampled_from(TOPICS), change=changes)
@@ -101,8 +97,8 @@ class Replication(RuleBasedStateMachine):
         self.put(change)
         lacking = self.owner.since(ALL - {topic}, mirror.seq)
         if lacking is not None:
-            mirror.fold(self.owner.seq, self.owner.floor, answer(self.owner, lacking))
-            mirror.fold(self.owner.seq, self.owner.floor, answer(self.owner, self.owner.snapshot({topic})))
+            mirror.fold(self.owner.seq, self.owner.floor, lacking)
+            mirror.fold(self.owner.seq, self.owner.floor, self.owner.snapshot({topic}))
             assert live(mirror) == live(self.owner)
         else:
             self.listen(mirror)
@@ -117,11 +113,11 @@ class Replication(RuleBasedStateMachine):
             if lacking is None:
                 continue
             state = self.past[seq]
-            for topic, entries in lacking.items():
-                steps = [step for step, _ in entries.values()]
+            for topic, delta in lacking.items():
+                steps = [step for step, _ in delta.rows.values()]
                 assert steps == sorted(steps)
                 assert all(seq < step <= replica.seq for step in steps)
-                state = {**state, topic: fold(state.get(topic, {}), {key: row for key, (_, row) in entries.items()})}
+                state = {**state, topic: fold(state.get(topic, {}), {key: row for key, (_, row) in delta.rows.items()})}
             assert {topic: rows for topic, rows in state.items() if rows} == self.past[replica.seq]
 
     @invariant()
@@ -134,7 +130,7 @@ class Replication(RuleBasedStateMachine):
     @invariant()
     def tombstones_are_bounded(self) -> None:
         held = self.owner.snapshot(ALL)
-        tombs = [step for rows in held.values() for step, row in rows.values() if row is None]
+        tombs = [step for delta in held.values() for step, row in delta.rows.values() if row is None]
         assert len([step for step in tombs if step < self.owner.seq]) <= self.limit
         assert all(step >= self.owner.floor for step in tombs)
 
@@ -161,7 +157,7 @@ def test_a_dropped_tombstone_raises_the_floor() -> None:
 
     assert replica.floor == 2
     assert replica.since(ALL, 1) is None
-    assert replica.since(ALL, 2) == {"orders": {"b": (3, None)}}
+    assert replica.since(ALL, 2) == {"orders": TopicDelta(TopicState(3, at(3)), {"b": (3, None)})}
 
 
 def test_one_step_may_empty_everything_without_costing_a_reader_its_place() -> None:
@@ -172,7 +168,7 @@ def test_one_step_may_empty_everything_without_costing_a_reader_its_place() -> N
 
     lacking = replica.since(ALL, 1)
     assert lacking is not None
-    assert len(lacking["positions"]) == 50
+    assert len(lacking["positions"].rows) == 50
 
 
 def test_a_topic_that_became_empty_is_told() -> None:
@@ -180,7 +176,7 @@ def test_a_topic_that_became_empty_is_told() -> None:
     replica = Replica("e")
     replica.put(1, at(1), {"positions": {}})
 
-    assert replica.since(ALL, 0) == {"positions": {}}
+    assert replica.since(ALL, 0) == {"positions": TopicDelta(TopicState(1, at(1)), {})}
     assert replica.state("positions") == TopicState(1, at(1))
 
 
@@ -214,8 +210,8 @@ def test_a_reader_that_never_reads_costs_nothing_beyond_the_state() -> None:
         )
 
     held = replica.snapshot(ALL)
-    assert len(held["positions"]) == 100
-    assert len(held["orders"]) <= 1 + 10 + 1
+    assert len(held["positions"].rows) == 100
+    assert len(held["orders"].rows) <= 1 + 10 + 1
 
 
 def test_what_changed_is_found_without_looking_at_the_rest() -> None:
@@ -235,6 +231,8 @@ def test_what_changed_is_found_without_looking_at_the_rest() -> None:
     topic.rows = Walked(topic.rows)
     for seq in range(2, 102):
         replica.put(seq, at(seq), {"positions": {"7": b"%d" % seq}})
-        assert replica.since(ALL, seq - 1) == {"positions": {"7": (seq, b"%d" % seq)}}
+        lacking = replica.since(ALL, seq - 1)
+        assert lacking is not None
+        assert lacking["positions"].rows == {"7": (seq, b"%d" % seq)}
 
     assert Walked.looked <= 2 * 100
