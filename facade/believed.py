@@ -35,8 +35,6 @@ class Delta(msgspec.Struct):
     floor: int = 0
 
 
-READ = ("link", "sync")
-"""The topics whose rows are not opaque here."""
 UNCHANGED = TopicDelta(NEVER, {})
 
 _link = msgspec.json.Decoder(Link)
@@ -124,8 +122,7 @@ class Believed:
         except TimeoutError:
             raise Problem("daemonUnreachable", "The daemon did as asked, but tells no news of it.") from None
         finally:
-            if entry in self._reached:
-                self._reached.remove(entry)
+            self._reached.remove(entry)
 
     # --- what is told -----------------------------------------------------------------------------------------------
 
@@ -173,7 +170,7 @@ class Believed:
                 self.upheavals += 1
         target.fold(delta.seq, delta.floor, pages)
         if self._fresh is None:
-            self._read({topic: pages[topic] for topic in READ if topic in pages})
+            self._read(pages)
         elif not self._swapped(self._fresh):
             return False
         self._wake(target.seq)
@@ -188,7 +185,7 @@ class Believed:
         self.upheavals += 1
         self._births = {topic: birth for topic, birth in self._births.items() if topic in held}
         self._known.clear()
-        self._read(fresh.snapshot(READ))
+        self._read(fresh.snapshot(("link", "sync")))
         return True
 
     def _read(self, changed: Mapping[str, TopicDelta]) -> None:
@@ -216,11 +213,8 @@ class Believed:
         return max(proof.ageMs / 1000, by_clock)
 
     def _wake(self, come_to: int) -> None:
-        waiting, self._reached = self._reached, []
-        for seq, reached in waiting:
-            if come_to < seq:
-                self._reached.append((seq, reached))
-            elif not reached.done():
+        for seq, reached in self._reached:  # each takes itself out
+            if come_to >= seq and not reached.done():
                 reached.set_result(None)
 
     def _tell(self) -> None:

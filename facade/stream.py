@@ -285,8 +285,9 @@ class Streams:
         if data is None and replica is not None:
             lacking = replica.since(watched.names, since)
             if lacking is not None:
+                newest = max((delta.state.seq for delta in lacking.values()), default=0)
                 changes = {topic: delta.rows for topic, delta in lacking.items()}
-                data = shared[watched, since] = frames.deltas(changes, self._position(lacking) if lacking else b"")
+                data = shared[watched, since] = frames.deltas(changes, frames.position(replica.epoch, newest))
         return data
 
     def _begin(self, stream: Stream) -> bytes:
