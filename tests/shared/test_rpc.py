@@ -164,11 +164,11 @@ async def test_calls_under_way_are_bounded(path, served):
 
     served.methods = {"wait": wait}
     client = await Client.open(path, "test/1")
-    calls = [asyncio.create_task(client.call("wait", {}, 30)) for _ in range(rpc.MAX_CALLS)]
+    calls = [asyncio.create_task(client.call("wait", {}, 60)) for _ in range(rpc.MAX_CALLS)]
     await until(lambda: len(client._waiting) == rpc.MAX_CALLS)
 
     with pytest.raises(RpcError) as refused:
-        await client.call("wait", {}, 30)
+        await client.call("wait", {}, 60)
     gate.set()
     await asyncio.gather(*calls)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -19,7 +21,7 @@ from ibapi.tag_value import TagValue
 from ibapi.wrapper import EWrapper
 
 from daemon.simulator import Gateway, ManualClock, World
-from tests.daemon.simulator.waiting import until
+from tests.daemon.simulator.waiting import LIMIT, until
 
 
 class Official(EWrapper, EClient):
@@ -52,11 +54,12 @@ class Official(EWrapper, EClient):
             self.raised = error
 
     def end(self) -> None:
-        self.disconnect()
-        if self.loop_thread is not None:
-            self.loop_thread.join(5)
-        if self.reader is not None:
-            self.reader.join(5)
+        """Its threads end with the socket; its own `disconnect` would take the connection from under their feet."""
+        conn, threads = self.conn, (self.loop_thread, self.reader)
+        with contextlib.suppress(AttributeError, OSError):  # gone already
+            conn.socket.shutdown(socket.SHUT_RDWR)
+        for thread in filter(None, threads):
+            thread.join(LIMIT)
 
 
 CALLBACKS = frozenset(name for name in vars(EWrapper) if not name.startswith("_") and name != "logAnswer")
