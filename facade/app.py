@@ -5,6 +5,7 @@ Never talks to the daemon itself (`mirror.py`), knows no route (`routes.py`) and
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,8 @@ class Facade:
     """Every answer ends its connection: this process is about to go."""
     http: HttpServer | None = None
     loop_lag: float = 0.0
+    examining: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by the one examination of the doctor that is under way."""
 
     async def answer(self, request: BaseRequest) -> Answer:
         """The one way through: guard, route, parameters, body, handler. Raises nothing but cancellation."""

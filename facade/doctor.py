@@ -87,9 +87,16 @@ class Patient:
         return describe(reason, **{"host": host, "port": port, "clientId": client_id} | facts)
 
 
-def examine(environ: Mapping[str, str], *, ports: Mapping[int, str] | None = None) -> Iterator[Check]:
-    """Every check in turn, as it is done. Masked: account ids are shortened, as in logs."""
+def examine(
+    environ: Mapping[str, str], *, settings: Settings | None = None, ports: Mapping[int, str] | None = None
+) -> Iterator[Check]:
+    """Every check in turn, as it is done. Masked: account ids are shortened, as in logs.
+
+    `settings`: those that are in force already; else they are read from `environ`.
+    """
     patient = Patient(environ, ports=STANDARD_PORTS if ports is None else ports)
+    if settings is not None:
+        patient.settings, patient.readable = settings, True
     for name, look in CHECKS.items():
         try:
             check = look(patient)
@@ -104,11 +111,13 @@ def examine(environ: Mapping[str, str], *, ports: Mapping[int, str] | None = Non
 
 
 def _settings(patient: Patient) -> Check:
-    try:
-        patient.settings = settings = Settings.load(patient.environ)
+    if not patient.readable:
+        try:
+            patient.settings = Settings.load(patient.environ)
+        except SettingsError as error:
+            return Check("settings", "failed", str(error), ("Correct it in .env (see .env.example).",))
         patient.readable = True
-    except SettingsError as error:
-        return Check("settings", "failed", str(error), ("Correct it in .env (see .env.example).",))
+    settings = patient.settings
     source = settings.env_file or "the environment alone (no .env found)"
     evidence = f"read from {source}: {settings.host}:{settings.port}, client id {settings.client_id}"
     if settings.env_file is not None and os.name != "nt" and settings.env_file.stat().st_mode & 0o022:

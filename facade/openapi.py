@@ -37,7 +37,14 @@ TAGS = {
     "operation": "For who runs it",
 }
 
-BARE = ("/api/ibkr/status", "/api/ibkr/link", "/api/ibkr/openapi.json", "/livez", "/readyz")
+BARE = (
+    "/api/ibkr/status",
+    "/api/ibkr/link",
+    "/api/ibkr/diagnostics",
+    "/api/ibkr/openapi.json",
+    "/livez",
+    "/readyz",
+)
 """Answered without `data` and `meta`; so is every POST."""
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from facade import asks, commands, documentation, files, reads, stream
+from facade import asks, commands, diagnostics, documentation, files, reads, stream
 from facade.answer import EVENTS, HTML
 from facade.table import Asked, Route
 from shared.messages import (
@@ -296,6 +296,16 @@ ROUTES = (
         reasons=("tooManyStreams", "invalidParameters", "tooManySubscriptions"),
         query=stream.EventsQuery,
         tag="events",
+    ),
+    Route(
+        method="GET",
+        template=f"{API}/diagnostics",
+        handle=diagnostics.diagnostics,
+        summary="What the doctor finds between here and IBKR, with evidence and remedies",
+        answer=diagnostics.Diagnostics,
+        query=Nothing,
+        reasons=("invalidParameters",),
+        tag="operation",
     ),
     Route(
         method="GET",

@@ -159,7 +159,7 @@ def doctor_command(as_json: AsJson = False) -> int:
     checks = doctor.examine(os.environ)
     if as_json:
         found = list(checks)
-        print(json.dumps([check.as_dict() for check in found], ensure_ascii=False))
+        print(json.dumps({"checks": [check.as_dict() for check in found]}, ensure_ascii=False))
     else:
         found = list(_told(checks))
     if any(check.result == "failed" and check.name == "settings" for check in found):

@@ -89,6 +89,7 @@ class FakeDaemon:
                         "quotes.get",
                         "bars.fetch",
                         "daemon.info",
+                        "link.get",
                     )
                 },
             },
