@@ -48,7 +48,7 @@ def python_of(environment: Path) -> Path:
     return environment / ("Scripts/python.exe" if WINDOWS else "bin/python")
 
 
-def installed(extras: str) -> Path:
+def installed(extras: str = "") -> Path:
     """The Python of an environment with the project and `extras`: `$VIRTUAL_ENV`, else `.venv`, made if missing."""
     if sys.version_info < (3, 11):  # noqa: UP036 - a person may run this file with any Python
         raise SystemExit(f"Python 3.11 or newer is needed; this is {sys.version.split()[0]} ({sys.executable}).")
@@ -61,10 +61,19 @@ def installed(extras: str) -> Path:
             raise SystemExit("Python's venv module does not work here; on Debian and Ubuntu: apt install python3-venv")
     # an install is repeated only when the packages asked for have changed
     wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + extras.encode() + str(ROOT).encode()).hexdigest()
-    stamp = environment / f"ibkr-link-{extras.replace(',', '-')}.stamp"
+    stamp = environment / f"ibkr-link-{extras.replace(',', '-') or 'itself'}.stamp"
     if not stamp.exists() or stamp.read_text() != wanted:
         say(f"Installing the project into {environment} ...")
-        command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-e", f"{ROOT}[{extras}]"]
+        command = [
+            python,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "-e",
+            f"{ROOT}[{extras}]" if extras else str(ROOT),
+        ]
         if subprocess.call([str(part) for part in command]):
             raise SystemExit("The installation failed; pip's own words are above.")
         stamp.write_text(wanted)
@@ -79,12 +88,12 @@ def say(text: str) -> None:
 
 
 def run_start(arguments: argparse.Namespace) -> int:
-    python = installed("fast")
+    python = installed()
     return become(python, ROOT / "scripts" / "foreground.py", *(["--demo"] if arguments.demo else []))
 
 
 def run_test(arguments: argparse.Namespace) -> int:
-    python = installed("fast,test,dev")
+    python = installed("test,dev")
     if arguments.windows:
         return become("bash", ROOT / "scripts" / "windows_stage")
     os.chdir(ROOT)
@@ -107,15 +116,15 @@ def run_test(arguments: argparse.Namespace) -> int:
 
 
 def run_soak(arguments: argparse.Namespace) -> int:
-    return become(installed("fast,test,dev"), ROOT / "scripts" / "soak.py", *arguments.options)
+    return become(installed("test,dev"), ROOT / "scripts" / "soak.py", *arguments.options)
 
 
 def run_restart_facade(_arguments: argparse.Namespace) -> int:
-    return become(installed("fast"), "-m", "facade", "restart")
+    return become(installed(), "-m", "facade", "restart")
 
 
 def run_restart_server(_arguments: argparse.Namespace) -> int:
-    return become(installed("fast"), ROOT / "scripts" / "foreground.py", "--restart")
+    return become(installed(), ROOT / "scripts" / "foreground.py", "--restart")
 
 
 def become(*command: str | Path) -> int:
