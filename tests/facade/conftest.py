@@ -14,6 +14,7 @@ import pytest
 from aiohttp import ClientSession, ClientTimeout
 from multidict import CIMultiDict
 
+from facade import doctor
 from facade.app import Facade
 from facade.serving import served
 from shared.settings import Settings
@@ -95,6 +96,13 @@ async def running(tmp_path: Path, daemon: FakeDaemon, **settings: Any) -> AsyncI
         ClientSession(f"http://127.0.0.1:{port}", timeout=ClientTimeout(LIMIT)) as http,
     ):
         yield House(facade, port, http, daemon)
+
+
+@pytest.fixture
+def patient_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A doctor for whom a slow machine is no finding."""
+    monkeypatch.setattr(doctor, "DAEMON_PATIENCE", LIMIT)
+    monkeypatch.setattr(doctor, "DIAL_PATIENCE", LIMIT)
 
 
 @pytest.fixture

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from facade.doctor import CHECKS
 from tests.facade.conftest import House
+
+pytestmark = pytest.mark.usefixtures("patient_doctor")
 
 
 async def test_diagnostics_tell_every_check_in_order_and_beside_a_session_dial_nothing(house: House) -> None:

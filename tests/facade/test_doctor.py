@@ -17,7 +17,10 @@ from facade import doctor
 from facade.doctor import Check
 from tests.daemon.running import Mirror, environment, place, running, settings
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="modes and SIGSTOP are POSIX")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="modes and SIGSTOP are POSIX"),
+    pytest.mark.usefixtures("patient_doctor"),
+]
 
 Named = dict[str, Check]
 NOT_OURS = {"facade", "daemon", "link"}
@@ -75,7 +78,8 @@ async def test_what_is_wrong_with_the_gateway_is_named(
     fault: Callable[[Gateway], None], check: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The one check that looks at it fails with the catalogue's reason and advice; no other check does."""
-    monkeypatch.setattr(doctor, "DIAL_PATIENCE", 0.7)  # silence costs the whole of it
+    if reason in ("handshakeTimeout", "sessionIncomplete"):
+        monkeypatch.setattr(doctor, "DIAL_PATIENCE", 1.5)  # silence costs the whole of it
     async with surroundings() as (environ, gateway):
         fault(gateway)
         found = await examined(environ)
@@ -136,8 +140,9 @@ async def test_a_clock_that_is_off_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     assert (doctor._clock(patient).result, "90 s" in doctor._clock(patient).evidence) == ("failed", True)
 
 
-async def test_a_daemon_that_is_stopped_is_told_from_one_that_is_not_there() -> None:
+async def test_a_daemon_that_is_stopped_is_told_from_one_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody listens and says nothing: stuck, not absent."""
+    monkeypatch.setattr(doctor, "DAEMON_PATIENCE", 0.3)
     async with surroundings() as (environ, _gateway):
         path = Path(environ["IBKR_SOCKET"])
         path.parent.mkdir(mode=0o700, exist_ok=True)
