@@ -29,14 +29,15 @@ def main(argv: Sequence[str]) -> int:
     start.set_defaults(run=run_start)
     test = commands.add_parser("test", help="run the whole test suite")
     test.add_argument("--windows", action="store_true", help="only the Windows stage, under wine")
-    test.add_argument("pytest", nargs=argparse.REMAINDER, help="further arguments for pytest")
     test.set_defaults(run=run_test)
     soak = commands.add_parser("soak", help="random faults, invariants checked throughout", add_help=False)
-    soak.add_argument("options", nargs=argparse.REMAINDER)
     soak.set_defaults(run=run_soak)
     for name, run in (("restart_facade", run_restart_facade), ("restart_server", run_restart_server)):
         commands.add_parser(name).set_defaults(run=run)
-    arguments = parser.parse_args(argv)
+    # what these two do not know themselves is for pytest and for the soak
+    arguments, arguments.others = parser.parse_known_args(argv)
+    if arguments.others and arguments.command not in ("test", "soak"):
+        parser.error(f"unrecognized arguments: {' '.join(arguments.others)}")
     run = arguments.run
     return int(run(arguments))
 
@@ -101,9 +102,9 @@ def run_test(arguments: argparse.Namespace) -> int:
         ("ruff", ["ruff", "check", "."]),
         ("ruff format", ["ruff", "format", "--check", "."]),
         ("mypy", ["mypy"]),
-        ("pytest", ["pytest", *(arguments.pytest or SIDE_BY_SIDE)]),
+        ("pytest", ["pytest", *(arguments.others or SIDE_BY_SIDE)]),
     ]
-    if arguments.pytest:  # somebody wants to see these tests, not the gate
+    if arguments.others:  # somebody wants to see these tests, not the gate
         stages = stages[-1:]
     failed = []
     for name, command in stages:
@@ -116,7 +117,7 @@ def run_test(arguments: argparse.Namespace) -> int:
 
 
 def run_soak(arguments: argparse.Namespace) -> int:
-    return become(installed("test,dev"), ROOT / "scripts" / "soak.py", *arguments.options)
+    return become(installed("test,dev"), ROOT / "scripts" / "soak.py", *arguments.others)
 
 
 def run_restart_facade(_arguments: argparse.Namespace) -> int:
