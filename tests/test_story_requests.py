@@ -5,8 +5,6 @@ Here only what they do to the link and the topics; what a request itself is answ
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from daemon.simulator import World
@@ -174,11 +172,12 @@ async def test_a_flood_of_ticks_leaves_the_link_proven_and_commands_answered() -
     async with story() as told:
         told.market.watch(f"quotes:{AAPL}", "a reader")
         await until(lambda: told.market.streams().live == 1)
+        before = told.gateway.quotes.sent
         told.gateway.flood(20_000, 1.0)
-        for _ in range(5):
+        for share in range(1, 6):
             await told.link.reconnect()
             assert told.row.connected
-            await asyncio.sleep(0.2)
+            await until(lambda ticks=before + share * 3_600: told.gateway.quotes.sent >= ticks)
 
         assert told.phases[-1] == ("ready", None)
         assert told.dials == 1

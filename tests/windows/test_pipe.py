@@ -185,7 +185,7 @@ from shared import local
 async def main():
     await local.listen(asyncio.Protocol, sys.argv[1])
     print("serving", flush=True)
-    await asyncio.sleep(600)
+    await asyncio.Event().wait()
 asyncio.run(main())
 """
 

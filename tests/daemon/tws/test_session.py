@@ -313,7 +313,7 @@ async def test_close_ends_the_open_questions_at_once():
     async def gateway(peer: Peer) -> None:
         await peer.shake()
         await peer.finish()
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()  # it stays
 
     async with session(gateway) as made:
         question = asyncio.create_task(made.tws.matching_symbols("AAPL", 60))
@@ -331,7 +331,7 @@ async def test_close_does_not_wait_for_ever_on_a_peer_that_stays():
     async def gateway(peer: Peer) -> None:
         await peer.shake()
         await peer.finish()
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()  # it stays
 
     async with session(gateway) as made:
         await made.tws.close(0.05)
@@ -344,7 +344,7 @@ async def test_a_peer_that_has_stopped_reading_does_not_hold_us():
 
     async def gateway(peer: Peer) -> None:
         await peer.shake()
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()  # it stays
 
     async with session(gateway) as made:
         transport = made.tws._wire.transport
