@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from facade.home import LOOK_EVERY, PID_FILE, RESTART_FILE, RESTART_LIMIT, ask_restart, running
-from shared.settings import BAD_SETTINGS, Settings, SettingsError, default_state_dir
+from shared.settings import BAD_SETTINGS, Settings, SettingsError, state_dir_of
 
 WINDOWS = os.name == "nt"
 ALREADY_RUNNING = 75
@@ -44,9 +44,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--restart", action="store_true", help="restart what another start runs")
     arguments = parser.parse_args(argv)
     environ = dict(os.environ)
-    if arguments.demo:
-        environ = demo_environ(environ)
     try:
+        if arguments.demo:
+            environ = demo_environ(environ)
         settings = Settings.load(environ)
     except SettingsError as error:
         print(error, file=sys.stderr)
@@ -58,7 +58,9 @@ def main(argv: Sequence[str]) -> int:
 
 def demo_environ(environ: Mapping[str, str]) -> dict[str, str]:
     """Settings for the simulated gateway; no `.env`, and its own state beside the real one's."""
-    state = Path(environ.get("IBKR_STATE_DIR") or f"{default_state_dir()}-demo").expanduser().absolute()
+    state = state_dir_of(environ)
+    if not environ.get("IBKR_STATE_DIR"):
+        state = state.with_name(f"{state.name}-demo")
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     empty = state / "demo.env"
     empty.write_text("# The demonstration has no settings file.\n")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from dotenv import dotenv_values
 from environs import Env, EnvValidationError
@@ -193,11 +193,18 @@ def _text(env: Env, name: str) -> str:
     return env.str(name).strip()
 
 
+def _expanded(value: str) -> Path:
+    try:
+        return Path(value).expanduser().absolute()
+    except RuntimeError as error:  # `~name` of nobody here
+        raise ValueError(value) from error
+
+
 def _socket(env: Env, name: str) -> str:
     value = _text(env, name)
     if not value or value.startswith("\\\\"):  # a pipe of Windows
         return value
-    return str(Path(value).expanduser().absolute())
+    return str(_expanded(value))
 
 
 def _host(env: Env, name: str) -> str:
@@ -248,7 +255,7 @@ def _path(env: Env, name: str) -> Path:
     value = _text(env, name)
     if not value:
         raise ValueError(value)
-    return Path(value).expanduser().absolute()
+    return _expanded(value)
 
 
 def _path_or_none(env: Env, name: str) -> Path | None:
@@ -294,16 +301,25 @@ TABLE: dict[str, Row] = {
 """Every name of the environment but `IBKR_ENV_FILE`, which names the file that holds the others."""
 
 
+def state_dir_of(environ: Mapping[str, str]) -> Path:
+    """The state directory as `environ` alone says it, or its default. Raises `SettingsError`."""
+    name = "IBKR_STATE_DIR"
+    return cast(Path, TABLE[name].read(_Given({name: environ.get(name, "")}), name))
+
+
 # --- files ----------------------------------------------------------------------------------------------------------
 
 
 def _env_file(environ: Mapping[str, str], cwd: Path) -> Path | None:
     named = environ.get("IBKR_ENV_FILE", "").strip()
     if named:
-        path = Path(named).expanduser()
-        if not path.is_file():
-            raise SettingsError(f"IBKR_ENV_FILE is {named!r}; accepted is the path of a file that exists.")
-        return path
+        try:
+            path = _expanded(named)
+            if path.is_file():
+                return path
+        except (OSError, ValueError):  # a name too long, a home that nobody has
+            pass
+        raise SettingsError(f"IBKR_ENV_FILE is {named!r}; accepted is the path of a file that exists.")
     return next((path for path in (cwd / ".env", PROJECT_ROOT / ".env") if path.is_file()), None)
 
 

@@ -95,6 +95,8 @@ def test_a_named_file_that_is_missing_is_an_error(tmp_path: Path) -> None:
         ("IBKR_HOST", "", "host name"),
         ("IBKR_HOST", "a b", "host name"),
         ("IBKR_FACADE_NAMES", "dash.local", "host:port"),
+        ("IBKR_STATE_DIR", "~nobody-here/x", "a directory"),
+        ("IBKR_SOCKET", "~nobody-here/x", "a socket path"),
     ],
 )
 def test_a_bad_value_is_named_with_what_is_accepted(tmp_path: Path, name: str, value: str, accepted: str) -> None:
@@ -106,6 +108,13 @@ def test_a_bad_value_is_named_with_what_is_accepted(tmp_path: Path, name: str, v
     assert repr(value) in sentence
     assert accepted in sentence
     assert "\n" not in sentence
+
+
+@pytest.mark.parametrize("named", ["~nobody-here/x", "x" * 5000])
+def test_a_settings_file_that_cannot_even_be_looked_for_is_an_error(named: str) -> None:
+    """A home that nobody has, a name longer than the system takes: one sentence, never a traceback."""
+    with pytest.raises(SettingsError, match="IBKR_ENV_FILE is"):
+        Settings.load({"IBKR_ENV_FILE": named})
 
 
 @pytest.mark.parametrize("where", ["file", "environment"])
