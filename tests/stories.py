@@ -29,19 +29,10 @@ from shared.messages import Gap, LinkEvent, Sync
 from shared.messages import Link as LinkRow
 from shared.reasons import describe
 from tests.ports import free_port
+from tests.waiting import until
 
 LIMIT = 60.0  # s; only ends a test that would hang
 NO_WINDOWS = Calendar(())
-
-
-async def until(condition: Callable[[], object], what: str = "the condition never came true") -> None:
-    """Let the loop turn until `condition` holds."""
-    try:
-        async with asyncio.timeout(LIMIT):
-            while not condition():  # noqa: ASYNC110 - the condition is other code's state, there is no event
-                await asyncio.sleep(0.002)
-    except TimeoutError:
-        raise AssertionError(what) from None
 
 
 class Elastic:

@@ -8,9 +8,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import pytest
 
 from shared.settings import PROJECT_ROOT
 from tests.ports import free_port
+from tests.waiting import until_now
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX; the Windows stage has its own chain"),
@@ -40,16 +40,6 @@ class Started:
 
     def connected(self) -> bool:
         return self.get("status") == {"connected": True, "available": True}
-
-
-def until(condition: Callable[[], object]) -> None:
-    ends = time.monotonic() + LIMIT
-    while time.monotonic() < ends:
-        with contextlib.suppress(OSError):
-            if condition():
-                return
-        time.sleep(0.02)
-    pytest.fail("it did not come true")
 
 
 @pytest.fixture
@@ -76,7 +66,7 @@ def demo(tmp_path: Path) -> Iterator[Started]:
     started = Started(process, clean | own, f"http://127.0.0.1:{port}")
     family = [psutil.Process(process.pid)]
     try:
-        until(started.connected)
+        until_now(started.connected)
         family += family[0].children(recursive=True)
         yield started
     finally:
@@ -115,7 +105,7 @@ def test_the_ibkr_command_asks_the_demonstration_where_it_is_told_to(demo: Start
             command, env=clean | own, cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT, check=False
         )
 
-    until(lambda: status({"IBKR_ENV_FILE": file}).returncode == 0)
+    until_now(lambda: status({"IBKR_ENV_FILE": file}).returncode == 0)
     assert status(elsewhere).returncode == 3
 
 
@@ -124,7 +114,7 @@ def test_ctrl_c_ends_everything(demo: Started) -> None:
     assert len(family) >= 4  # gateway, daemon, facade and its serving child
     demo.process.send_signal(signal.SIGINT)
     assert demo.process.wait(LIMIT) == 0
-    until(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in family))
+    until_now(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in family))
 
 
 def test_restart_server_restarts_both_and_waits_for_them(demo: Started) -> None:
@@ -132,14 +122,14 @@ def test_restart_server_restarts_both_and_waits_for_them(demo: Started) -> None:
     command = [sys.executable, str(PROJECT_ROOT / "scripts" / "foreground.py"), "--restart"]
     assert subprocess.run(command, env=demo.environ, timeout=LIMIT, check=False).returncode == 0
     assert demo.get("status")["available"]
-    until(demo.connected)
+    until_now(demo.connected)
     assert demo.get("link")["daemon"]["pid"] != before
 
 
 def test_a_daemon_that_is_killed_is_started_again(demo: Started) -> None:
     before = demo.get("link")["daemon"]["pid"]
     os.kill(before, signal.SIGKILL)
-    until(lambda: demo.connected() and demo.get("link")["daemon"]["pid"] != before)
+    until_now(lambda: demo.connected() and demo.get("link")["daemon"]["pid"] != before)
 
 
 def test_bad_settings_end_the_start_with_78_and_one_sentence(tmp_path: Path) -> None:

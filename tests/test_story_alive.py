@@ -10,7 +10,8 @@ import pytest
 from daemon.simulator import Gateway
 from shared.messages import ConnectParams, ContractQuery, Order
 from shared.reasons import FINISH_LOGIN, LOOK_AT_TWS, Problem
-from tests.stories import Story, story, until
+from tests.stories import Story, story
+from tests.waiting import until
 
 AAPL, MSFT, SPY = 265598, 272093, 756733
 

@@ -17,7 +17,7 @@ import pytest
 from daemon.simulator import Gateway, World
 from shared.rpc import Client
 from tests.daemon.running import environment, place
-from tests.stories import until
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 60.0  # s; only ends a test that would hang

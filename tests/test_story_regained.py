@@ -15,7 +15,8 @@ from daemon.windows import Calendar, calendar
 from shared.messages import ConnectParams
 from shared.reasons import FINISH_LOGIN, Problem
 from tests.ports import free_port
-from tests.stories import story, until
+from tests.stories import story
+from tests.waiting import until
 
 AAPL = 265598
 SATURDAY_NIGHT = datetime(2025, 11, 23, 4, 30, tzinfo=UTC)  # Saturday 23:30 in New York

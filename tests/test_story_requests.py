@@ -11,7 +11,8 @@ from daemon.simulator import World
 from daemon.simulator.broken import Malformed
 from shared.messages import ContractQuery, Notice
 from shared.reasons import Problem
-from tests.stories import Story, story, until
+from tests.stories import Story, story
+from tests.waiting import until
 
 AAPL = 265598
 

@@ -6,7 +6,8 @@ import pytest
 
 from daemon.simulator import Gateway, World
 from shared.messages import BROKER_TOPICS, Fill, Order
-from tests.stories import Story, story, until
+from tests.stories import Story, story
+from tests.waiting import until
 
 AAPL, MSFT, SPY = 265598, 272093, 756733
 

@@ -6,7 +6,6 @@ Blocking sockets throughout: no HTTP library stands between a test and the bytes
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import re
@@ -18,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +29,7 @@ import psutil
 
 from daemon.simulator import Gateway, World
 from tests.ports import free_port
+from tests.waiting import until_now
 
 ROOT = Path(__file__).resolve().parents[2]
 WITNESS = Path(__file__).parent / "witness"
@@ -56,17 +55,6 @@ HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "referrer-policy": "no-referrer",
 }
-
-
-def until(condition: Callable[[], object], what: str = "", limit: float = LIMIT) -> Any:
-    """What `condition` gives once it is true; nobody there counts as not yet."""
-    ends = time.monotonic() + limit
-    while True:
-        with contextlib.suppress(OSError, psutil.NoSuchProcess):
-            if found := condition():
-                return found
-        assert time.monotonic() < ends, what or "it did not come true"
-        time.sleep(0.01)
 
 
 def unix(path: str, timeout: float = LIMIT) -> socket.socket:
@@ -231,7 +219,7 @@ class Chain:
         for name in ("daemon", "facade"):
             self.start(name)
         self.is_connected()
-        until(lambda: self.child)
+        until_now(lambda: self.child)
         for path in (
             "/metrics",
             "/docs",
@@ -305,7 +293,7 @@ class Chain:
 
     def is_connected(self) -> dict[str, Any]:
         try:
-            return dict(until(lambda: (link := self.link())["connected"] and link))
+            return dict(until_now(lambda: (link := self.link())["connected"] and link))
         except AssertionError:
             said = "\n".join(self.lines()[-30:])
             raise AssertionError(f"the link is not ready\n{said}") from None
@@ -336,7 +324,7 @@ class Chain:
         told = self.directory / f"{process.pid}.tasks"
         told.unlink(missing_ok=True)
         process.send_signal(signal.SIGUSR1)
-        names = json.loads(until(lambda: told.exists() and told.read_text(), "the loop does not turn"))
+        names = json.loads(until_now(lambda: told.exists() and told.read_text(), "the loop does not turn"))
         # asyncio numbers the nameless; a conversation and a question are told apart by numbers too
         return Counter(NUMBERS.sub("#", name) for name in names)
 

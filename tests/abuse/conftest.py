@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.abuse.chain import GROWTH, Chain, chain, until
+from tests.abuse.chain import GROWTH, Chain, chain
+from tests.waiting import until_now
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def unharmed(whole: Chain) -> Iterator[Chain]:
         )
 
     try:
-        until(at_rest)
+        until_now(at_rest)
     except AssertionError:
         pytest.fail(f"left behind: {before} became {whole.weight()}")
     for name, bytes_now in whole.weight().memory.items():

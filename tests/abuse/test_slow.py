@@ -10,7 +10,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.abuse.chain import HELLO, Chain, answer_of, unix, until
+from tests.abuse.chain import HELLO, Chain, answer_of, unix
+from tests.waiting import until_now
 
 CROWD = 40
 STREAMS = 256
@@ -157,7 +158,7 @@ def test_streams_that_vanish_or_are_too_many_leave_nothing(attacked: Chain) -> N
     for _ in range(3):
         with attacked.dial() as sock:
             sock.sendall(request)
-            until(lambda: attacked.send(request).status == 200)
+            until_now(lambda: attacked.send(request).status == 200)
     attacked.served()
 
 
@@ -175,7 +176,7 @@ def test_streams_that_nobody_reads_delay_nobody(attacked: Chain) -> None:
         held.append(reader)
         reader.sendall(attacked.request("GET", path))
         gateway = attacked.simulated
-        until(lambda: gateway.do(lambda it: it.tick("AAPL", last=100.0)))  # somebody asks for the line
+        until_now(lambda: gateway.do(lambda it: it.tick("AAPL", last=100.0)))  # somebody asks for the line
         for _ in range(10):
             for _ in range(100):
                 gateway.do(lambda it: [it.tick("AAPL", last=100 + n / 100, bid=99.0, ask=101.0) for n in range(20)])

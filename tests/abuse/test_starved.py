@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 import psutil
 import pytest
 
-from tests.abuse.chain import HELLO, Chain, answer_of, chain, unix, until
+from tests.abuse.chain import HELLO, Chain, answer_of, chain, unix
+from tests.waiting import until_now
 
 SPARE = 3
 """Descriptors that are left: less than the crowd that comes."""
@@ -50,7 +51,7 @@ def test_a_facade_without_descriptors_serves_those_it_has(attacked: Chain) -> No
         assert answer_of(kept).status == 200
         with few_descriptors(attacked.child):
             crowd = [attacked.dial() for _ in range(CROWD)]
-            until(lambda: count(attacked, "facade.starved"), "it was not said")
+            until_now(lambda: count(attacked, "facade.starved"), "it was not said")
             kept.sendall(request)
             assert answer_of(kept).json == {"connected": True, "available": True}
             assert attacked.ask("link.get")["connected"] is True
@@ -58,7 +59,7 @@ def test_a_facade_without_descriptors_serves_those_it_has(attacked: Chain) -> No
             sock.sendall(request)
             assert answer_of(sock).status == 200
             sock.close()
-    until(lambda: count(attacked, "facade.accepting"))
+    until_now(lambda: count(attacked, "facade.accepting"))
     assert (count(attacked, "facade.starved"), count(attacked, "facade.accepting")) == (1, 1)
     attacked.served()
 
@@ -67,14 +68,14 @@ def test_a_daemon_without_descriptors_serves_those_it_has(attacked: Chain) -> No
     """The facade's conversation goes on, peers that come are taken when there is room; one warning, one line after."""
     with few_descriptors(attacked.daemon):
         crowd = [unix(attacked.socket) for _ in range(CROWD)]
-        until(lambda: count(attacked, "socket.starved"), "it was not said")
+        until_now(lambda: count(attacked, "socket.starved"), "it was not said")
         assert attacked.get("/api/ibkr/status").json == {"connected": True, "available": True}
         assert attacked.get("/api/ibkr/link/events").status == 200
     for sock in crowd:
         sock.sendall(HELLO)
         assert b'"result"' in sock.recv(4096)
         sock.close()
-    until(lambda: count(attacked, "socket.accepting"))
+    until_now(lambda: count(attacked, "socket.accepting"))
     assert (count(attacked, "socket.starved"), count(attacked, "socket.accepting")) == (1, 1)
     attacked.served()
 
@@ -83,7 +84,7 @@ def test_a_stopped_daemon_is_unreachable_and_comes_back_with_its_session(attacke
     """While it is stopped nothing is current and every question ends; then it is the same session."""
     attacked.daemon.send_signal(signal.SIGSTOP)
     try:
-        until(lambda: attacked.get("/api/ibkr/status").json == {"connected": False, "available": False})
+        until_now(lambda: attacked.get("/api/ibkr/status").json == {"connected": False, "available": False})
         attacked.get("/api/ibkr/positions").refuses(503, "daemonUnreachable")
         attacked.get("/api/ibkr/quotes?conIds=1").refuses(503, "daemonUnreachable")
         attacked.post("/api/ibkr/reconnect").refuses(503, "daemonUnreachable")
@@ -104,7 +105,7 @@ def test_a_stopped_facade_does_not_touch_the_session(attacked: Chain) -> None:
         attacked.child.send_signal(signal.SIGSTOP)
         try:
             fills = [gateway.do(lambda it: it.fill("AAPL", 1)).execId for _ in range(200)]
-            until(lambda: set(fills) <= {row["execId"] for row in everything(attacked, "executions.list")})
+            until_now(lambda: set(fills) <= {row["execId"] for row in everything(attacked, "executions.list")})
             assert attacked.ask("link.get")["connected"] is True
             waiting = [attacked.dial() for _ in range(CROWD)]
         finally:
@@ -145,7 +146,7 @@ def test_a_clock_that_jumps_changes_nothing(attacked: Chain, seconds: int) -> No
             file.unlink(missing_ok=True)
             process.send_signal(signal.SIGUSR2)
         for file in told.values():
-            until(file.exists)
+            until_now(file.exists)
 
     for there in (seconds, 0):
         jump(there)
@@ -156,7 +157,7 @@ def test_a_clock_that_jumps_changes_nothing(attacked: Chain, seconds: int) -> No
             ahead = datetime.fromisoformat(row["proof"]["at"]) - datetime.now(UTC)
             return bool(row["connected"]) and abs(ahead.total_seconds() - there) < 60
 
-        until(proven)
+        until_now(proven)
         attacked.served()
         assert attacked.get("/api/ibkr/positions").json["data"]
         assert attacked.get("/api/ibkr/link/events").status == 200

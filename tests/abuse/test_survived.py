@@ -19,7 +19,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.abuse.chain import ROOT, Chain, answer_of, chain, unix, until
+from tests.abuse.chain import ROOT, Chain, answer_of, chain, unix
+from tests.waiting import until_now
 
 KILLS = 5
 
@@ -73,22 +74,22 @@ def test_kill_9_of_either_at_any_moment_loses_nothing() -> None:
         for _ in range(KILLS):
             sessions = gateway.gateway.connections.sessions
             shown.add(gateway.do(lambda it: it.fill("AAPL", dice.choice((1, -1)))).execId)
-            until(lambda: shown <= fills(built))
+            until_now(lambda: shown <= fills(built))
             if dice.random() < 0.5:
                 victim = built.child
                 os.kill(victim.pid, signal.SIGKILL)
-                until(lambda gone=victim.pid: built.child.pid != gone)
+                until_now(lambda gone=victim.pid: built.child.pid != gone)
                 built.is_connected()
                 assert gateway.gateway.connections.sessions == sessions
             else:
                 shown.add(gateway.do(lambda it: it.fill("AAPL", 1)).execId)  # perhaps it is heard of, perhaps not
                 built.processes["daemon"].kill()
                 built.processes["daemon"].wait()
-                until(lambda: built.get("/api/ibkr/status").json["available"] is False)
+                until_now(lambda: built.get("/api/ibkr/status").json["available"] is False)
                 built.start("daemon")
                 built.is_connected()
-                until(lambda before=sessions: gateway.gateway.connections.sessions == before + 1)
-            assert shown <= until(lambda: (now := fills(built)) >= shown and now)
+                until_now(lambda before=sessions: gateway.gateway.connections.sessions == before + 1)
+            assert shown <= until_now(lambda: (now := fills(built)) >= shown and now)
             built.served()
         assert len(built.get("/api/ibkr/positions").json["data"]) == len(gateway.do(lambda it: list(it.world.held())))
         assert gateway.gateway.connections.now == 1
@@ -141,19 +142,19 @@ def test_a_full_disk_costs_neither_link_nor_answers(small_disk: Path) -> None:
                 pass
         gateway = built.simulated
         made = {gateway.do(lambda it: it.fill("AAPL", 1)).execId for _ in range(300)}
-        until(lambda: made <= fills(built))
-        until(lambda: "ledger.failing" in (built.directory / "daemon.out").read_text(), "the disk was not full")
+        until_now(lambda: made <= fills(built))
+        until_now(lambda: "ledger.failing" in (built.directory / "daemon.out").read_text(), "the disk was not full")
         assert built.post("/api/ibkr/reconnect").status == 202
         assert built.is_connected()["session"] == session
         victim = built.child.pid
         os.kill(victim, signal.SIGKILL)  # its successor cannot be written down; it serves
-        until(lambda: built.get("/api/ibkr/status").json == {"connected": True, "available": True})
+        until_now(lambda: built.get("/api/ibkr/status").json == {"connected": True, "available": True})
         assert made <= fills(built)
 
         ballast.unlink()
         more = gateway.do(lambda it: it.fill("AAPL", 1)).execId
-        until(lambda: {*made, more} <= fills(built))
-        until(lambda: "ledger.working" in (built.directory / "daemon.out").read_text(), "it was not said")
+        until_now(lambda: {*made, more} <= fills(built))
+        until_now(lambda: "ledger.working" in (built.directory / "daemon.out").read_text(), "it was not said")
         said = (built.directory / "daemon.out").read_text()
         assert (said.count('"ledger.failing"'), said.count('"ledger.working"')) == (1, 1)
         listed = built.get("/api/ibkr/executions?since=2020-01-01T00:00:00Z").json["data"]

@@ -26,16 +26,6 @@ HOME = Target(host="127.0.0.1", port=7497, clientId=1)
 LIMIT = 60.0  # s; only ends a test that would hang
 
 
-async def until(condition: Callable[[], object], what: str = "") -> None:
-    """Let the loop turn until `condition` holds."""
-    try:
-        async with asyncio.timeout(LIMIT):
-            while not condition():  # noqa: ASYNC110 - the condition is other code's state, there is no event
-                await asyncio.sleep(0.001)
-    except TimeoutError:
-        raise AssertionError(what or "the condition never came true") from None
-
-
 async def settle() -> None:
     """Let everything run that can run without time passing."""
     for _ in range(10):

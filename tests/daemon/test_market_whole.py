@@ -14,7 +14,7 @@ from daemon.process import Daemon
 from daemon.simulator import Gateway, World
 from shared.rpc import RpcError
 from tests.daemon.running import Mirror, place, running, settings
-from tests.daemon.simulator.waiting import until
+from tests.waiting import until
 
 
 class House:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,16 +19,10 @@ from facade.app import Facade
 from facade.serving import served
 from shared.settings import Settings
 from tests.facade.fake_daemon import FakeDaemon
+from tests.waiting import until
 
 LIMIT = 60.0
 """s within which anything a test waits for must have come."""
-
-
-async def until(condition: Callable[[], object], what: str = "") -> None:
-    """Wait for `condition` to hold; fail where it does not come."""
-    async with asyncio.timeout(LIMIT):
-        while not condition():  # noqa: ASYNC110 - what is waited for tells nobody
-            await asyncio.sleep(0.005)
 
 
 @dataclass

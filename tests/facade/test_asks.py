@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from shared.messages import Quote
-from tests.facade.conftest import House, until
+from tests.facade.conftest import House
+from tests.waiting import until
 
 API = "/api/ibkr"
 NOW = "2026-01-02T12:00:00Z"

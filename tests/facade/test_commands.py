@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from shared.lines import OURS, RpcError
-from tests.facade.conftest import House, running, until
+from tests.facade.conftest import House, running
 from tests.facade.fake_daemon import FakeDaemon
+from tests.waiting import until
 
 API = "/api/ibkr"
 JSON = {"Content-Type": "application/json"}

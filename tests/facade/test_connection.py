@@ -11,8 +11,9 @@ import structlog
 
 from facade.connection import HttpServer
 from facade.serving import Strain
-from tests.facade.conftest import LIMIT, House, running, until
+from tests.facade.conftest import LIMIT, House, running
 from tests.facade.fake_daemon import FakeDaemon
+from tests.waiting import until
 
 STATUS = "/api/ibkr/status"
 

@@ -14,8 +14,9 @@ import pytest
 
 from facade import peers
 from facade.guard import BODY_LIMIT, names, spelled
-from tests.facade.conftest import House, running, until
+from tests.facade.conftest import House, running
 from tests.facade.fake_daemon import FakeDaemon
+from tests.waiting import until
 
 STATUS = "/api/ibkr/status"
 EVERYWHERE = [STATUS, "/", "/ui/complete_platform.html", "/nothing", "/livez", "/api/ibkr/positions"]

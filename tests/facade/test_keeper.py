@@ -20,9 +20,9 @@ import pytest
 from facade import keeper
 from facade.logs import show
 from facade.whereabouts import STATE_FILE
-from tests.facade.conftest import until
 from tests.facade.fake_daemon import FakeDaemon
 from tests.ports import free_port
+from tests.waiting import until
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals")
 

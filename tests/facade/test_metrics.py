@@ -11,8 +11,9 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from shared.messages import Proof
-from tests.facade.conftest import House, running, until
+from tests.facade.conftest import House, running
 from tests.facade.fake_daemon import FakeDaemon
+from tests.waiting import until
 
 INFO = {
     "watchers": 2,

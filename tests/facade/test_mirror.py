@@ -13,8 +13,8 @@ from facade.mirror import Mirror
 from shared.clock import SystemClock
 from shared.messages import STATE_TOPICS, Account, Proof, Quote
 from shared.reasons import Problem
-from tests.facade.conftest import until
 from tests.facade.fake_daemon import FakeDaemon
+from tests.waiting import until
 
 
 @asynccontextmanager

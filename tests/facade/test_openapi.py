@@ -20,8 +20,9 @@ from facade.openapi import document
 from facade.routes import ROUTES
 from shared.messages import Account, Position
 from shared.reasons import CATALOGUE
-from tests.facade.conftest import House, running, until
+from tests.facade.conftest import House, running
 from tests.facade.fake_daemon import FakeDaemon
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = json.loads(json.dumps(document(ROUTES)))

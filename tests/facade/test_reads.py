@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from shared.messages import Account, AccountValue, Order, PnL, Position, Proof
-from tests.facade.conftest import House, running, until
+from tests.facade.conftest import House, running
 from tests.facade.fake_daemon import FakeDaemon
+from tests.waiting import until
 
 API = "/api/ibkr"
 TOPICS = {

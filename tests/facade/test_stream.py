@@ -17,8 +17,9 @@ from facade import frames
 from facade.stream import topics_of
 from shared.messages import STATE_TOPICS, Account, Fill, Position, Quote
 from shared.reasons import Problem
-from tests.facade.conftest import LIMIT, House, running, until
+from tests.facade.conftest import LIMIT, House, running
 from tests.facade.fake_daemon import FakeDaemon
+from tests.waiting import until
 
 EVENTS = "/api/ibkr/events"
 

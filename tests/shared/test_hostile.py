@@ -12,6 +12,7 @@ from shared import peer as module
 from shared.lines import MAX_LINE
 from shared.peer import MAX_UNREAD, Peer, Service
 from shared.rpc import Client
+from tests.waiting import until
 
 HELLO = b'{"jsonrpc":"2.0","id":0,"method":"hello","params":{"protocol":1,"client":"bad/1"}}\n'
 PING = b'{"jsonrpc":"2.0","id":1,"method":"ping"}\n'
@@ -85,13 +86,6 @@ async def good_is_served(path):
     client = await Client.open(path, "good/1", timeout=60)
     assert bytes(await client.call("echo", {"still": "here"}, 10)) == b'{"still":"here"}'
     await client.close()
-
-
-async def until(condition):
-    """Let the loop turn until `condition()` holds."""
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110 - what is waited for has no event
-            await asyncio.sleep(0.001)
 
 
 LAST_WORDS = {

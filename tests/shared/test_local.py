@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 
 from shared import local
 from shared.local import AlreadyRunning, Peer, UnsafePath, connect, listen, peer
+from tests.waiting import until
 
 resource = pytest.importorskip("resource", reason="the named pipe has its own tests, in tests/windows")
 
@@ -63,13 +64,6 @@ async def serving(path, peers):
     finally:
         listener.close()
         await listener.wait_closed()
-
-
-async def until(condition):
-    """Let the loop turn until `condition()` holds."""
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110 - what is waited for has no event
-            await asyncio.sleep(0.001)
 
 
 def is_there(path):

@@ -8,6 +8,7 @@ import pytest
 
 from shared import local, rpc
 from shared.rpc import Client, ConnectionLost, Peer, RpcError, Service
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -30,13 +31,6 @@ async def served(path):
 
 async def echo(_peer, params):
     return params
-
-
-async def until(condition):
-    """Let the loop turn until `condition()` holds."""
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110 - what is waited for has no event
-            await asyncio.sleep(0.001)
 
 
 async def test_a_call_comes_back(path, served):

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 import uuid
@@ -15,6 +14,7 @@ import uuid
 import pytest
 
 from tests.ports import free_port
+from tests.waiting import until_now
 
 if sys.platform != "win32":
     pytest.skip("the same chain on Unix has its own tests", allow_module_level=True)
@@ -48,7 +48,7 @@ class Process:
 
     def says(self, pattern):
         """What matches `pattern` in its words, once it has said it."""
-        return until(lambda: re.search(pattern, self.said) or self.over(), f"{pattern!r} in {self.said}")
+        return until_now(lambda: re.search(pattern, self.said) or self.over(), f"{pattern!r} in {self.said}")
 
     def over(self):
         if self.popen.poll() is not None:
@@ -64,16 +64,6 @@ class Process:
         self.popen.kill()
         self.ends()
         self.popen.stdout.close()
-
-
-def until(condition, what):
-    """The first true value of `condition()`."""
-    ends = time.monotonic() + PATIENCE
-    while time.monotonic() < ends:
-        if value := condition():
-            return value
-        time.sleep(0.02)
-    pytest.fail(f"waited {PATIENCE:g} s in vain for {what}")
 
 
 class Chain:
@@ -123,7 +113,7 @@ class Chain:
         return json.loads(self.get("link"))
 
     def connected(self):
-        until(lambda: self.status() == {"connected": True, "available": True}, "a connected status")
+        until_now(lambda: self.status() == {"connected": True, "available": True}, "a connected status")
 
 
 @pytest.fixture
@@ -188,7 +178,7 @@ def test_a_killed_daemon_is_missed_and_found_again(chain):
     epoch = chain.link()["epoch"]
 
     first.kill()
-    until(lambda: chain.status() == {"connected": False, "available": False}, "an unavailable daemon")
+    until_now(lambda: chain.status() == {"connected": False, "available": False}, "an unavailable daemon")
     chain.daemon()
     chain.connected()
 
@@ -198,11 +188,11 @@ def test_a_killed_daemon_is_missed_and_found_again(chain):
 def test_the_serving_child_ends_with_its_keeper(chain):
     """No process of ours outlives the one that people see."""
     keeper = chain.facade()
-    until(chain.status, "an answer")
+    until_now(chain.status, "an answer")
 
     keeper.kill()
 
-    until(lambda: chain.status() is None and free(chain.port), "a free port")
+    until_now(lambda: chain.status() is None and free(chain.port), "a free port")
 
 
 def free(port):

@@ -16,6 +16,7 @@ import _winapi
 
 from shared import pipe, sid
 from shared.local import AlreadyRunning, Peer, UnsafePath, connect, default_path, listen, peer
+from tests.waiting import until
 
 
 class Echo(asyncio.Protocol):
@@ -74,13 +75,6 @@ async def serving(path, peers):
     finally:
         listener.close()
         await listener.wait_closed()
-
-
-async def until(condition):
-    """Let the loop turn until `condition()` holds."""
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110 - what is waited for has no event
-            await asyncio.sleep(0.001)
 
 
 async def hung_up(transport, protocol):

@@ -8,8 +8,9 @@ import ib_async
 import pytest
 
 from daemon.simulator import Gateway, World
-from tests.daemon.simulator.waiting import LIMIT, Connect, until
+from tests.daemon.simulator.waiting import LIMIT, Connect
 from tests.ports import free_port
+from tests.waiting import until
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from daemon.simulator import Gateway, ManualClock, World, faults
 from daemon.simulator.behaviour import kind_of
 from daemon.simulator.broken import MALFORMED
 from daemon.simulator.requests import NAMES
-from tests.daemon.simulator.waiting import Connect, Raw, quote, ready, until
+from tests.daemon.simulator.waiting import Connect, Raw, quote, ready
+from tests.waiting import until
 
 
 @pytest.mark.parametrize("name", faults.VERBS)

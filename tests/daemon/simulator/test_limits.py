@@ -8,7 +8,8 @@ from ib_async.wrapper import RequestError
 
 from daemon.simulator import Gateway, HistoryLimits, ManualClock, World
 from daemon.simulator.pacing import HistoryPacing
-from tests.daemon.simulator.waiting import APPLE, Connect, Raw, quote, ready, until
+from tests.daemon.simulator.waiting import APPLE, Connect, Raw, quote, ready
+from tests.waiting import until
 
 MICROSOFT = (272093, "MSFT", *APPLE[2:])
 

@@ -8,7 +8,8 @@ import itertools
 import pytest
 
 from daemon.simulator import Gateway, ManualClock, World
-from tests.daemon.simulator.waiting import APPLE, Connect, quote, ready, until
+from tests.daemon.simulator.waiting import APPLE, Connect, quote, ready
+from tests.waiting import until
 
 
 @pytest.fixture

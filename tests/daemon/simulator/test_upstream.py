@@ -9,7 +9,8 @@ import pytest
 from ib_async.wrapper import RequestError
 
 from daemon.simulator import Gateway, ManualClock, World
-from tests.daemon.simulator.waiting import APPLE, Connect, quote, ready, until
+from tests.daemon.simulator.waiting import APPLE, Connect, quote, ready
+from tests.waiting import until
 
 
 async def test_a_lost_upstream_says_1100_and_lets_ticks_and_requests_hang() -> None:

@@ -9,7 +9,8 @@ import ib_async
 import pytest
 
 from daemon.simulator import Gateway, World
-from tests.daemon.simulator.waiting import Connect, until
+from tests.daemon.simulator.waiting import Connect
+from tests.waiting import until
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,8 @@ from ibapi.tag_value import TagValue
 from ibapi.wrapper import EWrapper
 
 from daemon.simulator import Gateway, ManualClock, World
-from tests.daemon.simulator.waiting import LIMIT, until
+from tests.daemon.simulator.waiting import LIMIT
+from tests.waiting import until
 
 
 class Official(EWrapper, EClient):

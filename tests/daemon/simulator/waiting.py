@@ -14,13 +14,6 @@ LIMIT = 60.0  # s; a loopback answer takes milliseconds, this only ends a test t
 Connect = Callable[..., Awaitable[ib_async.IB]]
 
 
-async def until(condition: Callable[[], object], limit: float = LIMIT) -> None:
-    """Let the loop turn until `condition` holds."""
-    async with asyncio.timeout(limit):
-        while not condition():  # noqa: ASYNC110 the condition is other code's state, there is no event
-            await asyncio.sleep(0.002)
-
-
 class Raw:
     """A client that is nothing but a socket: sends fields, keeps the messages that come and how the end came."""
 

@@ -119,11 +119,3 @@ class ScriptedGateway:
 async def scripted(script: Callable[[Peer], Awaitable[None]]) -> Any:
     async with ScriptedGateway(script) as gateway:
         yield gateway
-
-
-async def eventually(condition: Callable[[], Any], limit: float = 60.0) -> Any:
-    """Wait until `condition()` holds and give what it gave; fail after `limit` s."""
-    async with asyncio.timeout(limit):
-        while not (value := condition()):  # noqa: ASYNC110 - the condition is anybody's
-            await asyncio.sleep(0.002)
-        return value

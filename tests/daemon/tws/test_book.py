@@ -6,16 +6,17 @@ from daemon.events import UpstreamRestored
 from daemon.simulator import Gateway, World
 from daemon.store import Store
 from shared.clock import SystemClock
-from tests.daemon.tws.scripted import Peer, eventually, frame
+from tests.daemon.tws.scripted import Peer, frame
 from tests.daemon.tws.sessions import joined, session, synced
+from tests.waiting import until
 
 
 async def test_a_fill_as_it_happens_is_not_recovered():
     async with Gateway(World(positions=2, fills=0)) as gateway, synced(gateway) as made:
         fill = gateway.fill("AAPL", 100, client_id=7)
-        row = await eventually(lambda: made.rows("fills").get(fill.execId))
+        row = await until(lambda: made.rows("fills").get(fill.execId))
         assert not row.recovered
-        await eventually(lambda: made.rows("fills")[fill.execId].commission is not None)
+        await until(lambda: made.rows("fills")[fill.execId].commission is not None)
 
 
 async def test_what_is_first_learnt_by_asking_is_recovered():
@@ -32,7 +33,7 @@ async def test_fills_of_a_gap_are_recovered_once():
     async with Gateway(World(fills=0)) as gateway:
         async with synced(gateway, store=store) as made:
             seen = gateway.fill("AAPL", 10, client_id=7)
-            await eventually(lambda: made.rows("fills").get(seen.execId))
+            await until(lambda: made.rows("fills").get(seen.execId))
         missed = [gateway.fill("AAPL", 10, client_id=7), gateway.fill("MSFT", -5, client_id=7)]
         async with synced(gateway, store=store) as made:
             assert not made.rows("fills")[seen.execId].recovered
@@ -47,9 +48,9 @@ async def test_fills_of_a_gap_are_recovered_once():
 async def test_a_correction_takes_the_place_of_what_it_corrects():
     async with Gateway(World(fills=0)) as gateway, synced(gateway) as made:
         fill = gateway.fill("AAPL", 10, price=100.0, client_id=7)
-        await eventually(lambda: made.rows("fills").get(fill.execId))
+        await until(lambda: made.rows("fills").get(fill.execId))
         corrected = gateway.correct_fill(fill.execId, 99.0)
-        await eventually(lambda: corrected.execId in {row["execId"] for row in shown(made.store)})
+        await until(lambda: corrected.execId in {row["execId"] for row in shown(made.store)})
 
         assert [(row["execId"], row["price"]) for row in shown(made.store)] == [(corrected.execId, 99.0)]
 
@@ -61,9 +62,9 @@ def shown(store: Store) -> list[dict[str, object]]:
 async def test_live_positions_come_and_go():
     async with Gateway(World(positions=0, fills=0)) as gateway, synced(gateway) as made:
         gateway.fill("AAPL", 100, client_id=7)
-        await eventually(lambda: made.rows("positions").get("DU1234567:265598"))
+        await until(lambda: made.rows("positions").get("DU1234567:265598"))
         gateway.fill("AAPL", -100, client_id=7)
-        await eventually(lambda: "DU1234567:265598" not in made.rows("positions"))
+        await until(lambda: "DU1234567:265598" not in made.rows("positions"))
 
 
 async def test_a_market_figure_brings_no_closed_position_back():
@@ -96,10 +97,10 @@ async def test_a_market_figure_brings_no_closed_position_back():
 async def test_an_order_lives_through_its_states():
     async with Gateway(World(positions=1, orders=0, fills=0, completed=0)) as gateway, synced(gateway) as made:
         perm = str(gateway.place("AAPL", 10, 1.0, client_id=7))
-        row = await eventually(lambda: made.rows("orders").get(perm))
+        row = await until(lambda: made.rows("orders").get(perm))
         assert (row.placedBy, row.done, row.filled, row.avgFillPrice) == ("thisClient", False, 0.0, None)
         gateway.cancel(int(perm))
-        await eventually(lambda: made.rows("orders")[perm].done)
+        await until(lambda: made.rows("orders")[perm].done)
         assert made.rows("orders")[perm].status == "Cancelled"
 
 
@@ -121,11 +122,11 @@ async def test_no_error_code_changes_an_order():
         synced(gateway, client_id=1) as made,
     ):
         perm = gateway.place("AAPL", 10, 1.0, client_id=1)
-        row = await eventually(lambda: made.rows("orders").get(str(perm)))
+        row = await until(lambda: made.rows("orders").get(str(perm)))
         for code in (1100, 104, 201, 202, 399, 10147, 10148):
             gateway.say(code, "about your order", req_id=row.orderId)
         gateway.say(1102)
-        await eventually(lambda: made.of(UpstreamRestored))
+        await until(lambda: made.of(UpstreamRestored))
 
         assert made.rows("orders")[str(perm)] == row
 
@@ -159,7 +160,7 @@ async def test_an_execution_with_an_unknown_time_zone_is_not_lost():
         await peer.finish()
 
     async with session(gateway) as made:
-        await eventually(lambda: len(made.rows("fills")) == 3)
+        await until(lambda: len(made.rows("fills")) == 3)
         utc = {row.time.isoformat() for key, row in made.rows("fills").items() if not key.startswith("0001.0")}
         assert utc == {"2026-11-25T10:00:00+00:00"}
         assert made.tws.decode_errors == 0
@@ -193,7 +194,7 @@ async def test_the_ring_of_notices_takes_a_repeated_text_once():
         for _ in range(5):
             gateway.say(1100)
         gateway.say(10147, "OrderId 5 that needs\r\nto be cancelled is\x1b[31m not found.", req_id=5)
-        await eventually(lambda: [row for row in made.rows("notices").values() if row.code == 10147])
+        await until(lambda: [row for row in made.rows("notices").values() if row.code == 10147])
 
         told = list(made.rows("notices").values())
         assert sum(row.code == 1100 for row in told) == 1

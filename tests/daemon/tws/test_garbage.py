@@ -11,8 +11,9 @@ from daemon.simulator import Gateway, World
 from daemon.store import Store
 from daemon.tws import Tws
 from shared.clock import SystemClock
-from tests.daemon.tws.scripted import eventually, frame
+from tests.daemon.tws.scripted import frame
 from tests.daemon.tws.sessions import synced
+from tests.waiting import until
 
 numbers = st.sampled_from(["0", "1", "-1", "2147483647", "1.7976931348623157E308", "NaN", "Infinity", "1e999", ""])
 texts = st.text(max_size=12).map(lambda text: text.replace("\0", "").encode("utf-8", "replace").decode())
@@ -75,4 +76,4 @@ async def test_a_foreign_encoding_is_no_malformed_message(how: str):
 async def test_a_huge_length_ends_the_session():
     async with Gateway(World(positions=2)) as gateway, synced(gateway) as made:
         gateway.malformed("hugeLength")
-        await eventually(lambda: made.of(Lost))
+        await until(lambda: made.of(Lost))

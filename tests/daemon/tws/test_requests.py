@@ -9,8 +9,9 @@ import pytest
 from daemon.simulator import Gateway, World
 from daemon.tws import LinkLost, TwsRefused, TwsSilent
 from shared.messages import ContractQuery
-from tests.daemon.tws.scripted import Peer, eventually
+from tests.daemon.tws.scripted import Peer
 from tests.daemon.tws.sessions import Session, joined, session
+from tests.waiting import until
 
 AAPL = ContractQuery(conId=265598, exchange="SMART")
 MINUTES: dict[str, Any] = {
@@ -149,7 +150,7 @@ async def test_an_outage_with_a_questions_id_interrupts_it(code: int):
     async with Gateway(World()) as gateway, joined(gateway.port) as made:
         gateway.mute("historicalData")
         asked = asyncio.create_task(made.tws.historical_bars(AAPL, **MINUTES, timeout=60))
-        await eventually(lambda: any(seen.name == "reqHistoricalData" for seen in gateway.requests))
+        await until(lambda: any(seen.name == "reqHistoricalData" for seen in gateway.requests))
         gateway.say(code, req_id=next(iter(made.tws.api.wrapper._futures)))
         with pytest.raises(LinkLost) as lost:
             await asked
@@ -162,7 +163,7 @@ async def test_the_end_of_the_session_ends_its_questions():
     async with Gateway(World()) as gateway, joined(gateway.port) as made:
         gateway.mute("historicalData")
         asked = asyncio.create_task(made.tws.historical_bars(AAPL, **MINUTES, timeout=60))
-        await eventually(lambda: any(seen.name == "reqHistoricalData" for seen in gateway.requests))
+        await until(lambda: any(seen.name == "reqHistoricalData" for seen in gateway.requests))
         gateway.reset()
         with pytest.raises(LinkLost):
             await asked
@@ -174,12 +175,12 @@ async def test_who_gives_up_on_bars_cancels_them_at_the_gateway():
     async with Gateway(World()) as gateway, joined(gateway.port) as made:
         gateway.mute("historicalData")
         asked = asyncio.create_task(made.tws.historical_bars(AAPL, **MINUTES, timeout=60))
-        await eventually(lambda: any(seen.name == "reqHistoricalData" for seen in gateway.requests))
+        await until(lambda: any(seen.name == "reqHistoricalData" for seen in gateway.requests))
         asked.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asked
 
-        await eventually(lambda: any(seen.name == "cancelHistoricalData" for seen in gateway.requests))
+        await until(lambda: any(seen.name == "cancelHistoricalData" for seen in gateway.requests))
         assert leftovers(made) == []
 
 

@@ -20,8 +20,9 @@ from daemon.events import (
     UpstreamLost,
 )
 from daemon.tws import LinkLost
-from tests.daemon.tws.scripted import Peer, ScriptedGateway, eventually
+from tests.daemon.tws.scripted import Peer, ScriptedGateway
 from tests.daemon.tws.sessions import Script, Session, session
+from tests.waiting import until
 
 
 async def attempt(script: Script, timeout: float = 60.0) -> Session:
@@ -185,7 +186,7 @@ async def test_cancelling_an_attempt_ends_it_without_a_word():
     async with ScriptedGateway(gateway) as there:
         made = Session(there.port)
         attempt = asyncio.create_task(made.tws.open())
-        await eventually(lambda: made.of(Dialled))
+        await until(lambda: made.of(Dialled))
         attempt.cancel()
         with pytest.raises(asyncio.CancelledError):
             await attempt
@@ -224,7 +225,7 @@ async def test_an_end_of_an_open_session_is_a_loss(how: str):
 
     async with session(gateway) as made:
         leave.set()
-        await eventually(lambda: made.of(Lost))
+        await until(lambda: made.of(Lost))
 
     (lost,) = made.of(Lost)
     assert isinstance(lost, Lost)
@@ -243,7 +244,7 @@ async def test_a_length_no_message_has_ends_the_session():
         await peer.finish()
 
     async with session(gateway) as made:
-        await eventually(lambda: made.of(Lost))
+        await until(lambda: made.of(Lost))
 
     (lost,) = made.of(Lost)
     assert isinstance(lost, Lost)
@@ -262,7 +263,7 @@ async def test_a_message_that_cannot_be_decoded_is_counted_and_the_session_goes_
 
     with caplog.at_level("INFO"):
         async with session(gateway) as made:
-            await eventually(lambda: made.of(RateExceeded))
+            await until(lambda: made.of(RateExceeded))
 
     assert made.tws.decode_errors == 2
     assert [event.count for event in made.of(MessageTrouble) if isinstance(event, MessageTrouble)] == [1, 2]
@@ -318,7 +319,7 @@ async def test_close_ends_the_open_questions_at_once():
     async with session(gateway) as made:
         question = asyncio.create_task(made.tws.matching_symbols("AAPL", 60))
         probe = asyncio.create_task(made.tws.probe(60))
-        await eventually(lambda: made.tws.messages_out >= 4)
+        await until(lambda: made.tws.messages_out >= 4)
         closing = asyncio.create_task(made.tws.close(60))
         for asked in (question, probe):
             with pytest.raises(LinkLost):
@@ -351,7 +352,7 @@ async def test_a_peer_that_has_stopped_reading_does_not_hold_us():
         assert transport is not None
         made.tws._wire.sendMsg(b"x" * 11_000_000)
         await made.tws.close(0.05)
-        await eventually(lambda: made.tws._wire.transport is None)
+        await until(lambda: made.tws._wire.transport is None)
 
     assert not made.of(Lost)
 
@@ -390,7 +391,7 @@ async def test_an_attempt_that_was_aborted_opens_nothing():
         await asyncio.sleep(0)
         made.tws.abort()
         await asyncio.wait_for(attempt, 60)
-        await eventually(lambda: made.tws._wire.transport is None)
+        await until(lambda: made.tws._wire.transport is None)
 
     assert made.events == []
 
@@ -443,7 +444,7 @@ async def test_an_overdue_probe_leaves_nothing_behind_and_the_next_message_is_ne
             await made.tws.probe(0.02)
         assert not made.of(Heard)
         speak.set()
-        await eventually(lambda: made.of(Heard))
+        await until(lambda: made.of(Heard))
         await made.tws.probe(10)
 
     assert made.of(Heard) == [Heard(session=3)]
@@ -481,5 +482,5 @@ async def test_code_100_halves_the_rate():
         await peer.finish()
 
     async with session(gateway) as made:
-        await eventually(lambda: made.of(RateExceeded))
+        await until(lambda: made.of(RateExceeded))
         assert made.tws.gate.rate == 20

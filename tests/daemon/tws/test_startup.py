@@ -9,8 +9,9 @@ from daemon.simulator import Gateway, World
 from daemon.tws import LinkLost
 from daemon.tws.startup import ASKED, own_account
 from shared.messages import BROKER_TOPICS, ContractQuery
-from tests.daemon.tws.scripted import Peer, eventually
+from tests.daemon.tws.scripted import Peer
 from tests.daemon.tws.sessions import joined, session, synced
+from tests.waiting import until
 
 
 def asked(gateway: Gateway, name: str) -> int:
@@ -44,13 +45,13 @@ async def test_every_server_version_we_offer_is_understood(version: int):
         assert await made.tws.contract_details(query, 10)
         assert await made.tws.matching_symbols("AAPL", 10)
         made.tws.subscribe_quote(query, 1)
-        await eventually(lambda: quotes)
+        await until(lambda: quotes)
         assert made.tws.decode_errors == 0
 
 
 async def test_positions_carry_the_portfolios_figures():
     async with Gateway(World(positions=25)) as gateway, synced(gateway) as made:
-        await eventually(lambda: all(row.marketPrice is not None for row in made.rows("positions").values()))
+        await until(lambda: all(row.marketPrice is not None for row in made.rows("positions").values()))
 
         row = made.rows("positions")["DU1234567:265598"]
         assert (row.symbol, row.secType, row.currency) == ("AAPL", "STK", "USD")
@@ -85,7 +86,7 @@ async def test_a_list_without_its_end_is_unknown_and_can_be_asked_again_alone(ho
         getattr(gateway, how)(kind)
         async with joined(gateway.port, timeout=60) as made:
             sync = asyncio.create_task(made.tws.sync())
-            await eventually(lambda: all(made.knows(other) for other in ASKED if other != topic))
+            await until(lambda: all(made.knows(other) for other in ASKED if other != topic))
             await made.tws.probe(10)  # by now all has come that was asked for before
             assert not made.knows(topic)
             assert topic == "fills" or made.rows(topic) == {}
@@ -141,9 +142,9 @@ async def test_an_end_that_comes_late_still_counts():
         gateway.delay(0.3, "positions")
         async with joined(gateway.port) as made:
             sync = asyncio.create_task(made.tws.sync())
-            await eventually(lambda: asked(gateway, "reqPositions"))
+            await until(lambda: asked(gateway, "reqPositions"))
             sync.cancel()
-            await eventually(lambda: made.knows("positions"))
+            await until(lambda: made.knows("positions"))
             assert len(made.rows("positions")) == 3
             assert asked(gateway, "reqPositions") == 1
 
@@ -172,7 +173,7 @@ async def test_two_accounts_tell_values_pnl_positions_and_figures():
         assert set(made.rows("pnl")) == {"DU1111111", "DU2222222"}
         positions = made.rows("positions").values()
         assert {row.account for row in positions} == {"DU1111111", "DU2222222"}
-        await eventually(lambda: all(row.marketValue is not None for row in made.rows("positions").values()))
+        await until(lambda: all(row.marketValue is not None for row in made.rows("positions").values()))
         others = [row for row in made.rows("positions").values() if row.account == "DU1111111"]
         assert all(row.marketPrice is None for row in others)
 
@@ -214,13 +215,13 @@ async def test_nothing_is_asked_or_believed_while_ibkr_is_away():
     """During 1100 a gateway ends empty lists as if they were whole."""
     async with Gateway(World(positions=3, fills=0)) as gateway, synced(gateway) as made:
         gateway.lose_upstream(answers="empty")
-        await eventually(lambda: made.of(UpstreamLost))
+        await until(lambda: made.of(UpstreamLost))
 
         assert await made.tws.refetch({"positions", "fills"}) == {"positions", "fills"}
         assert len(made.rows("positions")) == 3
 
         gateway.restore_upstream()
-        await eventually(lambda: made.of(UpstreamRestored))
+        await until(lambda: made.of(UpstreamRestored))
         assert await made.tws.refetch({"positions", "fills"}) == frozenset()
 
 
@@ -230,7 +231,7 @@ async def test_an_outage_ends_the_open_questions():
         gateway.delay(0.2, "positions")
         async with joined(gateway.port, timeout=60) as made:
             sync = asyncio.create_task(made.tws.sync())
-            await eventually(lambda: asked(gateway, "reqPositions"))
+            await until(lambda: asked(gateway, "reqPositions"))
             gateway.lose_upstream(answers="hang")
             assert "positions" in await sync
             assert not made.knows("positions")
@@ -241,7 +242,7 @@ async def test_a_session_that_ends_meanwhile_has_recovered_nothing():
     async with Gateway(World(positions=1)) as gateway, synced(gateway) as made:
         gateway.mute("positions")
         recovery = asyncio.create_task(made.tws.recover("1102"))
-        await eventually(lambda: asked(gateway, "reqPositions") == 2)
+        await until(lambda: asked(gateway, "reqPositions") == 2)
         gateway.drop()
         with pytest.raises(LinkLost):
             await recovery
@@ -253,11 +254,11 @@ async def test_the_account_feed_that_tws_ended_is_asked_for_once_more():
     """2100: values are stale until the feed is back; a second 2100 is left to be seen (FAULTS 52)."""
     async with Gateway(World(positions=1)) as gateway, synced(gateway) as made:
         gateway.unsubscribe_accounts()
-        await eventually(lambda: asked(gateway, "reqAccountUpdates") == 2)
-        await eventually(lambda: made.knows("summary"))
+        await until(lambda: asked(gateway, "reqAccountUpdates") == 2)
+        await until(lambda: made.knows("summary"))
 
         gateway.unsubscribe_accounts()
-        await eventually(lambda: not made.knows("summary"))
+        await until(lambda: not made.knows("summary"))
         assert asked(gateway, "reqAccountUpdates") == 2
 
 

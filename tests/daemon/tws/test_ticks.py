@@ -9,8 +9,9 @@ import pytest
 from daemon.simulator import Gateway, World
 from daemon.tws import LinkLost
 from shared.messages import Bar, ContractQuery, Quote
-from tests.daemon.tws.scripted import Peer, eventually, frame
+from tests.daemon.tws.scripted import Peer, frame
 from tests.daemon.tws.sessions import Session, joined, session
+from tests.waiting import until
 
 AAPL = ContractQuery(conId=265598, exchange="SMART")
 MSFT = ContractQuery(conId=272093, exchange="SMART")
@@ -48,7 +49,7 @@ async def told(ticks: Sequence[Sequence[object]], market_data_type: int = 1) -> 
     async with session(gateway) as made:
         reader = Reader(made)
         made.tws.subscribe_quote(AAPL, market_data_type)
-        await eventually(lambda: reader.packets)
+        await until(lambda: reader.packets)
         yield made, reader
 
 
@@ -136,11 +137,11 @@ async def test_a_line_lives_and_ends_without_a_trace():
     async with Gateway(World(), tick_rate=50) as gateway, joined(gateway.port) as made:
         reader = Reader(made)
         request = made.tws.subscribe_quote(AAPL, 1)
-        await eventually(lambda: (quote := reader.last(request)) and quote.bid and quote.ask and quote.last)
+        await until(lambda: (quote := reader.last(request)) and quote.bid and quote.ask and quote.last)
         assert gateway.quotes.by_contract() == {265598: 1}
 
         made.tws.unsubscribe_quote(request)
-        await eventually(lambda: gateway.quotes.by_contract() == {})
+        await until(lambda: gateway.quotes.by_contract() == {})
         told = len(reader.packets)
         await made.tws.probe(10)
         assert len(reader.packets) == told
@@ -164,7 +165,7 @@ async def test_the_kind_of_data_is_asked_for_once():
     async with Gateway(World()) as gateway, joined(gateway.port) as made:
         for query in (AAPL, MSFT, AAPL):
             made.tws.subscribe_quote(query, 3)
-        await eventually(lambda: sum(seen.name == "reqMktData" for seen in gateway.requests) == 3)
+        await until(lambda: sum(seen.name == "reqMktData" for seen in gateway.requests) == 3)
 
         assert [seen.name for seen in gateway.requests].count("reqMarketDataType") == 1
 
@@ -174,7 +175,7 @@ async def test_a_line_in_trouble_says_so():
         reader = Reader(made)
         gateway.entitlement(354, "AAPL")
         request = made.tws.subscribe_quote(AAPL, 1)
-        await eventually(lambda: reader.troubles)
+        await until(lambda: reader.troubles)
 
         assert reader.troubles == [(request, 354)]
         (notice,) = [row for row in made.rows("notices").values() if row.code == 354]
@@ -196,7 +197,7 @@ async def test_bars_come_with_their_past_and_then_grow():
     async with Gateway(World()) as gateway, joined(gateway.port) as made:
         reader = Reader(made)
         request = made.tws.subscribe_bars(AAPL, **BARS)
-        await eventually(lambda: len(reader.bars) >= 2)
+        await until(lambda: len(reader.bars) >= 2)
 
         (first, past), (again, grown) = reader.bars[:2]
         assert first == again == request
@@ -204,7 +205,7 @@ async def test_bars_come_with_their_past_and_then_grow():
         assert len(past) > 1
         assert grown[0].date >= past[-1].date
         made.tws.unsubscribe_bars(request)
-        await eventually(lambda: any(seen.name == "cancelHistoricalData" for seen in gateway.requests))
+        await until(lambda: any(seen.name == "cancelHistoricalData" for seen in gateway.requests))
         assert made.tws.decode_errors == 0
 
 
@@ -213,9 +214,9 @@ async def test_a_dead_bar_stream_says_so():
     async with Gateway(World()) as gateway, joined(gateway.port) as made:
         reader = Reader(made)
         request = made.tws.subscribe_bars(AAPL, **BARS)
-        await eventually(lambda: reader.bars)
+        await until(lambda: reader.bars)
         gateway.lose_streams()
-        await eventually(lambda: reader.troubles)
+        await until(lambda: reader.troubles)
 
         assert reader.troubles == [(request, 10182)]
 
@@ -225,7 +226,7 @@ async def test_echoes_of_our_own_cancel_are_not_noted():
     async with Gateway(World()) as gateway, joined(gateway.port) as made:
         reader = Reader(made)
         request = made.tws.subscribe_quote(AAPL, 1)
-        await eventually(lambda: reader.packets)
+        await until(lambda: reader.packets)
         made.tws.unsubscribe_quote(request)
         for code in (162, 300, 366):
             gateway.say(code, req_id=request)

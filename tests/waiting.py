@@ -1,0 +1,41 @@
+"""Waiting in tests: for what comes, with a deadline that costs nothing when it does; never for a while."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import psutil
+
+T = TypeVar("T")
+
+LIMIT = 60.0
+"""s for anything that a test waits for: cold processes on a busy machine."""
+
+LOOK_EVERY = 0.002
+"""s between looks at what has no event of its own: other code's state, or another process."""
+
+
+async def until(condition: Callable[[], T], what: str = "it did not come true", limit: float = LIMIT) -> T:
+    """Let the loop turn until `condition()` holds; what it gave. Fails with `what` after `limit` s."""
+    try:
+        async with asyncio.timeout(limit):
+            while not (found := condition()):  # noqa: ASYNC110 - what is waited for has no event
+                await asyncio.sleep(LOOK_EVERY)
+    except TimeoutError:
+        raise AssertionError(what) from None
+    return found
+
+
+def until_now(condition: Callable[[], T], what: str = "it did not come true", limit: float = LIMIT) -> T:
+    """The same without a loop, of other processes; nobody there counts as not yet."""
+    ends = time.monotonic() + limit
+    while True:
+        with contextlib.suppress(OSError, psutil.NoSuchProcess):
+            if found := condition():
+                return found
+        assert time.monotonic() < ends, what
+        time.sleep(10 * LOOK_EVERY)
