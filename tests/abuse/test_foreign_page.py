@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.server
-import os
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -64,10 +63,7 @@ async def rebound() -> AsyncIterator[Browser]:
             yield browser
             await browser.close()
             return
-    sentence = "No Chromium, Chrome or Edge was found: foreign pages were not tried."
-    if os.environ.get("LINK_TEST_BROWSER") == "required":
-        pytest.fail(sentence)
-    pytest.skip(sentence)
+    pytest.skip("No Chromium, Chrome or Edge was found: foreign pages were not tried.")
 
 
 ATTEMPTS = (Path(__file__).parent / "attempts.js").read_text(encoding="utf-8")
