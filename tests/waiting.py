@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import psutil
@@ -28,6 +28,19 @@ async def until(condition: Callable[[], T], what: str = "it did not come true", 
     except TimeoutError:
         raise AssertionError(what) from None
     return found
+
+
+async def answered(ask: Callable[[], Awaitable[T]], limit: float = LIMIT) -> T:
+    """The first answer of somebody who may not be there yet: `ask` again while it raises `OSError`."""
+    try:
+        async with asyncio.timeout(limit):
+            while True:
+                try:
+                    return await ask()
+                except OSError:
+                    await asyncio.sleep(10 * LOOK_EVERY)
+    except TimeoutError:
+        raise AssertionError("nobody answered") from None
 
 
 def until_now(condition: Callable[[], T], what: str = "it did not come true", limit: float = LIMIT) -> T:

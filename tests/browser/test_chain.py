@@ -18,6 +18,7 @@ from playwright.async_api import Page, expect
 from daemon.simulator import Gateway, World
 from tests.browser.conftest import Shot, Visit
 from tests.ports import free_port
+from tests.waiting import answered
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -57,16 +58,9 @@ class Chain:
         self._settings |= settings
         self.daemon = await self.run("daemon")
         self.facade = await self.run("facade")
-        async with asyncio.timeout(LIMIT):
-            while True:
-                try:
-                    _, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                except OSError:
-                    await asyncio.sleep(0.02)
-                    continue
-                writer.close()
-                await writer.wait_closed()
-                return
+        _, writer = await answered(lambda: asyncio.open_connection("127.0.0.1", self.port))
+        writer.close()
+        await writer.wait_closed()
 
     async def run(self, *module: str) -> Process:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("IBKR_")}

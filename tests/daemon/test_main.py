@@ -19,6 +19,7 @@ from daemon.__main__ import ALREADY_RUNNING, BAD_USAGE, main, watchdog
 from shared.rpc import Client, ConnectionLost
 from shared.settings import BAD_SETTINGS
 from tests.daemon.running import LIMIT, Mirror, environment, place, settings
+from tests.waiting import answered
 
 ROOT = Path(__file__).resolve().parents[2]
 posix = pytest.mark.skipif(os.name == "nt", reason="signals and modes of POSIX")
@@ -46,13 +47,12 @@ async def started(environ: dict[str, str], directory: Path) -> AsyncIterator[asy
 
 async def listening(path: str, process: asyncio.subprocess.Process) -> Client:
     """A conversation, once the daemon answers."""
-    async with asyncio.timeout(LIMIT):
-        while True:
-            assert process.returncode is None, (await errors(process)).decode()
-            try:
-                return await Client.open(path, "test/1")
-            except OSError:
-                await asyncio.sleep(0.02)
+
+    async def ask() -> Client:
+        assert process.returncode is None, (await errors(process)).decode()
+        return await Client.open(path, "test/1")
+
+    return await answered(ask)
 
 
 async def errors(process: asyncio.subprocess.Process) -> bytes:
@@ -228,13 +228,7 @@ async def test_the_daemon_does_not_end_with_its_parent() -> None:
         said, _ = await parent.communicate()
         pid = int(said)
         try:
-            mirror: Mirror | None = None
-            async with asyncio.timeout(LIMIT):
-                while mirror is None:
-                    try:
-                        mirror = await Mirror.join(environ["IBKR_SOCKET"])
-                    except OSError:
-                        await asyncio.sleep(0.02)
+            mirror = await answered(lambda: Mirror.join(environ["IBKR_SOCKET"]))
             info = msgspec.json.decode(await mirror.client.call("daemon.info", {}, LIMIT))
             assert info["pid"] == pid
             await mirror.leave()

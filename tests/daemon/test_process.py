@@ -17,8 +17,9 @@ import pytest
 from daemon.process import Daemon
 from daemon.simulator.market import World
 from daemon.simulator.server import Gateway
-from tests.daemon.running import LIMIT, Mirror, environment, place, running, settings
+from tests.daemon.running import Mirror, environment, place, running, settings
 from tests.ports import free_port
+from tests.waiting import answered
 
 ROOT = Path(__file__).resolve().parents[2]
 DESCRIBED = (
@@ -267,7 +268,7 @@ async def test_a_killed_daemon_knows_every_fill_that_it_has_shown() -> None:
         )
         process = await asyncio.create_subprocess_exec(sys.executable, "-m", "daemon", env=environ, cwd=directory)
         try:
-            mirror = await _joined(environ["IBKR_SOCKET"])
+            mirror = await answered(lambda: Mirror.join(environ["IBKR_SOCKET"]))
             await mirror.until(lambda: mirror.link["connected"])
             told = [gateway.fill("AAPL", 1).execId for _ in range(50)]
             await mirror.until(lambda: len(set(told) & set(mirror.rows("fills"))) > 20)
@@ -283,15 +284,6 @@ async def test_a_killed_daemon_knows_every_fill_that_it_has_shown() -> None:
                 key: row["recovered"] for key, row in shown.items()
             }
             await again.leave()
-
-
-async def _joined(path: str) -> Mirror:
-    async with asyncio.timeout(LIMIT):
-        while True:
-            try:
-                return await Mirror.join(path)
-            except OSError:
-                await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize("seed", range(int(os.environ.get("LINK_TEST_SEEDS", "4"))))
