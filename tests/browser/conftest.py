@@ -84,9 +84,7 @@ async def browser() -> AsyncIterator[Browser]:
             await download()
             found = await launched(playwright)
         if found is None:
-            pytest.skip(
-                "No Chromium, Chrome or Edge was found, nor playwright's had: the page was not tested."
-            )
+            pytest.skip("No Chromium, Chrome or Edge was found, nor playwright's had: the page was not tested.")
         try:
             yield found
         finally:
