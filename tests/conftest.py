@@ -7,9 +7,14 @@ from collections.abc import Generator
 import pytest
 from hypothesis import settings
 
+from tests.talking import peers  # noqa: F401 - a fixture
+
 # a shared machine stops a test for longer than hypothesis' 200 ms: time is no promise of any test here
 settings.register_profile("no timing", deadline=None)
 settings.load_profile("no timing")
+
+LONGEST_NAME = 100
+"""Characters of a parameter in a test's name: what a person reads."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -26,3 +31,10 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     if report.skipped and os.environ.get("LINK_TEST_SKIPS") == "none":
         report.outcome = "failed"
     return report
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """A megabyte that is tried is not the test's name: Windows takes 32 767 characters for what pytest makes of it."""
+    if isinstance(val, str | bytes) and len(val) > LONGEST_NAME:
+        return f"{ascii(val[:20])[:40]}... of {len(val)}"
+    return None

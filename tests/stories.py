@@ -25,9 +25,10 @@ from daemon.store import Store
 from daemon.tws import Limits, Tws
 from daemon.windows import Calendar
 from shared import log
-from shared.messages import Gap, LinkEvent, Sync
+from shared.messages import Gap, Sync
 from shared.messages import Link as LinkRow
 from shared.reasons import describe
+from tests.daemon.scripted import Kept
 from tests.ports import free_port
 from tests.waiting import until
 
@@ -105,20 +106,6 @@ async def _idle() -> None:
 def _wake(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-class Kept:
-    """What outlives the daemon, for one that does not end."""
-
-    def __init__(self) -> None:
-        self.held = False
-        self.events: list[LinkEvent] = []
-
-    def phase(self, event: LinkEvent) -> None:
-        self.events.append(event)
-
-    async def set_held(self, held: bool) -> None:
-        self.held = held
 
 
 class Story:

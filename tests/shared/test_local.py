@@ -15,55 +15,15 @@ from structlog.testing import capture_logs
 
 from shared import local
 from shared.local import AlreadyRunning, Peer, UnsafePath, connect, listen, peer
+from tests.talking import Talk, serving
 from tests.waiting import until
 
 resource = pytest.importorskip("resource", reason="the named pipe has its own tests, in tests/windows")
 
 
-class Talk(asyncio.Protocol):
-    """A protocol that remembers; `group` are those of one test that are connected."""
-
-    def __init__(self, group=None):
-        self.received = b""
-        self.transport = None
-        self.lost = asyncio.Event()
-        self.group = [] if group is None else group
-
-    def connection_made(self, transport):
-        self.transport = transport
-        self.group.append(self)
-
-    def data_received(self, data):
-        self.received += data
-
-    def connection_lost(self, _error):
-        self.lost.set()
-
-
 @pytest.fixture
 def path(tmp_path):
     return str(tmp_path / "run" / "daemon.sock")
-
-
-@pytest.fixture
-async def peers():
-    """The daemon's ends of the test's connections; they are gone when it ends."""
-    peers = []
-    yield peers
-    for one in peers:
-        one.transport.abort()
-        await one.lost.wait()
-
-
-@contextlib.asynccontextmanager
-async def serving(path, peers):
-    """A listener that is closed in the end."""
-    listener = await listen(lambda: Talk(peers), path)
-    try:
-        yield listener
-    finally:
-        listener.close()
-        await listener.wait_closed()
 
 
 def is_there(path):

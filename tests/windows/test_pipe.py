@@ -16,65 +16,13 @@ import _winapi
 
 from shared import pipe, sid
 from shared.local import AlreadyRunning, Peer, UnsafePath, connect, default_path, listen, peer
+from tests.talking import Echo, Talk, serving
 from tests.waiting import until
-
-
-class Echo(asyncio.Protocol):
-    """Gives back what it gets; `group` are those of one test that are connected."""
-
-    def __init__(self, group):
-        self.group = group
-        self.lost = asyncio.Event()
-
-    def connection_made(self, transport):
-        self.transport = transport
-        self.group.append(self)
-
-    def data_received(self, data):
-        self.transport.write(data)
-
-    def connection_lost(self, _error):
-        self.lost.set()
-
-
-class Talk(asyncio.Protocol):
-    """Remembers what it hears."""
-
-    def __init__(self):
-        self.received = b""
-        self.lost = asyncio.Event()
-
-    def data_received(self, data):
-        self.received += data
-
-    def connection_lost(self, _error):
-        self.lost.set()
 
 
 @pytest.fixture
 def path():
     return rf"\\.\pipe\ibkr-test-{uuid.uuid4()}"
-
-
-@pytest.fixture
-async def peers():
-    """The daemon's ends of the test's connections; they are gone when it ends."""
-    peers = []
-    yield peers
-    for one in peers:
-        one.transport.abort()
-        await one.lost.wait()
-
-
-@contextlib.asynccontextmanager
-async def serving(path, peers):
-    """A listener that is closed in the end."""
-    listener = await listen(lambda: Echo(peers), path)
-    try:
-        yield listener
-    finally:
-        listener.close()
-        await listener.wait_closed()
 
 
 async def hung_up(transport, protocol):
@@ -106,7 +54,7 @@ def unheard(handle):
 
 async def test_the_two_ends_know_each_other(path, peers):
     """The process from the system; the user because nobody else can be here."""
-    async with serving(path, peers):
+    async with serving(path, peers, Echo):
         transport, protocol = await connect(Talk, path, 10)
         await until(lambda: peers)
 
@@ -116,7 +64,7 @@ async def test_the_two_ends_know_each_other(path, peers):
 
 async def test_the_pipe_is_its_users_alone(path, peers):
     """Owner and the one entry are this user, seen from either end, on the first instance and the next."""
-    async with serving(path, peers):
+    async with serving(path, peers, Echo):
         for _ in range(2):
             transport, protocol = await connect(Talk, path, 10)
             assert sid.access_of_pipe(transport.get_extra_info("pipe").fileno()).ours_alone
@@ -127,7 +75,7 @@ async def test_the_pipe_is_its_users_alone(path, peers):
 async def test_long_lines_pass_whole_and_in_order(path, peers):
     """A megabyte there and back, in byte mode."""
     data = os.urandom(1 << 20)
-    async with serving(path, peers):
+    async with serving(path, peers, Echo):
         transport, protocol = await connect(Talk, path, 10)
         transport.write(data)
         await until(lambda: len(protocol.received) == len(data))
@@ -145,13 +93,13 @@ async def test_many_clients_at_once_are_served(path, peers):
         await until(lambda: protocol.received == b"%d" % number)
         await hung_up(transport, protocol)
 
-    async with serving(path, peers):
+    async with serving(path, peers, Echo):
         await asyncio.gather(*(one(number) for number in range(50)))
 
 
 async def test_a_live_pipe_is_never_stolen(path, peers):
     """The second daemon is told who has it, and the first goes on serving."""
-    async with serving(path, peers):
+    async with serving(path, peers, Echo):
         with pytest.raises(AlreadyRunning) as refused:
             await listen(Talk, path)
         assert refused.value.pid == os.getpid()
@@ -165,7 +113,7 @@ async def test_a_live_pipe_is_never_stolen(path, peers):
 async def test_a_closed_pipe_can_be_served_again(path, peers):
     """The name goes with its last handle."""
     for _ in range(3):
-        async with serving(path, peers):
+        async with serving(path, peers, Echo):
             await hung_up(*await connect(Talk, path, 10))
             await until(lambda: peers)
             await peers[-1].lost.wait()
@@ -196,7 +144,7 @@ async def test_the_pipe_of_a_killed_daemon_is_free(path, peers):
         daemon.kill()
         await asyncio.to_thread(daemon.wait)
 
-    async with serving(path, peers):
+    async with serving(path, peers, Echo):
         pass
 
 
@@ -238,7 +186,7 @@ async def test_without_memory_it_waits_and_says_so_once(path, peers, monkeypatch
 
     monkeypatch.setattr(pipe, "made", sometimes)
     with capture_logs() as logs:
-        async with serving(path, peers) as listener:
+        async with serving(path, peers, Echo) as listener:
             await until(lambda: listener.starved >= 3)
             failing = False
             transport, protocol = await connect(Talk, path, 10)
@@ -273,7 +221,7 @@ def test_the_name_can_be_taken_once(path):
 @pytest.mark.real_windows
 async def test_the_pipe_is_not_reached_over_the_network(path, peers):
     """The same name by way of the machine's own network address is refused."""
-    async with serving(path, peers):
+    async with serving(path, peers, Echo):
         with pytest.raises(OSError, match=r"."):
             os.open(path.replace("\\\\.\\", "\\\\127.0.0.1\\"), os.O_RDWR)
         assert peers == []
@@ -282,7 +230,7 @@ async def test_the_pipe_is_not_reached_over_the_network(path, peers):
 @pytest.mark.real_windows
 async def test_programs_of_low_integrity_are_kept_out(path, peers):
     """The label that was asked for is on the pipe."""
-    async with serving(path, peers):
+    async with serving(path, peers, Echo):
         transport, protocol = await connect(Talk, path, 10)
         handle = transport.get_extra_info("pipe").fileno()
         sacl, descriptor = ctypes.c_void_p(), ctypes.c_void_p()
