@@ -62,8 +62,8 @@ def serve(settings: Settings, environ: Mapping[str, str]) -> int:
 
     logs.set_up(settings.log_level, settings.log_format, file=settings.state_dir / "logs" / "daemon.log")
     # what follows takes half a second to import, and is not needed to refuse
+    from daemon.link.windows import calendar, read_overrides
     from daemon.process import Surroundings, run
-    from daemon.windows import calendar, read_overrides
     from shared.clock import SystemClock
 
     try:

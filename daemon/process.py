@@ -14,19 +14,19 @@ from typing import Any
 import structlog
 from msgspec.structs import asdict
 
-from daemon.commands import Commands
-from daemon.events import Event, Target
-from daemon.feed import Feed
-from daemon.ledger import Ledger
-from daemon.market import Market
+from daemon.link.events import Event, Target
+from daemon.link.states import Policy
+from daemon.link.windows import Calendar
+from daemon.market.data import Market
 from daemon.notify import READY, STOPPING, WATCHDOG
-from daemon.server import Server
-from daemon.session import Supervisor
+from daemon.server.commands import Commands
+from daemon.server.conversations import Server
+from daemon.session.supervisor import Supervisor
 from daemon.signals import stop_on_signals
-from daemon.states import Policy
-from daemon.store import FILLS_KNOWN, Store
+from daemon.state.feed import Feed
+from daemon.state.ledger import Ledger
+from daemon.state.store import FILLS_KNOWN, Store
 from daemon.tws import Tws
-from daemon.windows import Calendar
 from shared.clock import Clock
 from shared.peer import Service
 from shared.settings import Settings

@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
     match arguments:
         case []:
-            from facade.keeper import keep
+            from facade.keeper.parent import keep
 
             return keep(os.environ)
         case ["serve", *handed]:
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _restart() -> int:
-    from facade.whereabouts import restart, say, state_of
+    from facade.keeper.whereabouts import restart, say, state_of
     from shared.settings import BAD_SETTINGS, Settings, SettingsError
 
     try:

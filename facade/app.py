@@ -1,6 +1,6 @@
 """The facade: what its handlers share, and the way of one request through guard, route and handler to its answer.
 
-Never talks to the daemon itself (`mirror.py`), knows no route (`routes.py`) and no rule (`guard.py`).
+Never talks to the daemon itself (`replica/`), knows no route (`routes/`) and no rule (`http/guard.py`).
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import msgspec
 import structlog
 from aiohttp.web_request import BaseRequest
 
-from facade.answer import Answer
-from facade.asking import parsed_body, parsed_query
-from facade.guard import Guard
-from facade.problems import ProblemDetails, fault, refusal
-from facade.table import Asked, Table
+from facade.http.answer import Answer
+from facade.http.asking import parsed_body, parsed_query
+from facade.http.guard import Guard
+from facade.http.problems import ProblemDetails, fault, refusal
+from facade.http.table import Asked, Table
 from shared.reasons import Problem
 
 if TYPE_CHECKING:
-    from facade.connection import Connection, HttpServer
-    from facade.mirror import Mirror
-    from facade.stream import Streams
+    from facade.events.stream import Streams
+    from facade.http.connection import Connection, HttpServer
+    from facade.replica.mirror import Mirror
     from shared.clock import Clock
     from shared.settings import Settings
 

@@ -1,4 +1,4 @@
-"""`ibkr`: the terminal's facade. This file is the way of `ibkr status`; every other command is in `terminal.py`.
+"""`ibkr`: the terminal's facade. This file is the way of `ibkr status`; every other command is in `terminal/`.
 
 Imports nothing beyond what `shared.quick` needs, so that the answer comes within a few interpreter starts. Never opens
 a session with the gateway.
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             pass  # whoever explains it needs the settings and the catalogue
         else:
             return show(link, sys.stdout, as_json="--json" in arguments)
-    from facade.terminal import run
+    from facade.terminal.commands import run
 
     return run(arguments)
 

@@ -19,17 +19,17 @@ from typing import Any
 
 import structlog
 
-from facade.accepting import Accepting
 from facade.app import Facade
-from facade.connection import HttpServer
-from facade.files import page_routes
-from facade.guard import Guard, names, spelled
-from facade.handover import WINDOWS, Line, received
-from facade.mirror import FIRST_LIMIT, Mirror
-from facade.routes import ROUTES
-from facade.stream import Streams
-from facade.table import Table
-from facade.whereabouts import say
+from facade.events.stream import Streams
+from facade.http.accepting import Accepting
+from facade.http.connection import HttpServer
+from facade.http.guard import Guard, names, spelled
+from facade.http.table import Table
+from facade.keeper.handover import WINDOWS, Line, received
+from facade.keeper.whereabouts import say
+from facade.replica.mirror import FIRST_LIMIT, Mirror
+from facade.routes.files import page_routes
+from facade.routes.paths import ROUTES
 from shared.clock import Clock, SystemClock
 from shared.log import set_up
 from shared.private import EXHAUSTED, UnsafePath, private_directory

@@ -410,8 +410,9 @@ class ContractQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class BarsParams(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Query of `GET /bars` and params of `bars.fetch`, in ib_async's names. What each may say: `daemon/history.py`.
+    """Query of `GET /bars` and params of `bars.fetch`, in ib_async's names.
 
+    What each may say is decided in `daemon/market/history.py`.
     `whatToShow` empty: TRADES, or MIDPOINT where nothing trades on an exchange. `endDateTime` empty: now.
     """
 

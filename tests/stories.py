@@ -16,14 +16,14 @@ from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from daemon.events import Event, Target
-from daemon.market import Market
-from daemon.session import Supervisor
+from daemon.link.events import Event, Target
+from daemon.link.states import Policy
+from daemon.link.windows import Calendar
+from daemon.market.data import Market
+from daemon.session.supervisor import Supervisor
 from daemon.simulator import Gateway, World
-from daemon.states import Policy
-from daemon.store import Store
+from daemon.state.store import Store
 from daemon.tws import Limits, Tws
-from daemon.windows import Calendar
 from shared import log
 from shared.messages import Gap, Sync
 from shared.messages import Link as LinkRow

@@ -87,12 +87,39 @@ def test_the_import_law(module: str, allowed: tuple[str, ...], within: tuple[str
     assert not found, f"{', '.join(found)} import {module}: {why}"
 
 
+@pytest.mark.parametrize(
+    ("room", "knows", "why"),
+    [
+        ("daemon/link", (), "what is decided depends on nothing that acts"),
+        ("daemon/state", (), "rows are rows, whoever brings and whoever reads them"),
+        ("daemon/tws", ("daemon.link", "daemon.state"), "it tells what happened and puts rows; it asks nobody"),
+        ("daemon/market", ("daemon.tws.errors",), "its session is an argument"),
+        ("daemon/session", ("daemon.link", "daemon.state", "daemon.tws.errors"), "its session is an argument"),
+        ("daemon/server", ("daemon.session", "daemon.state", "daemon.market"), "nobody here meets the gateway"),
+        ("facade/http", ("facade.app",), "HTTP is the same whatever is served; the application is what its types name"),
+        ("facade/replica", (), "what the daemon said is the same whoever asks"),
+        ("facade/keeper", (), "the keeper outlives every child because it knows nothing that changes"),
+        ("facade/doctor", (), "it works with everything else down"),
+        ("facade/terminal", ("facade.cli", "facade.doctor"), "the terminal does not go by HTTP"),
+    ],
+)
+def test_each_room_knows_only_what_it_needs(room: str, knows: tuple[str, ...], why: str) -> None:
+    allowed = tuple(f"{package}." for package in (room.replace("/", "."), *knows))
+    found = sorted(
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in (ROOT / room).rglob("*.py")
+        for name in imports(path)
+        if name.startswith(("daemon.", "facade.")) and not f"{name}.".startswith(allowed)
+    )
+    assert not found, f"{', '.join(found)}: {why}"
+
+
 def test_the_environment_is_read_at_the_door() -> None:
     """`os.environ` appears only where a process begins, and in the settings."""
     found = [
         str(path.relative_to(ROOT))
         for path in sources()
-        if path.name not in {"__main__.py", "settings.py", "cli.py", "terminal.py"}
+        if path.name not in {"__main__.py", "settings.py", "cli.py"} and path.parent.name != "terminal"
         for node in ast.walk(tree(path))
         if isinstance(node, ast.Attribute)
         and node.attr in {"environ", "getenv"}

@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from daemon.link.windows import Calendar, calendar
 from daemon.simulator import Gateway, World
-from daemon.windows import Calendar, calendar
 from shared.messages import ConnectParams
 from shared.reasons import FINISH_LOGIN, Problem
 from tests.ports import free_port

@@ -7,7 +7,7 @@ from daemon.tws.lean import import_eventkit
 
 import_eventkit()
 
-from daemon.sink import Sink  # noqa: E402 - only now may ib_async be imported
+from daemon.state.sink import Sink  # noqa: E402 - only now may ib_async be imported
 from daemon.tws.errors import LinkLost, TwsBusy, TwsError, TwsRefused, TwsSilent  # noqa: E402
 from daemon.tws.session import Limits, Tws  # noqa: E402
 

@@ -10,8 +10,8 @@ import ib_async as ib
 from msgspec import Struct
 from msgspec.structs import replace
 
-from daemon.fills import identity
-from daemon.sink import Sink
+from daemon.state.fills import identity
+from daemon.state.sink import Sink
 from daemon.tws import rows
 from daemon.tws.snapshot import Snapshots
 from shared.messages import Fill, Order, Position

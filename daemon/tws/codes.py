@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from daemon.events import (
+from daemon.link.events import (
     CompetingSession,
     FarmChanged,
     PortMoved,

@@ -11,8 +11,8 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING
 
-from daemon.events import Event, MessageTrouble, PortMoved, ReadOnlyApi, UpstreamLost, UpstreamRestored
-from daemon.sink import Sink
+from daemon.link.events import Event, MessageTrouble, PortMoved, ReadOnlyApi, UpstreamLost, UpstreamRestored
+from daemon.state.sink import Sink
 from daemon.tws import codes
 from daemon.tws.errors import LinkLost, TwsError, TwsRefused
 from shared.clock import Clock

@@ -14,8 +14,8 @@ from collections.abc import Callable, Collection, Sequence
 from ib_async.ib import IB
 from msgspec import Struct
 
-from daemon.events import Dialled, Event, Failed, Greeted, Heard, Lost, Opened, Target
-from daemon.sink import Sink
+from daemon.link.events import Dialled, Event, Failed, Greeted, Heard, Lost, Opened, Target
+from daemon.state.sink import Sink
 from daemon.tws import codes
 from daemon.tws.api import HIGHEST, LOWEST, Api, check_version
 from daemon.tws.bars import Bars

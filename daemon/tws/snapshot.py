@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Iterable
 
 from msgspec import Struct
 
-from daemon.sink import Sink
+from daemon.state.sink import Sink
 from daemon.tws.errors import TwsError
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import ib_async as ib
 
-from daemon.sink import Sink
+from daemon.state.sink import Sink
 from daemon.tws.api import Api
 from daemon.tws.book import Book
 from daemon.tws.errors import TwsError

@@ -13,9 +13,9 @@ import time
 
 from ib_async import IB, Stock
 
-from daemon.events import Target
+from daemon.link.events import Target
 from daemon.simulator import data_messages
-from daemon.store import Store
+from daemon.state.store import Store
 from daemon.tws import Tws
 from shared.clock import SystemClock
 from shared.messages import ContractQuery

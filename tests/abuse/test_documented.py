@@ -10,8 +10,8 @@ import schemathesis
 from hypothesis import HealthCheck, seed, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from facade.openapi import document
-from facade.routes import ROUTES
+from facade.routes.openapi import document
+from facade.routes.paths import ROUTES
 from tests.abuse.chain import Chain
 from tests.abuse.conftest import unharmed
 

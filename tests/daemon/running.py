@@ -15,9 +15,9 @@ from typing import Any
 
 import msgspec
 
-from daemon.ledger import Ledger
+from daemon.link.windows import Calendar
 from daemon.process import Daemon, Surroundings
-from daemon.windows import Calendar
+from daemon.state.ledger import Ledger
 from shared.clock import SystemClock
 from shared.messages import STATE_TOPICS
 from shared.private import private_directory

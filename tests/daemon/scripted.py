@@ -11,13 +11,13 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from daemon import events as ev
-from daemon.events import Event, Target
-from daemon.session import Supervisor
-from daemon.sink import Sink
-from daemon.states import Policy
-from daemon.store import Store
-from daemon.windows import Calendar
+from daemon.link import events as ev
+from daemon.link.events import Event, Target
+from daemon.link.states import Policy
+from daemon.link.windows import Calendar
+from daemon.session.supervisor import Supervisor
+from daemon.state.sink import Sink
+from daemon.state.store import Store
 from shared.messages import BROKER_TOPICS, Fill, Gap, LinkEvent, Pacing, Streams
 from shared.messages import Link as LinkRow
 

@@ -14,8 +14,8 @@ import pytest
 from aiohttp import ClientSession, ClientTimeout
 from multidict import CIMultiDict
 
-from facade import doctor
 from facade.app import Facade
+from facade.doctor import checks as doctor
 from facade.serving import served
 from shared.settings import Settings
 from tests.facade.fake_daemon import FakeDaemon

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from daemon.feed import Feed
-from daemon.store import Store
+from daemon.state.feed import Feed
+from daemon.state.store import Store
 from shared import local
 from shared.clock import SystemClock
 from shared.messages import BROKER_TOPICS, Endpoint, GatewayFacts, Link, Proof, WatchParams

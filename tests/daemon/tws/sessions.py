@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from daemon.events import Event, Failed, Target
+from daemon.link.events import Event, Failed, Target
 from daemon.simulator import Gateway
-from daemon.store import Store
+from daemon.state.store import Store
 from daemon.tws import Limits, Tws
 from shared.clock import SystemClock
 from tests.daemon.tws.scripted import Peer, ScriptedGateway

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import json
 
-from daemon.events import UpstreamRestored
+from daemon.link.events import UpstreamRestored
 from daemon.simulator import Gateway, World
-from daemon.store import Store
+from daemon.state.store import Store
 from shared.clock import SystemClock
 from tests.daemon.tws.scripted import Peer, frame
 from tests.daemon.tws.sessions import joined, session, synced

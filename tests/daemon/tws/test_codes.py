@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from daemon.events import FarmChanged, PortMoved, UpstreamLost, UpstreamRestored
+from daemon.link.events import FarmChanged, PortMoved, UpstreamLost, UpstreamRestored
 from daemon.tws import codes
 
 IDLE = "data farm connection is inactive but should be available upon demand."

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from daemon.events import Lost, Target
+from daemon.link.events import Lost, Target
 from daemon.simulator import Gateway, World
-from daemon.store import Store
+from daemon.state.store import Store
 from daemon.tws import Tws
 from shared.clock import SystemClock
 from tests.daemon.tws.scripted import frame

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from daemon.events import (
+from daemon.link.events import (
     Dialled,
     Failed,
     FarmChanged,

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from daemon.events import ReadOnlyApi, UpstreamLost, UpstreamRestored
+from daemon.link.events import ReadOnlyApi, UpstreamLost, UpstreamRestored
 from daemon.simulator import Gateway, World
 from daemon.tws import LinkLost
 from daemon.tws.startup import ASKED, own_account

@@ -1,0 +1,432 @@
+"""The link machine: the whole of what is decided about the one session with the gateway, as a pure function.
+
+`step(link, event, now) -> (link, actions)`. It decides phase, reason, patience and target. It has no clock, socket, log
+or dice: `now` is an argument, and what it wants done it says in actions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from daemon.link import events as ev
+from daemon.link.actions import (
+    Abort,
+    Action,
+    Actions,
+    Answer,
+    Await,
+    Close,
+    Dial,
+    Keep,
+    Probe,
+    Read,
+    Recover,
+    Replay,
+    Settled,
+    StopReading,
+)
+from daemon.link.events import Target
+from daemon.link.patience import COMPETING_AFTER, COMPETING_MEMORY, FLAPPING, Outage, Strain, after, at_once, probably
+from daemon.link.states import (
+    Back,
+    Connecting,
+    Down,
+    Facts,
+    Link,
+    Live,
+    Now,
+    Policy,
+    Pursuit,
+    Return,
+    State,
+    Stopping,
+    Waiting,
+    Was,
+)
+from shared.messages import FarmState, LastError
+
+TROUBLE = 5
+"""Messages in a minute that could not be decoded, at which the stream is read anew: one surprises, five do not."""
+TEXT = 500  # characters of a foreign text that are kept
+
+
+def begin(policy: Policy, now: Now, *, held: bool) -> tuple[Link, Actions]:
+    """The link at the daemon's start. `held`: somebody disconnected it before the daemon last ended."""
+    base = policy.configured
+    link = Link(policy=policy, base=base, state=Down(held), since=now.wall)
+    if held or not policy.automatic:
+        return link, ()
+    return _dial(link, Pursuit(target=base), now)
+
+
+def step(link: Link, event: ev.Event, now: Now) -> tuple[Link, Actions]:
+    """What `event` makes of `link`, and what is to be done about it. An event of another session changes nothing."""
+    if isinstance(event, ev.SessionEvent) and event.session != link.current:
+        return link, ()
+    if isinstance(link.state, Stopping):
+        return link, (Answer(reason="shuttingDown"),) if isinstance(event, ev.ConnectAsked) else ()
+    changed, actions = _decide(link, event, now)
+    changed, committed = _commit(changed, now)
+    if changed.phase != link.phase:
+        changed = _dated(link, changed, now)
+    return changed, (*actions, *committed, *_settled(link, changed, event))
+
+
+def _dated(before: Link, after: Link, now: Now) -> Link:
+    """When the new phase began: an attempt that ends where it began is part of the wait around it."""
+    if after.phase == "connecting":
+        return replace(after, since=now.wall, was=Was(before.phase, before.reason, before.since))
+    was = before.was
+    same = was is not None and before.phase == "connecting" and (was.phase, was.reason) == (after.phase, after.reason)
+    return replace(after, since=was.since if was is not None and same else now.wall, was=None)
+
+
+def _decide(link: Link, event: ev.Event, now: Now) -> tuple[Link, Actions]:
+    state = link.state
+    match event, state:
+        case ev.ConnectAsked(), _:
+            return _connect(link, event, now)
+        case ev.DisconnectAsked(), _:
+            return replace(link, state=Down(True)), (*_hang_up(state), Keep(held=True))
+        case ev.StopAsked(), _:
+            return replace(link, state=Stopping()), _hang_up(state)
+        case ((ev.ReconnectAsked() | ev.WindowEnded() | ev.MachineWoke()), Waiting()):
+            return _redial(link, state, now)
+        case ev.TimeCame(), Waiting(until=until) if now.monotonic >= until:
+            return _redial(link, state, now)
+        case ev.TimeCame(), Live(facts=Facts(suspectAt=float() as at)) if now.monotonic >= at:
+            return _suspect(link, state, now)
+        case ev.MachineWoke(), Live():
+            return link, (Probe(session=state.session),)
+        case ev.Lost(), Live():
+            # whatever ended a session that stood, it was a gateway's: dialled again as after any loss
+            return _fail(_note(link, event.code, event.text, now), "socketLost", now)
+        case ((ev.Failed() | ev.Lost()), Connecting()):
+            return _fail(_note(link, event.code, event.text, now), event.reason, now)
+        case ev.Opened(), Connecting():
+            return _open(link, state, event, now)
+        case ev.Synced(), Live(reading=True):
+            live = replace(state, reading=False, synced=True)
+            return replace(link, state=live), (Replay(session=state.session),)
+        case ev.ProbeOverdue(), Live(overdue=False):
+            return replace(link, state=replace(state, overdue=True)), (Probe(session=state.session),)
+        case ev.ProbeOverdue(), Live(overdue=True):
+            overdue = _note(link, None, "two probes in a row were not answered in time", now)
+            return _fail(overdue, "probeTimeout", now, Abort(session=state.session))
+        case ((ev.ProbeAnswered() | ev.Heard()), Live(overdue=True)):
+            return replace(link, state=replace(state, overdue=False)), ()
+        case ev.UpstreamRestored(), Live():
+            return _upstream_restored(link, state, event)
+        case ev.PortMoved(port=int() as port), Live(pursuit=Pursuit(target=target)) if port != target.port:
+            return _move(_note(link, 1300, event.text, now), state, port, now)
+        case ev.MessageTrouble(count=count), Live() if count >= TROUBLE:
+            return _fail(_note(link, None, event.text, now), "socketLost", now, Abort(session=state.session))
+        case ev.SessionEvent(), (Connecting() | Live()):
+            return _learn(link, state, event, now)
+    return link, ()
+
+
+# --- what somebody asks for -----------------------------------------------------------------------------------------
+
+
+def _connect(link: Link, event: ev.ConnectAsked, now: Now) -> tuple[Link, Actions]:
+    state, target = link.state, event.target
+    same = link.pursuit is not None and (event.bare or _same(target, link.pursuit.target))
+    match state:
+        case Connecting() if same:
+            return replace(link, state=replace(state, asked=True)), (Await(session=state.session),)
+        case Live() if same and link.phase == "ready":
+            return link, (Answer(reason=None),)
+        case Live() if same and link.phase == "upstreamLost":
+            return link, (Answer(reason=link.reason),)
+        case Live() if same:
+            return link, (Await(session=state.session),)
+        case Waiting(pursuit=pursuit) if same:
+            wanted = pursuit if event.bare else replace(pursuit, target=target)
+            link, actions = _dial(link, wanted, now, why=link.reason, asked=True)
+        case Connecting():
+            return link, (Answer(reason="connectInProgress"),)
+        case Live() if link.phase == "syncing":
+            return link, (Answer(reason="connectInProgress"),)
+        case Live(pursuit=pursuit):
+            back = Return(pursuit=_rested(link, state, now))
+            link, dial = _dial(link, Pursuit(target=target), now, back=back, asked=True)
+            actions = (*_hang_up(state), *dial)
+        case Down() | Waiting():
+            link, actions = _dial(link, Pursuit(target=target), now, back=state, asked=True)
+        case Stopping():
+            return link, (Answer(reason="shuttingDown"),)
+    return link, (*actions, Await(session=link.session))
+
+
+def _same(one: Target, other: Target) -> bool:
+    """Whether they are the same session; how long somebody is ready to wait for it does not matter."""
+    return replace(one, timeout=0.0) == replace(other, timeout=0.0)
+
+
+def _hang_up(state: State) -> Actions:
+    match state:
+        case Connecting(session=session) | Live(session=session, overdue=True):
+            return (Abort(session=session),)
+        case Live(session=session):
+            return (Close(session=session),)
+    return ()
+
+
+# --- attempts -------------------------------------------------------------------------------------------------------
+
+
+def _dial(
+    link: Link, pursuit: Pursuit, now: Now, *, why: str | None = None, back: Back | None = None, asked: bool = False
+) -> tuple[Link, Actions]:
+    number = link.session + 1
+    pursuit = replace(pursuit, attempts=pursuit.attempts + 1, outage=pursuit.outage or Outage(since=now.monotonic))
+    state = Connecting(session=number, pursuit=pursuit, why=why, back=back, asked=asked)
+    return replace(link, session=number, state=state), (Dial(session=number, target=pursuit.target),)
+
+
+def _redial(link: Link, state: Waiting, now: Now) -> tuple[Link, Actions]:
+    return _dial(link, state.pursuit, now, why=link.reason)
+
+
+def _open(link: Link, state: Connecting, event: ev.Opened, now: Now) -> tuple[Link, Actions]:
+    """A session; the accounts behind it are looked at before anything else is."""
+    link = replace(link, opened=link.opened + 1)
+    close = Close(session=state.session)
+    if not event.accounts:
+        return _fail(_note(link, None, "the account list is empty", now), "sessionIncomplete", now, close)
+    wanted = _expected_accounts(state)
+    if wanted and not set(wanted) & set(event.accounts):
+        text = f"logged in to {', '.join(event.accounts)}, expected {' or '.join(wanted)}"
+        link = replace(link, state=replace(state, pursuit=replace(state.pursuit, found=event.accounts)))
+        return _fail(_note(link, None, text, now), "accountMismatch", now, close)
+    facts = replace(state.facts, serverVersion=event.serverVersion)
+    live = Live(
+        session=state.session,
+        pursuit=replace(state.pursuit, accounts=event.accounts),
+        facts=facts,
+        why=state.why,
+        back=state.back,
+        reading=facts.lost is None,
+    )
+    return replace(link, state=live), (Read(session=state.session),) if live.reading else ()
+
+
+def _expected_accounts(state: Connecting) -> tuple[str, ...]:
+    """The accounts of which the session must have one; none where any will do.
+
+    Where no account is configured, another login than the last session's must not be taken for it by itself, paper for
+    live least of all. A person who asks to connect has seen that and means it.
+    """
+    if state.pursuit.target.account:
+        return (state.pursuit.target.account,)
+    return () if state.asked else state.pursuit.accounts
+
+
+def _fail(link: Link, why: str, now: Now, *first: Action) -> tuple[Link, Actions]:
+    """The attempt or session is over: back to what was before a trial, else on by the reason's patience."""
+    match link.state:
+        case Connecting(back=Down() as back) | Live(back=Down() as back):
+            return replace(link, state=back), first
+        case Connecting(back=Waiting() as back) | Live(back=Waiting() as back):
+            return replace(link, state=back), first
+        case Connecting(back=Return() as back) | Live(back=Return() as back):
+            link, dial = _dial(link, back.pursuit, now, why=back.why)
+            return link, (*first, *dial)
+        case Live() as state:
+            pursuit = _lost(link, state, now)
+            last = state.pursuit.lastLoss
+            if at_once(why) and (last is None or now.monotonic - last >= FLAPPING):
+                link, dial = _dial(link, pursuit, now, why=why)
+                return link, (*first, *dial)
+            return replace(link, state=_wait(link, pursuit, why, now)), first
+        case Connecting(pursuit=pursuit):
+            return replace(link, state=_wait(link, pursuit, why, now)), first
+    return link, ()
+
+
+def _wait(link: Link, pursuit: Pursuit, why: str, now: Now) -> Waiting:
+    policy = link.policy
+    strain, seconds, blocked = after(
+        why,
+        pursuit.target.host,
+        pursuit.strain,
+        longest=policy.reconnectMax,
+        now=now.monotonic,
+        dice=now.dice,
+    )
+    outage = pursuit.outage or Outage(since=now.monotonic)
+    return Waiting(
+        pursuit=replace(pursuit, strain=strain, outage=outage),
+        reason=why,
+        until=now.monotonic + seconds,
+        blocked=blocked,
+        hint=probably(why, outage, now.wall, now.monotonic),
+    )
+
+
+def _rested(link: Link, state: Live, now: Now) -> Pursuit:
+    """The pursuit when its session stops being ready: an outage begins; if it lasted, all waits start anew."""
+    pursuit = state.pursuit
+    if state.readyAt is None:
+        return pursuit
+    lasted = now.monotonic - state.readyAt >= FLAPPING
+    restarting = link.policy.calendar.restarting(now.wall)
+    return replace(
+        pursuit,
+        strain=Strain() if lasted else pursuit.strain,
+        outage=Outage(since=now.monotonic, lastReady=now.wall, inRestart=restarting),
+    )
+
+
+def _lost(link: Link, state: Live, now: Now) -> Pursuit:
+    """The pursuit when its session ends: how long the gateway is away counts from here."""
+    pursuit = _rested(link, state, now)
+    known = pursuit.outage or Outage(since=now.monotonic)
+    restarting = known.inRestart or link.policy.calendar.restarting(now.wall)
+    outage = replace(known, since=now.monotonic, inRestart=restarting)
+    return replace(pursuit, lastLoss=now.monotonic, outage=outage, attempts=0)
+
+
+def _move(link: Link, state: Live, port: int, now: Now) -> tuple[Link, Actions]:
+    """1300: the named port at once, back to the old one if it fails. Not asked for, so the account check is strict."""
+    old = _lost(link, state, now)
+    back = state.back or Return(pursuit=old, why="portMoved")
+    moved = replace(old, target=replace(old.target, port=port), attempts=0, strain=Strain())
+    link, dial = _dial(link, moved, now, why="portMoved", back=back)
+    return link, (*_hang_up(state), *dial)
+
+
+# --- what a session tells -------------------------------------------------------------------------------------------
+
+
+def _learn(link: Link, state: Connecting | Live, event: ev.SessionEvent, now: Now) -> tuple[Link, Actions]:
+    """Facts of the session that leave it where it is, but for a lost upstream."""
+    facts = state.facts
+    match event:
+        case ev.Dialled():
+            state = replace(state, pursuit=replace(state.pursuit, peer=event.peer))
+        case ev.Greeted():
+            facts = replace(facts, serverVersion=event.serverVersion)
+        case ev.FarmChanged():
+            farm: Any = {"state": event.state, "type": event.type}
+            facts = replace(facts, farms={**facts.farms, event.farm: msgspec.convert(farm, FarmState)})
+        case ev.ReadOnlyApi():
+            facts = replace(facts, readOnly=True)
+        case ev.CompetingSession():
+            facts = replace(facts, competedAt=now.monotonic, competing=facts.competing or facts.lost is not None)
+        case ev.UpstreamLost():
+            return _upstream_lost(_note(link, event.code, event.text, now), state, event.code, now)
+        case ev.UpstreamRestored(code=code) if code is not None or facts.lost == 2110:
+            facts = replace(facts, lost=None, competing=False, suspectAt=None)
+        case ev.PortMoved():
+            link = _note(link, 1300, event.text, now)
+        case ev.RateExceeded():
+            link = _note(link, 100, event.text, now)
+        case ev.MessageTrouble():
+            link = _note(link, None, event.text, now)
+    return replace(link, state=replace(state, facts=facts)), ()
+
+
+def _upstream_lost(link: Link, state: Connecting | Live, code: int, now: Now) -> tuple[Link, Actions]:
+    """Repeats are one loss. A 1100 outweighs a 2110: only 1101 and 1102 undo it."""
+    facts = state.facts
+    if facts.lost is not None:
+        facts = replace(facts, lost=1100 if 1100 in (facts.lost, code) else code)
+        return replace(link, state=replace(state, facts=facts)), ()
+    competed = facts.competedAt is not None and now.monotonic - facts.competedAt < COMPETING_MEMORY
+    facts = replace(facts, lost=code, competing=competed, suspectAt=now.monotonic + COMPETING_AFTER)
+    if isinstance(state, Connecting):
+        return replace(link, state=replace(state, facts=facts)), ()
+    live = replace(state, facts=facts, reading=False, pursuit=_rested(link, state, now), readyAt=None)
+    return replace(link, state=live), (StopReading(session=state.session),)
+
+
+def _upstream_restored(link: Link, state: Live, event: ev.UpstreamRestored) -> tuple[Link, Actions]:
+    """1101 and 1102 always count; an answer that proves upstream undoes a 2110 only."""
+    if event.code is None and state.facts.lost != 2110:
+        return link, ()
+    facts = replace(state.facts, lost=None, competing=False, suspectAt=None)
+    live = replace(state, facts=facts)
+    session = state.session
+    if not state.synced:
+        read = () if state.reading else (Read(session=session),)
+        return replace(link, state=replace(live, reading=True)), read
+    recover = Recover(session=session, cause=str(event.code or 2110))
+    return replace(link, state=live), (Replay(session=session), recover) if event.dataLost else (recover,)
+
+
+def _suspect(link: Link, state: Live, now: Now) -> tuple[Link, Actions]:
+    """Upstream has been lost for minutes: outside the planned windows another login is the likelier cause."""
+    window = link.policy.calendar.at(now.wall)
+    if window.active and window.nextAt is not None:
+        later = now.monotonic + (window.nextAt - now.wall).total_seconds() + COMPETING_AFTER
+        facts = replace(state.facts, suspectAt=later)
+    else:
+        facts = replace(state.facts, competing=True, suspectAt=None)
+    return replace(link, state=replace(state, facts=facts)), ()
+
+
+# --- after every step -----------------------------------------------------------------------------------------------
+
+
+def _commit(link: Link, now: Now) -> tuple[Link, Actions]:
+    """A session that works is the target from now on: what it would have given way to is forgotten."""
+    state = link.state
+    if not isinstance(state, Live):
+        return link, ()
+    actions: Actions = ()
+    if link.phase in ("ready", "upstreamLost") and state.back is not None:
+        link, actions = _adopt(link, state.back, state.pursuit.target)
+        state = replace(state, back=None)
+    if link.phase != "ready" and state.readyAt is not None:
+        state = replace(state, pursuit=_rested(link, state, now), readyAt=None)
+    elif link.phase == "ready" and state.readyAt is None:
+        state = replace(state, readyAt=now.monotonic, why=None, pursuit=replace(state.pursuit, outage=None, found=()))
+    return replace(link, state=state), actions
+
+
+def _adopt(link: Link, back: Back, target: Target) -> tuple[Link, Actions]:
+    """A port the gateway named stays the settings' port until the daemon ends; a link that was held no longer is."""
+    base = link.base
+    match back:
+        case Down(held=True):
+            return link, (Keep(held=False),)
+        case Return(why="portMoved", pursuit=Pursuit(target=old)) if (old.host, old.port) == (base.host, base.port):
+            return replace(link, base=replace(base, port=target.port)), ()
+    return link, ()
+
+
+def _settled(before: Link, now: Link, event: ev.Event) -> Actions:
+    """What those who wait for an attempt are told, once it is known."""
+    session = before.current if before.current is not None else now.current
+    if session is None:
+        return ()
+    if now.current == session:
+        if now.phase in ("ready", "upstreamLost") and now.phase != before.phase:
+            return (Settled(session=session, reason=now.reason),)
+        return ()
+    match event:
+        case ev.DisconnectAsked() | ev.ConnectAsked():
+            return (Settled(session=session, reason="manual"),)
+        case ev.StopAsked():
+            return (Settled(session=session, reason="shuttingDown"),)
+        case ev.Failed(reason=why):
+            return (Settled(session=session, reason=why),)
+        case ev.PortMoved():
+            return (Settled(session=session, reason="portMoved"),)
+        case ev.ProbeOverdue():
+            return (Settled(session=session, reason="probeTimeout"),)
+        case ev.Opened():
+            return (Settled(session=session, reason="accountMismatch" if event.accounts else "sessionIncomplete"),)
+    return (Settled(session=session, reason="socketLost"),)
+
+
+def _note(link: Link, code: int | None, text: str, now: Now) -> Link:
+    clean = "".join(letter if letter.isprintable() else " " for letter in text[:TEXT]).strip()
+    if code is None and not clean:
+        return link
+    return replace(link, lastError=LastError(code=code, text=clean, at=now.wall))

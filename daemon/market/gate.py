@@ -1,0 +1,141 @@
+"""Where requests for history wait until IBKR's limits let them through, in the order of their coming.
+
+Keeps the one budget of `pacing.py` and its queue. Never knows what is asked, and never decides what the limits are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from datetime import timedelta
+from typing import Final
+
+from daemon.market import pacing
+from daemon.market.pacing import Go, Refuse, Request, Wait
+from shared.clock import Clock
+from shared.messages import Pacing
+from shared.reasons import Problem
+
+QUEUE: Final = 1000
+"""Requests that may wait: more than twenty rounds of the fifty that may be open, which no deadline outlasts."""
+
+
+class Slot:
+    """Permission to have one request open, given back by `leave`."""
+
+    def __init__(self, gate: Gate, request: Request, session: int) -> None:
+        self._gate = gate
+        self._request = request
+        self._session = session
+        self._held = True
+
+    def answered(self) -> None:
+        """The first of its stream's bars came."""
+        if self._held:
+            self._gate.answered(self._request, self._session)
+
+    def leave(self) -> None:
+        """The request was answered, refused or cancelled. Says so once, however often it is called."""
+        if self._held:
+            self._held = False
+            self._gate.left(self._request, self._session)
+
+
+class _Waiter:
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.slot: asyncio.Future[Slot] = asyncio.get_running_loop().create_future()
+
+
+class Gate:
+    """One for the daemon's life: what was asked in an earlier session counts for IBKR all the same."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.budget = pacing.Budget()
+        self._clock = clock
+        self._queue: dict[_Waiter, None] = {}  # ordered, and left from anywhere
+        self._session = 0
+
+    @property
+    def waiting(self) -> int:
+        return len(self._queue)
+
+    def figures(self) -> Pacing:
+        now = pacing.figures(self.budget, self._clock.monotonic())
+        back = None if now.resetsIn is None else self._clock.now() + timedelta(seconds=now.resetsIn)
+        return Pacing(used=now.used, limit=now.limit, resetsAt=back)
+
+    async def enter(self, request: Request) -> Slot:
+        """Wait until `request` may be sent, which has to be done at once. `pacingBudget` if not before its deadline."""
+        now = self._clock.monotonic()
+        ahead = sum(w.request.weight for w in self._queue if pacing.counts(self.budget, w.request, now))
+        decision = pacing.decide(self.budget, request, now, ahead)
+        if isinstance(decision, Refuse):
+            raise self._refusal(decision)
+        if len(self._queue) >= QUEUE:
+            raise Problem("pacingBudget", f"{QUEUE} requests for history are waiting already.", retryAfter=30.0)
+        waiter = _Waiter(request)
+        self._queue[waiter] = None
+        self.admit()
+        try:
+            return await waiter.slot
+        except asyncio.CancelledError:
+            if waiter.slot.done() and not waiter.slot.cancelled() and not waiter.slot.exception():
+                waiter.slot.result().leave()
+            raise
+        finally:
+            self._queue.pop(waiter, None)
+
+    def answered(self, request: Request, session: int) -> None:
+        """For `Slot`."""
+        if session == self._session:
+            self.budget = pacing.answered(self.budget, request, self._clock.monotonic())
+
+    def left(self, request: Request, session: int) -> None:
+        """For `Slot`."""
+        if session == self._session:
+            self.budget = pacing.closed(self.budget, request, self._clock.monotonic())
+            self.admit()
+
+    def violated(self, request: Request) -> None:
+        """IBKR called `request` a violation: the budget is spent, and who cannot make it any more is told now."""
+        self.budget = pacing.spent(self.budget, request, self._clock.monotonic())
+        self.admit()
+
+    def lost(self) -> None:
+        """The session is over: nothing is open any more, and who waits is told."""
+        self._session += 1
+        self.budget = pacing.lost(self.budget, self._clock.monotonic())
+        for waiter in self._queue:
+            if not waiter.slot.done():
+                waiter.slot.set_exception(Problem("notConnected", "The link was lost before the request was sent."))
+        self._queue.clear()
+
+    def admit(self) -> None:
+        """Let through what may go now, and tell who cannot make it. To be called now and then, as time passes."""
+        now, ahead = self._clock.monotonic(), 0
+        for waiter in list(self._queue):
+            request = waiter.request
+            if self.budget.open >= pacing.OPEN and now < request.deadline:
+                continue  # nothing can go before one closes
+            decision = pacing.decide(self.budget, request, now, ahead)
+            if isinstance(decision, Wait):
+                ahead += request.weight if pacing.counts(self.budget, request, now) else 0
+                continue
+            del self._queue[waiter]
+            if waiter.slot.done():
+                continue  # cancelled
+            if isinstance(decision, Go):
+                self.budget = pacing.opened(self.budget, request)
+                waiter.slot.set_result(Slot(self, request, self._session))
+            else:
+                waiter.slot.set_exception(self._refusal(decision))
+
+    def _refusal(self, refuse: Refuse) -> Problem:
+        now = pacing.figures(self.budget, self._clock.monotonic())
+        return Problem(
+            "pacingBudget",
+            f"{now.used} of IBKR's {now.limit} requests for small bars in ten minutes are used, {self.budget.open} of "
+            f"{pacing.OPEN} open requests; this one could be sent in {math.ceil(refuse.retryAfter)} s.",
+            retryAfter=refuse.retryAfter,
+        )

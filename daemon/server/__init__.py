@@ -1,0 +1,1 @@
+"""The local socket's other side: conversations, and what may be asked in them."""

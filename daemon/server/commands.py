@@ -1,0 +1,310 @@
+"""What may be asked on the local socket: method → coroutine, params read into structs, gates, limits, refusals.
+
+Decides what may be asked and carries it to whom it concerns: the link, the market, the store, the ledger. Never talks
+to the gateway itself, and holds nothing but the rest of long answers.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import UNSET, Raw, Struct
+
+from daemon.market import topics
+from daemon.market.contracts import Found
+from daemon.market.data import Market
+from daemon.server.holdings import Holdings
+from daemon.server.pages import Page, Pages
+from daemon.server.params import Bars, ConnectAsked, OfAccount, OfContract, OfContracts, Orders, Search, Since, Topics
+from daemon.session.supervisor import Supervisor
+from daemon.state.feed import Feed
+from daemon.state.ledger import Ledger
+from daemon.state.store import Store
+from shared.clock import Clock
+from shared.lines import INTERNAL_ERROR, OURS, RpcError
+from shared.messages import (
+    PROTOCOL,
+    STATE_TOPICS,
+    BarsParams,
+    ConnectParams,
+    ContractQuery,
+    Link,
+    Nothing,
+    WatchParams,
+)
+from shared.peer import Peer
+from shared.reasons import Problem, describe
+from shared.settings import LIVE_PORTS, Settings
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+"""Compared as text, before any look-up: a name that resolves to loopback today may not tomorrow."""
+
+TARGET = ("host", "port", "clientId")
+"""What the catalogue's words name of a gateway."""
+
+EVENTS_SHOWN = timedelta(hours=24)
+"""How far `link.events` looks back when nobody says."""
+
+P = TypeVar("P", bound=Struct)
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Commands:
+    """`table` is what a `shared.rpc.Service` is given. `stop` begins the daemon's end; `figures`: for the metrics."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        store: Store,
+        feed: Feed,
+        ledger: Ledger,
+        link: Supervisor,
+        market: Market,
+        clock: Clock,
+        version: str,
+        stop: Callable[[], None],
+        figures: Callable[[], Mapping[str, Any]],
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._feed = feed
+        self._ledger = ledger
+        self._link = link
+        self._market = market
+        self._clock = clock
+        self._started = clock.monotonic()
+        self._version = version
+        self._stop = stop
+        self._figures = figures
+        self._pages = Pages()
+        self._holdings = Holdings(settings, store, ledger, clock, self._pages)
+
+    def table(self) -> dict[str, Callable[[Peer, Raw], Awaitable[Any]]]:
+        return {
+            "watch": self._method(WatchParams, self._watch),
+            "unwatch": self._method(Topics, self._unwatch),
+            "link.get": self._method(Nothing, self._link_get),
+            "link.connect": self._method(ConnectAsked, self._connect),
+            "link.disconnect": self._method(Nothing, self._disconnect),
+            "link.reconnect": self._method(Nothing, self._reconnect),
+            "link.events": self._method(Since, self._events),
+            "account.list": self._method(OfAccount, self._rows("accounts")),
+            "account.summary": self._method(OfAccount, self._rows("summary")),
+            "account.pnl": self._method(OfAccount, self._rows("pnl")),
+            "account.positions": self._method(OfAccount, self._rows("positions")),
+            "account.orders": self._method(Orders, self._rows("orders")),
+            "executions.list": self._method(Since, self._executions),
+            "contracts.search": self._method(Search, self._search),
+            "contracts.get": self._method(OfContract, self._contract),
+            "contracts.qualify": self._method(ContractQuery, self._qualify),
+            "contracts.options": self._method(OfContract, self._options),
+            "quotes.get": self._method(OfContracts, self._quotes),
+            "bars.fetch": self._method(Bars, self._bars),
+            "daemon.info": self._method(Nothing, self._info),
+            "daemon.stop": self._method(Nothing, self._end),
+        }
+
+    def gone(self, peer: Peer) -> None:
+        """The peer's conversation is over: its watches and its wishes end with it."""
+        self._feed.forget(peer)
+        self._market.leave(peer)
+
+    def _method(
+        self, wanted: type[P], run: Callable[[Peer, P], Awaitable[Any]]
+    ) -> Callable[[Peer, Raw], Awaitable[Any]]:
+        decode = msgspec.json.Decoder(wanted).decode
+
+        async def method(peer: Peer, params: Raw) -> Any:
+            try:
+                return await run(peer, decode(params))
+            except Problem as problem:
+                raise self._refused(peer, problem) from problem
+            except sqlite3.Error as error:
+                raise RpcError(INTERNAL_ERROR, f"The ledger cannot be read: {error}.") from error
+
+        return method
+
+    # --- watching ---------------------------------------------------------------------------------------------------
+
+    async def _watch(self, peer: Peer, params: WatchParams) -> Any:
+        """`topics` in the answer are the names under which rows come."""
+        names = {topic: _name(topic) for topic in params.topics}  # all of them are right before any is watched
+        try:
+            seq, reset = self._feed.watch(peer, names.values(), params.epoch, params.since)
+        except ValueError as error:
+            raise Problem("invalidParameters", f"topics: {error}") from error
+        for name in _streams(names.values()):
+            self._market.watch(name, peer)
+        return {"epoch": self._store.epoch, "seq": seq, "reset": reset, "topics": list(names.values())}
+
+    async def _unwatch(self, peer: Peer, params: Topics) -> Any:
+        names = [_name(topic) for topic in params.topics]
+        self._feed.unwatch(peer, names)
+        for name in _streams(names):
+            self._market.unwatch(name, peer)
+        return {"topics": sorted(self._feed.topics(peer))}
+
+    # --- the link ---------------------------------------------------------------------------------------------------
+
+    async def _link_get(self, _peer: Peer, _params: Nothing) -> Any:
+        """The row itself, as `GET /link` gives it."""
+        row = self._store.replica.row("link", "link")
+        if row is None:
+            raise Problem("notConnected", "The daemon is starting.")
+        return Raw(row)
+
+    async def _connect(self, peer: Peer, params: ConnectAsked) -> Any:
+        self._may_be_dialled(params)
+        given = {name: getattr(params, name) for name in ConnectParams.__struct_fields__}
+        try:
+            await self._link.connect(ConnectParams(**given), wait=params.wait)
+        except Problem as problem:
+            raise self._refused(peer, problem, params) from problem
+        return self._done(peer)
+
+    async def _disconnect(self, peer: Peer, _params: Nothing) -> Any:
+        await self._link.disconnect()
+        return self._done(peer)
+
+    async def _reconnect(self, peer: Peer, _params: Nothing) -> Any:
+        await self._link.reconnect()
+        return self._done(peer)
+
+    def _done(self, peer: Peer) -> dict[str, Any]:
+        """A deed's answer: how the link is by now, and the step by which a reader knows it too."""
+        row = self._link_row()
+        facts = {} if row is None else {"connected": row.connected, "phase": row.phase}
+        return {**facts, "seq": self._feed.promise(peer)}
+
+    def _may_be_dialled(self, params: ConnectParams) -> None:
+        """Nothing is dialled that the settings do not allow, whoever asks."""
+        settings = self._settings
+        if params.host is not UNSET and params.host not in (*LOOPBACK, settings.host, *settings.allowed_hosts):
+            raise Problem("hostNotAllowed")
+        if params.port in LIVE_PORTS and params.port != settings.port and not settings.allow_live:
+            raise Problem("liveLocked")
+
+    async def _events(self, peer: Peer, params: Since) -> Any:
+        if params.after:
+            return self._paged(peer, self._pages.following(params.after), "events")
+        now = self._clock.now()
+        since = params.since or now - EVENTS_SHOWN
+        planned = self._link.planned(now - timedelta(days=31), now)
+        history = await self._ledger.history(since, now, planned)
+        events = [_encode(event) for event in history.events]
+        return self._paged(peer, self._pages.first(events, {"uptime": history.uptime}), "events")
+
+    # --- what the account holds -------------------------------------------------------------------------------------
+
+    def _rows(self, topic: str) -> Callable[[Peer, Any], Awaitable[Any]]:
+        async def rows(peer: Peer, params: OfAccount) -> Any:
+            return self._paged(peer, self._holdings.rows(topic, params))
+
+        return rows
+
+    async def _executions(self, peer: Peer, params: Since) -> Any:
+        return self._paged(peer, await self._holdings.executions(params))
+
+    # --- the market -------------------------------------------------------------------------------------------------
+
+    async def _search(self, peer: Peer, params: Search) -> Any:
+        return await self._found(peer, params.after, lambda: self._market.contracts.search(params.q))
+
+    async def _contract(self, peer: Peer, params: OfContract) -> Any:
+        return await self._found(peer, params.after, lambda: self._market.contracts.details(params.conId))
+
+    async def _qualify(self, peer: Peer, params: ContractQuery) -> Any:
+        return await self._found(peer, "", lambda: self._market.contracts.qualify(params))
+
+    async def _options(self, peer: Peer, params: OfContract) -> Any:
+        return await self._found(peer, params.after, lambda: self._market.contracts.option_chain(params.conId))
+
+    async def _bars(self, peer: Peer, params: Bars) -> Any:
+        given = {name: getattr(params, name) for name in BarsParams.__struct_fields__}
+        return await self._found(peer, params.after, lambda: self._market.history.fetch(BarsParams(**given)))
+
+    async def _found(self, peer: Peer, after: str, ask: Callable[[], Awaitable[Found[Any]]]) -> Any:
+        if after:
+            return self._paged(peer, self._pages.following(after))
+        found = await ask()
+        return self._paged(peer, self._pages.first([_encode(row) for row in found.rows], {"asOf": found.asOf}))
+
+    async def _quotes(self, peer: Peer, params: OfContracts) -> Any:
+        rows = [_encode(row) for row in await self._market.quotes(params.conIds)]
+        return self._paged(peer, Page(rows, {}, None))
+
+    # --- the daemon -------------------------------------------------------------------------------------------------
+
+    async def _info(self, peer: Peer, _params: Nothing) -> Any:
+        return {
+            "pid": os.getpid(),
+            "version": self._version,
+            "protocol": PROTOCOL,
+            "epoch": self._store.epoch,
+            "uptimeS": round(self._clock.monotonic() - self._started, 1),
+            "watchers": self._feed.watchers,
+            "deltasMerged": self._feed.merged,
+            "ledgerFailed": self._ledger.failed,
+            **self._figures(),
+            "seq": self._feed.promise(peer),
+        }
+
+    async def _end(self, peer: Peer, _params: Nothing) -> Any:
+        self._stop()
+        return {"stopping": True, "seq": self._feed.promise(peer)}
+
+    # --- answers ----------------------------------------------------------------------------------------------------
+
+    def _paged(self, peer: Peer, page: Page, rows: str = "rows") -> Raw:
+        facts = {**page.facts, "next": page.next, "seq": self._feed.promise(peer)}
+        return Raw(b'{"%s":[%s],%s' % (rows.encode(), b",".join(page.rows), _encode(facts)[1:]))
+
+    def _refused(self, peer: Peer, problem: Problem, named: ConnectAsked | None = None) -> RpcError:
+        """What failed may have changed something too: a reader knows that by the same step."""
+        return refusal(problem, self._link_row(), self._feed.promise(peer), named)
+
+    def _link_row(self) -> Link | None:
+        row = self._store.row("link", "link")
+        return row if isinstance(row, Link) else None
+
+
+def refusal(problem: Problem, link: Link | None, seq: int, named: ConnectAsked | None = None) -> RpcError:
+    """A problem on the wire: our code, a sentence, and in `data` all that HTTP will say of it too.
+
+    `named`: what was to be connected to, where that need not be what the link is at.
+    """
+    facts = {} if link is None or link.gateway is None else msgspec.structs.asdict(link.gateway)
+    if named is not None:
+        facts |= {name: value for name in TARGET if (value := getattr(named, name)) is not UNSET}
+    sentence, advice = describe(problem.reason, **facts)
+    if link is not None and link.reason == problem.reason and not problem.detail:
+        sentence, advice = link.sentence, link.advice
+    data = {
+        "reason": problem.reason,
+        "phase": None if link is None else link.phase,
+        "detail": problem.detail,
+        "advice": advice,
+        "retryable": problem.entry.retryable,
+        "retryAfter": problem.retryAfter,
+        "nextAttemptAt": None if link is None else link.nextAttemptAt,
+        "ibCode": problem.ibCode,
+        "seq": seq,
+        **problem.extra,
+    }
+    return RpcError(OURS, problem.detail or sentence, data)
+
+
+def _name(topic: str) -> str:
+    """The one spelling of a topic. Raises `Problem` for one there is not."""
+    return topic if topic in STATE_TOPICS else topics.read(topic).topic
+
+
+def _streams(names: Iterable[str]) -> list[str]:
+    return [name for name in names if name not in STATE_TOPICS]

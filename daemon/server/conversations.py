@@ -1,0 +1,60 @@
+"""The local socket's other side: one `Conversation` a peer, and the place where they are accepted.
+
+What may be asked is in `commands.py`, what is told in `state/feed.py`, how lines and limits work in `shared/rpc.py`.
+"""
+
+from __future__ import annotations
+
+from daemon.server.commands import Commands
+from daemon.state.feed import Feed
+from shared import local
+from shared.peer import Peer, Service
+
+
+class Conversation(Peer):
+    """A peer who may watch."""
+
+    def __init__(self, service: Service, feed: Feed, commands: Commands) -> None:
+        super().__init__(service)
+        self._feed = feed
+        self._commands = commands
+
+    def drained(self) -> None:
+        self._feed.drained(self)
+
+    def lost(self, reason: str) -> None:  # noqa: ARG002 - the peer keeps it
+        self._commands.gone(self)
+
+
+class Server:
+    """`service` is shared by all peers: the table of methods, who is here, what went wrong."""
+
+    def __init__(self, service: Service, feed: Feed, commands: Commands) -> None:
+        self.service = service
+        self._feed = feed
+        self._commands = commands
+        self._listener: local.Listener | None = None
+
+    async def listen(self, path: str) -> str:
+        """Serve `path`; the address. Raises `local.UnsafePath`, `local.AlreadyRunning`, `OSError`."""
+        self._listener = await local.listen(lambda: Conversation(self.service, self._feed, self._commands), path)
+        return self._listener.address
+
+    async def close(self) -> None:
+        """Accept nobody any more, and end every conversation with what was written for it."""
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.close()
+            await listener.wait_closed()
+        await self.service.close()
+
+    def figures(self) -> dict[str, int]:
+        service, listener = self.service, self._listener
+        return {
+            "peers": len(service.peers),
+            "peersTurnedAway": service.turned_away,
+            "peersDropped": service.dropped,
+            "peersRefused": 0 if listener is None else listener.refused,
+            "peersStarved": 0 if listener is None else listener.starved,
+            "faults": service.faults,
+        }

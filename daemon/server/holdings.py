@@ -1,0 +1,94 @@
+"""What an account holds and has traded, as the socket's own readers ask for it: rows of a topic, fills by time.
+
+Unknown, stale and empty are told apart here as on HTTP. Never asks the gateway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import msgspec
+from msgspec import Struct
+
+from daemon.server.pages import Page, Pages
+from daemon.server.params import OfAccount, Orders, Since
+from daemon.state.ledger import Ledger
+from daemon.state.store import FILLS_SHOWN, Store
+from shared.clock import Clock
+from shared.messages import Fill, Link, Sync
+from shared.reasons import Problem
+from shared.settings import Settings
+
+ONE_ACCOUNT = frozenset({"summary", "pnl", "positions"})
+"""Topics that are asked for one account at a time, since adding up several means nothing."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Holdings:
+    """Reads the store and the ledger. Raises `Problem`."""
+
+    def __init__(self, settings: Settings, store: Store, ledger: Ledger, clock: Clock, pages: Pages) -> None:
+        self._settings = settings
+        self._store = store
+        self._ledger = ledger
+        self._clock = clock
+        self._pages = pages
+
+    def rows(self, topic: str, params: OfAccount) -> Page:
+        """The rows of a topic, of one account or scope where asked for."""
+        if params.after:
+            return self._pages.following(params.after)
+        stale = self._staleness(topic, allowed=params.allowStale)
+        wanted: dict[str, object] = {}
+        if account := self._account(params.account, needed=topic in ONE_ACCOUNT):
+            wanted["account"] = account
+        if isinstance(params, Orders) and params.scope:
+            wanted["done"] = params.scope == "completed"
+        typed = self._store.rows(topic)
+        rows = [row for key, row in self._store.replica.rows(topic).items() if _has(typed[key], wanted)]
+        return self._pages.first(rows, {"asOf": self._store.replica.state(topic).asOf or None, "stale": stale})
+
+    async def executions(self, params: Since) -> Page:
+        """Fills by execution time: from memory where it has them all, which includes what the disk still owes."""
+        if params.after and " " not in params.after:  # a space stands in the ledger's own
+            return self._pages.following(params.after)
+        since = params.since or self._clock.now() - FILLS_SHOWN
+        fills = None if params.after else self._store.fills(since)
+        if fills is not None:
+            return self._pages.first([_encode(fill) for fill in sorted(fills, key=_by_time)], {"source": "live"})
+        try:
+            page = await self._ledger.fills(since, params.after)
+        except ValueError as error:
+            raise Problem("invalidParameters", f"after: {error}") from error
+        return Page(page.rows, {"source": "ledger"}, page.next)
+
+    def _staleness(self, topic: str, *, allowed: bool) -> bool:
+        """Raises `Problem` where the topic is not known, or is stale and nobody asked for old rows."""
+        link = self._store.row("link", "link")
+        connected = isinstance(link, Link) and link.connected
+        if not connected and not allowed:
+            raise Problem((link.reason if isinstance(link, Link) else None) or "notConnected")
+        sync = self._store.row("sync", topic)
+        if not (isinstance(sync, Sync) and sync.known):
+            raise Problem("snapshotIncomplete", f"The gateway has not told the {topic} to their end yet.")
+        return not connected or sync.stale
+
+    def _account(self, named: str, *, needed: bool) -> str:
+        """The account asked for; where one is needed, else the one of the settings, else the only one."""
+        known = sorted(self._store.rows("accounts"))
+        if named and named not in known:
+            raise Problem("notFound", "This login has no such account.")
+        account = named or (self._settings.account if needed else "")
+        if needed and not account and len(known) > 1:
+            raise Problem("accountAmbiguous", extra={"accounts": known})
+        return account
+
+
+def _has(row: Struct, wanted: Mapping[str, object]) -> bool:
+    return all(getattr(row, name, None) == value for name, value in wanted.items())
+
+
+def _by_time(fill: Fill) -> tuple[datetime, str]:
+    return fill.time, fill.execId

@@ -1,0 +1,67 @@
+"""What is asked of a session, of the rows, of what is remembered and of the streams: the seams of the link's shell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from daemon.link.events import Event, Target
+from daemon.state.sink import Sink
+from shared.messages import Gap, LinkEvent, Pacing, Streams
+
+
+class Tws(Protocol):
+    """One session with the gateway (`daemon.tws.Tws`). `heard`: monotonic s of the last complete message."""
+
+    heard: float
+    decode_errors: int
+
+    @property
+    def messages_in(self) -> int: ...
+    @property
+    def messages_out(self) -> int: ...
+    async def open(self) -> None: ...
+    async def sync(self, topics: frozenset[str] | None = None) -> Any: ...
+    async def recover(self, cause: str) -> Any: ...
+    async def probe(self, timeout: float) -> float: ...
+    async def prove_upstream(self, timeout: float) -> bool: ...
+    def abort(self) -> None: ...
+    async def close(self, timeout: float) -> None: ...
+
+
+Factory = Callable[[int, Target, Callable[[Event], None]], Tws]
+"""Session number, target, and where its events go."""
+
+
+class Rows(Sink, Protocol):
+    """The store, as the link needs it."""
+
+    @property
+    def seq(self) -> int: ...
+    @property
+    def epoch(self) -> str: ...
+    def gap(self, gap: Gap) -> int: ...
+    async def recorded(self) -> None:
+        """Until every fill told so far is in the ledger, and shown."""
+
+
+class Memory(Protocol):
+    """What outlives the daemon: the ledger."""
+
+    held: bool
+
+    def phase(self, event: LinkEvent) -> None: ...
+    async def set_held(self, held: bool) -> None: ...
+
+
+class Market(Protocol):
+    """The streams that readers want, whatever session there is."""
+
+    def ready(self, tws: Any) -> int:
+        """Request every wanted stream of this session, each once; how many."""
+
+    def over(self) -> None:
+        """The session is gone, and its streams with it."""
+
+    def streams(self) -> Streams: ...
+    def pacing(self) -> Pacing: ...

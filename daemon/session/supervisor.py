@@ -1,0 +1,415 @@
+"""The shell of the link machine: feeds `link.step` one event at a time and performs what it orders.
+
+Owns the one current session with the gateway, its tasks and timers, and those who wait for it. Decides nothing about
+the link, and knows nothing of how the gateway is spoken to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from datetime import datetime
+from typing import Any
+
+import structlog
+from msgspec import UNSET, Struct
+from msgspec.structs import replace
+
+from daemon.link import actions as act
+from daemon.link import events as ev
+from daemon.link import machine
+from daemon.link.events import Event
+from daemon.link.hints import listening
+from daemon.link.patience import loopback
+from daemon.link.states import Link, Live, Now, Policy, Stopping
+from daemon.session.listening import Listening
+from daemon.session.publication import Publication
+from daemon.session.reading import GRACE, Reading
+from daemon.session.seams import Factory, Market, Memory, Rows, Tws
+from daemon.session.slots import Slots
+from daemon.tws.errors import TwsError
+from shared.clock import Clock
+from shared.messages import ConnectParams
+from shared.reasons import CATALOGUE, Problem
+
+log = structlog.get_logger("daemon.session")
+
+INBOX = 16_384
+"""Events not yet stepped. One read of the socket holds 256 KiB, some 10 000 of the shortest messages that make one, and
+the inbox is emptied before the next read. Beyond it somebody floods us, and the session is given up."""
+CLOSING = 2.0
+"""s for the gateway's part of a polite end: on loopback it takes milliseconds; a dead peer must not delay a stop."""
+TIMED_OUT = frozenset({"dialTimeout", "handshakeTimeout", "sessionIncomplete"})
+"""Failures that say nothing about the gateway when it was we who were away."""
+NOT_CONNECTED = frozenset(name for name, reason in CATALOGUE.items() if reason.status == 503 and reason.patience)
+"""Reasons of the link that are an answer to a question for the gateway; the others are answers to a connect."""
+IBKR_CODES = frozenset({326, 503, 1100, 1300, 2110})
+"""Numbers of `lastError` that are IBKR's and not the system's."""
+
+
+class Counters(Struct):
+    """For the metrics, since the daemon's start. s; messages are those of sessions that have ended."""
+
+    attempts: int = 0
+    losses: dict[str, int] = {}
+    timeToReady: float | None = None
+    loopLag: float = 0.0
+    messagesIn: int = 0
+    messagesOut: int = 0
+    decodeErrors: int = 0
+
+
+class Asked(Struct):
+    """An event that somebody waits to see stepped. `wait`: also for what becomes of it."""
+
+    event: Event
+    reply: asyncio.Future[str | None]
+    wait: bool = True
+
+
+class Supervisor:
+    """The link, kept as the machine says. All times in s."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        probeInterval: float,
+        probeTimeout: float,
+        factory: Factory,
+        store: Rows,
+        memory: Memory,
+        market: Market,
+        clock: Clock,
+        dice: Callable[[], float],
+        listening: Callable[[], frozenset[int]] = listening,
+        version: str = "",
+    ) -> None:
+        self.counters = Counters(losses=Counter())
+        self._policy = policy
+        self._probing = (probeInterval, probeTimeout)
+        self._factory = factory
+        self._store = store
+        self._memory = memory
+        self._market = market
+        self._clock = clock
+        self._dice = dice
+        self._open_ports = listening
+        self._inbox: asyncio.Queue[Event | Asked] = asyncio.Queue(INBOX)
+        self._flooded: int | None = None
+        self._replies: dict[int, list[asyncio.Future[str | None]]] = {}
+        self._link, self._first = machine.begin(policy, self._now(), held=memory.held)
+        self._told = Publication(
+            policy,
+            store=store,
+            memory=memory,
+            market=market,
+            clock=clock,
+            proofLimit=probeInterval + probeTimeout,
+            version=version,
+        )
+        self._reading = Reading(store, clock, policy.configured.timeout, self._hear, self._recovered)
+        self._slots: Slots
+        self._listening: Listening
+        self._tws: Tws | None = None
+        self._number = 0  # of `_tws`
+        self._ending: set[asyncio.Task[None]] = set()  # work that must be over before the next session, or an answer
+        self._down = clock.monotonic()  # when the link last stopped being ready
+        self._dialled = self._down
+
+    # --- what others ask --------------------------------------------------------------------------------------------
+
+    @property
+    def link(self) -> Link:
+        return self._link
+
+    @property
+    def tws(self) -> Tws:
+        """The session, for questions to the gateway. Raises `Problem` where there is none to ask."""
+        if self._tws is None or self._link.phase != "ready":
+            reason = self._link.reason
+            raise self.problem(reason if reason in NOT_CONNECTED else "notConnected")
+        return self._tws
+
+    def figures(self) -> Counters:
+        """The counters, with those of the session under way."""
+        tws, so_far = self._tws, self.counters
+        if tws is None:
+            return so_far
+        return replace(
+            so_far,
+            messagesIn=so_far.messagesIn + tws.messages_in,
+            messagesOut=so_far.messagesOut + tws.messages_out,
+            decodeErrors=so_far.decodeErrors + tws.decode_errors,
+        )
+
+    async def connect(self, params: ConnectParams, *, wait: bool = True) -> int:
+        """Bring the link up as asked; the store's step that shows it. Raises `Problem`."""
+        given = {name: value for name in params.__struct_fields__ if (value := getattr(params, name)) is not UNSET}
+        target = replace(self._link.base, **given)
+        limit = target.timeout + self._policy.configured.timeout + 3 * sum(self._probing) + CLOSING + GRACE
+        return await self._ask(ev.ConnectAsked(target=target, bare=not given), limit, wait=wait)
+
+    async def disconnect(self) -> int:
+        """Hold the link down; answered when the session is closed and the hold is remembered. Raises `Problem`."""
+        await self._ask(ev.DisconnectAsked(), GRACE)
+        await self._ended()
+        return self._store.seq
+
+    async def reconnect(self) -> int:
+        """End the wait, where there is one. Raises `Problem`."""
+        return await self._ask(ev.ReconnectAsked(), GRACE)
+
+    def stop(self) -> None:
+        """Close the session cleanly and let `run` end."""
+        self._hear(ev.StopAsked())
+
+    def planned(self, since: datetime, until: datetime) -> list[tuple[datetime, datetime]]:
+        """The planned windows that touch a time, for the uptime."""
+        return [(span.start, span.end) for span in self._policy.calendar.spans(since, until)]
+
+    def problem(self, reason: str) -> Problem:
+        """Why a request cannot be served now, in the catalogue's words and the gateway's own."""
+        error = None if reason in ("connectInProgress", "manual", "autoConnectOff") else self._link.lastError
+        until = self._link.wake if self._link.phase in ("waiting", "blocked") else None
+        return Problem(
+            reason,
+            "" if error is None else error.text,
+            ibCode=error.code if error is not None and error.code in IBKR_CODES else None,
+            retryAfter=None if until is None else max(0.0, until - self._clock.monotonic()),
+        )
+
+    async def _ask(self, event: Event, limit: float, *, wait: bool = True) -> int:
+        if isinstance(self._link.state, Stopping):
+            raise self.problem("shuttingDown")
+        reply: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(limit):
+                await self._inbox.put(Asked(event, reply, wait))
+                reason = await reply
+        except TimeoutError:
+            reason = "brokerTimeout"
+        if reason is not None:
+            raise self.problem(reason)
+        return self._store.seq
+
+    # --- the one task that steps ------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Keep the link until `stop`, then end the session cleanly."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._slots = Slots(group, self._failed)
+                self._listening = Listening(self._clock, *self._probing, self._hear, self._slots)
+                self._told.begin(self._link)
+                self._perform(self._first, None)
+                work = self._listening.run(self._told.expected, self._turned)
+                listening = group.create_task(work, name="link: listening")
+                while not isinstance(self._link.state, Stopping):
+                    await self._step_all()
+                listening.cancel()
+                self._slots.cancel("timer")
+                await self._ended()
+        finally:
+            if self._tws is not None:
+                self._tws.abort()
+            self._dismiss()
+
+    async def _step_all(self) -> None:
+        """Everything that has come, then one publication of what it comes to."""
+        item = await self._inbox.get()
+        while True:
+            if isinstance(item, Asked):
+                self._step(item.event, item)
+            else:
+                self._step(item, None)
+            if self._inbox.empty() or isinstance(self._link.state, Stopping):
+                break
+            item = self._inbox.get_nowait()
+        if self._flooded is not None:
+            session, self._flooded = self._flooded, None
+            self._step(ev.Lost(session=session, text="more messages about the link than can be right"), None)
+        self._told.heard = self._listening.heard or self._told.heard
+        self._told.publish(self._link)
+        self._listening.wake_at(self._link.wake)
+
+    def _dismiss(self) -> None:
+        """Whoever still waits for an answer gets one."""
+        while not self._inbox.empty():
+            item = self._inbox.get_nowait()
+            if isinstance(item, Asked):
+                _answer(item, "shuttingDown")
+        for session in list(self._replies):
+            self._settle(session, "shuttingDown")
+
+    def _step(self, event: Event, asked: Asked | None) -> None:
+        before = self._link
+        self._link, actions = machine.step(before, event, self._now())
+        if isinstance(event, ev.ProbeAnswered) and event.session == before.current:
+            self._told.rtt = event.rtt
+        self._told.step(before, self._link)
+        self._perform(actions, asked)
+        if self._number != self._link.current:
+            self._drop(polite=False)  # it has ended by itself
+        self._notice(before, event, actions)
+        if not any(isinstance(action, act.Await) for action in actions):
+            _answer(asked, None)  # it was stepped, and that was all
+
+    def _notice(self, before: Link, event: Event, actions: act.Actions) -> None:
+        """What the shell itself has to know of a step."""
+        after = self._link
+        if isinstance(after.state, Live) and self._tws is not None:
+            self._listening.begin(self._tws, self._number)
+        if before.phase == "ready" != after.phase:
+            self._down = self._clock.monotonic()
+        if isinstance(before.state, Live) and isinstance(event, ev.SessionEvent) and before.current != after.current:
+            self.counters.losses[after.reason or "socketLost"] += 1
+        if after.phase == "ready" != before.phase:
+            self.counters.timeToReady = self._clock.monotonic() - self._down
+            if not self._reading.recovering and not any(isinstance(action, act.Recover) for action in actions):
+                self._recovered()
+        if after.reason == "portClosed" != before.reason and loopback(after.target.host):
+            self._slots.start("looking", self._look())
+        if isinstance(event, ev.Failed) and event.reason in TIMED_OUT and self._listening.away > self._dialled:
+            self._hear(ev.MachineWoke(seconds=0.0))  # it was we who did not listen: no reason to wait
+
+    def _hear(self, event: Event) -> None:
+        """Where every event enters. Sessions call it from within their own callbacks, so it only enqueues."""
+        try:
+            self._inbox.put_nowait(event)
+        except asyncio.QueueFull:
+            if isinstance(event, ev.SessionEvent) and self._flooded is None:
+                self._flooded = event.session
+                if self._tws is not None and self._number == event.session:
+                    self._tws.abort()
+
+    def _recovered(self) -> None:
+        if self._link.phase == "ready":
+            self._told.end_gap(self._reading.unknown(self._link))
+
+    async def _look(self) -> None:
+        """Whether the gateway listens elsewhere. In a thread: on a busy machine the system takes its time to tell."""
+        self._told.listening = await asyncio.to_thread(self._open_ports)
+        self._told.publish(self._link)
+
+    # --- actions ----------------------------------------------------------------------------------------------------
+
+    def _perform(self, actions: act.Actions, asked: Asked | None) -> None:
+        for action in actions:
+            match action:
+                case act.Dial():
+                    self._dial(action)
+                case act.Abort():
+                    self._drop(polite=False)
+                case act.Close():
+                    self._drop(polite=True)
+                case act.Probe():
+                    self._listening.probe()
+                case act.Keep(held=held):
+                    self._finish("memory", self._memory.set_held(held))
+                case act.Answer(reason=reason):
+                    _answer(asked, reason)
+                case act.Await(session=session) if asked is not None and asked.wait:
+                    self._replies.setdefault(session, []).append(asked.reply)
+                case act.Await():
+                    _answer(asked, None)
+                case act.Settled(session=session, reason=reason):
+                    self._settle(session, reason)
+                case act.StopReading():
+                    self._slots.cancel("reading")
+                case act.Read() | act.Recover() | act.Replay() if self._tws is not None:
+                    self._read(action, self._tws)
+
+    def _read(self, action: act.Read | act.Recover | act.Replay, tws: Tws) -> None:
+        match action:
+            case act.Read(session=session):
+                self._slots.start("reading", self._reading.first(tws, session))
+            case act.Recover(cause=cause):
+                self._slots.start("reading", self._reading.after_gap(tws, cause))
+            case act.Replay():
+                self._told.replayed(self._market.ready(tws))
+
+    def _settle(self, session: int, reason: str | None) -> None:
+        for reply in self._replies.pop(session, ()):
+            if not reply.done():
+                reply.set_result(reason)
+
+    def _dial(self, action: act.Dial) -> None:
+        self._drop(polite=False)
+        self.counters.attempts += 1
+        self._dialled = self._clock.monotonic()
+        self._tws, self._number = self._factory(action.session, action.target, self._hear), action.session
+        self._slots.start("opening", self._open(self._tws, action))
+
+    async def _open(self, tws: Tws, action: act.Dial) -> None:
+        """The attempt, which ends in Opened or Failed whatever happens; the session before it is over first."""
+        await self._ended()
+        try:
+            async with asyncio.timeout(action.target.timeout + GRACE):
+                await tws.open()
+        except TimeoutError:
+            text = f"nothing came of the attempt within {action.target.timeout:g} s"
+            self._hear(ev.Failed(session=action.session, reason="handshakeTimeout", text=text))
+
+    def _drop(self, *, polite: bool) -> None:
+        """The current session is over for us: its late events carry an old number and change nothing."""
+        tws, self._tws = self._tws, None
+        if tws is None:
+            return
+        self.counters.messagesIn += tws.messages_in
+        self.counters.messagesOut += tws.messages_out
+        self.counters.decodeErrors += tws.decode_errors
+        self._slots.cancel("opening", "reading")
+        self._listening.end()
+        self._market.over()
+        if polite:
+            self._finish(f"closing {self._number}", self._close(tws))
+        else:
+            tws.abort()
+
+    async def _close(self, tws: Tws) -> None:
+        try:
+            async with asyncio.timeout(CLOSING + GRACE):
+                await tws.close(CLOSING)
+        except TimeoutError:
+            pass
+        finally:
+            tws.abort()
+
+    def _finish(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        task = self._slots.start(name, work)
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    async def _ended(self) -> None:
+        """Until closing sessions are closed, and what is to be remembered is. Each has its own limit."""
+        if self._ending:
+            await asyncio.wait(self._ending)
+
+    def _failed(self, name: str, fault: Exception) -> None:
+        """A question cut off by the session's end is no news; a fault in one session's work ends that session only."""
+        if isinstance(fault, TwsError):
+            return
+        log.error("link.fault", message=f"A fault in the link's own work ({name})", exc_info=fault)
+        if name in ("opening", "reading", "probe"):
+            self._hear(ev.Lost(session=self._number, text=f"{type(fault).__name__} in our own work"))
+
+    # --- what time brings -------------------------------------------------------------------------------------------
+
+    def _now(self) -> Now:
+        return Now(self._clock.monotonic(), self._clock.now(), self._dice())
+
+    def _turned(self) -> None:
+        """After each turn of listening."""
+        self.counters.loopLag = self._listening.lag
+        self._told.heard = self._listening.heard or self._told.heard
+        if self._tws is not None and isinstance(self._link.state, Live):
+            self._reading.upkeep(self._link, self._tws, self._slots)
+        self._told.refresh(self._link)
+
+
+def _answer(asked: Asked | None, reason: str | None) -> None:
+    """Once, and not to somebody who has stopped waiting."""
+    if asked is not None and not asked.reply.done():
+        asked.reply.set_result(reason)

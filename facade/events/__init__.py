@@ -1,0 +1,1 @@
+"""Server-Sent Events: who reads them and how far each has come."""

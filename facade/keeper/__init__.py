@@ -1,0 +1,1 @@
+"""The small parent that keeps the listening socket and replaces the serving process unnoticed."""

@@ -1,0 +1,50 @@
+"""`GET /diagnostics`: the doctor's findings over HTTP, one examination at a time. What is checked is in `doctor/`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+from msgspec import Struct
+
+from facade.http.answer import Answer
+from facade.http.table import Asked
+
+if TYPE_CHECKING:
+    from facade.app import Facade
+
+
+class Finding(Struct, frozen=True, kw_only=True):
+    """One question and its answer. `reason`: the catalogue's word where there is one; `remedy`: in order."""
+
+    name: str
+    result: Literal["ok", "failed", "unknown", "skipped"]
+    evidence: str
+    remedy: tuple[str, ...]
+    reason: str | None
+
+
+class Diagnostics(Struct, frozen=True):
+    """In the order in which a person would look: this machine, the daemon, the gateway, IBKR."""
+
+    checks: tuple[Finding, ...]
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+async def diagnostics(facade: Facade, _asked: Asked) -> Answer:
+    """Examine everything between here and IBKR. Each check has its own limit; a few seconds in all."""
+    async with facade.examining:  # a second asker must not dial beside the first
+        checks = await asyncio.to_thread(_examine, facade)
+    return Answer(200, _encode(Diagnostics(checks)))
+
+
+def _examine(facade: Facade) -> tuple[Finding, ...]:
+    from facade.doctor import checks as doctor  # psutil and more, for those who ask
+
+    checks = doctor.examine({}, settings=facade.settings)
+    return tuple(
+        Finding(name=c.name, result=c.result, evidence=c.evidence, remedy=c.remedy, reason=c.reason) for c in checks
+    )

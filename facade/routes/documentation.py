@@ -1,0 +1,79 @@
+"""What every reason means, written out from the one catalogue: as a page at `/docs/reasons`, as `docs/reasons.md`.
+
+`python -m facade.routes.documentation` prints the latter. Says nothing that the catalogue does not.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+from html import escape
+from typing import TYPE_CHECKING
+
+from facade.http.answer import HTML, Answer
+from facade.http.table import Asked
+from shared.reasons import CATALOGUE, describe
+
+if TYPE_CHECKING:
+    from facade.app import Facade
+
+PLACES = {name: name.upper() for name in ("host", "port", "found", "wanted")} | {"clientId": "CLIENT_ID"}
+"""What stands for the facts that a reason is told with."""
+
+PREFACE = "Every refusal, and every state of the link that is not ready, has one of these reasons."
+
+
+def markdown() -> str:
+    """The catalogue for a reader of the repository; each reason is an anchor."""
+    lines = [
+        "# Reasons",
+        "",
+        "Generated from `shared/reasons.py` by `python -m facade.routes.documentation`.",
+        "",
+        PREFACE,
+        "",
+    ]
+    for name, reason in CATALOGUE.items():
+        sentence, advice = describe(name, **PLACES)
+        lines += [f'<a id="{name}"></a>', "", f"## {name}", "", f"**{reason.title}.** {sentence}", ""]
+        lines += [f"{number}. {step}" for number, step in enumerate(advice, 1)] + ([""] if advice else [])
+        lines += [
+            f"HTTP {reason.status}; asking again {'helps' if reason.retryable else 'does not help'} by itself.",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def html() -> str:
+    """The catalogue for who follows the `type` of a problem."""
+    parts = [f"<h1>Reasons</h1><p>{escape(PREFACE)}</p>"]
+    for name, reason in CATALOGUE.items():
+        sentence, advice = describe(name, **PLACES)
+        steps = "".join(f"<li>{escape(step)}</li>" for step in advice)
+        parts.append(
+            f'<section id="{name}"><h2><a href="#{name}">{name}</a></h2>'
+            f"<p><strong>{escape(reason.title)}.</strong> {escape(sentence)}</p>"
+            + (f"<ol>{steps}</ol>" if steps else "")
+            + f"<p>HTTP {reason.status}; asking again {'helps' if reason.retryable else 'does not help'} by itself.</p>"
+            "</section>"
+        )
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="dark light"><title>IBKR: Reasons</title>'
+        '<link rel="icon" type="image/svg+xml" href="/ui/icons/off.svg"></head>'
+        f"<body><main>{''.join(parts)}</main></body></html>\n"
+    )
+
+
+def reasons(_facade: Facade, _asked: Asked) -> Answer:
+    return Answer(200, _page(), HTML, caching="no-cache")
+
+
+@cache
+def _page() -> bytes:
+    return html().encode()
+
+
+if __name__ == "__main__":
+    sys.stdout.write(markdown())

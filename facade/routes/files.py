@@ -1,0 +1,86 @@
+"""The page's files, each read once when it is first asked for, and answered with an entity tag.
+
+A path that is not in the table does not exist, so there is nothing to climb out of.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from facade.http.answer import HTML, Answer
+from facade.http.table import Asked, Route
+from facade.routes.reads import matches
+
+if TYPE_CHECKING:
+    from facade.app import Facade
+
+PAGE = Path(__file__).parent.parent / "page"
+DOCUMENT = "complete_platform.html"
+
+TYPES = {
+    ".html": HTML,
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".ico": "image/x-icon",
+    ".webmanifest": "application/manifest+json",
+    ".woff2": "font/woff2",
+    ".txt": "text/plain; charset=utf-8",
+    ".md": "text/plain; charset=utf-8",
+    "": "text/plain; charset=utf-8",  # LICENSE, NOTICE
+}
+"""By suffix; a file of another kind is not served."""
+
+
+class File:
+    """One file: its bytes and their tag, from when it is first asked for."""
+
+    def __init__(self, path: Path, content_type: str) -> None:
+        self.content_type = content_type
+        self._path = path
+
+    @cached_property
+    def body(self) -> bytes:
+        return self._path.read_bytes()
+
+    @cached_property
+    def tag(self) -> bytes:
+        return f'"{hashlib.sha256(self.body).hexdigest()[:20]}"'.encode("ascii")
+
+    def answer(self, _facade: Facade, asked: Asked) -> Answer:
+        more = b"ETag: " + self.tag + b"\r\n"
+        if matches(asked.request.headers.getall("If-None-Match", ()), self.tag):
+            return Answer(304, b"", "", more, caching="no-cache")
+        return Answer(200, self.body, self.content_type, more, caching="no-cache")
+
+
+docs = File(PAGE / "docs.html", HTML).answer
+"""The page to try the API."""
+
+
+def page_routes(directory: Path = PAGE) -> Iterator[Route]:
+    """`/ui/NAME` for every file below `directory`; `/` for the document."""
+    for path in sorted(directory.rglob("*")):
+        content_type = TYPES.get(path.suffix)
+        if content_type is None or not path.is_file():
+            continue
+        file = File(path, content_type)
+        name = path.relative_to(directory).as_posix()
+        for template in (f"/ui/{name}", *(["/"] if name == DOCUMENT else [])):
+            yield Route(
+                method="GET",
+                template=template,
+                handle=file.answer,
+                summary="A file of the page",
+                answer=content_type,
+                statuses=(200, 304),
+                open=True,
+                hidden=True,
+                label="/ui/{file}",
+            )

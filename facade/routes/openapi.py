@@ -1,0 +1,202 @@
+"""The OpenAPI 3.1 document, generated from the table of routes and the structs they name; nothing is written twice.
+
+Made when it is first asked for. Decides nothing: what it says is what the table does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import Struct
+
+from facade.http.answer import JSON, PROBLEM, Answer
+from facade.http.problems import ProblemDetails
+from facade.http.table import Asked, Route
+from shared.reasons import CATALOGUE
+
+if TYPE_CHECKING:
+    from facade.app import Facade
+
+REF = "#/components/schemas/{name}"
+
+EVERYWHERE = ("badRequest", "peerRejected", "originRejected", "hostRejected", "tooLarge", "unsupportedMediaType")
+"""What any request may be refused for before its route is asked."""
+
+WITH_BODY = ("bodyTimeout", "invalidParameters")
+
+TAGS = {
+    "link": "The link to Interactive Brokers",
+    "account": "What the accounts hold",
+    "market": "Contracts, quotes, bars",
+    "events": "Everything as it happens",
+    "operation": "For who runs it",
+}
+
+BARE = (
+    "/api/ibkr/status",
+    "/api/ibkr/link",
+    "/api/ibkr/diagnostics",
+    "/api/ibkr/openapi.json",
+    "/livez",
+    "/readyz",
+)
+"""Answered without `data` and `meta`; so is every POST."""
+
+
+class Meta(Struct, frozen=True, kw_only=True):
+    """What the data is worth: `asOf` and `seq` of its last change, `stale` where it may be old."""
+
+    asOf: str | None
+    stale: bool
+    epoch: str
+    seq: int
+    source: str
+
+
+def document(routes: Iterable[Route], *, token: bool = False) -> dict[str, Any]:
+    """The document of `routes`. `token`: a bearer token is wanted."""
+    shown = [route for route in routes if not route.hidden]
+    structs: list[Any] = [ProblemDetails, Meta]
+    for route in shown:
+        structs += [route.answer] if not isinstance(route.answer, str) else []
+        structs += [route.body] if route.body is not None else []
+    schemas, components = msgspec.json.schema_components(structs, ref_template=REF)
+    known = {_key(struct): schema for struct, schema in zip(structs, schemas, strict=True)}
+    paths: dict[str, dict[str, Any]] = defaultdict(dict)
+    for route in shown:
+        paths[route.template][route.method.lower()] = _operation(route, known, token=token)
+    told: dict[str, Any] = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "IBKR link",
+            "version": "1",
+            "summary": "One held session with Interactive Brokers, told truthfully",
+            "description": "Unknown, empty and stale are three different answers. Every refusal is a problem "
+            "(RFC 9457) with a `reason` of [the catalogue](/docs/reasons).",
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": "/"}],
+        "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
+        "paths": dict(paths),
+        "components": {"schemas": components},
+    }
+    if token:
+        told["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        told["security"] = [{"token": []}]
+    return told
+
+
+def _operation(route: Route, known: dict[str, Any], *, token: bool) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "operationId": _name(route),
+        "summary": route.summary,
+        "tags": [route.tag],
+        "parameters": [*_path_parameters(route), *_query_parameters(route), *_header_parameters(route)],
+        "responses": {
+            **{str(status): _success(route, status, known) for status in route.statuses},
+            **_refusals(route, token=token and not route.open),
+        },
+    }
+    if route.body is not None:
+        told["requestBody"] = {"required": True, "content": {JSON: {"schema": known[_key(route.body)]}}}
+    if token and route.open:
+        told["security"] = []
+    return told
+
+
+def _success(route: Route, status: int, known: dict[str, Any]) -> dict[str, Any]:
+    if status == 304:
+        return {"description": "Not changed since", "headers": {"ETag": _header("Of what is held")}}
+    if isinstance(route.answer, str):
+        return {
+            "description": route.summary,
+            "content": {route.answer.partition(";")[0]: {"schema": {"type": "string"}}},
+        }
+    schema = known[_key(route.answer)]
+    if route.method == "GET" and route.template not in BARE:
+        schema = {
+            "type": "object",
+            "required": ["data", "meta"],
+            "properties": {"data": schema, "meta": known[_key(Meta)]},
+        }
+    told: dict[str, Any] = {"description": route.summary, "content": {JSON: {"schema": schema}}}
+    if 304 in route.statuses:
+        told["headers"] = {
+            "ETag": _header('"EPOCH-SEQ" of the topic\'s last change, "EPOCH-SEQ-stale" where it may be old')
+        }
+    return told
+
+
+def _refusals(route: Route, *, token: bool) -> dict[str, Any]:
+    reasons = {*EVERYWHERE, *route.reasons, *(WITH_BODY if route.body is not None else ())}
+    if route.query is not None:
+        reasons.add("invalidParameters")
+    if token:
+        reasons.add("tokenMissing")
+    by_status: dict[int, list[str]] = defaultdict(list)
+    for reason in sorted(reasons):
+        by_status[CATALOGUE[reason].status].append(reason)
+    return {
+        str(status): {
+            "description": "; ".join(f"`{reason}`: {CATALOGUE[reason].title}" for reason in given),
+            "headers": {"Retry-After": _header("s until it makes sense to ask again")} if status in (429, 503) else {},
+            "content": {PROBLEM: {"schema": {"$ref": REF.format(name="ProblemDetails")}}},
+        }
+        for status, given in sorted(by_status.items())
+    }
+
+
+def _path_parameters(route: Route) -> list[dict[str, Any]]:
+    integer = {"type": "integer", "minimum": 1, "maximum": 2_147_483_647}
+    return [
+        {"name": name, "in": "path", "required": True, "schema": integer}
+        for name in re.findall(r"{(\w+)}", route.template)
+    ]
+
+
+def _query_parameters(route: Route) -> list[dict[str, Any]]:
+    if route.query is None:
+        return []
+    _, components = msgspec.json.schema_components([route.query], ref_template=REF)
+    schema = components[route.query.__name__]
+    return [
+        {"name": name, "in": "query", "required": name in schema.get("required", ()), "schema": of}
+        for name, of in schema.get("properties", {}).items()
+    ]
+
+
+def _header_parameters(route: Route) -> list[dict[str, Any]]:
+    names = ["If-None-Match"] if 304 in route.statuses else []
+    names += ["Last-Event-ID"] if route.template.endswith("/events") and route.tag == "events" else []
+    return [{"name": name, "in": "header", "required": False, "schema": {"type": "string"}} for name in names]
+
+
+def _header(text: str) -> dict[str, Any]:
+    return {"description": text, "schema": {"type": "string"}}
+
+
+def _name(route: Route) -> str:
+    words = re.findall(r"\w+", route.template.removeprefix("/api/ibkr"))
+    return "".join([route.method.lower(), *(word[:1].upper() + word[1:] for word in words)])
+
+
+def _key(struct: Any) -> str:
+    return repr(struct)
+
+
+# --- the route ------------------------------------------------------------------------------------------------------
+
+
+def openapi(facade: Facade, _asked: Asked) -> Answer:
+    """The document of this facade."""
+    return Answer(200, _written(facade.table.routes, facade.settings.facade_token_file is not None))
+
+
+@cache  # one table, one answer
+def _written(routes: tuple[Route, ...], token: bool) -> bytes:
+    return msgspec.json.encode(document(routes, token=token))

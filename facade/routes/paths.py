@@ -1,0 +1,361 @@
+"""The table of routes: what each path takes, gives and may refuse. The OpenAPI document is generated from it.
+
+Holds no behaviour; handlers live where what they know lives.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from facade.events import stream
+from facade.http.answer import EVENTS, HTML
+from facade.http.table import Asked, Route
+from facade.routes import asks, commands, diagnostics, documentation, files, reads
+from shared.messages import (
+    Account,
+    AccountValue,
+    Bar,
+    ConnectParams,
+    Contract,
+    ContractDetails,
+    ContractMatch,
+    ContractQuery,
+    Fill,
+    Link,
+    LinkHistory,
+    Nothing,
+    OptionChain,
+    Order,
+    PnL,
+    Position,
+    Quote,
+)
+from shared.reasons import LINK_REASONS
+
+if TYPE_CHECKING:
+    from facade.app import Facade
+
+
+def _metrics(facade: Facade, asked: Asked) -> Any:
+    from facade.routes.metrics import metrics  # 5 MB, for those who scrape
+
+    return metrics(facade, asked)
+
+
+def _openapi(facade: Facade, asked: Asked) -> Any:
+    from facade.routes.openapi import openapi  # loaded for those who read it
+
+    return openapi(facade, asked)
+
+
+class Status(Struct, frozen=True, kw_only=True):
+    """`connected`: the session is proven, here and now. `available`: the daemon answers."""
+
+    connected: bool
+    available: bool
+
+
+class Alive(Struct, frozen=True, kw_only=True):
+    alive: bool
+
+
+class Ready(Struct, frozen=True, kw_only=True):
+    ready: bool
+
+
+NOT_CONNECTED = (
+    "daemonUnreachable",
+    "notConnected",
+    "portClosed",
+    "hostUnreachable",
+    "socketLost",
+    "closedDuringHandshake",
+    "sessionIncomplete",
+    "portMoved",
+    "loginRequired",
+    "upstreamLost",
+    "competingSession",
+    "autoConnectOff",
+    "manual",
+    "shuttingDown",
+)
+"""What keeps a data route from answering."""
+
+ASKED = ("brokerTimeout", "brokerError", "invalidParameters")
+"""What a question to the daemon may end with besides."""
+
+UNKNOWN = (*NOT_CONNECTED, "snapshotIncomplete", "invalidParameters")
+
+API = "/api/ibkr"
+
+ROUTES = (
+    Route(
+        method="GET",
+        template=f"{API}/status",
+        handle=reads.status,
+        summary="Whether the session is proven and the daemon answers",
+        answer=Status,
+        tag="link",
+    ),
+    Route(
+        method="GET",
+        template=f"{API}/link",
+        handle=reads.link,
+        summary="The link: phase, reason, sentence, advice, proof, gateway, farms",
+        answer=Link,
+        tag="link",
+    ),
+    Route(
+        method="POST",
+        template=f"{API}/connect",
+        handle=commands.connect,
+        summary="Connect, now, and keep the link up",
+        answer=Status,
+        reasons=(
+            *LINK_REASONS,
+            "daemonUnreachable",
+            "connectInProgress",
+            "hostNotAllowed",
+            "liveLocked",
+            "brokerTimeout",
+            "brokerError",
+            "invalidParameters",
+        ),
+        query=commands.ConnectQuery,
+        body=ConnectParams,
+        statuses=(200, 202),
+        tag="link",
+    ),
+    Route(
+        method="POST",
+        template=f"{API}/disconnect",
+        handle=commands.disconnect,
+        summary="Disconnect, and stay disconnected until somebody connects",
+        answer=Status,
+        reasons=("daemonUnreachable", "brokerTimeout", "brokerError", "invalidParameters"),
+        query=Nothing,
+        body=Nothing,
+        tag="link",
+    ),
+    Route(
+        method="POST",
+        template=f"{API}/reconnect",
+        handle=commands.reconnect,
+        summary="End the wait for the next attempt",
+        answer=Status,
+        reasons=("daemonUnreachable", "brokerTimeout", "brokerError", "invalidParameters"),
+        query=Nothing,
+        body=Nothing,
+        statuses=(202,),
+        tag="link",
+    ),
+    Route(
+        method="GET",
+        template=f"{API}/accounts",
+        handle=reads.accounts,
+        summary="The login's accounts, paper or live",
+        answer=list[Account],
+        reasons=UNKNOWN,
+        query=reads.StaleQuery,
+        statuses=(200, 304),
+        tag="account",
+    ),
+    Route(
+        method="GET",
+        template=f"{API}/account/summary",
+        handle=reads.summary,
+        summary="An account's values, in IBKR's own text",
+        answer=list[AccountValue],
+        reasons=(*UNKNOWN, "accountAmbiguous", "notFound"),
+        query=reads.AccountQuery,
+        statuses=(200, 304),
+        tag="account",
+    ),
+    Route(
+        method="GET",
+        template=f"{API}/account/pnl",
+        handle=reads.pnl,
+        summary="An account's profit and loss",
+        answer=list[PnL],
+        reasons=(*UNKNOWN, "accountAmbiguous", "notFound"),
+        query=reads.AccountQuery,
+        statuses=(200, 304),
+        tag="account",
+    ),
+    Route(
+        method="GET",
+        template=f"{API}/positions",
+        handle=reads.positions,
+        summary="An account's positions with market value and profit and loss",
+        answer=list[Position],
+        reasons=(*UNKNOWN, "accountAmbiguous", "notFound"),
+        query=reads.AccountQuery,
+        statuses=(200, 304),
+        tag="account",
+    ),
+    Route(
+        method="GET",
+        template=f"{API}/orders",
+        handle=reads.orders,
+        summary="Orders of all clients, open and completed",
+        answer=list[Order],
+        reasons=UNKNOWN,
+        query=reads.OrdersQuery,
+        statuses=(200, 304),
+        tag="account",
+    ),
+    Route(
+        method="GET",
+        template=f"{API}/executions",
+        handle=asks.executions,
+        summary="Fills by execution time, the last 24 hours by default",
+        answer=list[Fill],
+        reasons=(*UNKNOWN, *ASKED, "tooLarge"),
+        query=asks.ExecutionsQuery,
+        statuses=(200, 304),
+        tag="account",
+    ),
+    Route(
+        method="GET",
+        template=f"{API}/link/events",
+        handle=asks.link_events,
+        summary="Every change of phase with its duration; uptime over 24 h, 7 d, 30 d",
+        answer=LinkHistory,
+        reasons=("daemonUnreachable", *ASKED),
+        query=asks.SinceQuery,
+        tag="link",
+    ),
+    Route(
+        method="GET",
+        template=f"{API}/contracts/search",
+        handle=asks.search,
+        summary="Contracts by symbol or name",
+        answer=list[ContractMatch],
+        reasons=(*NOT_CONNECTED, *ASKED, "pacingBudget"),
+        query=asks.SearchQuery,
+        tag="market",
+    ),
+    Route(
+        method="POST",
+        template=f"{API}/contracts/qualify",
+        handle=asks.qualify,
+        summary="The one contract that a description means",
+        answer=Contract,
+        reasons=(*NOT_CONNECTED, *ASKED, "contractAmbiguous", "notFound", "pacingBudget"),
+        query=Nothing,
+        body=ContractQuery,
+        tag="market",
+    ),
+    Route(
+        method="GET",
+        template=f"{API}/contracts/{{conId}}",
+        handle=asks.contract,
+        summary="All that IBKR says of a contract",
+        answer=list[ContractDetails],
+        reasons=(*NOT_CONNECTED, *ASKED, "notFound", "contractAmbiguous", "pacingBudget"),
+        query=reads.StaleQuery,
+        tag="market",
+    ),
+    Route(
+        method="GET",
+        template=f"{API}/contracts/{{conId}}/options",
+        handle=asks.options,
+        summary="Which options of an underlying exist",
+        answer=list[OptionChain],
+        reasons=(*NOT_CONNECTED, *ASKED, "notFound", "contractAmbiguous", "pacingBudget"),
+        query=reads.StaleQuery,
+        tag="market",
+    ),
+    Route(
+        method="GET",
+        template=f"{API}/quotes",
+        handle=asks.quotes,
+        summary="Quotes, each tagged live, delayed or frozen",
+        answer=list[Quote],
+        reasons=(*NOT_CONNECTED, *ASKED, "notFound", "notSubscribed", "tooManySubscriptions", "pacingBudget"),
+        query=asks.QuotesQuery,
+        tag="market",
+    ),
+    Route(
+        method="GET",
+        template=f"{API}/bars",
+        handle=asks.bars,
+        summary="Historical bars",
+        answer=list[Bar],
+        reasons=(*NOT_CONNECTED, *ASKED, "notFound", "notSubscribed", "pacingBudget", "contractAmbiguous", "tooLarge"),
+        query=asks.BarsQuery,
+        tag="market",
+    ),
+    Route(
+        method="GET",
+        template=f"{API}/events",
+        handle=stream.events,
+        summary="Server-Sent Events: a snapshot, then every change",
+        answer=EVENTS,
+        reasons=("tooManyStreams", "invalidParameters", "tooManySubscriptions"),
+        query=stream.EventsQuery,
+        tag="events",
+    ),
+    Route(
+        method="GET",
+        template=f"{API}/diagnostics",
+        handle=diagnostics.diagnostics,
+        summary="What the doctor finds between here and IBKR, with evidence and remedies",
+        answer=diagnostics.Diagnostics,
+        query=Nothing,
+        reasons=("invalidParameters",),
+        tag="operation",
+    ),
+    Route(
+        method="GET",
+        template="/livez",
+        handle=reads.livez,
+        summary="The facade turns",
+        answer=Alive,
+        open=True,
+        tag="operation",
+    ),
+    Route(
+        method="GET",
+        template="/readyz",
+        handle=reads.readyz,
+        summary="The daemon answers and the link is ready",
+        answer=Ready,
+        reasons=NOT_CONNECTED,
+        tag="operation",
+    ),
+    Route(
+        method="GET",
+        template="/metrics",
+        handle=_metrics,
+        summary="Prometheus' text",
+        answer="text/plain",
+        tag="operation",
+    ),
+    Route(
+        method="GET",
+        template=f"{API}/openapi.json",
+        handle=_openapi,
+        summary="This document",
+        answer=dict[str, Any],
+        tag="operation",
+    ),
+    Route(
+        method="GET",
+        template="/docs",
+        handle=files.docs,
+        summary="A page to try it",
+        answer=HTML,
+        tag="operation",
+    ),
+    Route(
+        method="GET",
+        template="/docs/reasons",
+        handle=documentation.reasons,
+        summary="What every reason means",
+        answer=HTML,
+        tag="operation",
+    ),
+)

@@ -1,0 +1,87 @@
+"""The support bundle: what somebody else needs to understand a fault, in one archive, redacted.
+
+Says what is inside before it writes. Account ids are masked and tokens never leave, neither as a file nor in a log.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
+from datetime import UTC, datetime
+from pathlib import Path
+
+from facade.doctor import checks as doctor
+from shared import quick
+from shared.log import masked
+from shared.settings import TABLE, Settings
+
+LOG_BYTES = 2_000_000
+"""The end of each log that goes into the bundle: days of a quiet link, and small enough to send."""
+ASK_LIMIT = 5.0  # s for the daemon's history
+
+
+def bundle(environ: Mapping[str, str], target: Path | None, *, ask: Callable[[str], bool] | None) -> int:
+    """Write the archive and print its path. `ask`: called with a question before anything is written; `None`: do it."""
+    settings = Settings.load(environ)
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    path = target or Path.cwd() / f"ibkr-support-{stamp}.tar.gz"
+    parts = {name: masked(text) for name, text in contents(environ, settings)}
+    print(f"{path} will hold, with account ids masked:")
+    for name, text in parts.items():
+        print(f"  {name:<24} {len(text.encode()):>9} bytes")
+    if ask is not None and not ask("Write it?"):
+        print("Nothing was written.")
+        return 1
+    write(path, parts)
+    print(path)
+    return 0
+
+
+def contents(environ: Mapping[str, str], settings: Settings) -> Iterator[tuple[str, str]]:
+    """Name and text of each part, not yet masked."""
+    yield "settings.json", json.dumps(_settings(settings), indent=2)
+    yield "doctor.txt", "\n".join(line for check in doctor.examine(environ) for line in check.lines(colour=False))
+    for name, method in (
+        ("link.json", "link.get"),
+        ("link-events.json", "link.events"),
+        ("daemon.json", "daemon.info"),
+    ):
+        yield name, _asked(settings, method)
+    for log in sorted((settings.state_dir / "logs").glob("*.log*")):
+        yield f"logs/{log.name}", _end_of(log)
+
+
+def write(path: Path, parts: Mapping[str, str]) -> None:
+    """A gzipped tar that only its owner can read."""
+    path.touch(mode=0o600)
+    path.chmod(0o600)
+    with path.open("wb") as file, tarfile.open(fileobj=file, mode="w:gz") as archive:
+        for name, text in parts.items():
+            data = text.encode()
+            member = tarfile.TarInfo(f"ibkr-support/{name}")
+            member.size, member.mtime, member.mode = len(data), int(time.time()), 0o600
+            archive.addfile(member, io.BytesIO(data))
+
+
+def _settings(settings: Settings) -> dict[str, str]:
+    values = {field.name: getattr(settings, field.name) for field in fields(settings)}
+    named = {name: str(values[row.field]) for name, row in TABLE.items()}
+    return named | {"IBKR_ENV_FILE": str(settings.env_file or "")}
+
+
+def _asked(settings: Settings, method: str) -> str:
+    try:
+        return json.dumps(quick.call_once(settings.socket_path, method, {}, ASK_LIMIT), indent=2, ensure_ascii=False)
+    except (OSError, quick.Refused) as error:
+        return json.dumps({"unknown": f"The daemon did not tell: {error}"})
+
+
+def _end_of(path: Path) -> str:
+    with path.open("rb") as file:
+        file.seek(0, io.SEEK_END)
+        file.seek(max(0, file.tell() - LOG_BYTES))
+        return file.read().decode("utf-8", "replace")

@@ -1,0 +1,245 @@
+"""Look-ups: asked once, remembered with their age, and never wrongly “not found”."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import pytest
+
+from daemon.market.conditions import Conditions
+from daemon.market.contracts import DETAILS_TTL, KEPT, NEGATIVE_TTL, Contracts, trading
+from daemon.tws.errors import LinkLost, TwsRefused, TwsSilent
+from shared.messages import Contract, ContractMatch, ContractQuery, FarmState, Link, OptionChain
+from shared.reasons import Problem
+from tests.daemon.market.fakes import FakeSession, HandClock, Tasks, details, settled
+
+AAPL = 265598
+NOTHING = TwsRefused(200, "No security definition has been found for the request")
+
+
+class Desk:
+    def __init__(self, tasks: Tasks) -> None:
+        self.clock, self.conditions, self.tws = HandClock(), Conditions(), FakeSession()
+        self.contracts = Contracts(tasks, self.clock, self.conditions)
+        self.contracts.ready(self.tws)
+
+    def link(self, upstream: str = "ok", **farms: str) -> None:
+        states = {f"{kind}farm": FarmState(state=state, type=kind) for kind, state in farms.items()}
+        row = Link(phase="ready", reason=None, sentence="", upstream=upstream, farms=states)
+        self.conditions.observe(row, self.clock.monotonic())
+
+
+@pytest.fixture
+async def desk() -> AsyncIterator[Desk]:
+    tasks = Tasks()
+    yield Desk(tasks)
+    await tasks.end()
+
+
+async def test_details_are_asked_once_and_told_with_their_age(desk: Desk) -> None:
+    first = await desk.contracts.details(AAPL)
+    await desk.clock.advance(DETAILS_TTL - 1)
+    again = await desk.contracts.details(AAPL)
+    assert (again.rows[0].conId, again.asOf, desk.tws.count("details")) == (AAPL, first.asOf, 1)
+
+    await desk.clock.advance(1)
+    assert (await desk.contracts.details(AAPL)).asOf == desk.clock.now()
+    assert desk.tws.count("details") == 2
+
+
+async def test_equal_look_ups_in_flight_share_one(desk: Desk) -> None:
+    desk.tws.hold("details")
+    asked = [asyncio.ensure_future(desk.contracts.details(AAPL)) for _ in range(50)]
+    await settled()
+    desk.tws.let_go()
+
+    assert len({(await each).asOf for each in asked}) == 1
+    assert desk.tws.count("details") == 1
+
+
+async def test_a_look_up_is_cancelled_with_its_last_asker_only(desk: Desk) -> None:
+    desk.tws.hold("details")
+    first, second = (asyncio.ensure_future(desk.contracts.details(AAPL)) for _ in range(2))
+    await settled()
+    first.cancel()
+    await settled()
+    assert desk.tws.cancelled == 0
+
+    second.cancel()
+    await settled()
+    assert desk.tws.cancelled == 1
+    desk.tws.let_go()
+    assert (await desk.contracts.details(AAPL)).rows
+
+
+async def test_an_unknown_contract_is_not_found_and_that_is_remembered_for_a_while(desk: Desk) -> None:
+    desk.tws.contracts[AAPL] = NOTHING
+    for _ in range(2):
+        with pytest.raises(Problem) as raised:
+            await desk.contracts.details(AAPL)
+        assert (raised.value.reason, raised.value.ibCode) == ("notFound", 200)
+    assert desk.tws.count("details") == 1
+
+    del desk.tws.contracts[AAPL]
+    await desk.clock.advance(NEGATIVE_TTL)
+    assert (await desk.contracts.details(AAPL)).rows
+
+
+@pytest.mark.parametrize("trouble", [{"upstream": "lost"}, {"secdef": "broken"}, {"market": "connecting"}])
+async def test_no_such_contract_is_not_believed_in_a_time_of_trouble(desk: Desk, trouble: dict[str, str]) -> None:
+    """FAULTS 10: what an outage says of a contract is neither told as not found nor kept, nor for 60 s after it."""
+    desk.tws.contracts[AAPL] = NOTHING
+    desk.link(**trouble)
+    for _ in range(2):
+        with pytest.raises(Problem) as raised:
+            await desk.contracts.details(AAPL)
+        assert (raised.value.reason, raised.value.ibCode) == ("upstreamLost", 200)
+        desk.link()
+        await desk.clock.advance(50)
+    assert desk.tws.count("details") == 2
+
+    with pytest.raises(Problem) as raised:
+        await desk.contracts.details(AAPL)
+    assert raised.value.reason == "notFound"
+
+
+async def test_finding_nothing_is_an_empty_list_but_not_in_a_time_of_trouble(desk: Desk) -> None:
+    assert (await desk.contracts.search("NOSUCH")).rows == ()
+
+    desk.link(secdef="broken")
+    with pytest.raises(Problem) as raised:
+        await desk.contracts.search("OTHER")
+    assert raised.value.reason == "upstreamLost"
+
+
+async def test_search(desk: Desk) -> None:
+    desk.tws.matches = [ContractMatch(conId=AAPL, symbol="AAPL")]
+
+    assert (await desk.contracts.search(" aapl ")).rows == (ContractMatch(conId=AAPL, symbol="AAPL"),)
+    await desk.contracts.search("AAPL")
+    assert desk.tws.asked == [("search", "aapl")]
+
+
+@pytest.mark.parametrize("q", ["", "  ", "x" * 65, "a\nb", "a\x00"])
+async def test_what_cannot_be_searched_for(desk: Desk, q: str) -> None:
+    with pytest.raises(Problem) as raised:
+        await desk.contracts.search(q)
+    assert raised.value.reason == "invalidParameters"
+
+
+async def test_qualify_gives_the_one_contract(desk: Desk) -> None:
+    """One contract on several exchanges is one: IBKR's own routing, unless an exchange was asked for."""
+    desk.tws.contracts[0] = [details(AAPL, exchange=name, strike=None) for name in ("NYSE", "SMART", "ISLAND")]
+
+    smart = await desk.contracts.qualify(ContractQuery(symbol="AAPL", secType="STK"))
+    island = await desk.contracts.qualify(ContractQuery(symbol="AAPL", secType="STK", exchange="ISLAND"))
+
+    assert type(smart.rows[0]) is Contract
+    assert (smart.rows[0].conId, smart.rows[0].exchange, island.rows[0].exchange) == (AAPL, "SMART", "ISLAND")
+
+
+async def test_qualify_names_the_candidates_of_an_ambiguous_description(desk: Desk) -> None:
+    desk.tws.contracts[0] = [details(number) for number in range(1, 71)]
+
+    with pytest.raises(Problem) as raised:
+        await desk.contracts.qualify(ContractQuery(symbol="ES", secType="FUT"))
+
+    assert raised.value.reason == "contractAmbiguous"
+    candidates = raised.value.extra["candidates"]
+    assert [each["conId"] for each in candidates] == list(range(1, 51))
+    assert "70 contracts, of which 50" in raised.value.detail
+
+
+async def test_qualify_needs_a_name(desk: Desk) -> None:
+    with pytest.raises(Problem) as raised:
+        await desk.contracts.qualify(ContractQuery(secType="STK", exchange="SMART"))
+    assert raised.value.reason == "invalidParameters"
+
+
+async def test_option_chain_asks_about_the_underlying(desk: Desk) -> None:
+    desk.tws.contracts[7] = [details(7, symbol="ES", secType="FUT", exchange="CME")]
+    desk.tws.chain = [OptionChain(exchange="SMART", underlyingConId=AAPL)]
+
+    assert len((await desk.contracts.option_chain(AAPL)).rows) == 1
+    await desk.contracts.option_chain(7)
+
+    chains = [what[1:] for what in desk.tws.asked if what[0] == "chain"]
+    assert chains == [(f"S{AAPL}", "", "STK", AAPL), ("ES", "CME", "FUT", 7)]
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        (TwsSilent("the details", 10), "brokerTimeout"),
+        (LinkLost(), "notConnected"),
+        (LinkLost("interrupted", 1100), "upstreamLost"),
+        (TwsRefused(321, "Error validating request"), "invalidParameters"),
+        (TwsRefused(9999, "what"), "brokerError"),
+        (TwsRefused(200, "The contract description specified for AAPL is ambiguous."), "contractAmbiguous"),
+    ],
+)
+async def test_failures_are_told_by_their_reason_and_the_passing_ones_not_kept(
+    desk: Desk, failure: Exception, reason: str
+) -> None:
+    desk.tws.contracts[AAPL] = failure
+
+    with pytest.raises(Problem) as raised:
+        await desk.contracts.details(AAPL)
+
+    assert raised.value.reason == reason
+    if reason != "contractAmbiguous":
+        del desk.tws.contracts[AAPL]
+        assert (await desk.contracts.details(AAPL)).rows
+
+
+async def test_without_a_session_only_what_is_remembered_is_known(desk: Desk) -> None:
+    await desk.contracts.details(AAPL)
+    desk.contracts.lost()
+
+    assert (await desk.contracts.details(AAPL)).rows
+    with pytest.raises(Problem) as raised:
+        await desk.contracts.details(1)
+    assert raised.value.reason == "notConnected"
+
+
+async def test_the_memory_is_bounded_by_what_was_asked_least_recently(desk: Desk) -> None:
+    await desk.contracts.details(1)
+    for number in range(2, KEPT["details"] + 1):
+        await desk.contracts.details(number)
+    await desk.contracts.details(1)  # is the most recent now
+    await desk.contracts.details(KEPT["details"] + 1)
+    desk.tws.asked.clear()
+
+    await desk.contracts.details(1)
+    assert desk.tws.asked == []
+    await desk.contracts.details(2)
+    assert desk.tws.count("details") == 1
+
+
+@pytest.mark.parametrize(
+    ("hours", "at", "is_open"),
+    [
+        ("20240722:0400-20240722:2000;20240723:CLOSED", "2024-07-22T10:00", True),
+        ("20240722:0400-20240722:2000;20240723:CLOSED", "2024-07-22T02:00", False),
+        ("20240722:0400-20240722:2000;20240723:CLOSED", "2024-07-23T18:00", False),
+        ("20240722:0400-20240722:2000;20240723:CLOSED", "2024-07-24T18:00", None),
+        ("20240721:1700-20240722:1600", "2024-07-21T23:00", True),
+        ("20240722:0930-1600", "2024-07-22T19:59", True),
+        ("20240722:0930-1600", "2024-07-22T20:00", False),
+        ("nonsense", "2024-07-22T20:00", None),
+        ("", "2024-07-22T20:00", None),
+    ],
+)
+def test_trading_hours_are_read_in_their_own_zone(hours: str, at: str, is_open: bool | None) -> None:
+    """Open, closed, or unknown where IBKR says nothing of the day. New York is four hours behind UTC in July."""
+    moment = datetime.fromisoformat(at).replace(tzinfo=UTC)
+    zone = "America/New_York" if "0930" in hours else "UTC"
+
+    assert trading(details(1, tradingHours=hours, timeZoneId=zone), moment) is is_open
+
+
+def test_a_zone_nobody_knows_leaves_the_session_unknown() -> None:
+    moment = datetime(2024, 7, 22, tzinfo=UTC)
+    assert trading(details(1, tradingHours="20240722:CLOSED", timeZoneId="Mars/Base"), moment) is None

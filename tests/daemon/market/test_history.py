@@ -1,0 +1,294 @@
+"""Bars: checked, asked once, paced, cancelled with their last asker; 162's meanings told apart."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from daemon.market.conditions import Conditions
+from daemon.market.contracts import Contracts
+from daemon.market.history import BAR_SIZES, QUEUE_LIMIT, History, read, streaming
+from daemon.market.pacing import IDENTICAL, LIMIT, OPEN, SLACK, WINDOW
+from daemon.tws.errors import TwsRefused
+from shared.messages import Bar, BarsParams, FarmState, Link
+from shared.reasons import Problem
+from tests.daemon.market.fakes import LOST, FakeSession, HandClock, Tasks, details, settled
+
+AAPL = 265598
+BARS = [Bar(date="2026-11-24", open=1.0, high=2.0, low=0.5, close=1.5)]
+ERROR = "Historical Market Data Service error message:"
+
+
+class Desk:
+    def __init__(self, tasks: Tasks) -> None:
+        self.clock, self.conditions, self.tws = HandClock(), Conditions(), FakeSession()
+        self.contracts = Contracts(tasks, self.clock, self.conditions)
+        self.history = History(tasks, self.clock, self.conditions, self.contracts)
+        self.contracts.ready(self.tws)
+        self.history.ready(self.tws)
+        self.tws.bars = BARS
+        tasks(self._look(), "looks at the queue")
+
+    async def _look(self) -> None:
+        """As the market does."""
+        while True:
+            self.history.gate.admit()
+            await self.clock.sleep(0.5)
+
+    def ask(self, conId: int = AAPL, **params: Any) -> asyncio.Task[Any]:
+        return asyncio.ensure_future(self.history.fetch(BarsParams(conId=conId, **params)))
+
+
+@pytest.fixture
+async def desk() -> AsyncIterator[Desk]:
+    tasks = Tasks()
+    yield Desk(tasks)
+    await tasks.end()
+
+
+async def reason_of(asked: asyncio.Task[Any]) -> str:
+    with pytest.raises(Problem) as raised:
+        await asked
+    return raised.value.reason
+
+
+async def test_equal_requests_share_one_and_its_answer_for_15_s(desk: Desk) -> None:
+    """IBKR forbids identical requests within 15 s; who asks in that time gets the last answer."""
+    desk.tws.hold("bars")
+    asked = [desk.ask(barSizeSetting="5 secs") for _ in range(20)]
+    await settled()
+    desk.tws.let_go()
+    answers = [await each for each in asked]
+    assert all(each is answers[0] for each in answers)
+
+    await desk.clock.advance(IDENTICAL - 1)
+    assert await desk.ask(barSizeSetting="5 secs") is answers[0]
+    assert desk.tws.count("bars") == 1
+
+    later = desk.ask(barSizeSetting="5 secs")
+    await desk.clock.advance(2)
+    later = desk.ask(barSizeSetting="5 secs")
+    await desk.clock.advance(2 * SLACK)
+    assert (await later).asOf > answers[0].asOf
+    assert desk.tws.count("bars") == 2
+
+
+async def test_an_implied_default_is_the_same_question(desk: Desk) -> None:
+    """Empty `whatToShow` is TRADES of a stock and MIDPOINT of a currency pair."""
+    desk.tws.contracts[12087792] = [details(12087792, secType="CASH", exchange="IDEALPRO")]
+    await desk.ask()
+    await desk.ask(whatToShow="TRADES")
+    await desk.ask(12087792)
+    await desk.ask(12087792, whatToShow="MIDPOINT")
+
+    assert desk.tws.count("bars") == 2
+
+
+async def test_a_burst_is_answered_or_truthfully_refused_and_never_above_the_limits(desk: Desk) -> None:
+    """500 requests for small bars, half of them equal: 60 go, each equal pair once, the others learn when to come."""
+    desk.tws.hold("bars")
+    asked = [desk.ask(number % 250 + 1, barSizeSetting="5 secs") for number in range(500)]
+    for _ in range(20):
+        await settled()
+    assert desk.tws.most_open <= OPEN
+    desk.tws.let_go()
+    for _ in range(20):
+        await settled()
+    await desk.clock.advance(QUEUE_LIMIT + 1)
+
+    outcomes = await asyncio.gather(*asked, return_exceptions=True)
+    refused = [each for each in outcomes if isinstance(each, Problem)]
+    assert {each.reason for each in refused} == {"pacingBudget"}
+    assert all(QUEUE_LIMIT < each.retryAfter <= 5 * (WINDOW + SLACK) for each in refused)
+    assert (len(outcomes) - len(refused), desk.tws.count("bars")) == (2 * LIMIT, LIMIT)
+    assert desk.history.gate.figures().used == LIMIT
+    assert desk.history.gate.waiting == 0
+
+
+async def test_large_bars_wait_only_for_the_fifty_that_may_be_open(desk: Desk) -> None:
+    desk.tws.hold("bars")
+    asked = [desk.ask(number + 1, barSizeSetting="1 day") for number in range(200)]
+    for _ in range(10):
+        await settled()
+    assert desk.tws.open == OPEN
+
+    desk.tws.let_go()
+    assert [len((await each).rows) for each in asked] == [1] * 200
+    assert desk.tws.most_open == OPEN
+
+
+async def test_whoever_waits_for_one_of_the_fifty_too_long_is_told(desk: Desk) -> None:
+    desk.tws.hold("bars")
+    asked = [desk.ask(number + 1, barSizeSetting="1 day") for number in range(OPEN + 1)]
+    for _ in range(10):
+        await settled()
+    await desk.clock.advance(QUEUE_LIMIT + 1)
+
+    assert await reason_of(asked[-1]) == "pacingBudget"
+    assert not any(each.done() for each in asked[:-1])
+
+
+async def test_the_last_asker_leaving_cancels_at_the_gateway_and_frees_the_place(desk: Desk) -> None:
+    desk.tws.hold("bars")
+    first, second = desk.ask(), desk.ask()
+    await settled()
+    first.cancel()
+    await settled()
+    assert (desk.tws.cancelled, desk.history.gate.budget.open) == (0, 1)
+
+    second.cancel()
+    await settled()
+    assert (desk.tws.cancelled, desk.history.gate.budget.open) == (1, 0)
+
+
+async def test_a_waiting_request_leaves_the_queue_with_its_asker(desk: Desk) -> None:
+    desk.tws.hold("bars")
+    asked = [desk.ask(number + 1, barSizeSetting="1 day") for number in range(OPEN + 2)]
+    for _ in range(10):
+        await settled()
+    asked[-1].cancel()
+    await settled()
+    assert desk.history.gate.waiting == 1
+
+    desk.tws.let_go()
+    for _ in range(10):
+        await settled()
+    assert desk.tws.count("bars") == OPEN + 1
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("Historical data request pacing violation", "pacingBudget"),
+        ("API historical data query cancelled: 5", "brokerError"),
+        ("No market data permissions for NYSE STK", "notSubscribed"),
+        ("Trading TWS session is connected from a different IP address", "competingSession"),
+        ("Time length exceed max.", "invalidParameters"),
+        ("Abfrage historischer Daten fehlgeschlagen", "brokerError"),
+    ],
+)
+async def test_what_162_means_is_told_apart(desk: Desk, text: str, reason: str) -> None:
+    desk.tws.bars = TwsRefused(162, ERROR + text)
+
+    with pytest.raises(Problem) as raised:
+        await desk.ask()
+
+    assert (raised.value.reason, raised.value.ibCode) == (reason, 162)
+
+
+async def test_no_data_is_an_empty_answer(desk: Desk) -> None:
+    desk.tws.bars = TwsRefused(162, ERROR + "HMDS query returned no data: AAPL@SMART Trades")
+
+    assert (await desk.ask()).rows == ()
+
+
+async def test_no_data_from_a_broken_farm_is_no_empty_answer(desk: Desk) -> None:
+    """A failure never looks like an empty list."""
+    farm = {"ushmds": FarmState(state="broken", type="hmds")}
+    desk.conditions.observe(Link(phase="ready", reason=None, sentence="", upstream="ok", farms=farm), 0.0)
+    desk.tws.bars = TwsRefused(162, ERROR + "HMDS query returned no data: AAPL@SMART Trades")
+
+    assert await reason_of(desk.ask()) == "upstreamLost"
+
+
+async def test_a_violation_spends_the_budget_for_everybody(desk: Desk) -> None:
+    """What IBKR counted and we did not know of is respected from then on: nothing small goes out for ten minutes."""
+    desk.tws.bars = TwsRefused(162, ERROR + "Historical data request pacing violation")
+    assert await reason_of(desk.ask(barSizeSetting="5 secs")) == "pacingBudget"
+    desk.tws.bars = BARS
+
+    assert await reason_of(desk.ask(1, barSizeSetting="5 secs")) == "pacingBudget"
+    assert (await desk.ask(1, barSizeSetting="1 day")).rows
+    assert desk.tws.count("bars") == 2
+    assert desk.history.gate.figures().used == LIMIT
+
+    await desk.clock.advance(WINDOW + 2 * SLACK)
+    assert (await desk.ask(1, barSizeSetting="5 secs")).rows
+
+
+async def test_a_lost_link_ends_what_is_asked_and_what_waits(desk: Desk) -> None:
+    desk.tws.hold("bars")
+    asked = [desk.ask(number + 1, barSizeSetting="1 day") for number in range(OPEN + 1)]
+    for _ in range(10):
+        await settled()
+    desk.tws.bars = LOST
+    desk.history.lost()
+    desk.tws.let_go()
+
+    assert {await reason_of(each) for each in asked} == {"notConnected"}
+    assert (desk.history.gate.budget.open, desk.history.gate.waiting) == (0, 0)
+
+
+async def test_what_was_sent_in_an_earlier_session_still_counts(desk: Desk) -> None:
+    await desk.ask(barSizeSetting="5 secs")
+    desk.history.lost()
+    desk.history.ready(desk.tws)
+
+    assert desk.history.gate.figures().used == 1
+    assert desk.history.gate.figures().resetsAt > desk.clock.now()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("durationStr", "1"),
+        ("durationStr", "1 X"),
+        ("durationStr", "0 D"),
+        ("durationStr", "1.5 D"),
+        ("durationStr", "-1 D"),
+        ("durationStr", "86401 S"),
+        ("durationStr", "1 D\n"),
+        ("barSizeSetting", "7 mins"),
+        ("barSizeSetting", "5mins"),
+        ("whatToShow", "trades"),
+        ("whatToShow", "SCHEDULE"),
+        ("endDateTime", "yesterday"),
+        ("endDateTime", "20261125 10:00:00"),
+        ("endDateTime", "20261125 10:00:00 Mars/Base"),
+        ("endDateTime", "20261399"),
+        ("endDateTime", "2026-11-25T10:00:00"),
+        ("endDateTime", "20261125-25:00:00"),
+    ],
+)
+async def test_a_bad_parameter_is_named_with_what_is_accepted(desk: Desk, field: str, value: str) -> None:
+    """Nothing is asked of the gateway."""
+    with pytest.raises(Problem) as raised:
+        await desk.ask(**{field: value})
+
+    assert raised.value.reason == "invalidParameters"
+    assert raised.value.detail.startswith(f"{field} is ")
+    assert raised.value.extra == {"field": field}
+    assert desk.tws.asked == []
+
+
+async def test_adjusted_bars_end_now(desk: Desk) -> None:
+    with pytest.raises(Problem, match="ADJUSTED_LAST"):
+        await desk.ask(whatToShow="ADJUSTED_LAST", endDateTime="20261124")
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("", None),
+        ("20261124", datetime(2026, 11, 24, 23, 59, 59, tzinfo=UTC)),
+        ("20261124-10:00:00", datetime(2026, 11, 24, 10, tzinfo=UTC)),
+        ("20261124 10:00:00 US/Eastern", datetime(2026, 11, 24, 15, tzinfo=UTC)),
+        ("20261124 10:00:00 UTC", datetime(2026, 11, 24, 10, tzinfo=UTC)),
+        ("2026-11-24T10:00:00Z", datetime(2026, 11, 24, 10, tzinfo=UTC)),
+        ("2026-11-24T10:00:00.5+01:00", datetime(2026, 11, 24, 9, tzinfo=UTC)),
+    ],
+)
+def test_an_end_is_read_in_the_zone_it_names(text: str, moment: datetime | None) -> None:
+    assert read(BarsParams(conId=1, endDateTime=text)).endDateTime == moment
+
+
+@pytest.mark.parametrize("size", BAR_SIZES)
+def test_a_stream_of_every_size_begins_with_a_past_that_fits_its_topic(size: str) -> None:
+    question = streaming(1, size, "STK")
+
+    assert read(BarsParams(conId=1, durationStr=question.durationStr, barSizeSetting=size))
+    assert question.keepUpToDate

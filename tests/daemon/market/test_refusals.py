@@ -1,0 +1,80 @@
+"""What IBKR's numbers mean to who asked for data."""
+
+from __future__ import annotations
+
+import pytest
+
+from daemon.market.refusals import history, problem, translated
+from daemon.tws.errors import LinkLost, TwsBusy, TwsRefused, TwsSilent
+from shared.reasons import Problem
+
+ERROR = "Historical Market Data Service error message:"
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "status"),
+    [
+        (101, "tooManySubscriptions", 429),
+        (200, "notFound", 404),
+        (321, "invalidParameters", 422),
+        (322, "invalidParameters", 422),
+        (354, "notSubscribed", 403),
+        (366, "brokerError", 502),
+        (420, "brokerError", 502),
+        (1100, "upstreamLost", 503),
+        (2110, "upstreamLost", 503),
+        (10089, "notSubscribed", 403),
+        (10168, "notSubscribed", 403),
+        (10182, "brokerError", 502),
+        (10197, "competingSession", 503),
+        (424242, "brokerError", 502),
+    ],
+)
+def test_each_code_has_its_reason_and_keeps_its_number(code: int, reason: str, status: int) -> None:
+    told = problem(code, "IBKR's own words")
+
+    assert (told.reason, told.entry.status, told.ibCode) == (reason, status, code)
+    assert "IBKR's own words" in told.detail
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "reason"),
+    [
+        ("Historical data request pacing violation", "pacing", "pacingBudget"),
+        ("HMDS query returned no data: AAPL@SMART Trades", "empty", "brokerError"),
+        ("API historical data query cancelled: 11", "cancelled", "brokerError"),
+        ("No market data permissions for ISLAND STK", "denied", "notSubscribed"),
+        ("Trading TWS session is connected from a different IP address", "competing", "competingSession"),
+        ("Time length exceed max.", "invalid", "invalidParameters"),
+        ("Etwas anderes", "other", "brokerError"),
+    ],
+)
+def test_162_says_many_things(text: str, kind: str, reason: str) -> None:
+    assert history(ERROR + text) == kind
+    assert problem(162, ERROR + text).reason == reason
+
+
+def test_a_pacing_violation_says_when_it_is_over() -> None:
+    assert problem(162, ERROR + "Historical data request pacing violation").retryAfter == 600.0
+
+
+def test_no_such_contract_is_not_believed_while_ibkr_could_not_look() -> None:
+    told = problem(200, "No security definition has been found for the request", doubtful=True)
+
+    assert (told.reason, told.ibCode, told.retryAfter) == ("upstreamLost", 200, 60.0)
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        (TwsRefused(354, "not subscribed"), "notSubscribed"),
+        (TwsSilent("a question", 10.0), "brokerTimeout"),
+        (TwsBusy(4096), "brokerError"),
+        (LinkLost(), "notConnected"),
+        (LinkLost("interrupted", 1100), "upstreamLost"),
+    ],
+)
+def test_failures_of_the_session_become_problems(failure: Exception, reason: str) -> None:
+    with pytest.raises(Problem) as raised, translated("a question", lambda: False):
+        raise failure
+    assert raised.value.reason == reason

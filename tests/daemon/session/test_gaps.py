@@ -1,0 +1,65 @@
+"""A gap's row: when it began and ended, why, and what was learnt of it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from daemon.session.gaps import Gaps
+from shared.messages import Gap, Recovered
+from tests.daemon.scripted import WEDNESDAY
+from tests.daemon.session.test_supervisor import fill
+
+LATER = WEDNESDAY + timedelta(minutes=1)
+
+
+def test_a_gap_is_a_row_when_it_has_ended() -> None:
+    gaps = Gaps()
+    gaps.begin("upstreamLost", WEDNESDAY, expected=False, fills=["old"])
+    gaps.replayed(3)
+
+    assert gaps.end(LATER, fills={"old": fill("old"), "new": fill("new")}, unrecovered={"pnl", "orders"}) == Gap(
+        cause="upstreamLost",
+        from_=WEDNESDAY,
+        to=LATER,
+        recovered=Recovered(fills=("new",), streams=3),
+        unrecovered=("orders", "pnl"),
+    )
+    assert gaps.end(LATER, fills={}, unrecovered=()) is None, "once"
+
+
+def test_what_follows_before_it_has_ended_is_part_of_it() -> None:
+    gaps = Gaps()
+    gaps.begin("upstreamLost", WEDNESDAY, expected=False, fills=())
+    gaps.begin("socketLost", LATER, expected=False, fills=["in the gap"])
+    gap = gaps.end(LATER, fills={"in the gap": fill("in the gap")}, unrecovered=())
+
+    assert gap is not None
+    assert (gap.cause, gap.from_, gap.recovered.fills) == ("upstreamLost", WEDNESDAY, ("in the gap",))
+
+
+def test_fills_seen_as_they_happened_are_not_recovered() -> None:
+    gaps = Gaps()
+    gaps.begin("socketLost", WEDNESDAY, expected=False, fills=())
+    gap = gaps.end(LATER, fills={"seen": fill("seen", recovered=False)}, unrecovered=())
+
+    assert gap is not None
+    assert gap.recovered.fills == ()
+
+
+def test_a_gap_that_reaches_into_a_planned_window_is_expected() -> None:
+    gaps = Gaps()
+    gaps.begin("socketLost", WEDNESDAY, expected=False, fills=())
+    gaps.expect(True)
+    gaps.expect(False)
+    gap = gaps.end(LATER, fills={}, unrecovered=())
+
+    assert gap is not None
+    assert gap.expected
+
+
+def test_where_nothing_was_lost_nothing_is_replayed_or_expected() -> None:
+    gaps = Gaps()
+    gaps.replayed(3)
+    gaps.expect(True)
+
+    assert not gaps.open

@@ -1,0 +1,716 @@
+"""The link's shell: what it dials, reads, probes, publishes, remembers and says, and when."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from daemon.link import events as ev
+from daemon.link.windows import calendar
+from shared import log
+from shared.messages import BROKER_TOPICS, ConnectParams, Expected, Farm, Fill, Sync
+from shared.reasons import CATALOGUE, Problem
+from tests.daemon.scripted import HOME, WEDNESDAY, Story, settle, supervised
+
+BARE = ConnectParams()
+
+
+@pytest.fixture(autouse=True)
+def lines(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    log.set_up("INFO", "console", stream=None)
+    logging.getLogger().addHandler(caplog.handler)
+    caplog.set_level(logging.INFO)
+    return caplog
+
+
+def told(lines: pytest.LogCaptureFixture) -> list[str]:
+    """The console lines, without the fields."""
+    form = log.ConsoleLine("utf-8")
+    return [form.format(record) for record in lines.records if record.name.startswith("daemon")]
+
+
+def fill(exec_id: str, **changes: object) -> Fill:
+    known = Fill(
+        execId=exec_id,
+        time=WEDNESDAY,
+        account="DU1234567",
+        side="BOT",
+        shares=1.0,
+        price=2.0,
+        permId=1,
+        orderId=1,
+        clientId=1,
+        recovered=True,
+    )
+    return replace(known, **changes)
+
+
+# --- up, and what is told of it -------------------------------------------------------------------------------------
+
+
+async def test_an_automatic_start_becomes_connected_and_says_so(lines: pytest.LogCaptureFixture) -> None:
+    async with supervised() as story:
+        row = story.row
+
+        assert (row.phase, row.reason, row.connected, row.upstream) == ("ready", None, True, "ok")
+        assert (row.accounts, row.session, row.attempts) == (("DU1234567",), 1, 1)
+        assert row.gateway is not None
+        assert (row.gateway.port, row.gateway.product, row.gateway.serverVersion) == (7497, "TWS", 178)
+        assert told(lines) == [
+            "INFO:     Attempting to auto-connect to IBKR at 127.0.0.1:7497...",
+            "INFO:     ✓ Connected to IBKR on port 7497",
+            "INFO:     ✓ Auto-connected to IBKR successfully on port 7497",
+        ]
+
+
+async def test_without_auto_connect_nothing_is_dialled_and_the_log_says_why(lines: pytest.LogCaptureFixture) -> None:
+    async with supervised(automatic=False) as story:
+        await story.pass_(120)
+
+        assert (story.row.phase, story.row.reason, story.gateway.sessions) == ("disabled", "autoConnectOff", [])
+        assert told(lines) == ["INFO:     IBKR auto-connect disabled (set IBKR_AUTO_CONNECT=true in .env to enable)"]
+
+
+async def test_a_night_of_refusals_is_one_warning_and_a_count(lines: pytest.LogCaptureFixture) -> None:
+    """The first failure is told with the seed's lines; repeats are counted; each other reason is one line."""
+    story = Story()
+    story.gateway.outcome = "portClosed"
+    running = asyncio.create_task(story.link.run(), name="the link under test")
+    await story.pass_(30.2)
+    assert 60 <= len(story.gateway.sessions) <= 62
+    story.gateway.outcome = "handshakeTimeout"
+    await story.pass_(40)
+    story.gateway.outcome = None
+    await story.pass_(60)
+
+    story.link.stop()
+    await running
+
+    assert told(lines)[:3] == [
+        "INFO:     Attempting to auto-connect to IBKR at 127.0.0.1:7497...",
+        "WARNING:  ✗ Auto-connect to IBKR failed: theirs",
+        "INFO:     You can manually connect via the UI or /api/ibkr/connect endpoint",
+    ]
+    handshake, connected, auto = told(lines)[3:6]
+    assert handshake.startswith("WARNING:  ")
+    assert "reason=handshakeTimeout" in handshake
+    assert "repeats=60" in handshake
+    assert connected == "INFO:     ✓ Connected to IBKR on port 7497"
+    assert auto == "INFO:     ✓ Auto-connected to IBKR successfully on port 7497"
+
+
+async def test_the_history_holds_every_change_of_phase() -> None:
+    async with supervised() as story:
+        story.session.says(ev.UpstreamLost, code=1100, text="gone")
+        await settle()
+
+        assert [(event.phase, event.reason) for event in story.memory.events] == [
+            ("connecting", None),
+            ("syncing", None),
+            ("ready", None),
+            ("upstreamLost", "upstreamLost"),
+        ]
+
+
+async def test_a_refused_dial_is_tried_again_when_the_row_says() -> None:
+    story = Story()
+    story.gateway.outcome = "hostUnreachable"
+    running = asyncio.create_task(story.link.run(), name="the link under test")
+    await settle()
+    row = story.row
+    assert (row.phase, row.reason, row.connected) == ("waiting", "hostUnreachable", False)
+    assert row.nextAttemptAt == WEDNESDAY + timedelta(seconds=1)
+    assert row.advice == tuple(line.format(host="127.0.0.1", port=7497) for line in CATALOGUE["hostUnreachable"].advice)
+
+    await story.pass_(0.99)
+    assert len(story.gateway.sessions) == 1
+    await story.pass_(0.01)
+    assert len(story.gateway.sessions) == 2
+    story.link.stop()
+    await running
+
+
+# --- proof ----------------------------------------------------------------------------------------------------------
+
+
+async def test_silence_is_probed_and_an_answer_is_proof() -> None:
+    async with supervised() as story:
+        await story.pass_(4.9)
+        assert story.asked()["probe"] == 0
+        await story.pass_(0.2)
+
+        assert story.asked()["probe"] == 1
+        assert (story.row.phase, story.row.proof.rttMs) == ("ready", 4.0)
+        assert story.row.proof.at == WEDNESDAY + timedelta(seconds=5)
+
+
+async def test_while_messages_come_nothing_is_probed_and_the_proof_stays_young() -> None:
+    """A newer proof is published at least once a second, without a step for each message."""
+    async with supervised() as story:
+        seen = set()
+        steps = story.store.seq
+        for _ in range(200):
+            story.session.hears()
+            await story.pass_(0.05)
+            seen.add(story.row.proof.at)
+            assert story.row.proof.at is not None
+            assert (story.clock.now() - story.row.proof.at).total_seconds() <= 1.3
+
+        assert story.asked()["probe"] == 0
+        assert 8 <= len(seen) <= 14
+        assert story.store.seq - steps <= 15
+
+
+async def test_a_frozen_gateway_is_not_connected_after_interval_and_timeout() -> None:
+    async with supervised() as story:
+        story.gateway.frozen = True
+        await story.pass_(9.9)
+        assert story.row.connected
+        await story.pass_(0.15)
+
+        assert (story.row.phase, story.row.reason, story.row.connected) == ("unproven", "probeTimeout", False)
+        assert story.asked()["probe"] == 2
+
+
+async def test_a_frozen_gateway_is_aborted_after_two_probes_and_dialled_at_once() -> None:
+    async with supervised() as story:
+        story.gateway.frozen = True
+        await story.pass_(14.9)
+        assert len(story.gateway.sessions) == 1
+        await story.pass_(0.2)
+
+        assert [session.ended for session in story.gateway.sessions] == ["aborted", None]
+
+
+async def test_an_answer_to_the_second_probe_is_enough() -> None:
+    async with supervised() as story:
+        story.gateway.frozen = True
+        await story.pass_(12)
+        assert story.row.phase == "unproven"
+        story.session.hears()
+        await story.pass_(0.3)
+
+        assert (story.row.phase, story.row.connected) == ("ready", True)
+        assert [gap.cause for gap in story.gaps] == ["probeTimeout"]
+        assert len(story.gateway.sessions) == 1
+
+
+async def test_a_slow_but_healthy_gateway_never_changes_phase() -> None:
+    """Minutes in which every probe takes 4 s: no change of phase, no other session."""
+    async with supervised() as story:
+        story.gateway.frozen = True
+        for _ in range(20):
+            await story.pass_(9.0)
+            story.session.hears()
+            assert story.row.connected
+
+        assert [event.phase for event in story.memory.events] == ["connecting", "syncing", "ready"]
+
+
+async def test_our_own_absence_is_not_the_gateways_silence(lines: pytest.LogCaptureFixture) -> None:
+    """Stopped for a minute with a probe open: what has arrived is read first, the probe's clock starts anew."""
+    async with supervised() as story:
+        story.gateway.frozen = True
+        await story.pass_(8)
+        story.clock.jump(60)
+        await settle()
+        assert story.row.phase == "ready"
+
+        await story.pass_(4.8)
+        assert story.row.phase == "ready"
+        assert story.asked()["probe"] == 2, "the gateway was asked again at once"
+        story.session.hears()
+        await story.pass_(4)
+        assert [event.phase for event in story.memory.events][-1] == "ready"
+        assert any("We were asleep or stopped" in line for line in told(lines))
+
+
+async def test_after_a_sleep_that_the_monotonic_clock_did_not_see_the_gateway_is_probed_at_once() -> None:
+    async with supervised() as story:
+        await story.pass_(1)
+        story.clock.jump(0.25, wall=7200)
+        await settle()
+
+        assert story.asked()["probe"] == 1
+
+
+async def test_a_sleep_ends_a_wait_at_once() -> None:
+    story = Story()
+    story.gateway.outcome = "notTws"
+    running = asyncio.create_task(story.link.run(), name="the link under test")
+    await settle()
+    story.clock.jump(30)
+    await settle()
+
+    assert len(story.gateway.sessions) == 2
+    story.link.stop()
+    await running
+
+
+async def test_a_handshake_that_timed_out_while_we_were_away_is_tried_again_at_once() -> None:
+    story = Story()
+    story.gateway.outcome = "hang"
+    running = asyncio.create_task(story.link.run(), name="the link under test")
+    await settle()
+    story.clock.jump(60)
+    await settle()
+    story.session.says(ev.Failed, reason="handshakeTimeout")
+    story.gateway.outcome = None
+    await settle()
+
+    assert len(story.gateway.sessions) == 2
+    assert story.row.phase == "ready"
+    story.link.stop()
+    await running
+
+
+# --- what is asked for ----------------------------------------------------------------------------------------------
+
+
+async def test_connect_is_answered_when_the_rows_show_it() -> None:
+    async with supervised(automatic=False) as story:
+        seq = await story.link.connect(BARE)
+
+        assert story.row.connected
+        assert seq == story.store.seq
+
+
+async def test_connect_that_fails_raises_the_problem_and_leaves_things_as_they_were(
+    lines: pytest.LogCaptureFixture,
+) -> None:
+    async with supervised(automatic=False) as story:
+        story.gateway.outcome = "portClosed"
+        with pytest.raises(Problem) as caught:
+            await story.link.connect(BARE)
+
+        assert (caught.value.reason, caught.value.detail) == ("portClosed", "theirs")
+        assert story.row.phase == "disabled"
+        assert told(lines)[-1] == "WARNING:  ✗ Connect to 127.0.0.1:7497 failed: theirs"
+
+
+async def test_connect_elsewhere_that_fails_is_one_line_and_back_to_the_old_target(
+    lines: pytest.LogCaptureFixture,
+) -> None:
+    async with supervised() as story:
+        story.gateway.outcome = "portClosed"
+        asked = asyncio.create_task(story.link.connect(ConnectParams(port=7498)))
+        await settle()
+        with pytest.raises(Problem):
+            await asked
+        assert told(lines)[3] == "WARNING:  ✗ Connect to 127.0.0.1:7498 failed: theirs"
+        story.gateway.outcome = None
+        await story.pass_(2)
+
+        assert story.row.connected
+        assert story.row.gateway is not None
+        assert story.row.gateway.port == 7497
+
+
+async def test_connect_that_is_not_waited_for_is_answered_at_once() -> None:
+    async with supervised(automatic=False) as story:
+        story.gateway.outcome = "hang"
+
+        await story.link.connect(BARE, wait=False)
+
+        assert story.row.phase == "connecting"
+
+
+async def test_two_who_connect_share_one_attempt_and_a_third_who_means_another_is_refused() -> None:
+    async with supervised(automatic=False) as story:
+        story.gateway.outcome = "hang"
+        first = asyncio.create_task(story.link.connect(BARE))
+        second = asyncio.create_task(story.link.connect(BARE))
+        await settle()
+        with pytest.raises(Problem) as caught:
+            await story.link.connect(ConnectParams(clientId=9))
+        assert caught.value.reason == "connectInProgress"
+
+        story.session.says(ev.Opened, serverVersion=178, accounts=("DU1234567",))
+        await first
+        await second
+        assert len(story.gateway.sessions) == 1
+
+
+async def test_connect_with_other_parameters_is_completed_from_the_settings() -> None:
+    async with supervised() as story:
+        await story.link.connect(ConnectParams(clientId=9, timeout=3.0, host=UNSET))
+
+        assert story.session.target == replace(HOME, clientId=9, timeout=3.0)
+        assert [session.ended for session in story.gateway.sessions] == ["closed", None]
+
+
+async def test_disconnect_closes_holds_and_is_remembered() -> None:
+    async with supervised() as story:
+        await story.link.disconnect()
+
+        assert (story.row.phase, story.row.connected, story.memory.held) == ("held", False, True)
+        assert story.session.ended == "closed"
+        await story.pass_(120)
+        assert len(story.gateway.sessions) == 1
+
+
+async def test_a_hold_survives_the_daemon_and_ends_with_a_connect_that_succeeds() -> None:
+    async with supervised(held=True) as story:
+        assert story.row.phase == "held"
+
+        await story.link.connect(BARE)
+
+        assert story.memory.held is False
+
+
+async def test_disconnect_ends_an_attempt_and_tells_those_who_wait() -> None:
+    async with supervised(automatic=False) as story:
+        story.gateway.outcome = "hang"
+        waiting = asyncio.create_task(story.link.connect(BARE))
+        await settle()
+        await story.link.disconnect()
+
+        with pytest.raises(Problem) as caught:
+            await waiting
+        assert caught.value.reason == "manual"
+        assert story.session.ended == "aborted"
+
+
+async def test_reconnect_ends_a_wait_and_otherwise_changes_nothing() -> None:
+    story = Story()
+    story.gateway.outcome = "notTws"
+    running = asyncio.create_task(story.link.run(), name="the link under test")
+    await settle()
+    await story.link.reconnect()
+    await settle()
+    assert len(story.gateway.sessions) == 2
+    story.gateway.outcome = None
+    await story.link.reconnect()
+    await settle()
+    await story.link.reconnect()
+    await settle()
+
+    assert len(story.gateway.sessions) == 3
+    story.link.stop()
+    await running
+
+
+async def test_who_asks_while_the_daemon_stops_is_told_so() -> None:
+    async with supervised() as story:
+        story.link.stop()
+        with pytest.raises(Problem) as caught:
+            await story.link.connect(BARE)
+        assert caught.value.reason == "shuttingDown"
+
+
+async def test_stop_closes_the_session_cleanly() -> None:
+    async with supervised() as story:
+        pass
+
+    assert story.session.ended == "closed"
+    assert story.row.phase == "stopping"
+
+
+async def test_questions_to_the_gateway_need_a_ready_session() -> None:
+    async with supervised() as story:
+        assert story.link.tws is story.session
+        story.session.says(ev.UpstreamLost, code=1100, text="Connectivity has been lost.")
+        await settle()
+
+        with pytest.raises(Problem) as caught:
+            _ = story.link.tws
+        assert (caught.value.reason, caught.value.ibCode) == ("upstreamLost", 1100)
+
+
+# --- what is read, and when -----------------------------------------------------------------------------------------
+
+
+async def test_what_stayed_unknown_is_asked_again_every_ten_seconds() -> None:
+    async with supervised() as story:
+        story.gateway.untold = frozenset({"positions"})
+        story.store.forget("positions")
+        await story.pass_(40)
+        asked = story.asked()["sync positions"]
+        assert 3 <= asked <= 4
+
+        story.gateway.untold = frozenset()
+        await story.pass_(60)
+        assert story.asked()["sync positions"] == asked + 1
+        known = story.store.row("sync", "positions")
+        assert isinstance(known, Sync)
+        assert known.known
+
+
+async def test_a_snapshot_that_never_ends_does_not_keep_the_link_from_ready() -> None:
+    story = Story()
+    story.gateway.untold = frozenset({"positions"})
+    running = asyncio.create_task(story.link.run(), name="the link under test")
+    await settle()
+
+    assert story.row.connected
+    known = story.store.row("sync", "positions")
+    assert isinstance(known, Sync)
+    assert not known.known
+    story.link.stop()
+    await running
+
+
+async def test_other_clients_orders_are_read_again_every_thirty_seconds() -> None:
+    async with supervised() as story:
+        await story.pass_(100)
+
+        assert story.asked()["sync orders"] == 3
+
+
+async def test_what_stays_unknown_does_not_keep_others_orders_from_being_read() -> None:
+    async with supervised() as story:
+        story.gateway.untold = frozenset({"pnl"})
+        story.store.forget("pnl")
+        await story.pass_(95)
+
+        assert story.asked()["sync orders"] == 3
+        assert story.asked()["sync pnl"] >= 8
+
+
+async def test_a_read_only_api_is_not_asked_for_orders(lines: pytest.LogCaptureFixture) -> None:
+    async with supervised() as story:
+        story.gateway.untold = frozenset({"orders"})
+        story.store.forget("orders")
+        story.session.says(ev.ReadOnlyApi, text="The API interface is currently in Read-Only mode.")
+        await story.pass_(100)
+
+        assert (story.row.phase, story.row.readOnly) == ("ready", True)
+        assert not any("orders" in name for name in story.asked())
+        assert sum("read-only" in line for line in told(lines)) == 1
+
+
+async def test_after_1102_everything_is_read_again_and_no_stream_requested() -> None:
+    async with supervised() as story:
+        story.market.wanted = 3
+        story.session.says(ev.UpstreamLost, code=1100, text="gone")
+        await settle()
+        assert (story.row.phase, story.row.upstream, story.row.connected) == ("upstreamLost", "lost", False)
+        assert all(isinstance(row, Sync) and row.stale for row in story.store.rows("sync").values())
+        await story.pass_(30)
+        story.session.says(ev.UpstreamRestored, code=1102, text="back", dataLost=False)
+        await settle()
+
+        assert story.row.connected
+        assert story.asked()["recover 1102"] == 1
+        assert len(story.market.requested) == 1, "at the beginning of the session only"
+        (gap,) = story.gaps
+        assert (gap.cause, gap.from_, gap.to) == ("upstreamLost", WEDNESDAY, WEDNESDAY + timedelta(seconds=30))
+        assert not any(isinstance(row, Sync) and row.stale for row in story.store.rows("sync").values())
+
+
+async def test_after_1101_every_stream_is_requested_again_exactly_once() -> None:
+    async with supervised() as story:
+        story.market.wanted = 3
+        for _ in range(3):
+            story.session.says(ev.UpstreamLost, code=1100, text="gone")
+        story.session.says(ev.UpstreamRestored, code=1101, text="back", dataLost=True)
+        await settle()
+
+        assert story.market.requested == [story.session, story.session]
+        assert story.asked()["recover 1101"] == 1
+        assert story.gaps[0].recovered.streams == 3
+
+
+async def test_after_a_reconnect_every_stream_is_requested_once_of_the_new_session() -> None:
+    async with supervised() as story:
+        story.market.wanted = 2
+        first = story.session
+        await story.pass_(40)
+        first.says(ev.Lost)
+        await settle()
+
+        assert story.market.requested == [first, story.session]
+        assert story.session is not first
+        assert story.gaps[0].recovered.streams == 2
+
+
+async def test_fills_of_a_gap_are_named_in_it() -> None:
+    """Only those first learnt by asking, and only those not known before, in the order of their execution."""
+    async with supervised() as story:
+        story.store.put({"fills": {"old.1": fill("old.1")}})
+        story.session.says(ev.UpstreamLost, code=1100, text="gone")
+        await settle()
+        story.store.put({"fills": {"seen.1": fill("seen.1", recovered=False)}})
+        story.gateway.fills = (
+            fill("b.1", time=WEDNESDAY + timedelta(seconds=2)),
+            fill("a.1", time=WEDNESDAY + timedelta(seconds=1)),
+        )
+        story.session.says(ev.UpstreamRestored, code=1102, text="back", dataLost=False)
+        await settle()
+
+        assert story.gaps[0].recovered.fills == ("a.1", "b.1")
+
+
+async def test_an_outage_of_the_socket_continues_the_gap_of_upstream() -> None:
+    async with supervised() as story:
+        story.session.says(ev.UpstreamLost, code=1100, text="gone")
+        await story.pass_(60)
+        story.session.says(ev.Lost)
+        await settle()
+
+        assert [(gap.cause, gap.from_) for gap in story.gaps] == [("upstreamLost", WEDNESDAY)]
+
+
+async def test_what_could_not_be_read_again_is_named_in_the_gap() -> None:
+    async with supervised() as story:
+        story.gateway.untold = frozenset({"orders", "pnl"})
+        story.session.says(ev.Lost)
+        await settle()
+
+        assert story.gaps[0].unrecovered == ("orders", "pnl")
+        assert story.row.connected
+
+
+async def test_a_gap_in_a_planned_window_says_so() -> None:
+    """05:20 UTC is 00:20 in New York: the nightly reset."""
+    night = datetime(2025, 11, 19, 5, 20, tzinfo=UTC)
+    async with supervised(wall=night) as story:
+        assert story.row.expected == Expected(
+            active=True, kind="nightlyReset", nextAt=datetime(2025, 11, 19, 6, 45, tzinfo=UTC)
+        )
+        story.session.says(ev.UpstreamLost, code=1100, text="gone")
+        await story.pass_(15)
+        story.session.says(ev.UpstreamRestored, code=1102, text="back", dataLost=False)
+        await settle()
+
+        assert story.gaps[0].expected
+        assert [event.expected for event in story.memory.events] == [True] * 5
+        story.clock.jump(5400)
+        await settle()
+        assert not story.row.expected.active
+
+
+async def test_the_end_of_a_window_ends_a_wait() -> None:
+    story = Story(wall=datetime(2025, 11, 19, 6, 44, tzinfo=UTC))
+    story.gateway.outcome = "notTws"
+    running = asyncio.create_task(story.link.run(), name="the link under test")
+    await story.pass_(59)
+    assert len(story.gateway.sessions) == 1
+    await story.pass_(2)
+
+    assert len(story.gateway.sessions) == 2
+    story.link.stop()
+    await running
+
+
+async def test_2110_is_undone_when_ibkrs_servers_prove_to_answer() -> None:
+    async with supervised() as story:
+        story.session.says(ev.UpstreamLost, code=2110, text="broken")
+        await story.pass_(25)
+        assert story.row.phase == "upstreamLost"
+        assert 2 <= story.asked()["prove"] <= 3
+        story.gateway.upstream_answers = True
+        await story.pass_(11)
+
+        assert story.row.phase == "ready"
+        assert story.asked()["recover 2110"] == 1
+
+
+async def test_1100_is_not_undone_by_an_answer() -> None:
+    async with supervised() as story:
+        story.gateway.upstream_answers = True
+        story.session.says(ev.UpstreamLost, code=1100, text="gone")
+        await story.pass_(60)
+
+        assert (story.row.phase, story.asked()["prove"]) == ("upstreamLost", 0)
+
+
+async def test_2110_in_the_handshake_asks_for_nothing_until_upstream_is_back() -> None:
+    story = Story()
+    story.gateway.greeting = (lambda number: ev.UpstreamLost(session=number, code=2110, text="broken"),)
+    running = asyncio.create_task(story.link.run(), name="the link under test")
+    await settle()
+    assert (story.row.phase, story.asked()["sync"]) == ("upstreamLost", 0)
+
+    story.session.says(ev.UpstreamRestored, code=1102, text="back", dataLost=False)
+    await settle()
+    assert (story.row.phase, story.asked()["sync"]) == ("ready", 1)
+    story.link.stop()
+    await running
+
+
+async def test_reading_is_stopped_when_upstream_is_lost_and_begun_anew_when_it_is_back() -> None:
+    story = Story()
+    story.gateway.slow_reads = True
+    running = asyncio.create_task(story.link.run(), name="the link under test")
+    await settle()
+    assert story.row.phase == "syncing"
+    story.session.says(ev.UpstreamLost, code=1100, text="gone")
+    await settle()
+    story.gateway.slow_reads = False
+    story.session.says(ev.UpstreamRestored, code=1102, text="back", dataLost=False)
+    await settle()
+
+    assert (story.row.phase, story.asked()["sync"]) == ("ready", 2)
+    story.link.stop()
+    await running
+
+
+# --- farms, accounts, floods ----------------------------------------------------------------------------------------
+
+
+async def test_farms_are_rows_of_their_own_and_go_with_their_session() -> None:
+    async with supervised() as story:
+        for state in ("ok", "broken"):
+            story.session.says(ev.FarmChanged, farm="usfarm", type="market", state=state)
+        await settle()
+        assert story.store.rows("farms") == {
+            "usfarm": Farm(farm="usfarm", type="market", state="broken", since=WEDNESDAY)
+        }
+        assert story.row.farms["usfarm"].state == "broken"
+        assert story.row.connected
+
+        story.session.says(ev.Lost)
+        await settle()
+        assert story.store.rows("farms") == {}
+
+
+async def test_rows_of_another_login_do_not_outlive_it() -> None:
+    async with supervised() as story:
+        story.gateway.accounts = ("U7654321",)
+        story.gateway.untold = frozenset(BROKER_TOPICS)
+        await story.link.connect(ConnectParams(clientId=2))
+
+        assert not any(isinstance(row, Sync) and row.known for row in story.store.rows("sync").values())
+
+
+async def test_a_mismatched_account_is_named_in_the_sentence() -> None:
+    story = Story(configured=replace(HOME, account="U7654321"))
+    running = asyncio.create_task(story.link.run(), name="the link under test")
+    await settle()
+
+    assert (story.row.phase, story.row.reason) == ("blocked", "accountMismatch")
+    assert "logged in to DU1234567, not to the expected U7654321" in story.row.sentence
+    assert story.session.ended == "closed"
+    story.link.stop()
+    await running
+
+
+async def test_a_flood_of_link_messages_ends_the_session_and_nothing_else() -> None:
+    async with supervised() as story:
+        first = story.session
+        await story.pass_(40)
+        for number in range(40_000):
+            first.says(ev.FarmChanged, farm=f"farm{number % 5}", type="market", state="ok")
+        await settle()
+
+        assert first.ended == "aborted"
+        assert story.row.lastError is not None
+        assert "more messages about the link" in story.row.lastError.text
+        assert story.row.connected
+
+
+async def test_a_planned_restart_annotates_and_decides_nothing() -> None:
+    at = WEDNESDAY.astimezone().time()
+    async with supervised(calendar=calendar(restart_at=at)) as story:
+        assert (story.row.expected.active, story.row.expected.kind) == (True, "restart")
+        story.session.says(ev.Lost)
+        await settle()
+
+        assert story.row.connected
+        assert story.gaps[0].expected

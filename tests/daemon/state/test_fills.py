@@ -1,0 +1,63 @@
+"""What stays true of an execution however often and in whatever order it is told."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from msgspec.structs import replace
+
+from daemon.state.fills import identity, newer
+from shared.messages import Fill
+
+FILL = Fill(
+    execId="0000e0d5.6534a1f2.01.01",
+    time=datetime(2026, 1, 2, 15, 0, tzinfo=UTC),
+    account="DU1",
+    side="BOT",
+    shares=10.0,
+    price=5.0,
+    permId=1,
+    orderId=2,
+    clientId=3,
+)
+
+
+def test_a_correction_has_the_identity_of_what_it_corrects() -> None:
+    """Only the digits after the last dot differ."""
+    assert identity("a.b.01.01") == ("a.b.01", 1)
+    assert identity("a.b.01.02") == ("a.b.01", 2)
+    assert identity("plain") == ("plain", 0)
+    assert identity("a.bc") == ("a.bc", 0)
+
+
+def test_the_same_fill_told_again_adds_nothing() -> None:
+    """A second recovery changes no row."""
+    assert newer(None, FILL) == FILL
+    assert newer(FILL, FILL) is None
+    assert newer(FILL, replace(FILL, recovered=True)) is None
+
+
+def test_how_a_fill_was_first_learnt_never_changes() -> None:
+    """Neither a correction nor a commission turns `recovered`."""
+    first = replace(FILL, recovered=True)
+    correction = replace(FILL, execId="0000e0d5.6534a1f2.01.02", price=6.0)
+
+    held = newer(first, correction)
+    assert held is not None
+    assert held.recovered
+    assert held.price == 6.0
+
+
+def test_a_commission_once_told_stays() -> None:
+    """IBKR reports it apart; a fill listed again without it does not lose it."""
+    paid = replace(FILL, commission=1.25, commissionCurrency="USD", realizedPNL=3.0)
+
+    assert newer(FILL, paid) == paid
+    assert newer(paid, FILL) is None
+
+
+def test_an_older_revision_changes_nothing() -> None:
+    """The corrected fill told again after its correction does not come back."""
+    correction = replace(FILL, execId="0000e0d5.6534a1f2.01.02", price=6.0)
+
+    assert newer(correction, FILL) is None

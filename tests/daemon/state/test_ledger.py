@@ -1,0 +1,388 @@
+"""What outlives the daemon, and how a failing disk is borne."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import sqlite3
+import stat
+import sys
+from collections.abc import AsyncIterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import structlog
+
+from daemon.state.ledger import EVENTS_KEPT, FILE, FILLS_KEPT, SEEN, Ledger, new_epoch
+from daemon.state.writer import Job, Writer
+from shared.messages import Fill, LinkEvent
+
+NOON = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
+ROOT = Path(__file__).resolve().parents[3]
+
+
+class Hands:
+    """A clock that moves when it is moved; `sleep` lasts until then."""
+
+    def __init__(self, moment: datetime = NOON) -> None:
+        self.moment = moment
+        self.moved = asyncio.Condition()
+
+    def now(self) -> datetime:
+        return self.moment
+
+    def monotonic(self) -> float:
+        return self.moment.timestamp()
+
+    async def sleep(self, seconds: float) -> None:
+        until = self.moment + timedelta(seconds=seconds)
+        async with self.moved:
+            await self.moved.wait_for(lambda: self.moment >= until)
+
+    async def move(self, seconds: float) -> None:
+        async with self.moved:
+            self.moment += timedelta(seconds=seconds)
+            self.moved.notify_all()
+
+
+@pytest.fixture
+async def clock() -> Hands:
+    return Hands()
+
+
+@pytest.fixture
+async def ledger(tmp_path: Path, clock: Hands) -> AsyncIterator[Ledger]:
+    opened = await Ledger.open(tmp_path, clock)
+    yield opened
+    await opened.close()
+
+
+def fill(exec_id: str, time: datetime = NOON, **more: object) -> Fill:
+    facts = {"account": "DU1", "side": "BOT", "shares": 1.0, "price": 2.0, "permId": 1, "orderId": 1, "clientId": 1}
+    return Fill(execId=exec_id, time=time, **(facts | more))
+
+
+async def kept(ledger: Ledger, *fills: Fill) -> None:
+    """Until the ledger says that it has written (or given up for now)."""
+    done = asyncio.Event()
+    ledger.keep(fills, done.set)
+    async with asyncio.timeout(60):
+        await done.wait()
+
+
+def aside(directory: Path) -> list[Path]:
+    """The files that were moved aside."""
+    return list(directory.glob("ledger-broken-*"))
+
+
+def modes(directory: Path) -> set[int]:
+    return {stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()}
+
+
+async def test_what_was_kept_is_there_after_a_restart(tmp_path: Path, clock: Hands) -> None:
+    """Fills, events, the held flag; and the epoch is another."""
+    first = await Ledger.open(tmp_path, clock)
+    await kept(first, fill("a.01"), fill("b.01", recovered=True))
+    first.phase(LinkEvent(at=NOON, phase="ready"))
+    await first.set_held(True)
+    await first.close()
+    second = await Ledger.open(tmp_path, clock)
+
+    assert second.epoch != first.epoch
+    assert second.held
+    assert await second.recent(NOON) == [fill("a.01"), fill("b.01", recovered=True)]
+    events = (await second.history(NOON, NOON)).events
+    assert [(event.phase, event.epoch) for event in events] == [("ready", first.epoch)]
+    await second.close()
+
+
+async def test_a_correction_replaces_and_a_repetition_adds_nothing(ledger: Ledger) -> None:
+    """One execution is one row, whatever IBKR lists, and `recovered` stays as it was first told."""
+    await kept(ledger, fill("a.b.01"))
+    await kept(ledger, fill("a.b.02", price=3.0, recovered=True), fill("a.b.01", recovered=True))
+
+    assert await ledger.recent(NOON) == [fill("a.b.02", price=3.0)]
+
+
+async def test_fills_are_read_by_execution_time_in_pages(ledger: Ledger) -> None:
+    """From a moment on, inclusive, in order; a page says where the next begins."""
+    await kept(ledger, *(fill(f"{n}.x.01", NOON + timedelta(seconds=n // 2)) for n in range(7)))
+
+    first = await ledger.fills(NOON + timedelta(seconds=1), limit=3)
+    assert first.next is not None
+    second = await ledger.fills(NOON + timedelta(seconds=1), first.next, limit=3)
+    assert second.next is None
+    found = [row.split(b'"execId":"')[1].split(b'"')[0] for row in first.rows + second.rows]
+    assert found == [b"2.x.01", b"3.x.01", b"4.x.01", b"5.x.01", b"6.x.01"]
+    with pytest.raises(ValueError, match="not"):
+        await ledger.fills(NOON, "not a cursor")
+
+
+async def test_an_attempt_that_changes_nothing_leaves_no_trace(ledger: Ledger) -> None:
+    """A gateway that is off for a night is one event; the attempt under way is seen while it lasts."""
+    ledger.phase(LinkEvent(at=NOON, phase="connecting"))
+    ledger.phase(LinkEvent(at=NOON, phase="waiting", reason="portClosed"))
+    for second in range(100):
+        ledger.phase(LinkEvent(at=NOON + timedelta(seconds=second), phase="connecting"))
+        ledger.phase(LinkEvent(at=NOON + timedelta(seconds=second), phase="waiting", reason="portClosed"))
+    assert [event.phase for event in (await ledger.history(NOON, NOON)).events] == ["connecting", "waiting"]
+
+    ledger.phase(LinkEvent(at=NOON + timedelta(seconds=100), phase="connecting"))
+    events = (await ledger.history(NOON, NOON + timedelta(seconds=101))).events
+    assert [(event.phase, event.durationS) for event in events] == [
+        ("connecting", 0.0),
+        ("waiting", 100.0),
+        ("connecting", None),
+    ]
+    ledger.phase(LinkEvent(at=NOON + timedelta(seconds=102), phase="syncing"))
+    events = (await ledger.history(NOON, NOON + timedelta(seconds=103))).events
+    assert [event.phase for event in events] == ["connecting", "waiting", "connecting", "syncing"]
+
+
+async def test_a_different_failure_is_an_event_of_its_own(ledger: Ledger) -> None:
+    """The reason has changed: somebody who looks must find when."""
+    for reason in ("portClosed", "portClosed", "handshakeTimeout"):
+        ledger.phase(LinkEvent(at=NOON, phase="waiting", reason=reason))
+        ledger.phase(LinkEvent(at=NOON, phase="connecting"))
+
+    events = (await ledger.history(NOON, NOON)).events
+    assert [event.reason or event.phase for event in events] == [
+        "portClosed",
+        "connecting",
+        "handshakeTimeout",
+        "connecting",
+    ]
+
+
+async def test_the_uptime_of_a_killed_daemon_ends_where_it_was_last_seen(tmp_path: Path, clock: Hands) -> None:
+    """The next daemon knows within seconds how long the one before it lived, and claims nothing for the gap."""
+    first = await Ledger.open(tmp_path, clock)
+    beat = asyncio.create_task(first.run(), name="ledger")
+    first.phase(LinkEvent(at=NOON, phase="ready"))
+    await asyncio.sleep(0)
+    for _ in range(4):
+        await clock.move(SEEN)
+        await asyncio.sleep(0)
+    await kept(first)
+    beat.cancel()
+    await asyncio.to_thread(first._writer.close, 5.0)  # as a kill leaves it: no last word
+    await clock.move(3600)
+    second = await Ledger.open(tmp_path, clock)
+    history = await second.history(NOON, clock.now())
+
+    assert history.uptime["24h"].upS == history.uptime["24h"].knownS == 4 * SEEN
+    await second.close()
+
+
+async def test_old_things_are_let_go(tmp_path: Path, clock: Hands) -> None:
+    """Retention is bounded: fills after two tax years, events after three times the longest uptime."""
+    ledger = await Ledger.open(tmp_path, clock)
+    await kept(ledger, fill("old.01"), fill("new.01", NOON + FILLS_KEPT))
+    ledger.phase(LinkEvent(at=NOON, phase="ready"))
+    await ledger.close()
+    await clock.move((FILLS_KEPT + timedelta(days=1)).total_seconds())
+    ledger = await Ledger.open(tmp_path, clock)
+
+    assert await ledger.recent(NOON) == [fill("new.01", NOON + FILLS_KEPT)]
+    assert (await ledger.history(NOON - EVENTS_KEPT, clock.now())).events == ()
+    await ledger.close()
+
+
+async def test_a_full_disk_is_one_warning_and_nothing_is_lost(tmp_path: Path, clock: Hands) -> None:
+    """Writes fail, are counted and owed; whoever waits to show a fill is told; one line when it works again."""
+    with structlog.testing.capture_logs() as logs:
+        ledger = await Ledger.open(tmp_path, clock, max_pages=30)
+        many = [fill(f"{n}.x.01", orderRef="x" * 100) for n in range(2_000)]
+        for start in range(0, len(many), 100):
+            await kept(ledger, *many[start : start + 100])
+        ledger.phase(LinkEvent(at=NOON, phase="ready"))
+        assert ledger.failed > 0
+        assert len(await ledger.recent(NOON)) < len(many)
+        assert [line["event"] for line in logs] == ["ledger.failing"]
+
+        def make_room(db: sqlite3.Connection) -> None:
+            db.execute("PRAGMA max_page_count = 100000")
+
+        await ledger._read(make_room)
+        await kept(ledger, fill("last.x.01"))
+        assert [line["event"] for line in logs] == ["ledger.failing", "ledger.working"]
+    assert len(await ledger.recent(NOON)) == len(many) + 1
+    assert [event.phase for event in (await ledger.history(NOON, NOON)).events] == ["ready"]
+    await ledger.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can make a full file system")
+async def test_a_file_system_without_room(tmp_path: Path, clock: Hands) -> None:
+    """The real thing: a file system of 512 KiB. The daemon goes on, and writes what it owes once there is room."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = await asyncio.create_subprocess_exec("mount", "-t", "tmpfs", "-o", "size=512k,mode=700", "tmpfs", str(disk))
+    if await mount.wait():
+        pytest.skip("this machine lets nobody mount")
+    try:
+        ballast = disk / "ballast"
+        ledger = await Ledger.open(disk, clock)
+        ballast.write_bytes(b"\0" * (330 * 1024))
+        many = [fill(f"{n}.x.01") for n in range(500)]
+        await kept(ledger, *many)
+        assert ledger.failed > 0
+        ballast.unlink()
+        await kept(ledger, fill("last.x.01"))
+        assert len(await ledger.recent(NOON)) == 501
+        await ledger.close()
+    finally:
+        unmount = await asyncio.create_subprocess_exec("umount", str(disk))
+        await unmount.wait()
+
+
+@pytest.mark.parametrize("damage", ["not a database at all" * 100, ""])
+async def test_a_broken_file_is_moved_aside_and_said(tmp_path: Path, clock: Hands, damage: str) -> None:
+    """What cannot be read is kept for whoever can, and a new file begins. An empty file is a new one."""
+    (tmp_path / FILE).write_text(damage)
+    with structlog.testing.capture_logs() as logs:
+        ledger = await Ledger.open(tmp_path, clock)
+        await kept(ledger, fill("a.01"))
+        assert await ledger.recent(NOON) == [fill("a.01")]
+        await ledger.close()
+
+    assert [path.read_text() for path in aside(tmp_path)] == ([damage] if damage else [])
+    assert [line["event"] for line in logs] == (["ledger.broken"] if damage else [])
+
+
+async def test_a_file_that_breaks_under_the_daemon_is_moved_aside(tmp_path: Path, clock: Hands) -> None:
+    """The link stays up; what is told from then on is kept in a new file, with the held flag."""
+    ledger = await Ledger.open(tmp_path, clock)
+    await ledger.set_held(True)
+    await kept(ledger, *(fill(f"{n}.x.01") for n in range(500)))
+    ledger._writer._db and ledger._writer._db.close()
+    ledger._writer._db = None
+    file = tmp_path / FILE
+    file.write_bytes(b"\xff" * 8192 + file.read_bytes()[8192:])
+    ledger._note()
+    await kept(ledger, fill("new.x.01"))
+    await kept(ledger, fill("newer.x.01"))
+
+    assert {row.execId for row in await ledger.recent(NOON)} >= {"new.x.01", "newer.x.01"}
+    assert aside(tmp_path)
+    ledger._note()
+    await ledger.close()
+    again = await Ledger.open(tmp_path, clock)
+    assert again.held
+    await again.close()
+
+
+async def test_a_directory_that_cannot_be_written_leaves_the_daemon_running(tmp_path: Path, clock: Hands) -> None:
+    """Nothing is remembered, that is said, and fills are shown all the same."""
+    with structlog.testing.capture_logs() as logs:
+        ledger = await Ledger.open(tmp_path / "missing", clock)
+        await kept(ledger, fill("a.01"))
+        await ledger.close()
+
+    assert not ledger.held
+    assert ledger.failed > 0
+    assert {line["event"] for line in logs} == {"ledger.failing", "ledger.unread"}
+
+
+async def test_a_value_that_cannot_be_written_stands_in_nobodys_way(ledger: Ledger) -> None:
+    """It is refused and counted; what comes with it and after it is written."""
+    with structlog.testing.capture_logs() as logs:
+        ledger.keep([fill("lone surrogate \ud800.01")], lambda: None)
+        await kept(ledger, fill("b.01"))
+
+    assert [row.execId for row in await ledger.recent(NOON)] == ["b.01"]
+    assert ledger.failed == 1
+    assert [line["event"] for line in logs] == ["ledger.refused"]
+
+
+async def test_a_fill_is_shown_though_the_disk_hangs(tmp_path: Path, clock: Hands) -> None:
+    """Recording goes first, but not for ever."""
+    ledger = await Ledger.open(tmp_path, clock)
+    hang = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def hanging(_db: sqlite3.Connection) -> None:
+        asyncio.run_coroutine_threadsafe(hang.wait(), loop).result()
+
+    ledger._write(hanging)
+    await kept(ledger, fill("a.01"))
+    hang.set()
+    assert await ledger.recent(NOON) == [fill("a.01")]
+    await ledger.close()
+
+
+async def test_a_queue_that_is_full_counts_and_tells(tmp_path: Path, clock: Hands) -> None:
+    """A disk that hangs for hours costs writes, not memory without bound and not the link."""
+    ledger = Ledger(tmp_path, clock)
+    ledger._writer._jobs.maxsize = 1
+    ledger._writer._jobs.put_nowait(None)
+    await kept(ledger, fill("a.01"))
+
+    assert ledger.failed == 1
+    with pytest.raises(TimeoutError):
+        await ledger.recent(NOON)
+
+
+async def test_the_file_is_the_owners_alone(ledger: Ledger, tmp_path: Path) -> None:
+    """Fills are nobody else's business, in the files beside it too."""
+    await kept(ledger, fill("a.01"))
+    if os.name != "nt":
+        assert modes(tmp_path) == {0o600}
+
+
+def test_an_epoch_is_new_and_has_no_hyphen() -> None:
+    """Ids of events are EPOCH-SEQ, and are taken apart at the hyphen."""
+    epochs = {new_epoch(NOON) for _ in range(1_000)}
+
+    assert len(epochs) == 1_000
+    assert all("-" not in epoch for epoch in epochs)
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_kill_9_loses_no_fill_that_was_shown(tmp_path: Path, seed: int) -> None:
+    """A daemon killed at any moment: the next one knows every fill that anybody saw, from a sound file."""
+    dice = random.Random(seed)
+    shown: set[bytes] = set()
+    for _ in range(2):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "tests.daemon.state.killed_ledger",
+            str(tmp_path),
+            cwd=ROOT,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        async with asyncio.timeout(60):
+            for _ in range(dice.randrange(1, 400)):
+                shown.add((await process.stdout.readline()).strip())
+            process.kill()
+            rest = (await process.stdout.read()).split(b"\n")
+            await process.wait()
+        shown.update(line.strip() for line in rest[:-1])  # what stands after the last line end was cut short
+
+    ledger = await Ledger.open(tmp_path, Hands(datetime.now(UTC)))
+    known = {row.execId.encode() for row in await ledger.recent(datetime.now(UTC) - timedelta(days=1))}
+    assert not shown - known
+    assert shown
+    assert not aside(tmp_path)
+    await ledger.close()
+
+
+def test_a_newer_versions_file_is_left_whole(tmp_path: Path) -> None:
+    """A daemon that was set back does not write into what it does not understand."""
+    db = sqlite3.connect(tmp_path / FILE)
+    db.execute("PRAGMA user_version = 99")
+    db.close()
+    writer = Writer(tmp_path / FILE, "CREATE TABLE t (x);", 1)
+    writer.start()
+    with structlog.testing.capture_logs() as logs:
+        writer.offer(Job(lambda db: db.execute("INSERT INTO t VALUES (1)"), True, lambda *_: None))
+        writer.close(10.0)
+
+    assert [line["event"] for line in logs] == ["ledger.broken"]
+    moved = next(path for path in aside(tmp_path) if path.suffix == ".sqlite")
+    with closing(sqlite3.connect(moved)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (99,)

@@ -1,0 +1,220 @@
+"""The doctor, tried against causes that were injected: named right, nothing named wrong, unknown said as unknown."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from daemon.simulator import Gateway, World
+from facade.doctor import checks as doctor
+from facade.doctor.checks import Check
+from tests.daemon.running import Mirror, environment, place, running, settings
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="modes and SIGSTOP are POSIX"),
+    pytest.mark.usefixtures("patient_doctor"),
+]
+
+Named = dict[str, Check]
+NOT_OURS = {"facade", "daemon", "link"}
+"""Checks that fail in most of these tests because nothing of ours runs; a test that means them looks at them itself."""
+
+
+async def examined(environ: dict[str, str], ports: dict[int, str] | None = None) -> Named:
+    """Every check by its name."""
+    return {check.name: check for check in await asyncio.to_thread(lambda: list(doctor.examine(environ, ports=ports)))}
+
+
+def failed(found: Named) -> set[str]:
+    return {name for name, check in found.items() if check.result == "failed"} - NOT_OURS
+
+
+@asynccontextmanager
+async def surroundings() -> AsyncIterator[tuple[dict[str, str], Gateway]]:
+    """A gateway and an environment that points at it; no daemon."""
+    async with AsyncExitStack() as stack:
+        directory = await stack.enter_async_context(place())
+        gateway = await stack.enter_async_context(Gateway(World(seed=7, accounts=("DU1234567",), positions=1)))
+        none = directory / "none.env"
+        none.touch()
+        yield environment(directory, IBKR_PORT=str(gateway.port), IBKR_ENV_FILE=str(none)), gateway
+
+
+async def test_without_a_daemon_a_healthy_gateway_passes_every_check_of_its_own() -> None:
+    async with surroundings() as (environ, _gateway):
+        found = await examined(environ)
+    assert failed(found) == set()
+    assert [found[name].result for name in ("settings", "gateway port", "handshake", "client id", "clock")] == [
+        "ok"
+    ] * 5
+    assert found["daemon"].reason == "daemonUnreachable"
+    # what only a session shows is unknown, not fine
+    assert [found[name].result for name in ("read-only API", "upstream", "data farms")] == ["unknown"] * 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "check", "reason"),
+    [
+        (lambda gateway: gateway.refuse(), "gateway port", "portClosed"),
+        (lambda gateway: gateway.accept_silently(), "handshake", "handshakeTimeout"),
+        (lambda gateway: gateway.silence_after_handshake(), "handshake", "sessionIncomplete"),
+        (lambda gateway: gateway.close_in_handshake(), "handshake", "closedDuringHandshake"),
+        (lambda gateway: gateway.speak_http(), "handshake", "notTws"),
+        (lambda gateway: gateway.speak_tls(), "handshake", "notTws"),
+        (lambda gateway: gateway.old_version(100), "handshake", "versionUnsupported"),
+        (lambda gateway: gateway.client_id_in_use(), "client id", "clientIdInUse"),
+        (lambda gateway: gateway.empty_accounts(), "handshake", "sessionIncomplete"),
+        (lambda gateway: gateway.lose_upstream(2110), "upstream", "upstreamLost"),
+    ],
+)
+async def test_what_is_wrong_with_the_gateway_is_named(
+    fault: Callable[[Gateway], None], check: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one check that looks at it fails with the catalogue's reason and advice; no other check does."""
+    if reason in ("handshakeTimeout", "sessionIncomplete"):
+        monkeypatch.setattr(doctor, "DIAL_PATIENCE", 1.5)  # silence costs the whole of it
+    async with surroundings() as (environ, gateway):
+        fault(gateway)
+        found = await examined(environ)
+    assert failed(found) == {check}
+    assert found[check].reason == reason
+    assert found[check].remedy
+
+
+async def test_another_standard_port_that_is_open_is_named_first() -> None:
+    async with surroundings() as (environ, gateway):
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", 0))
+            other.listen()
+            port = other.getsockname()[1]
+            gateway.refuse()
+            found = await examined(environ, {port: "TWS live"})
+    assert failed(found) == {"gateway port"}
+    assert f"{port} (TWS live) is open" in found["gateway port"].evidence
+    assert f"IBKR_PORT={port}" in found["gateway port"].remedy[0]
+
+
+async def test_another_account_than_the_expected_is_named_and_ids_are_masked() -> None:
+    async with surroundings() as (environ, _gateway):
+        found = await examined(environ | {"IBKR_ACCOUNT": "DU7654321"})
+    assert failed(found) == {"accounts"}
+    assert found["accounts"].reason == "accountMismatch"
+    assert not [check for check in found.values() if "1234567" in repr(check) or "7654321" in repr(check)]
+
+
+async def test_bad_settings_are_told_alone() -> None:
+    async with surroundings() as (environ, _gateway):
+        found = await examined(environ | {"IBKR_PORT": "seven"})
+    assert list(found) == ["settings"]
+    assert "IBKR_PORT is 'seven'" in found["settings"].evidence
+
+
+async def test_a_state_directory_open_to_others_comes_with_the_command_that_mends_it() -> None:
+    async with surroundings() as (environ, _gateway):
+        state = Path(environ["IBKR_STATE_DIR"])
+        state.chmod(0o755)
+        found = await examined(environ)
+        assert failed(found) == {"state directory"}
+        assert found["state directory"].remedy == (f"chmod 700 {state}",)
+
+
+async def test_a_settings_file_that_others_can_write_is_named() -> None:
+    async with surroundings() as (environ, _gateway):
+        Path(environ["IBKR_ENV_FILE"]).chmod(0o666)
+        found = await examined(environ)
+    assert failed(found) == {"settings"}
+
+
+async def test_a_clock_that_is_off_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with surroundings() as (environ, _gateway):
+        monkeypatch.setattr(doctor.Patient, "wall", staticmethod(lambda: 0.0), raising=False)
+        patient = doctor.Patient(environ)
+        patient.greeting = doctor.Greeting(server_time=1_000_000, answered_at=1_000_090.0)
+    assert (doctor._clock(patient).result, "90 s" in doctor._clock(patient).evidence) == ("failed", True)
+
+
+async def test_a_daemon_that_is_stopped_is_told_from_one_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody listens and says nothing: stuck, not absent."""
+    monkeypatch.setattr(doctor, "DAEMON_PATIENCE", 0.3)
+    async with surroundings() as (environ, _gateway):
+        path = Path(environ["IBKR_SOCKET"])
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        with socket.socket(socket.AF_UNIX) as silent:
+            silent.bind(str(path))
+            silent.listen()
+            found = await examined(environ)
+    assert "does not answer" in found["daemon"].evidence
+    assert found["daemon"].reason == "daemonUnreachable"
+
+
+@asynccontextmanager
+async def connected(gateway: Gateway, **more: object) -> AsyncIterator[dict[str, str]]:
+    """A daemon with a session, and the environment that finds it."""
+    async with place() as directory:
+        config = settings(directory, port=gateway.port, auto_connect=True, **more)
+        async with running(config):
+            mirror = await Mirror.join(config.socket, ("link", "farms"))
+            try:
+                await mirror.until(lambda: mirror.link["connected"])
+                none = directory / "none.env"
+                none.touch()
+                yield environment(directory, IBKR_PORT=str(gateway.port), IBKR_ENV_FILE=str(none))
+            finally:
+                await mirror.leave()
+
+
+async def test_beside_a_live_session_nothing_is_dialled() -> None:
+    """The daemon's session proves what a dial would show; the gateway sees no second connection."""
+    async with Gateway(World(seed=7)) as gateway, connected(gateway) as environ:
+        found = await examined(environ)
+        assert gateway.connections.total == 1
+    assert failed(found) == set()
+    assert [found[name].result for name in ("daemon", "link", "gateway port", "handshake", "accounts", "upstream")] == [
+        "ok"
+    ] * 6
+
+
+async def test_a_broken_farm_is_named_and_the_session_is_not_blamed() -> None:
+    async with Gateway(World(seed=7)) as gateway, connected(gateway) as environ:
+        gateway.farm(2103, "usfarm")
+        async with asyncio.timeout(60):
+            while failed(found := await examined(environ)) != {"data farms"}:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.05)
+    assert "usfarm" in found["data farms"].evidence
+    assert found["link"].result == "ok"
+
+
+async def test_a_read_only_api_is_named() -> None:
+    async with Gateway(World(seed=7)) as gateway:
+        gateway.read_only()
+        async with connected(gateway) as environ:
+            found = await examined(environ)
+    assert failed(found) == {"read-only API"}
+
+
+def test_the_command_prints_what_it_found_and_ends_with_1(tmp_path: Path) -> None:
+    """Closed port, no daemon: the four classic causes in the seed's order."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    (tmp_path / "none.env").touch()
+    done = subprocess.run(
+        [sys.executable, "-m", "facade.cli", "doctor"],
+        env=environment(tmp_path, IBKR_PORT=str(port), IBKR_ENV_FILE=str(tmp_path / "none.env")),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    wanted = ("Start TWS", f"IBKR_PORT ({port})", "Enable the API", "firewall")
+    places = [done.stdout.find(word) for word in wanted]
+    assert -1 not in places
+    assert places == sorted(places)

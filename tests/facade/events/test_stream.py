@@ -1,0 +1,467 @@
+"""Events: a snapshot, then every change; whoever folds them has what the daemon believes, or was told otherwise."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from facade.events import frames
+from facade.events.stream import topics_of
+from shared.messages import STATE_TOPICS, Account, Fill, Position, Quote
+from shared.reasons import Problem
+from tests.facade.conftest import LIMIT, House, running
+from tests.facade.fake_daemon import FakeDaemon
+from tests.waiting import until
+
+EVENTS = "/api/ibkr/events"
+
+
+@dataclass
+class Reader:
+    """A client that folds what it is told, as the contract says."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    state: dict[str, dict[str, Any]] = field(default_factory=dict)
+    events: list[tuple[str, Any, str | None]] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    comments: int = 0
+    complete: bool = False
+
+    async def begin(self) -> None:
+        head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        self.status = int(head[0].split()[1])
+        self.headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in head[1:])}
+
+    async def event(self) -> tuple[str, Any, str | None]:
+        """The next event, folded. Raises `IncompleteReadError` at the end."""
+        while True:
+            async with asyncio.timeout(LIMIT):
+                block = (await self.reader.readuntil(b"\n\n")).decode()
+            if block.startswith(":"):
+                self.comments += 1
+                continue
+            fields = dict(line.split(": ", 1) for line in block.strip().split("\n"))
+            told = (fields["event"], json.loads(fields["data"]), fields.get("id"))
+            self._fold(*told)
+            return told
+
+    def _fold(self, event: str, data: Any, here: str | None) -> None:
+        self.events.append((event, data, here))
+        if event == "reset":
+            assert here is None
+            self.state.clear()
+            self.complete = False
+            return
+        rows = self.state.setdefault(data["topic"], {})
+        for key, row in data["rows"].items():
+            if row is None:
+                rows.pop(key, None)
+            else:
+                rows[key] = row
+        if event == "snapshot":
+            assert not self.complete
+            self.complete = data["complete"]
+        if here is not None:
+            if self.ids and self.ids[-1].split("-")[0] == here.split("-")[0]:
+                assert int(self.ids[-1].split("-")[1]) < int(here.split("-")[1])
+            self.ids.append(here)
+
+    async def until(self, condition: Any) -> None:
+        while not condition():
+            await self.event()
+
+    async def snapshot(self) -> None:
+        await self.until(lambda: self.complete and self.ids)
+
+    def has(self, topic: str, key: str) -> bool:
+        return key in self.state.get(topic, {})
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+@asynccontextmanager
+async def reading(
+    house: House, topics: str | None = None, last: str | None = None, *, room: int = 1 << 24
+) -> AsyncIterator[Reader]:
+    """`room`: bytes that the client takes without reading."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", house.port, limit=room)
+    query = "" if topics is None else f"?topics={topics}"
+    resume = "" if last is None else f"Last-Event-ID: {last}\r\n"
+    writer.write(f"GET {EVENTS}{query} HTTP/1.1\r\nHost: 127.0.0.1:{house.port}\r\n{resume}\r\n".encode())
+    client = Reader(reader, writer)
+    try:
+        await client.begin()
+        yield client
+    finally:
+        writer.close()
+        try:
+            await writer.wait_closed()
+        except ConnectionError:
+            pass
+
+
+def believed(daemon: FakeDaemon, topics: Any = STATE_TOPICS) -> dict[str, dict[str, Any]]:
+    return {t: {k: json.loads(r) for k, r in daemon.store.replica.rows(t).items()} for t in topics}
+
+
+def account(name: str) -> dict[str, Account]:
+    return {name: Account(account=name, paper=True)}
+
+
+async def test_a_snapshot_names_every_topic_and_ends_once(house: House) -> None:
+    """Also those with no rows; its end is a point to go on from."""
+    house.daemon.store.put({"accounts": account("DU1")})
+    async with reading(house) as client:
+        await client.until(lambda: client.has("accounts", "DU1") and client.ids)
+        assert client.status == 200
+        assert client.headers["content-type"] == "text/event-stream"
+        assert client.headers["cache-control"] == "no-store"
+        assert client.headers["x-frame-options"] == "DENY"
+        assert {data["topic"] for event, data, _ in client.events if event == "snapshot"} == set(STATE_TOPICS)
+        assert [data["complete"] for event, data, _ in client.events if event == "snapshot"].count(True) == 1
+        assert client.state == believed(house.daemon)
+
+
+async def test_changes_follow(house: House) -> None:
+    """`null` is gone; the id stands on the event that completes the step."""
+    async with reading(house, "accounts,positions") as client:
+        await client.snapshot()
+        house.daemon.store.put(
+            {"accounts": account("DU1"), "positions": {"DU1:1": Position(account="DU1", position=1.0)}}
+        )
+        await client.until(lambda: client.has("positions", "DU1:1"))
+        deltas = client.events[-2:]
+        assert [event for event, _, _ in deltas] == ["delta", "delta"]
+        assert deltas[0][2] is None
+        assert deltas[1][2] == f"e1-{house.daemon.store.seq}"
+        house.daemon.store.put({"accounts": {"DU1": None}})
+        await client.until(lambda: not client.has("accounts", "DU1"))
+        assert client.events[-1][1] == {"topic": "accounts", "rows": {"DU1": None}}
+
+
+async def test_going_on_from_an_id_brings_what_was_missed_and_nothing_else(house: House) -> None:
+    async with reading(house, "accounts") as client:
+        await client.snapshot()
+        last = client.ids[-1]
+    house.daemon.store.put({"accounts": account("DU1")})
+    house.daemon.store.put({"accounts": account("DU2")})
+    house.daemon.store.put({"accounts": {"DU1": None}})
+    await until(lambda: house.facade.mirror.row("accounts", "DU2"))
+    async with reading(house, "accounts", last) as client:
+        await client.until(lambda: client.ids)
+        assert client.events == [
+            (
+                "delta",
+                {"topic": "accounts", "rows": {"DU2": {"account": "DU2", "paper": True}, "DU1": None}},
+                client.ids[0],
+            )
+        ]
+
+
+async def test_going_on_where_nothing_was_missed_says_nothing(house: House) -> None:
+    async with reading(house, "accounts") as client:
+        await client.snapshot()
+        last = client.ids[-1]
+    async with reading(house, "accounts", last) as client:
+        house.daemon.store.put({"accounts": account("DU9")})
+        event, data, _ = await client.event()
+        assert (event, set(data["rows"])) == ("delta", {"DU9"})
+
+
+@pytest.mark.parametrize(
+    ("last", "reason"),
+    [("x1-5", "epoch"), ("nonsense", "invalid"), ("e1-99999999", "invalid"), ("e1-x", "invalid"), ("e1-", "invalid")],
+)
+async def test_what_cannot_be_gone_on_from_is_a_reset_and_a_snapshot(house: House, last: str, reason: str) -> None:
+    async with reading(house, "accounts", last) as client:
+        assert await client.event() == ("reset", {"reason": reason}, None)
+        await client.snapshot()
+
+
+async def test_what_is_too_old_is_a_reset_and_a_snapshot(house: House) -> None:
+    async with reading(house, "accounts") as client:
+        await client.snapshot()
+        last = client.ids[-1]
+    house.daemon.store.put({"accounts": account("DU1")})
+    house.daemon.store.put({"accounts": {"DU1": None}})
+    house.daemon.store.replica.trim("9999")
+    house.daemon.store.put({"accounts": account("DU2")})
+    await until(lambda: house.facade.mirror.row("accounts", "DU2"))
+    async with reading(house, "accounts", last) as client:
+        assert await client.event() == ("reset", {"reason": "tooOld"}, None)
+        await client.until(lambda: client.has("accounts", "DU2"))
+
+
+async def test_an_id_is_good_in_another_facade_process(tmp_path: Path, house: House) -> None:
+    """Though that one has watched other lines and counts other steps."""
+    async with reading(house, "accounts,quotes:1") as other, reading(house, "accounts") as client:
+        await other.snapshot()
+        await client.snapshot()
+        house.daemon.store.put({"accounts": account("DU1")})
+        house.daemon.store.put({"quotes:1": {"1": Quote(conId=1, bid=1.0)}})
+        await client.until(lambda: client.has("accounts", "DU1"))
+        await other.until(lambda: other.has("quotes:1", "1"))
+        last = client.ids[-1]
+    async with running(tmp_path, house.daemon) as second:
+        await until(lambda: second.facade.mirror.complete)
+        async with reading(second, "accounts", last) as client:
+            house.daemon.store.put({"accounts": account("DU2")})
+            assert (await client.event())[0] == "delta"
+            assert set(client.state["accounts"]) == {"DU2"}
+        async with reading(second, "accounts,quotes:1", other.ids[-1]) as client:
+            house.daemon.store.put({"quotes:1": {"1": Quote(conId=1, bid=2.0)}})
+            await client.until(lambda: client.state.get("quotes:1", {}).get("1", {}).get("bid") == 2.0)
+            assert "reset" not in [event for event, _, _ in client.events]
+
+
+async def test_another_daemon_is_a_reset(house: House) -> None:
+    async with reading(house) as client:
+        await client.snapshot()
+        await house.daemon.stop()
+        async with FakeDaemon(house.daemon.path, "e2") as successor:
+            successor.know_all(accounts=account("DU5"))
+            await client.until(
+                lambda: client.complete and client.ids[-1].startswith("e2-") and client.has("accounts", "DU5")
+            )
+            assert ("reset", {"reason": "epoch"}, None) in client.events
+            assert client.state == believed(successor)
+
+
+async def test_readers_are_told_that_the_daemon_is_away_and_that_it_is_back(house: House) -> None:
+    """A stream that went on showing `connected` would lie."""
+    house.daemon.know("accounts", account("DU1"))
+    async with reading(house) as client:
+        await client.snapshot()
+        await house.daemon.stop()
+        await client.until(lambda: client.state["link"]["link"]["reason"] == "daemonUnreachable")
+        row = client.state["link"]["link"]
+        assert (row["connected"], row["stale"], row["phase"]) == (False, True, None)
+        await client.until(lambda: client.state["sync"]["accounts"]["stale"])
+        assert client.has("accounts", "DU1")
+
+        await house.daemon.start()
+        await client.until(
+            lambda: client.state["link"]["link"]["connected"] and not client.state["sync"]["accounts"]["stale"]
+        )
+        assert client.state == believed(house.daemon)
+        assert "reset" not in [event for event, _, _ in client.events]
+
+
+async def test_a_reader_without_any_daemon_learns_just_that_and_then_everything(
+    tmp_path: Path, socket_path: str
+) -> None:
+    async with running(tmp_path, FakeDaemon(socket_path)) as house, reading(house) as client:
+        event, data, here = await client.event()
+        assert (event, data["topic"], data["complete"], here) == ("snapshot", "link", False, None)
+        assert data["rows"]["link"]["reason"] == "daemonUnreachable"
+        async with FakeDaemon(socket_path) as daemon:
+            daemon.know_all()
+            await client.until(lambda: client.complete and client.state == believed(daemon))
+
+
+async def test_lines_are_watched_while_somebody_reads_them(house: House) -> None:
+    daemon = house.daemon
+
+    def watched() -> set[str]:
+        return {t for peer in daemon.service.peers for t in daemon.feed.topics(peer) if ":" in t}  # type: ignore[arg-type]
+
+    daemon.store.put({"quotes:265598": {"265598": Quote(conId=265598, bid=1.0)}})
+    async with reading(house, "quotes:265598,bars:1:5 mins".replace(" ", "%20")) as client:
+        await client.snapshot()
+        assert client.has("quotes:265598", "265598")
+        assert watched() == {"quotes:265598", "bars:1:5mins"}
+        async with reading(house, "quotes:265598") as second:
+            await second.snapshot()
+        assert watched() == {"quotes:265598", "bars:1:5mins"}
+        daemon.store.put({"quotes:265598": {"265598": Quote(conId=265598, bid=2.0)}})
+        await client.until(lambda: client.state["quotes:265598"]["265598"]["bid"] == 2.0)
+    await until(lambda: not watched())
+    assert house.facade.streams.places == 0
+
+
+async def test_a_topic_that_the_daemon_refuses_is_a_problem_and_costs_nobody_else(house: House) -> None:
+    async with reading(house, "link,quotes:5") as client:
+        await client.snapshot()
+        house.daemon.refuses = {"quotes:6"}
+        status, body, _ = await house.get(f"{EVENTS}?topics=link,quotes:6")
+        assert (status, body["reason"]) == (429, "tooManySubscriptions")
+        house.daemon.store.put({"quotes:5": {"5": Quote(conId=5, bid=1.0)}})
+        await client.until(lambda: client.has("quotes:5", "5"))
+        house.daemon.refuses = set()
+    async with reading(house, "link,quotes:6") as client:
+        await client.snapshot()
+
+
+@pytest.mark.parametrize(
+    "topics",
+    ["nothing", "", "link,,orders", "quotes:", "quotes:x", "quotes:0", "quotes:9999999999", "bars:1:7 secx", "*"],
+)
+async def test_an_unknown_topic_is_a_problem(house: House, topics: str) -> None:
+    status, body, _ = await house.get(f"{EVENTS}?topics={topics}")
+    assert (status, body["reason"]) == (422, "invalidParameters")
+
+
+def test_topics_are_named_once_in_their_own_spelling() -> None:
+    assert topics_of("link, link,bars:1:1 min,bars:1:1min") == ("link", "bars:1:1min")
+    with pytest.raises(Problem):
+        topics_of(",".join(f"quotes:{n}" for n in range(1, 130)))
+
+
+async def test_there_is_a_bound_on_readers(house: House) -> None:
+    house.facade.streams._limit = 2
+    async with reading(house) as one, reading(house):
+        await one.snapshot()
+        status, body, headers = await house.get(EVENTS)
+        assert (status, body["reason"], headers["Retry-After"]) == (503, "tooManyStreams", "1")
+    await until(lambda: not house.facade.streams.places)
+    async with reading(house) as again:
+        await again.snapshot()
+
+
+async def test_a_reader_that_leaves_is_noticed_at_once(house: House) -> None:
+    async with reading(house) as client:
+        await client.snapshot()
+        assert len(house.facade.streams) == 1
+    await until(lambda: not len(house.facade.streams))
+
+
+async def test_every_stream_has_a_heartbeat(house: House) -> None:
+    house.facade.streams._heartbeat = 0.01
+    async with reading(house, "link") as client:
+        await client.snapshot()
+        house.daemon.link(session=2)
+        # the first beat of the old pace may still be under way; the loop itself is what is asked here
+        beat = asyncio.create_task(house.facade.streams.run(), name="beat")
+        async with asyncio.timeout(LIMIT):
+            while b":\n\n" not in await client.reader.readuntil(b"\n\n"):
+                pass
+        beat.cancel()
+
+
+def many(count: int, price: float) -> dict[str, Position]:
+    return {f"DU1:{n}": Position(account="DU1", conId=n, position=1.0, marketPrice=price) for n in range(count)}
+
+
+async def test_a_reader_that_does_not_read_costs_a_bounded_buffer_and_is_right_in_the_end(house: House) -> None:
+    """Late, never wrong, never unbounded; and nobody waits for it. What must not be merged away is all there."""
+    daemon = house.daemon
+    topics = "positions,fills"
+    async with reading(house, topics, room=1 << 18) as slow, reading(house, topics) as quick:
+        await quick.snapshot()
+        largest = 0
+        for price in range(60):
+            daemon.store.put({"positions": many(2000, float(price))})
+            daemon.store.put({"fills": {f"x{price}.01": fill(f"x{price}.01", daemon)}})
+            await quick.until(
+                lambda price=price: quick.state["positions"].get("DU1:1999", {}).get("marketPrice") == price
+            )
+            for stream in house.facade.streams._readers:
+                largest = max(largest, stream.transport.get_write_buffer_size())
+        assert house.facade.streams.merged > 0
+        assert largest < 3_000_000
+        await quick.until(lambda: len(quick.state["fills"]) == 60)
+        await slow.until(lambda: slow.state == quick.state and len(slow.state["fills"]) == 60)
+        assert slow.state == believed(daemon, ("positions", "fills"))
+        assert len(slow.events) < len(quick.events)
+
+
+def fill(name: str, daemon: FakeDaemon) -> Fill:
+    from datetime import UTC, datetime
+
+    return Fill(
+        execId=name,
+        time=datetime.now(UTC),
+        account="DU1",
+        side="BOT",
+        shares=1.0,
+        price=1.0,
+        permId=1,
+        orderId=1,
+        clientId=1,
+    )
+
+
+async def test_a_large_snapshot_comes_in_pages(house: House) -> None:
+    house.daemon.store.put({"positions": many(10_000, 1.0)})
+    await until(lambda: house.facade.mirror.row("positions", "DU1:9999"))
+    async with reading(house, "positions,accounts") as client:
+        await client.snapshot()
+        pages = [data for event, data, _ in client.events if event == "snapshot"]
+        assert len(pages) > 5
+        assert all(len(json.dumps(page)) < 4 * frames.PAGE for page in pages)
+        assert [page["complete"] for page in pages] == [False] * (len(pages) - 1) + [True]
+        assert len(client.state["positions"]) == 10_000
+
+
+async def test_a_snapshot_that_is_overtaken_by_changes_is_right(house: House) -> None:
+    """Rows change, come and go while it is being read; its last page is then no point to go on from, the next id is."""
+    daemon = house.daemon
+    daemon.store.put({"positions": many(20_000, 1.0)})
+    await until(lambda: house.facade.mirror.row("positions", "DU1:19999"))
+    async with reading(house, "accounts,positions", room=1 << 18) as client:
+        await until(lambda: any(stream.connection.writing_paused for stream in house.facade.streams._readers))
+        daemon.store.put({"positions": {"DU1:0": None, "DU1:19999": None, "DU1:20001": many(1, 2.0)["DU1:0"]}})
+        daemon.store.put({"accounts": account("DU7")})
+        await until(lambda: house.facade.mirror.row("accounts", "DU7"))
+        await client.snapshot()
+        assert client.state == believed(daemon, ("accounts", "positions"))
+        last_page = next(here for event, data, here in client.events if event == "snapshot" and data["complete"])
+        assert last_page is None
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_whatever_happens_a_reader_that_folds_has_the_daemons_state(
+    tmp_path: Path, daemon: FakeDaemon, seed: int
+) -> None:
+    """Changes, daemon restarts of the same epoch, facade restarts, readers that leave and come back by their id."""
+    chance = random.Random(seed)
+    last: str | None = None
+    state: dict[str, dict[str, Any]] = {}
+    topics = "accounts,positions,quotes:1"
+    for _ in range(4):
+        async with running(tmp_path, daemon) as house:
+            await until(lambda house=house: house.facade.mirror.complete)
+            for _ in range(3):
+                async with reading(house, topics, last) as client:
+                    client.state, client.complete = state, False
+                    for _ in range(chance.randrange(6)):
+                        act(chance, daemon)
+                        if chance.random() < 0.2:
+                            await daemon.stop()
+                            act(chance, daemon)
+                            await daemon.start()
+                    daemon.store.put({"accounts": account(f"DU{chance.randrange(10**6)}")})
+                    newest = next(reversed(daemon.store.replica.rows("accounts")))
+                    await client.until(
+                        lambda client=client, newest=newest: client.has("accounts", newest) and client.events[-1][2]
+                    )
+                    assert client.state == believed(daemon, topics.split(","))
+                    last, state = client.ids[-1], client.state
+                for _ in range(chance.randrange(4)):
+                    act(chance, daemon)
+
+
+def act(chance: random.Random, daemon: FakeDaemon) -> None:
+    """One step of a random kind."""
+    key = f"DU1:{chance.randrange(5)}"
+    match chance.randrange(4):
+        case 0:
+            daemon.store.put({"positions": {key: Position(account="DU1", position=chance.random())}})
+        case 1:
+            daemon.store.put({"positions": {key: None}})
+        case 2:
+            daemon.store.put({"quotes:1": {"1": Quote(conId=1, bid=chance.random())}})
+        case _:
+            daemon.store.put({"quotes:2": {"2": Quote(conId=2, bid=chance.random())}})

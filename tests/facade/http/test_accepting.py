@@ -1,0 +1,76 @@
+import asyncio
+import socket
+
+import pytest
+
+from facade.http.accepting import Accepting
+
+
+class Echo(asyncio.Protocol):
+    """Gives back what it gets, with its name before it."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, data):
+        self.transport.write(self.name + data)
+        self.transport.close()
+
+
+@pytest.fixture
+def listener():
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        yield sock
+
+
+async def ask(address):
+    """What one connection is answered."""
+    reader, writer = await asyncio.open_connection(*address)
+    try:
+        writer.write(b"?")
+        return await reader.read()
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_connections_are_served_by_the_loop(listener):
+    """Accepted in a thread, served like any other."""
+    accepting = Accepting(lambda: Echo(b"a"), listener.dup())
+
+    answers = await asyncio.gather(*(ask(listener.getsockname()) for _ in range(20)))
+
+    assert answers == [b"a?"] * 20
+    accepting.close()
+
+
+async def test_a_successor_takes_over_without_a_refused_connection(listener):
+    """While the two overlap either serves; after the first has stopped the second does, and nobody is refused."""
+    address = listener.getsockname()
+    first = Accepting(lambda: Echo(b"1"), listener.dup())
+    assert await ask(address) == b"1?"
+
+    second = Accepting(lambda: Echo(b"2"), listener.dup())
+    both = await asyncio.gather(*(ask(address) for _ in range(20)))
+    first.close()
+    first.close()
+    after = await asyncio.gather(*(ask(address) for _ in range(20)))
+
+    assert set(both) <= {b"1?", b"2?"}
+    assert after == [b"2?"] * 20
+    second.close()
+
+
+async def test_what_knocks_while_nobody_accepts_waits(listener):
+    """The queue belongs to the socket, not to who serves it."""
+    Accepting(lambda: Echo(b"1"), listener.dup()).close()
+    waiting = asyncio.create_task(ask(listener.getsockname()))
+    await asyncio.sleep(0)
+
+    second = Accepting(lambda: Echo(b"2"), listener.dup())
+
+    assert await waiting == b"2?"
+    second.close()

@@ -1,0 +1,165 @@
+"""Connections: how many, how long, and what becomes of those that ask for nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from pathlib import Path
+
+import pytest
+import structlog
+
+from facade.http.connection import HttpServer
+from facade.serving import Strain
+from tests.facade.conftest import LIMIT, House, running
+from tests.facade.fake_daemon import FakeDaemon
+from tests.waiting import until
+
+STATUS = "/api/ibkr/status"
+
+
+async def opened(house: House) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection("127.0.0.1", house.port)
+
+
+async def asked(house: House, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str = STATUS) -> bytes:
+    """One answer over a connection that stays."""
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{house.port}\r\n\r\n".encode())
+    async with asyncio.timeout(LIMIT):
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        return head + await reader.readexactly(length)
+
+
+async def test_beyond_the_bound_the_one_that_was_idle_for_the_longest_makes_room(house: House) -> None:
+    server: HttpServer = house.facade.http  # type: ignore[assignment]
+    server._limit = 3
+    first, second, third = [await opened(house) for _ in range(3)]
+    for connection in (second, first, third):  # the second one is idle for the longest
+        await asked(house, *connection)
+    fourth = await opened(house)
+    assert b" 200 " in await asked(house, *fourth)
+    async with asyncio.timeout(LIMIT):
+        assert await second[0].read() == b""
+    for connection in (first, third):
+        assert b" 200 " in await asked(house, *connection)
+    for _, writer in (first, second, third, fourth):
+        writer.close()
+
+
+async def test_one_answer_follows_another_on_a_connection(house: House) -> None:
+    """Also requests that came together; a body nobody asked for does not become the next request."""
+    reader, writer = await opened(house)
+    request = f"GET {STATUS} HTTP/1.1\r\nHost: 127.0.0.1:{house.port}\r\n\r\n".encode()
+    writer.write(request * 3)
+    for _ in range(3):
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 ")
+        await reader.readexactly(38)
+    writer.write(request.replace(b"\r\n\r\n", b"\r\nContent-Length: 5\r\n\r\nhello") + request)
+    for _ in range(2):
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 ")
+        await reader.readexactly(38)
+    writer.close()
+
+
+async def test_an_old_client_is_answered_and_closed(house: House) -> None:
+    raw = await house.raw(f"GET {STATUS} HTTP/1.0\r\nHost: 127.0.0.1:{house.port}\r\n\r\n".encode())
+    assert b"Connection: close" in raw
+
+
+async def test_a_protocol_nobody_speaks_here_is_not_switched_to(house: House) -> None:
+    raw = await house.raw(
+        f"GET {STATUS} HTTP/1.1\r\nHost: 127.0.0.1:{house.port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+    )
+    assert raw.startswith(b"HTTP/1.1 200 ")
+    assert b"Connection: close" in raw
+
+
+async def test_a_large_answer_to_one_who_does_not_read_delays_nobody(house: House) -> None:
+    from shared.messages import Position
+
+    rows = {f"DU1:{n}": Position(account="DU1", conId=n, position=1.0) for n in range(20_000)}
+    house.daemon.know("positions", rows)
+    await until(lambda: house.facade.mirror.row("positions", "DU1:19999"))
+    reader, writer = await asyncio.open_connection("127.0.0.1", house.port, limit=1024)
+    writer.write(f"GET /api/ibkr/positions HTTP/1.1\r\nHost: 127.0.0.1:{house.port}\r\n\r\n".encode())
+    async with asyncio.timeout(LIMIT):
+        await reader.readexactly(100)
+    assert (await house.get(STATUS))[0] == 200
+    writer.transport.abort()
+
+
+async def test_at_the_end_what_is_on_its_way_is_answered(tmp_path: Path, daemon: FakeDaemon) -> None:
+    """And told that the connection ends with it."""
+    async with running(tmp_path, daemon) as house:
+        await until(lambda: house.facade.mirror.connected)
+        reader, writer = await opened(house)
+        assert b"Connection: close" not in await asked(house, reader, writer)
+        house.facade.draining = True
+        assert b"Connection: close" in await asked(house, reader, writer)
+        assert await reader.read() == b""
+        writer.close()
+
+
+async def test_expect_continue_is_answered_before_the_body(house: House) -> None:
+    reader, writer = await opened(house)
+    writer.write(
+        f"POST /api/ibkr/reconnect HTTP/1.1\r\nHost: 127.0.0.1:{house.port}\r\nContent-Type: application/json\r\n"
+        "Content-Length: 2\r\nExpect: 100-continue\r\n\r\n".encode()
+    )
+    async with asyncio.timeout(LIMIT):
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b"{}")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 202 ")
+    writer.close()
+
+
+async def test_half_a_header_is_not_waited_for_for_ever(
+    tmp_path: Path, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However it drips in."""
+    monkeypatch.setattr("facade.http.connection.KEEP_ALIVE", 0.2)
+    async with running(tmp_path, daemon) as house:
+        reader, writer = await opened(house)
+        writer.write(f"GET {STATUS} HTTP/1.1\r\nHost: 127.0.0.1:{house.port}\r\n".encode())
+        ended = asyncio.create_task(reader.read(), name="ended")
+        async with asyncio.timeout(LIMIT):
+            while not ended.done():
+                if not writer.is_closing():
+                    writer.write(b"X: y\r\n")
+                await asyncio.wait([ended], timeout=0.02)
+        assert ended.done()
+        writer.close()
+
+
+async def test_the_other_loopback_is_served_too(tmp_path: Path, daemon: FakeDaemon) -> None:
+    """With its own name and its own owners."""
+    from facade.serving import served
+    from shared.settings import Settings
+    from tests.facade.conftest import listening
+
+    sock = listening("::1")
+    port = sock.getsockname()[1]
+    settings = Settings(socket=daemon.path, state_dir=tmp_path / "state", facade_host="::1", facade_port=port)
+    async with served(settings, sock, drain=0):
+        reader, writer = await asyncio.open_connection("::1", port)
+        writer.write(f"GET {STATUS} HTTP/1.1\r\nHost: [::1]:{port}\r\nConnection: close\r\n\r\n".encode())
+        assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+
+
+async def test_no_descriptors_left_is_said_once_and_once_when_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often it is tried meanwhile; the next time is news again."""
+    monkeypatch.setattr(Strain, "QUIET", 0.0)
+    strain = Strain()
+    loop = asyncio.get_running_loop()
+    with structlog.testing.capture_logs() as lines:
+        for times in (1, 2):
+            for _ in range(3):
+                strain(loop, {"message": "accept", "exception": OSError(errno.EMFILE, "Too many open files")})
+            await until(lambda times=times: len(lines) == 2 * times)
+    assert [line["event"] for line in lines] == ["facade.starved", "facade.accepting"] * 2
+    assert [line["refusedBefore"] for line in lines[1::2]] == [3, 3]

@@ -1,0 +1,292 @@
+"""The keeper: one listening socket for ever, one child that serves it, nobody refused when the child is replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from facade.keeper import parent as keeper
+from facade.keeper.whereabouts import STATE_FILE
+from facade.terminal.logs import show
+from tests.facade.fake_daemon import FakeDaemon
+from tests.ports import free_port
+from tests.waiting import until
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals")
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@dataclass
+class Kept:
+    """A running keeper."""
+
+    process: asyncio.subprocess.Process
+    port: int
+    state_dir: Path
+    env: dict[str, str]
+
+    @property
+    def state(self) -> dict[str, Any]:
+        try:
+            return dict(json.loads((self.state_dir / STATE_FILE).read_text()))
+        except (OSError, ValueError):
+            return {}
+
+    async def status(self) -> dict[str, Any]:
+        """Raises `OSError` when the connection is refused or reset."""
+        return dict(json.loads((await self.get("/api/ibkr/status"))[1]))
+
+    async def get(self, path: str) -> tuple[bytes, bytes]:
+        """Status line and body, over a connection of its own."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\nConnection: close\r\n\r\n".encode())
+            async with asyncio.timeout(60):
+                raw = await reader.read()
+        finally:
+            writer.close()
+        if not raw:
+            raise ConnectionResetError
+        head, _, body = raw.partition(b"\r\n\r\n")
+        return head.partition(b"\r\n")[0], body
+
+    async def restart(self) -> int:
+        process = await started(self.env, "restart")
+        return await process.wait()
+
+
+async def started(env: dict[str, str], *arguments: str, **more: Any) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(sys.executable, "-m", "facade", *arguments, env=env, cwd=ROOT, **more)
+
+
+def environment(tmp_path: Path, daemon: FakeDaemon, port: int) -> dict[str, str]:
+    own = {
+        "IBKR_ENV_FILE": str(tmp_path / "empty.env"),
+        "IBKR_SOCKET": daemon.path,
+        "IBKR_STATE_DIR": str(tmp_path / "state"),
+        "IBKR_FACADE_PORT": str(port),
+    }
+    (tmp_path / "empty.env").touch()
+    return {key: value for key, value in os.environ.items() if not key.startswith("IBKR_")} | own
+
+
+@asynccontextmanager
+async def kept(tmp_path: Path, daemon: FakeDaemon) -> AsyncIterator[Kept]:
+    port = free_port()
+    env = environment(tmp_path, daemon, port)
+    process = await started(env)
+    facade = Kept(process, port, tmp_path / "state", env)
+    try:
+        await until(lambda: facade.state.get("child") or process.returncode is not None)
+        yield facade
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        async with asyncio.timeout(60):
+            await process.wait()
+
+
+async def test_a_restart_refuses_and_resets_nobody(tmp_path: Path, daemon: FakeDaemon) -> None:
+    """Whoever asks meanwhile, on one connection a request, gets the right answer."""
+    async with kept(tmp_path, daemon) as facade:
+        await until(lambda: facade.state["complete"])
+        answers = []
+        done = asyncio.Event()
+
+        async def ask() -> None:
+            while not done.is_set():
+                daemon.link(session=len(answers))
+                answers.append(await facade.status())
+
+        asking = [asyncio.create_task(ask(), name=f"asking {n}") for n in range(4)]
+        before = facade.state
+        for _ in range(2):
+            assert await facade.restart() == 0
+        done.set()
+        await asyncio.gather(*asking)
+        assert facade.state["generation"] == before["generation"] + 2
+        assert facade.state["child"] != before["child"]
+        assert all(answer == {"connected": True, "available": True} for answer in answers)
+        await until(lambda: len(daemon.service.peers) == 1)
+
+
+async def test_everything_can_be_asked_of_the_real_process(tmp_path: Path, daemon: FakeDaemon) -> None:
+    """It leaves out of its libraries what it does not use; nothing that a route needs."""
+    async with kept(tmp_path, daemon) as facade:
+        for path in (
+            "/",
+            "/docs",
+            "/docs/reasons",
+            "/metrics",
+            "/metrics",
+            "/api/ibkr/openapi.json",
+            "/api/ibkr/positions",
+        ):
+            status, body = await facade.get(path)
+            assert (status, bool(body)) == (b"HTTP/1.1 200 OK", True)
+
+
+async def test_what_it_says_is_kept_where_ibkr_logs_looks(tmp_path: Path, daemon: FakeDaemon) -> None:
+    """Also where there is no terminal to say it to; each serving child goes on in the same file, the user's alone."""
+    async with kept(tmp_path, daemon) as facade:
+        assert await facade.restart() == 0
+        file = facade.state_dir / "logs" / "facade.log"
+        said = io.StringIO()
+        show(file, 50, follow=False, as_json=False, out=said)
+        assert said.getvalue().count("Facade running on") == 2
+        assert file.stat().st_mode & 0o077 == 0
+
+
+async def test_a_restart_without_a_daemon_is_done_and_said(tmp_path: Path, daemon: FakeDaemon) -> None:
+    await daemon.stop()
+    async with kept(tmp_path, daemon) as facade:
+        assert await facade.status() == {"connected": False, "available": False}
+        before = facade.state["child"]
+        waiting = asyncio.create_task(facade.restart(), name="restart")
+        await until(lambda: facade.state.get("child") not in (None, before))
+        await daemon.start()
+        assert await waiting == 0  # it was still waiting for the replica, which is complete now
+
+
+async def test_a_child_that_dies_is_replaced(tmp_path: Path, daemon: FakeDaemon) -> None:
+    """Who connects meanwhile waits in the queue of the socket that the keeper holds."""
+    async with kept(tmp_path, daemon) as facade:
+        before = facade.state["child"]
+        os.kill(before, signal.SIGKILL)
+        await until(lambda: facade.state.get("child") not in (None, before))
+        assert (await facade.status())["available"] is True
+
+
+async def test_a_child_ends_with_its_parent(tmp_path: Path, daemon: FakeDaemon) -> None:
+    """However the parent ends."""
+    async with kept(tmp_path, daemon) as facade:
+        await until(lambda: daemon.service.peers)
+        facade.process.kill()
+        await until(lambda: not daemon.service.peers)
+        async with asyncio.timeout(60):
+            while await answers(facade):
+                pass
+
+
+async def answers(facade: Kept) -> bool:
+    try:
+        await facade.status()
+    except OSError:
+        return False
+    return True
+
+
+async def test_a_child_that_finds_its_parent_gone_ends_without_a_word(tmp_path: Path, daemon: FakeDaemon) -> None:
+    """Killed while the child was starting: nobody is left to tell, and nothing is wrong with the child."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.shutdown(socket.SHUT_RD)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "facade", "serve", str(theirs.fileno())),
+            env=environment(tmp_path, daemon, free_port()),
+            cwd=ROOT,
+            pass_fds=[theirs.fileno()],
+            stderr=asyncio.subprocess.PIPE,
+        )
+        ours.close()
+        _, told = await process.communicate()
+    assert (process.returncode, told) == (0, b"")
+
+
+async def test_settings_that_went_bad_cost_the_restart_and_not_the_facade(tmp_path: Path, daemon: FakeDaemon) -> None:
+    async with kept(tmp_path, daemon) as facade:
+        before = facade.state["child"]
+        (tmp_path / "empty.env").write_text("IBKR_PROBE_TIMEOUT=never\n")
+        facade.process.send_signal(signal.SIGHUP)
+        await until(lambda: facade.state["failures"])
+        assert facade.state["child"] == before
+        assert (await facade.status())["available"] is True
+
+
+async def test_bad_settings_stop_the_start(tmp_path: Path, daemon: FakeDaemon) -> None:
+    env = environment(tmp_path, daemon, free_port()) | {"IBKR_FACADE_PORT": "many"}
+    process = await started(env, stderr=asyncio.subprocess.PIPE)
+    _, told = await process.communicate()
+    assert process.returncode == 78
+    assert b"IBKR_FACADE_PORT" in told
+    assert b"Traceback" not in told
+
+
+@pytest.mark.parametrize("bind", ["0.0.0.0", "::"])
+async def test_a_bind_that_others_can_reach_needs_a_token(tmp_path: Path, daemon: FakeDaemon, bind: str) -> None:
+    env = environment(tmp_path, daemon, free_port()) | {"IBKR_FACADE_HOST": bind}
+    process = await started(env, stderr=asyncio.subprocess.PIPE)
+    _, told = await process.communicate()
+    assert process.returncode == 78
+    assert b"IBKR_FACADE_TOKEN_FILE" in told
+
+
+async def test_a_port_that_is_taken_stops_the_start(tmp_path: Path, daemon: FakeDaemon) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        env = environment(tmp_path, daemon, taken.getsockname()[1])
+        process = await started(env, stderr=asyncio.subprocess.PIPE)
+        _, told = await process.communicate()
+    assert process.returncode == 1
+    assert b"cannot listen" in told
+
+
+async def test_restart_without_a_facade_says_so(tmp_path: Path, daemon: FakeDaemon) -> None:
+    (tmp_path / "state").mkdir(mode=0o700)
+    process = await started(environment(tmp_path, daemon, free_port()), "restart", stderr=asyncio.subprocess.PIPE)
+    _, told = await process.communicate()
+    assert process.returncode == 1
+    assert b"No facade is kept" in told
+
+
+async def test_words_it_does_not_know_are_usage(tmp_path: Path, daemon: FakeDaemon) -> None:
+    process = await started(environment(tmp_path, daemon, 1), "dance", stderr=asyncio.subprocess.PIPE)
+    await process.communicate()
+    assert process.returncode == 2
+
+
+async def test_systemds_socket_is_served(tmp_path: Path, daemon: FakeDaemon) -> None:
+    """Whatever address the settings name."""
+    with socket.socket() as given:
+        given.bind(("127.0.0.1", 0))
+        given.listen()
+        port = given.getsockname()[1]
+        env = environment(tmp_path, daemon, free_port()) | {"IBKR_FACADE_NAMES": f"127.0.0.1:{port}"}
+        code = (
+            "import os, sys; os.dup2(int(sys.argv[1]), 3); os.set_inheritable(3, True);"
+            "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1');"
+            "os.execv(sys.executable, [sys.executable, '-m', 'facade'])"
+        )
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", code, str(given.fileno()), env=env, cwd=ROOT, pass_fds=[given.fileno()]
+        )
+    facade = Kept(process, port, tmp_path / "state", env)
+    try:
+        await until(lambda: facade.state.get("complete") or process.returncode is not None)
+        assert (await facade.status())["available"] is True
+        assert await facade.restart() == 0
+        assert (await facade.status())["available"] is True
+    finally:
+        process.terminate()
+        async with asyncio.timeout(60):
+            await process.wait()
+
+
+def test_a_socket_of_systemds_is_taken_only_where_it_is_meant() -> None:
+    assert keeper.activated({}) is None
+    assert keeper.activated({"LISTEN_PID": "1", "LISTEN_FDS": "1"}) is None
+    assert keeper.activated({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "2"}) is None

@@ -1,0 +1,192 @@
+"""What the daemon is asked for: pages joined, deadlines kept, its refusals passed on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from shared.messages import Quote
+from tests.facade.conftest import House
+from tests.waiting import until
+
+API = "/api/ibkr"
+NOW = "2026-01-02T12:00:00Z"
+
+
+def paged(pages: list[list[Any]], **more: Any) -> Any:
+    """A method that answers in pages."""
+
+    async def reply(params: Mapping[str, Any]) -> Any:
+        number = int(params.get("after", "0"))
+        last = number + 1 >= len(pages)
+        return {"rows": pages[number], "asOf": NOW, "next": None if last else str(number + 1), **more}
+
+    return reply
+
+
+async def test_older_executions_come_from_the_ledger_in_one_piece(house: House) -> None:
+    house.daemon.replies["executions.list"] = paged([[{"execId": "a"}], [], [{"execId": "b"}]])
+    status, body, _ = await house.get(f"{API}/executions?since=2026-01-01T10:00:00%2B01:00")
+    assert (status, [row["execId"] for row in body["data"]]) == (200, ["a", "b"])
+    state = house.daemon.store.replica.state("fills")
+    assert body["meta"] == {"asOf": state.asOf, "stale": False, "epoch": "e1", "seq": state.seq, "source": "ledger"}
+    assert [params["since"] for _, params in house.daemon.asked] == ["2026-01-01T09:00:00Z"] * 3
+
+
+async def test_the_last_days_executions_are_the_topic(house: House) -> None:
+    status, body, headers = await house.get(f"{API}/executions")
+    assert (status, body["data"], body["meta"]["source"]) == (200, [], "live")
+    assert "ETag" in headers
+    assert house.daemon.asked == []
+
+
+@pytest.mark.parametrize(
+    "since", ["yesterday", "2026-01-01", "2026-01-01T10:00:00", "2026-13-01T10:00:00Z", "1", "%00"]
+)
+@pytest.mark.parametrize("path", ["executions", "link/events"])
+async def test_a_time_must_be_one(house: House, path: str, since: str) -> None:
+    status, body, _ = await house.get(f"{API}/{path}?since={since}")
+    assert (status, body["reason"]) == (422, "invalidParameters")
+    assert house.daemon.asked == []
+
+
+async def test_a_plus_sign_that_nobody_escaped_is_understood(house: House) -> None:
+    house.daemon.replies["executions.list"] = paged([[]])
+    assert (await house.get(f"{API}/executions?since=2026-01-01T10:00:00+01:00"))[0] == 200
+
+
+async def test_without_a_link_the_ledger_is_read_for_who_asks_for_what_may_be_old(house: House) -> None:
+    house.daemon.replies["executions.list"] = paged([[{"execId": "a"}]])
+    house.daemon.link(phase="waiting", reason="portClosed", connected=False)
+    await until(lambda: not house.facade.mirror.connected)
+    assert (await house.get(f"{API}/executions?since={NOW}"))[1]["reason"] == "portClosed"
+    status, body, _ = await house.get(f"{API}/executions?since={NOW}&allowStale=true")
+    assert (status, body["meta"]["stale"]) == (200, True)
+
+
+async def test_the_links_history_is_there_without_a_link(house: House) -> None:
+    house.daemon.link(phase="waiting", reason="portClosed", connected=False)
+    await until(lambda: not house.facade.mirror.connected)
+    house.daemon.answer(
+        "link.events", {"events": [{"phase": "ready"}], "uptime": {"24h": {"ratio": 1.0}}, "next": None}
+    )
+    status, body, _ = await house.get(f"{API}/link/events")
+    assert status == 200
+    assert body["data"] == {"events": [{"phase": "ready"}], "uptime": {"24h": {"ratio": 1.0}}}
+    assert body["meta"]["source"] == "ledger"
+
+
+async def test_contracts(house: House) -> None:
+    house.daemon.replies["contracts.search"] = paged([[]])
+    house.daemon.replies["contracts.get"] = paged([[{"conId": 265598, "symbol": "AAPL"}]])
+    house.daemon.replies["contracts.options"] = paged([[{"exchange": "SMART"}]])
+    house.daemon.replies["contracts.qualify"] = paged([[{"conId": 265598, "symbol": "AAPL"}]])
+    assert (await house.get(f"{API}/contracts/search?q=zzz"))[1]["data"] == []
+    assert (await house.get(f"{API}/contracts/265598"))[1]["data"] == [{"conId": 265598, "symbol": "AAPL"}]
+    assert (await house.get(f"{API}/contracts/265598/options"))[1]["data"] == [{"exchange": "SMART"}]
+    status, body, _ = await house.post(f"{API}/contracts/qualify", {"symbol": "AAPL", "secType": "STK"})
+    assert (status, body) == (200, {"conId": 265598, "symbol": "AAPL"})
+
+
+async def test_an_ambiguous_contract_comes_with_its_candidates(house: House) -> None:
+    house.daemon.refuse(
+        "contracts.qualify", "contractAmbiguous", detail="Two match.", candidates=[{"conId": 1}, {"conId": 2}]
+    )
+    status, body, _ = await house.post(f"{API}/contracts/qualify", {"symbol": "IBM"})
+    assert (status, body["reason"], body["candidates"]) == (422, "contractAmbiguous", [{"conId": 1}, {"conId": 2}])
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "contracts/abc",
+        "contracts/0",
+        "contracts/-1",
+        "contracts/99999999999",
+        "contracts/1.0",
+        "contracts/%D9%A3",
+        "contracts/search",
+        "contracts/search?q=",
+        "contracts/search?q=" + "a" * 65,
+        "quotes",
+        "quotes?conIds=",
+        "quotes?conIds=1,,2",
+        "quotes?conIds=a",
+        "quotes?conIds=0",
+        "quotes?conIds=9999999999",
+        "quotes?conIds=" + ",".join(str(n) for n in range(1, 102)),
+        "bars",
+        "bars?conId=x",
+        "bars?conId=0",
+        "bars?conId=1&useRTH=maybe",
+        "bars?conId=1&nonsense=1",
+    ],
+)
+async def test_what_cannot_be_meant_is_not_asked(house: House, path: str) -> None:
+    status, body, _ = await house.get(f"{API}/{path}")
+    assert (status, body["reason"]) == (422, "invalidParameters")
+    assert house.daemon.asked == []
+
+
+async def test_quotes_are_asked_for_once_each(house: House) -> None:
+    house.daemon.answer("quotes.get", {"rows": [{"conId": 1, "asOf": NOW}, {"conId": 2, "asOf": None}], "next": None})
+    status, body, _ = await house.get(f"{API}/quotes?conIds=1,2,1")
+    assert (status, len(body["data"]), body["meta"]["asOf"]) == (200, 2, NOW)
+    assert house.daemon.asked == [("quotes.get", {"conIds": [1, 2]})]
+
+
+async def test_last_known_quotes_without_a_daemon(house: House) -> None:
+    """Only where all of them are known."""
+    house.daemon.store.put({"quotes:1": {"1": Quote(conId=1, bid=2.5)}})
+    house.facade.mirror.want(["quotes:1"])
+    await until(lambda: house.facade.mirror.row("quotes:1", "1"))
+    await house.daemon.stop()
+    await until(lambda: not house.facade.mirror.reachable)
+    status, body, _ = await house.get(f"{API}/quotes?conIds=1&allowStale=true")
+    assert (status, body["data"][0]["bid"], body["meta"]["stale"]) == (200, 2.5, True)
+    assert (await house.get(f"{API}/quotes?conIds=1,2&allowStale=true"))[1]["reason"] == "daemonUnreachable"
+    assert (await house.get(f"{API}/quotes?conIds=1"))[1]["reason"] == "daemonUnreachable"
+
+
+async def test_bars_take_ib_asyncs_names(house: House) -> None:
+    house.daemon.replies["bars.fetch"] = paged([[{"date": "2026-01-02"}], [{"date": "2026-01-03"}]])
+    status, body, _ = await house.get(f"{API}/bars?conId=1&durationStr=2%20D&barSizeSetting=1%20day&useRTH=false")
+    assert (status, [row["date"] for row in body["data"]]) == (200, ["2026-01-02", "2026-01-03"])
+    assert house.daemon.asked[0][1] == {
+        "conId": 1,
+        "durationStr": "2 D",
+        "barSizeSetting": "1 day",
+        "whatToShow": "",
+        "useRTH": False,
+        "endDateTime": "",
+    }
+
+
+@pytest.mark.parametrize(
+    ("reason", "status", "wait"),
+    [("pacingBudget", 429, 42), ("notSubscribed", 403, None), ("brokerTimeout", 504, None), ("brokerError", 502, None)],
+)
+async def test_what_the_daemon_refuses_is_passed_on(house: House, reason: str, status: int, wait: int | None) -> None:
+    house.daemon.refuse("bars.fetch", reason, detail="Said IBKR.", ibCode=162, retryAfter=41.2)
+    got, body, headers = await house.get(f"{API}/bars?conId=1")
+    assert (got, body["reason"], body["detail"], body["ibCode"]) == (status, reason, "Said IBKR.", 162)
+    assert headers.get("Retry-After") == (str(wait) if wait else None)
+
+
+async def test_a_reason_of_a_newer_daemon_is_still_a_problem(house: House) -> None:
+    house.daemon.refuse("bars.fetch", "somethingNew", detail="New.")
+    status, body, _ = await house.get(f"{API}/bars?conId=1")
+    assert (status, body["reason"]) == (502, "brokerError")
+
+
+async def test_a_question_has_a_deadline(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(_params: Mapping[str, Any]) -> Any:
+        await asyncio.Event().wait()
+
+    house.daemon.replies["bars.fetch"] = never
+    monkeypatch.setattr("facade.routes.asks.HISTORY", 0.05)
+    status, body, _ = await house.get(f"{API}/bars?conId=1")
+    assert (status, body["reason"]) == (504, "brokerTimeout")

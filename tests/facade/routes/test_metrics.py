@@ -1,0 +1,99 @@
+"""Metrics: the contract's names, in a text that Prometheus reads."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from shared.messages import Proof
+from tests.facade.conftest import House, running
+from tests.facade.fake_daemon import FakeDaemon
+from tests.waiting import until
+
+INFO = {
+    "watchers": 2,
+    "deltasMerged": 3,
+    "marketLines": 4,
+    "historyBudgetRemaining": 55,
+    "loopLagS": 0.001,
+    "link": {
+        "attempts": 7,
+        "losses": {"socketLost": 2},
+        "timeToReady": 0.25,
+        "messagesIn": 100,
+        "messagesOut": 10,
+        "decodeErrors": 1,
+    },
+}
+
+
+async def scraped(house: House) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    status, text, headers = await house.get("/metrics")
+    assert status == 200
+    assert headers["Content-Type"].startswith("text/plain")
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def value(samples: dict[Any, float], name: str, **labels: str) -> float:
+    return samples[name, tuple(sorted(labels.items()))]
+
+
+async def test_the_names_of_the_contract(house: House) -> None:
+    house.daemon.answer("daemon.info", INFO)
+    house.daemon.link(proof=Proof(ageMs=2000))
+    await until(lambda: (house.facade.mirror.proof_age or 0) > 1)
+    await house.get("/api/ibkr/positions")
+    await house.get("/api/ibkr/contracts/1?x=1")
+    await house.get("/nothing/of/the/kind")
+    samples = await scraped(house)
+
+    assert value(samples, "ibkr_link_phase", phase="ready") == 1
+    assert value(samples, "ibkr_link_phase", phase="waiting") == 0
+    assert 2 <= value(samples, "ibkr_link_proof_age_seconds") < 60
+    assert value(samples, "ibkr_link_attempts_total") == 7
+    assert value(samples, "ibkr_link_losses_total", reason="socketLost") == 2
+    assert value(samples, "ibkr_link_time_to_ready_seconds") == 0.25
+    assert value(samples, "ibkr_messages_total", direction="in") == 100
+    assert value(samples, "ibkr_messages_total", direction="out") == 10
+    assert value(samples, "ibkr_decode_errors_total") == 1
+    assert value(samples, "ibkr_market_lines") == 4
+    assert value(samples, "ibkr_history_budget_remaining") == 55
+    assert value(samples, "ibkr_watchers") == 2
+    assert value(samples, "ibkr_deltas_merged_total") == 3
+    assert value(samples, "ibkr_loop_lag_seconds", process="daemon") == 0.001
+    assert value(samples, "ibkr_loop_lag_seconds", process="facade") >= 0
+    assert value(samples, "ibkr_http_requests_total", route="/api/ibkr/positions", status="200") == 1
+    assert value(samples, "ibkr_http_requests_total", route="/api/ibkr/contracts/{conId}", status="422") == 1
+    assert value(samples, "ibkr_http_requests_total", route="unknown", status="404") == 1
+    assert any(name == "process_resident_memory_bytes" for name, _ in samples)
+
+
+async def test_a_scrape_without_a_daemon_says_so(tmp_path: Path, socket_path: str) -> None:
+    async with running(tmp_path, FakeDaemon(socket_path)) as house:
+        samples = await scraped(house)
+        assert value(samples, "ibkr_daemon_reachable") == 0
+        assert value(samples, "ibkr_link_connected") == 0
+        assert not any(name == "ibkr_link_attempts_total" for name, _ in samples)
+
+
+async def test_alerts_and_dashboard_speak_of_metrics_that_there_are(house: House) -> None:
+    house.daemon.answer("daemon.info", INFO)
+    house.daemon.link(proof=Proof(ageMs=0))
+    await house.get("/api/ibkr/positions")
+    known = {name for name, _ in await scraped(house)}
+    folder = Path(__file__).resolve().parents[3] / "docs" / "monitoring"
+    rules = yaml.safe_load((folder / "alerts.yml").read_text())["groups"][0]["rules"]
+    panels = json.loads((folder / "dashboard.json").read_text())["panels"]
+    asked = [rule["expr"] for rule in rules] + [target["expr"] for panel in panels for target in panel["targets"]]
+    named = {name for expression in asked for name in re.findall(r"\b(?:ibkr|process)_\w+", expression)}
+    assert named <= known
+    assert len(named) > 15

@@ -1,0 +1,109 @@
+"""The document says what the facade does: it is valid, and nothing that it answers is undocumented."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, settings
+from openapi_spec_validator import validate
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from facade.routes.documentation import markdown
+from facade.routes.openapi import document
+from facade.routes.paths import ROUTES
+from shared.messages import Account, Position
+from shared.reasons import CATALOGUE
+from tests.facade.conftest import House, running
+from tests.facade.fake_daemon import FakeDaemon
+from tests.waiting import until
+
+ROOT = Path(__file__).resolve().parents[3]
+DOCUMENT = json.loads(json.dumps(document(ROUTES)))
+
+
+@pytest.mark.parametrize("token", [False, True])
+def test_the_document_is_valid(token: bool) -> None:
+    validate(json.loads(json.dumps(document(ROUTES, token=token))))
+
+
+def test_every_route_is_in_it_with_what_it_may_refuse() -> None:
+    for route in ROUTES:
+        told = DOCUMENT["paths"][route.template][route.method.lower()]
+        for reason in route.reasons:
+            assert f"`{reason}`" in told["responses"][str(CATALOGUE[reason].status)]["description"]
+
+
+def test_every_reason_has_its_anchor() -> None:
+    text = (ROOT / "docs" / "reasons.md").read_text(encoding="utf-8")
+    for name in CATALOGUE:
+        assert f'<a id="{name}"></a>' in text
+    assert text == markdown(), "run: python -m facade.routes.documentation > docs/reasons.md"
+
+
+async def test_it_is_served_with_a_page_to_try_it_and_the_reasons(house: House) -> None:
+    assert (await house.get("/api/ibkr/openapi.json"))[1] == DOCUMENT
+    status, text, _ = await house.get("/docs")
+    assert (status, "swagger-ui-bundle.js" in text) == (200, True)
+    for path in ("vendor/swagger-ui/swagger-ui-bundle.js", "vendor/swagger-ui/LICENSE", "docs.js"):
+        assert (await house.get(f"/ui/{path}"))[0] == 200
+    status, text, _ = await house.get("/docs/reasons")
+    assert status == 200
+    assert all(f'id="{name}"' in text for name in CATALOGUE)
+
+
+# --- nothing undocumented -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A facade in a thread of its own, before a daemon that answers everything."""
+    place = tmp_path_factory.mktemp("facade")
+    (place / "run").mkdir(mode=0o700)
+    ready, found, done = threading.Event(), [], threading.Event()
+
+    async def serve() -> None:
+        async with FakeDaemon(str(place / "run" / "d.sock")) as daemon:
+            plentiful(daemon)
+            async with running(place, daemon, probe_timeout=3600.0) as house:
+                await until(lambda: house.facade.mirror.connected)
+                found.append(f"http://127.0.0.1:{house.port}")
+                ready.set()
+                await asyncio.to_thread(done.wait)
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()), name="facade")
+    thread.start()
+    assert ready.wait(10)
+    yield found[0]
+    done.set()
+    thread.join()
+
+
+def plentiful(daemon: FakeDaemon) -> None:
+    daemon.know_all(
+        accounts={"DU1234567": Account(account="DU1234567", paper=True)},
+        positions={"DU1234567:1": Position(account="DU1234567", conId=1, position=1.0)},
+    )
+    nothing: dict[str, Any] = {"rows": [], "asOf": None, "next": None}
+    for method in ("executions.list", "contracts.search", "contracts.options", "quotes.get", "bars.fetch"):
+        daemon.answer(method, nothing)
+    for method in ("contracts.get", "contracts.qualify"):
+        daemon.answer(method, {"rows": [{"conId": 1}], "asOf": None, "next": None})
+    daemon.answer("link.events", {"events": [], "uptime": {}, "next": None})
+
+
+schema = schemathesis.openapi.from_dict(DOCUMENT).exclude(path="/api/ibkr/events")  # which never ends
+
+
+@schema.parametrize()
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+def test_no_answer_is_undocumented(address: str, case: schemathesis.Case) -> None:
+    """Whatever is asked, the status, content type and body are those of the document, and never a 500."""
+    # JSON Schema takes 1024.0 for an integer, the contract does not
+    case.call_and_validate(base_url=address, excluded_checks=[positive_data_acceptance])
