@@ -130,9 +130,10 @@ export function mountTimeline(model) {
     const offset = new Date(now).getTimezoneOffset() * 60_000;
     const nodes = [];
     for (let at = Math.ceil((now - DAY_MS - offset) / step) * step + offset; at < now; at += step) {
-      const node = el('span', {}, hour(at));
-      node.style.left = `${((at - (now - DAY_MS)) / DAY_MS) * 100}%`;
-      nodes.push(node);
+      const [mark, label] = [el('i'), el('span', {}, hour(at))];
+      for (const node of [mark, label])
+        node.style.setProperty('--at', `${((at - (now - DAY_MS)) / DAY_MS) * 100}%`);
+      nodes.push(mark, label);
     }
     byId('timeline-hours').replaceChildren(...nodes);
   }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from playwright.async_api import Page, expect
@@ -82,6 +84,39 @@ async def test_nothing_is_wider_than_the_window(
 
     assert await page.evaluate("document.documentElement.scrollWidth") <= width
     assert await page.evaluate(BEYOND, width) == []
+
+
+HOURS_CUT_OFF = """() => {
+    const hours = document.querySelector('#timeline-hours').getBoundingClientRect();
+    return [...document.querySelectorAll('#timeline-hours span')].filter((label) => {
+        const words = document.createRange();
+        words.selectNodeContents(label);
+        const { left, right } = words.getBoundingClientRect();
+        return left < hours.left - 0.5 || right > hours.right + 0.5;
+    }).map((label) => label.textContent);
+}"""
+
+ZONES = ("UTC", "Asia/Kabul", "Etc/GMT-1", "Asia/Kolkata", "Etc/GMT-2", "Asia/Yangon", "Etc/GMT-3", "Asia/Tehran")
+"""Half an hour apart, so that in one of them a fourth hour is never more than half an hour away."""
+
+
+@pytest.mark.parametrize("edge", ["first", "last"])
+@pytest.mark.parametrize("width", [360, 1280])
+async def test_every_hour_of_the_timeline_is_readable_to_its_ends(
+    desk: Desk, visit: Visit, width: int, edge: str
+) -> None:
+    """Also the one that falls on the bar's first or last minutes."""
+
+    def gone(zone: str) -> timedelta:
+        local = datetime.now(UTC).astimezone(ZoneInfo(zone))
+        return timedelta(hours=local.hour % 4, minutes=local.minute)
+
+    zone = max(ZONES, key=gone) if edge == "first" else min(ZONES, key=gone)
+
+    page = await visit(desk.url, width=width, timezone_id=zone)
+    await expect(page.locator("#timeline-hours span").nth(4)).to_be_visible()
+
+    assert await page.evaluate(HOURS_CUT_OFF) == []
 
 
 async def test_on_a_phone_a_row_shows_every_value_with_its_name(desk: Desk, visit: Visit) -> None:
