@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import signal
 import sys
 from contextlib import AsyncExitStack
@@ -26,6 +27,27 @@ def _accounts(text: str) -> tuple[int, str]:
     return count, advisor
 
 
+def _port(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= 65_535:
+        raise argparse.ArgumentTypeError("0 to 65535")
+    return number
+
+
+def _positions(text: str) -> int:
+    count = int(text)
+    if not 0 <= count <= 100_000:
+        raise argparse.ArgumentTypeError("0 to 100000 positions")
+    return count
+
+
+def _rate(text: str) -> float:
+    rate = float(text)
+    if not (math.isfinite(rate) and rate >= 0):
+        raise argparse.ArgumentTypeError("a number of ticks, not below 0")
+    return rate
+
+
 def _fault(text: str) -> str:
     try:
         faults.parse(text)
@@ -41,13 +63,13 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         epilog="Faults: " + "; ".join(f"{name}: {verb.does}" for name, verb in faults.VERBS.items()),
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
-    parser.add_argument("--port", type=int, default=7497, help="port, 0 for any free one (default 7497)")
+    parser.add_argument("--port", type=_port, default=7497, help="port, 0 for any free one (default 7497)")
     parser.add_argument("--seed", type=int, default=7, help="same seed, same world (default 7)")
     parser.add_argument(
         "--accounts", type=_accounts, default=(1, ""), help="how many, or fa for an advisor's (default 1)"
     )
-    parser.add_argument("--positions", type=int, default=25, help="how many in all (default 25)")
-    parser.add_argument("--tick-rate", type=float, default=2.0, help="ticks a second on each line (default 2)")
+    parser.add_argument("--positions", type=_positions, default=25, help="how many in all (default 25)")
+    parser.add_argument("--tick-rate", type=_rate, default=2.0, help="ticks a second on each line (default 2)")
     parser.add_argument("--fault", type=_fault, action="append", default=[], metavar="NAME[=ARG,…]", help="see below")
     parser.add_argument(
         "--control", metavar="PATH", help="Unix socket for verbs while it runs; - for the standard input"

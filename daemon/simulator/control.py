@@ -56,7 +56,7 @@ def obey(gateway: Gateway, line: str, quit_: Callable[[], None]) -> str:
         outcome = faults.apply(gateway, word)
     except ValueError as error:
         return f"error: {error}"
-    except (KeyError, StopIteration) as error:
+    except KeyError as error:
         return f"error: nothing is called {error}"
     return "ok" if outcome is None else f"ok {getattr(outcome, 'execId', outcome)}"
 

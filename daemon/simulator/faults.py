@@ -5,6 +5,7 @@ A line is a name, or a name, `=` and arguments with commas between them. Parsing
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -25,6 +26,34 @@ def _truth(text: str) -> bool:
     if text.lower() in ("0", "false", "no", "off"):
         return False
     raise ValueError(f"{text!r} is neither on nor off")
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text!r} is not a finite number")
+    return value
+
+
+def _amount(text: str) -> float:
+    value = _number(text)
+    if value < 0:
+        raise ValueError(f"{text!r} is below 0")
+    return value
+
+
+def _positive(text: str) -> float:
+    value = _number(text)
+    if value <= 0:
+        raise ValueError(f"{text!r} is not above 0")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise ValueError(f"{text!r} is below 0")
+    return value
 
 
 def _one_of(*choices: str) -> Callable[[str], str]:
@@ -56,8 +85,12 @@ _ANSWERS = _one_of("hang", "empty", "cached")
 VERBS: Final[dict[str, Verb]] = {
     "behave": Verb("behave", "take back every fault"),
     "refuse": Verb("refuse", "close the port"),
-    "listen": Verb("listen_after", "open the port again (in SECONDS)", (float,)),
-    "restart": Verb("scheduled_restart", "daily restart: down for SECONDS, with RST, UNREADY", (float, _truth, float)),
+    "listen": Verb("listen_after", "open the port again (in SECONDS)", (_amount,)),
+    "restart": Verb(
+        "scheduled_restart",
+        "daily restart: down for SECONDS, with RST, UNREADY",
+        (_amount, _truth, _amount),
+    ),
     "move-port": Verb("move_port", "1300 with PORT, then drop", (int,), 1),
     "accept-silently": Verb("accept_silently", "accept and never answer"),
     "silence-after-handshake": Verb("silence_after_handshake", "answer the version and nothing after it"),
@@ -69,19 +102,21 @@ VERBS: Final[dict[str, Verb]] = {
     "no-accounts": Verb("no_accounts", "never send managedAccounts"),
     "empty-accounts": Verb("empty_accounts", "send an empty account list"),
     "no-next-id": Verb("no_next_id", "never send nextValidId"),
-    "client-id-in-use": Verb("client_id_in_use", "326 and close, for SECONDS", (float,)),
+    "client-id-in-use": Verb("client_id_in_use", "326 and close, for SECONDS", (_amount,)),
     "client-id-free": Verb("client_id_free", "every client id is free again"),
-    "ghost-ids": Verb("ghost_ids", "ids stay taken for SECONDS after their connection ended", (float,), 1),
-    "drop": Verb("drop", "close every connection with FIN, its id taken for SECONDS", (float,)),
-    "reset": Verb("reset", "close every connection with RST, its id taken for SECONDS", (float,)),
+    "ghost-ids": Verb("ghost_ids", "ids stay taken for SECONDS after their connection ended", (_amount,), 1),
+    "drop": Verb("drop", "close every connection with FIN, its id taken for SECONDS", (_amount,)),
+    "reset": Verb("reset", "close every connection with RST, its id taken for SECONDS", (_amount,)),
     "freeze": Verb("freeze", "stop reading and writing, keep the sockets open"),
     "thaw": Verb("thaw", "go on after freeze"),
-    "slow-drip": Verb("slow_drip", "send at most so many BYTES a second", (float,), 1),
-    "delay": Verb("delay", "answer SECONDS late, all requests or those of KIND", (float, str), 1),
+    "slow-drip": Verb("slow_drip", "send at most so many BYTES a second", (_amount,), 1),
+    "delay": Verb("delay", "answer SECONDS late, all requests or those of KIND", (_amount, str), 1),
     "mute": Verb("mute", "never answer requests of KIND", (str,), 1),
     "withhold-end": Verb("withhold_end", "answer KIND without its end marker", (str,), 1),
     "unmute": Verb("unmute", "answer KIND in full again", (str,), 1),
-    "close-during": Verb("close_during", "close after N messages of an answer of KIND", (str, int, _truth, int), 1),
+    "close-during": Verb(
+        "close_during", "close after N messages of an answer of KIND", (str, _count, _truth, _count), 1
+    ),
     "read-only": Verb("read_only", "321 to everything about orders", (_truth,)),
     "say": Verb("say", "send CODE with its words, or TEXT", (int, str, int), 1),
     "farm": Verb("farm", "farm notice CODE for FARM", (int, str), 1),
@@ -90,7 +125,7 @@ VERBS: Final[dict[str, Verb]] = {
     "lose-upstream": Verb("lose_upstream", "1100 (or CODE); requests hang, empty or cached", (int, _ANSWERS, _truth)),
     "restore-upstream": Verb("restore_upstream", "1102, or 1101 if DATA_LOST; FARMS still broken", (_truth, str)),
     "nightly-reset": Verb(
-        "nightly_reset", "1100 for SECONDS, every SECONDS, then 1102 or 1101", (float, float, _truth)
+        "nightly_reset", "1100 for SECONDS, every SECONDS, then 1102 or 1101", (_positive, _positive, _truth)
     ),
     "interrupt-requests": Verb("interrupt_requests", "1100 for every unanswered request", (int,)),
     "lose-streams": Verb("lose_streams", "10182 for every bar stream"),
@@ -100,12 +135,14 @@ VERBS: Final[dict[str, Verb]] = {
     "refuse-bars": Verb("refuse_bars", "420 for real-time bars of CONTRACT", (str,), 1),
     "no-history": Verb("no_history", "162 without data for CONTRACT", (str,), 1),
     "quiet": Verb("quiet", "nothing moves", (_truth,)),
-    "flood": Verb("flood", "RATE ticks a second in all, for SECONDS", (float, float), 2),
+    "flood": Verb("flood", "RATE ticks a second in all, for SECONDS", (_amount, _amount), 2),
     "mark": Verb("mark", "ticks carry their time of sending", (_truth,)),
-    "pin": Verb("pin", "hold CONTRACT at PRICE", (str, float), 2),
-    "fill": Verb("fill", "an execution: CONTRACT, QUANTITY, PRICE, CLIENT, ACCOUNT", (str, float, float, int, str), 2),
-    "correct-fill": Verb("correct_fill", "correct EXECID to PRICE", (str, float), 2),
-    "place": Verb("place", "an order appears: CONTRACT, QUANTITY, LIMIT, CLIENT", (str, float, float, int), 3),
+    "pin": Verb("pin", "hold CONTRACT at PRICE", (str, _positive), 2),
+    "fill": Verb(
+        "fill", "an execution: CONTRACT, QUANTITY, PRICE, CLIENT, ACCOUNT", (str, _number, _positive, _count, str), 2
+    ),
+    "correct-fill": Verb("correct_fill", "correct EXECID to PRICE", (str, _positive), 2),
+    "place": Verb("place", "an order appears: CONTRACT, QUANTITY, LIMIT, CLIENT", (str, _number, _positive, _count), 3),
     "cancel": Verb("cancel", "order PERMID is cancelled", (int,), 1),
     "unsubscribe-accounts": Verb("unsubscribe_accounts", "2100 to every client"),
     "update-accounts": Verb("update_accounts", "the account values, now"),

@@ -297,16 +297,25 @@ class World(Portfolio):
             commission=commission(contract, shares, price),
         )
 
+    def _own(self, account: str) -> str:
+        """`account`, the first one for none. ValueError: it is none of this world's."""
+        if account and account not in self.accounts:
+            raise ValueError(f"there is no account {account}")
+        return account or self.accounts[0]
+
     def happen(
         self, symbol: str | int, quantity: float, price: float | None, now: float, client: int, account: str = ""
     ) -> tuple[Order, Fill]:
-        """An order of `client` that is placed and filled at once: positive `quantity` bought, negative sold."""
+        """An order of `client` that is placed and filled at once: positive `quantity` bought, negative sold.
+        ValueError: the quantity is 0, or the account is none of this world's."""
+        if not quantity:
+            raise ValueError("an execution is of more or less than 0")
         contract = self.catalogue.named(symbol)
         order = Order(
             permId=self._perm_id(),
             orderId=self.next_order_id if client else 0,
             clientId=client,
-            account=account or self.accounts[0],
+            account=self._own(account),
             contract=contract,
             action="BUY" if quantity > 0 else "SELL",
             totalQuantity=abs(quantity),
@@ -337,8 +346,11 @@ class World(Portfolio):
         return order, self.place(order, now)
 
     def correct(self, exec_id: str, price: float) -> Fill:
-        """A correction of an execution: the same but for the price and the last part of its id, one higher."""
-        old = next(fill for fill in reversed(self.fills) if fill.execId == exec_id)
+        """A correction of an execution: the same but for the price and the last part of its id, one higher. KeyError:
+        there is no such execution."""
+        old = next((fill for fill in reversed(self.fills) if fill.execId == exec_id), None)
+        if old is None:
+            raise KeyError(exec_id)
         stem, _, number = exec_id.rpartition(".")
         new = replace(old, execId=f"{stem}.{int(number) + 1:02d}", price=price, avgPrice=price)
         self.fills[self.fills.index(old)] = new

@@ -166,15 +166,19 @@ class Verbs(LinkVerbs):
         return fill
 
     def place(self, contract: str | int, quantity: float, limit: float, client_id: int = 0, account: str = "") -> int:
-        """A limit order appears that this client did not place (0: by hand); its permId."""
+        """A limit order appears that this client did not place (0: by hand); its permId. ValueError: there can be no
+        such order."""
         order, news = self.world.appear(contract, quantity, limit, self.clock.time(), client_id, account)
-        if not isinstance(news, Refusal):
-            trading.publish(self._gateway(), news)
+        if isinstance(news, Refusal):
+            raise ValueError(f"{news.code} {codes.words(news.code, cause=news.cause)}")
+        trading.publish(self._gateway(), news)
         return order.permId
 
     def cancel(self, perm_id: int) -> None:
-        """An open order is cancelled at IBKR."""
+        """An open order is cancelled at IBKR. ValueError: it is done already."""
         order = self.world.orders[perm_id]
+        if order.done:
+            raise ValueError(f"order {perm_id} is {order.status} already")
         trading.publish(self._gateway(), self.world.cancel(order, self.clock.time()))
 
     def unsubscribe_accounts(self) -> None:

@@ -79,7 +79,11 @@ async def test_its_standard_input_takes_verbs() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [["--fault", "explode"], ["--accounts", "0"], ["--accounts", "many"], ["--fault", "delay=x"], ["--port", "x"]],
+    [
+        *(["--fault", "explode"], ["--fault", "delay=x"], ["--fault", "delay=nan"], ["--fault", "nightly-reset=15,0"]),
+        *(["--accounts", "0"], ["--accounts", "many"], ["--positions", "-1"], ["--tick-rate", "inf"]),
+        *(["--port", "x"], ["--port", "70000"]),
+    ],
 )
 def test_options_that_make_no_sense_are_refused(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Exit status 2 and what was wrong."""
@@ -87,6 +91,43 @@ def test_options_that_make_no_sense_are_refused(options: list[str], capsys: pyte
         arguments(options)
     assert ended.value.code == 2
     assert "error: argument" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("fill=AAPL,0", "more or less than 0"),
+        ("fill=AAPL,1,200,1,DU999", "there is no account DU999"),
+        ("fill=AAPL,1,-5", "not above 0"),
+        ("place=AAPL,0,100", "434 The order size cannot be zero"),
+        ("place=AAPL,1,100.003", "110 The price does not conform"),
+        ("correct-fill=0000e0d5.x,201", "nothing is called"),
+        ("cancel=1", "nothing is called"),
+        ("flood=inf,1", "not a finite number"),
+        ("close-during=positions,-1", "below 0"),
+    ],
+)
+async def test_a_verb_that_cannot_be_is_refused_and_changes_nothing(gateway: Gateway, line: str, words: str) -> None:
+    """An error in words, and the world is what it was: no execution of nothing, no account nobody has."""
+    world = gateway.world
+
+    def facts() -> object:
+        return len(world.orders), len(world.fills), sorted(world.positions), dict(world.cash)
+
+    before = facts()
+    answer = control.obey(gateway, line, lambda: None)
+
+    assert answer.startswith("error: ")
+    assert words in answer
+    assert facts() == before
+
+
+async def test_an_order_that_is_done_is_not_cancelled_again(gateway: Gateway) -> None:
+    """What was filled stays filled."""
+    filled = next(order for order in gateway.world.orders.values() if order.status == "Filled")
+
+    assert control.obey(gateway, f"cancel={filled.permId}", lambda: None).startswith("error: ")
+    assert filled.status == "Filled"
 
 
 def test_an_advisor_is_asked_for_by_name() -> None:
