@@ -238,8 +238,7 @@ def restart(settings: Settings) -> int:
 
 def answering(settings: Settings) -> bool:
     """Whether the facade serves from a daemon that answers."""
-    host = f"[{settings.facade_host}]" if ":" in settings.facade_host else settings.facade_host
-    request = urllib.request.Request(f"http://{host}:{settings.facade_port}/api/ibkr/status")
+    request = urllib.request.Request(f"{settings.facade_url}/api/ibkr/status")
     token = settings.token()
     if token is not None:
         request.add_header("Authorization", f"Bearer {token.decode()}")

@@ -99,6 +99,12 @@ class Settings:
         """Whether the facade binds where only this machine can reach it."""
         return is_loopback(self.facade_host)
 
+    @property
+    def facade_url(self) -> str:
+        """Where this machine reaches the facade: a wildcard bind is no name that it answers to."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.facade_host, self.facade_host)  # noqa: S104
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.facade_port}"
+
     def token(self) -> bytes | None:
         """The facade's bearer token, `None` where none is wanted. Raises `SettingsError`."""
         if self.facade_token_file is None:

@@ -16,7 +16,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import psutil
@@ -169,11 +168,9 @@ def _daemon(patient: Patient) -> Check:
 
 
 def _facade(patient: Patient) -> Check:
-    settings = patient.settings
-    host = f"[{settings.facade_host}]" if ":" in settings.facade_host else settings.facade_host
-    url = f"http://{host}:{settings.facade_port}/livez"
+    url = f"{patient.settings.facade_url}/livez"
     try:
-        with urllib.request.urlopen(url, timeout=DAEMON_PATIENCE) as answer:
+        with urllib.request.urlopen(url, timeout=DAEMON_PATIENCE) as answer:  # noqa: S310 - always http
             answer.read(64)
     except urllib.error.HTTPError as error:
         return Check("facade", "failed", f"{url} answers {error.code}; another program may use the port.")
@@ -391,7 +388,3 @@ CHECKS: dict[str, Callable[[Patient], Check]] = {
     "versions": _versions,
 }
 """In the order in which a person would look: this machine, the daemon, the gateway, IBKR."""
-
-
-def log_directory(settings: Settings) -> Path:
-    return settings.state_dir / "logs"

@@ -162,6 +162,21 @@ def test_a_bind_beyond_this_machine_needs_a_token(tmp_path: Path) -> None:
         assert load(tmp_path, IBKR_FACADE_HOST=host).token() is None
 
 
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:9101"),
+        ("::1", "http://[::1]:9101"),
+        ("192.0.2.1", "http://192.0.2.1:9101"),
+        ("0.0.0.0", "http://127.0.0.1:9101"),
+        ("::", "http://[::1]:9101"),
+    ],
+)
+def test_the_facade_is_asked_by_a_name_that_it_answers_to(tmp_path: Path, host: str, url: str) -> None:
+    """The bind address, or loopback where that is a wildcard, which no request may name."""
+    assert load(tmp_path, IBKR_FACADE_HOST=host).facade_url == url
+
+
 @pytest.mark.skipif(os.name == "nt", reason="modes are Unix's; the Windows side is in tests/windows")
 def test_a_token_is_read_only_from_a_file_that_is_ours_alone(tmp_path: Path) -> None:
     path = tmp_path / "token"

@@ -15,6 +15,8 @@ import pytest
 from daemon.simulator import Gateway, World
 from facade.doctor import checks as doctor
 from facade.doctor.checks import Check
+from facade.serving import served
+from shared.settings import Settings
 from tests.daemon.running import Mirror, environment, place, running, settings
 
 pytestmark = [
@@ -107,6 +109,25 @@ async def test_another_account_than_the_expected_is_named_and_ids_are_masked() -
     assert failed(found) == {"accounts"}
     assert found["accounts"].reason == "accountMismatch"
     assert not [check for check in found.values() if "1234567" in repr(check) or "7654321" in repr(check)]
+
+
+async def test_a_facade_that_is_bound_to_every_address_is_asked_on_loopback() -> None:
+    """It answers 421 to whoever calls it 0.0.0.0, which is no fault of its."""
+    async with surroundings() as (environ, _gateway):
+        token = Path(environ["IBKR_STATE_DIR"]).parent / "token"
+        token.touch(mode=0o600)
+        token.write_text("s3cret")
+        with socket.create_server(("127.0.0.1", 0)) as sock:
+            sock.setblocking(False)
+            port = sock.getsockname()[1]
+            environ |= {
+                "IBKR_FACADE_HOST": "0.0.0.0",
+                "IBKR_FACADE_PORT": str(port),
+                "IBKR_FACADE_TOKEN_FILE": str(token),
+            }
+            async with served(Settings.load(environ), sock, drain=0):
+                found = await examined(environ)
+    assert found["facade"].result == "ok"
 
 
 async def test_bad_settings_are_told_alone() -> None:
