@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
@@ -48,20 +48,24 @@ CON_ID_LIST = f"^{CON_ID}(,{CON_ID}){{0,{CON_IDS - 1}}}$"
 Moment = Annotated[str, Meta(max_length=40, extra_json_schema={"format": "date-time"})]
 
 
-class Found(Struct, frozen=True):
+class Page(Struct, frozen=True):
     """A page of what was asked for. `next`: where the next one begins."""
 
+    seq: int = 0
+    next: str | None = None
+
+
+class Found(Page, frozen=True):
     rows: list[Raw] = []
     asOf: str | None = None
-    seq: int = 0
-    next: str | None = None
 
 
-class History(Struct, frozen=True):
+class History(Page, frozen=True):
     events: list[Raw] = []
     uptime: Raw = Raw()
-    seq: int = 0
-    next: str | None = None
+
+
+P = TypeVar("P", bound=Page)
 
 
 class SinceQuery(Struct, frozen=True, forbid_unknown_fields=True):
@@ -106,18 +110,11 @@ _history = msgspec.json.Decoder(History)
 
 async def link_events(facade: Facade, asked: Asked) -> Answer:
     """Changes of phase and uptime, from the ledger; also while there is no link."""
-    params = _since(asked.query.since)
-    events: list[Raw] = []
-    uptime = b"{}"
-    for _ in range(PAGES):
-        page = _history.decode(await facade.mirror.call("link.events", params, LOCAL))
-        events += page.events
-        uptime = bytes(page.uptime) or uptime
-        if page.next is None:
-            break
-        params = {**params, "after": page.next}
-    written = b'{"events":[' + b",".join(map(bytes, events)) + b'],"uptime":' + uptime + b"}"
-    return _told(facade, written, None, page.seq, "ledger", stale=False)
+    pages = await _pages(facade, _history, "link.events", _since(asked.query.since), LOCAL)
+    events = b",".join(bytes(event) for page in pages for event in page.events)
+    uptime = next((bytes(page.uptime) for page in reversed(pages) if bytes(page.uptime)), b"{}")
+    written = b'{"events":[' + events + b'],"uptime":' + uptime + b"}"
+    return _told(facade, written, None, pages[-1].seq, "ledger", stale=False)
 
 
 def executions(facade: Facade, asked: Asked) -> Any:
@@ -157,9 +154,10 @@ async def qualify(facade: Facade, asked: Asked) -> Answer:
 
 async def quotes(facade: Facade, asked: Asked) -> Answer:
     con_ids = list(dict.fromkeys(map(int, asked.query.conIds.split(","))))
-    if not facade.mirror.reachable and asked.query.allowStale:
-        return _last_known(facade, con_ids)
-    return await _rows(facade, asked, "quotes.get", {"conIds": con_ids}, QUOTES)
+    known = None
+    if asked.query.allowStale and not facade.mirror.connected:
+        known = _last_known(facade, con_ids)
+    return known or await _rows(facade, asked, "quotes.get", {"conIds": con_ids}, QUOTES)
 
 
 async def bars(facade: Facade, asked: Asked) -> Answer:
@@ -185,14 +183,23 @@ async def _asked_rows(
     stale = not facade.mirror.connected
     if stale and not getattr(asked.query, "allowStale", False):
         require_connected(facade)
-    first = page = _found.decode(await facade.mirror.call(method, params, limit))
-    lines = [bytes(row) for row in page.rows]
-    for _ in range(PAGES):
+    pages = await _pages(facade, _found, method, params, limit)
+    lines = b",".join(bytes(row) for page in pages for row in page.rows)
+    return b"[" + lines + b"]", pages[0], stale
+
+
+async def _pages(
+    facade: Facade, decoder: msgspec.json.Decoder[P], method: str, params: Mapping[str, Any], limit: float
+) -> list[P]:
+    """Every page that `method` answers. Raises `Problem`, also rather than leave out what is beyond the last."""
+    pages: list[P] = []
+    while len(pages) < PAGES:
+        page = decoder.decode(await facade.mirror.call(method, params, limit))
+        pages.append(page)
         if page.next is None:
-            break
-        page = _found.decode(await facade.mirror.call(method, {**params, "after": page.next}, limit))
-        lines += map(bytes, page.rows)
-    return b"[" + b",".join(lines) + b"]", first, stale
+            return pages
+        params = {**params, "after": page.next}
+    raise Problem("tooLarge", "There is more than one answer holds: ask with a later since.")
 
 
 def _newest(rows: Iterable[Raw]) -> str | None:
@@ -206,12 +213,12 @@ def _told(facade: Facade, written: bytes, as_of: str | None, seq: int, source: s
     return Answer(200, data(written, as_of, stale, epoch, seq, source))
 
 
-def _last_known(facade: Facade, con_ids: list[int]) -> Answer:
-    """Quotes that somebody watched, while the daemon is away."""
+def _last_known(facade: Facade, con_ids: list[int]) -> Answer | None:
+    """Quotes that somebody watches, as they were last told; `None` where one of them was not."""
     rows = [facade.mirror.row(f"quotes:{con_id}", str(con_id)) for con_id in con_ids]
     known = [row for row in rows if row is not None]
     if len(known) < len(con_ids):
-        raise Problem("daemonUnreachable")
+        return None
     seq, as_of = newest(facade, (f"quotes:{con_id}" for con_id in con_ids))
     return _told(facade, b"[" + b",".join(known) + b"]", as_of, seq, "live", stale=True)
 

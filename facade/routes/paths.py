@@ -223,7 +223,7 @@ ROUTES = (
         handle=asks.link_events,
         summary="Every change of phase with its duration; uptime over 24 h, 7 d, 30 d",
         answer=LinkHistory,
-        reasons=("daemonUnreachable", *ASKED),
+        reasons=("daemonUnreachable", *ASKED, "tooLarge"),
         query=asks.SinceQuery,
         tag="link",
     ),

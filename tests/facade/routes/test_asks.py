@@ -36,6 +36,15 @@ async def test_older_executions_come_from_the_ledger_in_one_piece(house: House) 
     assert [params["since"] for _, params in house.daemon.asked] == ["2026-01-01T09:00:00Z"] * 3
 
 
+@pytest.mark.parametrize(("path", "method"), [("executions", "executions.list"), ("link/events", "link.events")])
+async def test_what_one_answer_cannot_hold_is_not_cut(house: House, path: str, method: str) -> None:
+    """Rather than a list that looks whole and is not, nothing, and what to do about it."""
+    house.daemon.answer(method, {"rows": [{"execId": "a"}], "events": [{"phase": "ready"}], "next": "1"})
+    status, body, _ = await house.get(f"{API}/{path}?since={NOW}")
+    assert (status, body["reason"]) == (413, "tooLarge")
+    assert "later since" in body["detail"]
+
+
 async def test_the_last_days_executions_are_the_topic(house: House) -> None:
     status, body, headers = await house.get(f"{API}/executions")
     assert (status, body["data"], body["meta"]["source"]) == (200, [], "live")
@@ -149,6 +158,20 @@ async def test_last_known_quotes_without_a_daemon(house: House) -> None:
     assert (status, body["data"][0]["bid"], body["meta"]["stale"]) == (200, 2.5, True)
     assert (await house.get(f"{API}/quotes?conIds=1,2&allowStale=true"))[1]["reason"] == "daemonUnreachable"
     assert (await house.get(f"{API}/quotes?conIds=1"))[1]["reason"] == "daemonUnreachable"
+
+
+async def test_last_known_quotes_without_a_link(house: House) -> None:
+    """The daemon is there and has no session; where not all of them are known it says why."""
+    house.daemon.refuse("quotes.get", "notConnected")
+    house.daemon.store.put({"quotes:1": {"1": Quote(conId=1, bid=2.5)}})
+    house.facade.mirror.want(["quotes:1"])
+    await until(lambda: house.facade.mirror.row("quotes:1", "1"))
+    house.daemon.link(phase="held", reason="manual", connected=False)
+    await until(lambda: not house.facade.mirror.connected)
+    status, body, _ = await house.get(f"{API}/quotes?conIds=1&allowStale=true")
+    assert (status, body["data"][0]["bid"], body["meta"]["stale"]) == (200, 2.5, True)
+    assert (await house.get(f"{API}/quotes?conIds=1,2&allowStale=true"))[1]["reason"] == "notConnected"
+    assert (await house.get(f"{API}/quotes?conIds=1"))[1]["reason"] == "manual"
 
 
 async def test_bars_take_ib_asyncs_names(house: House) -> None:
