@@ -419,10 +419,12 @@ def test_2110_is_undone_by_a_proven_answer() -> None:
     assert told.link.phase == "ready"
 
 
-def test_1100_outweighs_2110() -> None:
+@pytest.mark.parametrize("codes", [(2110, 1100), (1100, 2110)])
+def test_1100_outweighs_2110(codes: tuple[int, ...]) -> None:
+    """In whichever order they come: an answer from upstream must not undo what only 1101 and 1102 undo."""
     told = Told().up()
-    told.says(2110)
-    told.says(1100)
+    for code in codes:
+        told.says(code)
     told.tell(ev.UpstreamRestored(session=1, code=None, text="", dataLost=False))
 
     assert told.link.phase == "upstreamLost"
@@ -734,13 +736,16 @@ def test_an_asked_session_lost_before_it_was_ready_leaves_things_as_they_were() 
     assert told.link.phase == "disabled"
 
 
-@pytest.mark.parametrize("stage", ["dialling", "syncing", "ready", "waiting", "disabled"])
+@pytest.mark.parametrize("stage", ["dialling", "syncing", "ready", "unproven", "waiting", "disabled"])
 def test_disconnect_holds_the_link_down_from_anywhere(stage: str) -> None:
+    """A session is closed politely, so that its client id is free; a peer that is silent is not waited for."""
     told = Told(automatic=stage != "disabled")
     if stage == "syncing":
         told.opens()
     elif stage == "ready":
         told.up()
+    elif stage == "unproven":
+        told.up().tell(ev.ProbeOverdue(session=1))
     elif stage == "waiting":
         told.fails("portClosed")
 
@@ -748,7 +753,12 @@ def test_disconnect_holds_the_link_down_from_anywhere(stage: str) -> None:
 
     assert (told.link.phase, told.link.reason, told.link.wake) == ("held", "manual", None)
     assert act.Keep(held=True) in ordered
-    ended = {"dialling": act.Abort(session=1), "syncing": act.Close(session=1), "ready": act.Close(session=1)}
+    ended: dict[str, act.Action] = {
+        "dialling": act.Abort(session=1),
+        "syncing": act.Close(session=1),
+        "ready": act.Close(session=1),
+        "unproven": act.Abort(session=1),
+    }
     assert [action for action in ordered if isinstance(action, act.Abort | act.Close)] == (
         [ended[stage]] if stage in ended else []
     )

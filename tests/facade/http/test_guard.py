@@ -58,6 +58,25 @@ async def test_a_request_for_another_host_is_misdirected(house: House, path: str
     assert b"hostRejected" in raw
 
 
+async def test_no_route_is_exempt_from_the_rules(tmp_path: Path, daemon: FakeDaemon) -> None:
+    """Whatever there is to ask, a foreign host, a foreign page and who has no token get nothing of it."""
+    token = tmp_path / "token"
+    token.write_text("s3cret")
+    token.chmod(0o600)
+    async with running(tmp_path, daemon, facade_token_file=token) as house:
+        knows = {"Authorization": "Bearer s3cret"}
+        refusals: list[tuple[dict[str, str], int, str]] = [
+            ({**knows, "Host": "evil.example"}, 421, "hostRejected"),
+            ({**knows, "Origin": "http://evil.example"}, 403, "originRejected"),
+            ({}, 401, "tokenMissing"),
+        ]
+        for route in house.facade.table.routes:
+            path = route.template.replace("{conId}", "265598")
+            for headers, status, reason in refusals[:2] if route.open else refusals:
+                answered, body, _ = await house.ask(route.method, path, headers=headers)
+                assert (path, answered, body["reason"]) == (path, status, reason)
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LocalHost", "[::1]"])
 async def test_our_own_names_are_served(house: House, host: str) -> None:
     status, _, _ = await house.get(STATUS, headers={"Host": f"{host}:{house.port}"})
@@ -128,6 +147,20 @@ async def test_a_foreign_page_gets_nothing(house: House, path: str, headers: dic
     for method in ("GET", "POST"):
         status, body, _ = await house.ask(method, path, headers=headers)
         assert (status, body["reason"]) == (403, "originRejected")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    ["Origin: http://{own}\r\nOrigin: http://evil.example", "Sec-Fetch-Site: none\r\nSec-Fetch-Site: cross-site"],
+)
+async def test_a_foreign_page_does_not_hide_behind_our_own_name(house: House, lines: str) -> None:
+    """Every line of such a header counts, not just the first."""
+    own = f"127.0.0.1:{house.port}"
+    raw = await house.raw(
+        f"GET {STATUS} HTTP/1.1\r\nHost: {own}\r\n{lines.format(own=own)}\r\nConnection: close\r\n\r\n".encode()
+    )
+    assert headers_of(raw)[0] == 403
+    assert b"originRejected" in raw
 
 
 async def test_a_link_on_a_foreign_page_may_open_the_page_and_nothing_else(house: House) -> None:
