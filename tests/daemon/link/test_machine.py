@@ -312,6 +312,18 @@ def test_messages_that_cannot_be_read_end_the_session_when_they_are_many() -> No
     assert act.Abort(session=1) in told.tell(ev.MessageTrouble(session=1, count=5, text="bad field"))
 
 
+def test_what_was_said_last_is_kept_as_one_bounded_line() -> None:
+    """Whatever a gateway or a system writes: no second line, no escape sequence, no page of text in the row."""
+    told = Told()
+
+    told.tell(ev.Failed(session=1, reason="notTws", code=None, text="a\r\nb\x1b[2J\u202ec" + "d" * 10_000))
+
+    assert told.link.lastError is not None
+    assert told.link.lastError.text.startswith("a  b [2J cd")
+    assert told.link.lastError.text.isprintable()
+    assert len(told.link.lastError.text) <= machine.TEXT
+
+
 def test_an_event_of_an_old_session_changes_nothing() -> None:
     told = Told().up()
     told.lost()
@@ -797,6 +809,7 @@ def test_a_moved_port_that_fails_gives_way_to_the_configured_one() -> None:
 
     assert dials(told.fails("portClosed")) == [HOME]
     assert told.link.base == HOME
+    assert (told.link.phase, told.link.reason) == ("connecting", "portMoved")
 
 
 def test_behind_a_moved_port_there_must_be_the_same_login() -> None:
