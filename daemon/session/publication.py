@@ -13,6 +13,7 @@ from daemon.session.narration import Narration
 from daemon.session.seams import Market, Memory, Rows
 from shared.clock import Clock
 from shared.messages import BROKER_TOPICS, DaemonFacts, Expected, LinkEvent
+from shared.messages import Link as LinkRow
 
 PROOF = 0.7
 """s between published proofs while messages come: with a turn of listening it stays below the promised second."""
@@ -49,6 +50,7 @@ class Publication:
         self._accounts: frozenset[str] = frozenset()
         self._at = self._started
         self._proof: float | None = None
+        self._row: LinkRow | None = None  # as it was published last
 
     def begin(self, link: Link) -> None:
         self._narration.begin(link)
@@ -105,12 +107,20 @@ class Publication:
         row = linkrow.row(link, around, monotonic, wall)
         farms = linkrow.farms(link, dict(self._store.rows("farms")), wall)
         self._store.put({"link": {"link": row}, "farms": farms})
-        self._at, self._proof = monotonic, self.heard
+        self._at, self._proof, self._row = monotonic, self.heard, row
 
     def refresh(self, link: Link) -> None:
-        """A newer proof: at least once a second while messages come, sooner where the limits are short."""
-        if self.heard != self._proof and self._clock.monotonic() - self._at >= min(PROOF, self._proof_limit / 8):
+        """What time alone changes. A newer proof is told at least once a second, sooner where the limits are short."""
+        due = self._clock.monotonic() - self._at >= min(PROOF, self._proof_limit / 8)
+        if (due and self.heard != self._proof) or self._outlived():
             self.publish(link)
+
+    def _outlived(self) -> bool:
+        """Whether the row says what is no longer so: its proof has grown too old, or a planned window has begun."""
+        row, heard = self._row, self.heard
+        if row is None or row.expected != self.expected():
+            return row is not None
+        return row.connected and (heard is None or self._clock.monotonic() - heard >= self._proof_limit)
 
     def expected(self) -> Expected:
         """The planned window around now, looked up again only when it may have changed."""

@@ -212,6 +212,22 @@ async def test_a_slow_but_healthy_gateway_never_changes_phase() -> None:
         assert [event.phase for event in story.memory.events] == ["connecting", "syncing", "ready"]
 
 
+async def test_a_proof_that_has_grown_too_old_proves_nothing_whoever_was_slow() -> None:
+    """Late turns of our own loop put off the probe's verdict, but not the age at which a proof ends."""
+    async with supervised() as story:
+        story.gateway.frozen = True
+        await story.pass_(4.5)
+        story.clock.jump(4)
+        await settle()
+        assert story.row.connected
+        await story.pass_(2)
+
+        assert (story.row.phase, story.row.connected) == ("ready", False)
+        story.session.hears()
+        await story.pass_(1)
+        assert story.row.connected
+
+
 async def test_our_own_absence_is_not_the_gateways_silence(lines: pytest.LogCaptureFixture) -> None:
     """Stopped for a minute with a probe open: what has arrived is read first, the probe's clock starts anew."""
     async with supervised() as story:
@@ -583,6 +599,15 @@ async def test_a_gap_in_a_planned_window_says_so() -> None:
         story.clock.jump(5400)
         await settle()
         assert not story.row.expected.active
+
+
+async def test_a_window_is_told_when_it_begins_whatever_the_link_is() -> None:
+    """Nothing else happens to a link that nobody wants."""
+    async with supervised(automatic=False, wall=datetime(2025, 11, 19, 5, 14, tzinfo=UTC)) as story:
+        assert not story.row.expected.active
+        await story.pass_(61)
+
+        assert (story.row.expected.active, story.row.expected.kind) == (True, "nightlyReset")
 
 
 async def test_the_end_of_a_window_ends_a_wait() -> None:
