@@ -143,6 +143,7 @@ class Script:
         self._over.set()
 
     async def close(self, timeout: float) -> None:
+        await self.gateway.may_close.wait()
         self.ended = self.ended or "closed"
 
 
@@ -161,6 +162,8 @@ class Gateway:
         self.frozen = False
         self.slow_reads = False
         self.upstream_answers = False
+        self.may_close = asyncio.Event()  # its part of a polite end is done
+        self.may_close.set()
 
     def __call__(self, number: int, target: Target, emit: Callable[[Event], None]) -> Script:
         self.sessions.append(Script(number, target, emit, self))

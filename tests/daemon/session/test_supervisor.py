@@ -15,7 +15,7 @@ from daemon.link.windows import calendar
 from shared import log
 from shared.messages import BROKER_TOPICS, ConnectParams, Expected, Farm, Fill, Sync
 from shared.reasons import CATALOGUE, Problem
-from tests.daemon.scripted import HOME, WEDNESDAY, Story, settle, supervised
+from tests.daemon.scripted import HOME, LIMIT, WEDNESDAY, Story, settle, supervised
 
 BARE = ConnectParams()
 
@@ -327,6 +327,21 @@ async def test_connect_elsewhere_that_fails_is_one_line_and_back_to_the_old_targ
         assert story.row.gateway.port == 7497
 
 
+async def test_connect_elsewhere_dials_when_the_session_before_has_ended_and_not_sooner() -> None:
+    """A gateway that still counts the old session would refuse the client id, or hold two of ours."""
+    async with supervised() as story:
+        old = story.session
+        story.gateway.may_close.clear()
+        connecting = asyncio.create_task(story.link.connect(replace(BARE, timeout=7.0, port=7498)))
+        await settle()
+        assert story.session is not old
+        assert (old.ended, story.session.asked) == (None, [])
+
+        story.gateway.may_close.set()
+        await connecting
+        assert (old.ended, story.row.phase) == ("closed", "ready")
+
+
 async def test_connect_that_is_not_waited_for_is_answered_at_once() -> None:
     async with supervised(automatic=False) as story:
         story.gateway.outcome = "hang"
@@ -417,6 +432,17 @@ async def test_who_asks_while_the_daemon_stops_is_told_so() -> None:
         with pytest.raises(Problem) as caught:
             await story.link.connect(BARE)
         assert caught.value.reason == "shuttingDown"
+
+
+async def test_who_asks_is_answered_even_where_nothing_comes_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for ever for a link that does not step."""
+    monkeypatch.setattr("daemon.session.supervisor.GRACE", 0.01)
+    link = Story().link  # which nobody runs
+
+    async with asyncio.timeout(LIMIT):
+        with pytest.raises(Problem) as refused:
+            await link.reconnect()
+    assert refused.value.reason == "brokerTimeout"
 
 
 async def test_stop_closes_the_session_cleanly() -> None:
@@ -570,6 +596,23 @@ async def test_an_outage_of_the_socket_continues_the_gap_of_upstream() -> None:
         await settle()
 
         assert [(gap.cause, gap.from_) for gap in story.gaps] == [("upstreamLost", WEDNESDAY)]
+
+
+async def test_a_gap_whose_reading_is_cut_off_by_a_loss_ends_with_the_next_session() -> None:
+    """1102, and before everything is read again the socket is lost too."""
+    async with supervised() as story:
+        story.session.says(ev.UpstreamLost, code=1100, text="gone")
+        await settle()
+        story.gateway.slow_reads = True
+        story.session.says(ev.UpstreamRestored, code=1102, text="back", dataLost=False)
+        await settle()
+        assert story.gaps == []
+
+        story.gateway.slow_reads = False
+        story.session.says(ev.Lost, text="reset")
+        await settle()
+        assert story.row.phase == "ready"
+        assert [gap.cause for gap in story.gaps] == ["upstreamLost"]
 
 
 async def test_what_could_not_be_read_again_is_named_in_the_gap() -> None:
