@@ -52,8 +52,9 @@ def _nothing_asked(wanted: type[msgspec.Struct]) -> Any:
 
 
 async def parsed_body(request: BaseRequest, wanted: type[S]) -> S:
-    """The body as `wanted`; an empty one is `{}`. Raises `Problem` 400, 408, 413 or 422."""
-    given = parsed_json(await _read(request))
+    """The body as `wanted`; none at all is `{}`. Raises `Problem` 400, 408, 413 or 422."""
+    raw = await _read(request)
+    given = parsed_json(raw) if raw else {}
     if not isinstance(given, dict):
         raise Problem("invalidParameters", "The body must be one JSON object.")
     return converted(given, wanted, strict=True)
@@ -61,8 +62,6 @@ async def parsed_body(request: BaseRequest, wanted: type[S]) -> S:
 
 def parsed_json(raw: bytes) -> Any:
     """Strict JSON: UTF-8, no key twice, no NaN, no infinity, not too deep. Raises `Problem` 400."""
-    if not raw.strip(b" \t\r\n"):
-        return {}
     try:
         value = json.loads(raw.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_number)
         json.dumps(value, ensure_ascii=False).encode("utf-8")  # half a surrogate pair is no text

@@ -230,6 +230,7 @@ DEEP = 16_000 // 2
 BODIES: tuple[tuple[str, bytes, int], ...] = (
     ("not JSON", b"{", 400),
     ("not JSON", b"hello", 400),
+    ("blanks", b" \r\n", 400),
     ("two values", b"{}{}", 400),
     ("a comment", b"{/**/}", 400),
     ("single quotes", b"{'wait': 1}", 400),
