@@ -369,6 +369,19 @@ async def test_too_many_subscriptions_are_told_with_the_count_and_served_when_a_
     assert sorted(house.tws.lines.values()) == [2, 3]
 
 
+async def test_a_line_that_ibkr_had_no_room_for_is_asked_for_when_one_of_ours_is_free(house: House) -> None:
+    """TWS's own screen uses lines too, so 101 may come long before our own count is full."""
+    await house.watch(f"quotes:{IBM}", who="one")
+    await house.watch(f"quotes:{AAPL}", who="two")
+    house.tws.say(AAPL, 101, "Max number of tickers has been reached")
+    await house.pass_time(30.0)
+    assert house.tws.count("quote") == 2
+
+    house.market.leave("one")
+    await house.pass_time(LINGER + 1.0)
+    assert [what for what in house.tws.asked if what[0] == "quote"][2:] == [("quote", AAPL, 1)]
+
+
 async def test_a_first_quote_waits_for_its_first_tick_but_not_for_long(house: House) -> None:
     """No tick within 2 s: a row of nulls, and the line goes on being asked for."""
     asked = asyncio.ensure_future(house.market.quotes([AAPL]))

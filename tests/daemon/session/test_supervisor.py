@@ -644,6 +644,17 @@ async def test_a_gap_in_a_planned_window_says_so() -> None:
         assert not story.row.expected.active
 
 
+async def test_a_gap_that_a_planned_window_comes_over_says_so_too() -> None:
+    """IBKR's reset is not punctual: this one begins ten seconds early."""
+    async with supervised(wall=datetime(2025, 11, 19, 5, 14, 50, tzinfo=UTC)) as story:
+        story.session.says(ev.UpstreamLost, code=1100, text="gone")
+        await story.pass_(15)
+        story.session.says(ev.UpstreamRestored, code=1102, text="back", dataLost=False)
+        await settle()
+
+        assert story.gaps[0].expected
+
+
 async def test_a_window_is_told_when_it_begins_whatever_the_link_is() -> None:
     """Nothing else happens to a link that nobody wants."""
     async with supervised(automatic=False, wall=datetime(2025, 11, 19, 5, 14, tzinfo=UTC)) as story:

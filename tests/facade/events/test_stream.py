@@ -377,6 +377,21 @@ async def test_a_reader_that_does_not_read_costs_a_bounded_buffer_and_is_right_i
         assert len(slow.events) < len(quick.events)
 
 
+async def test_a_reader_that_is_deaf_for_good_is_let_go(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stopped program must not hold one of the streams, and what was written to it, for ever."""
+    monkeypatch.setattr("facade.events.stream.DEAF_BEATS", 2)
+    streams, store = house.facade.streams, house.daemon.store
+    async with reading(house, "positions", room=1 << 16):
+        (stream,) = streams._readers
+        while not stream.connection.writing_paused:
+            store.put({"positions": many(2000, float(store.seq))})
+            await until(lambda: stream.connection.writing_paused or stream.since >= store.seq)
+        streams._heartbeat = 0.01
+        beat = asyncio.create_task(streams.run(), name="beat")
+        await until(lambda: not streams.places)
+        beat.cancel()
+
+
 def fill(name: str, daemon: FakeDaemon) -> Fill:
     from datetime import UTC, datetime
 
