@@ -234,7 +234,7 @@ def _fail(link: Link, why: str, now: Now, *first: Action) -> tuple[Link, Actions
         case Connecting(back=Waiting() as back) | Live(back=Waiting() as back):
             return replace(link, state=back), first
         case Connecting(back=Return() as back) | Live(back=Return() as back):
-            link, dial = _dial(link, back.pursuit, now, why=back.why)
+            link, dial = _dial(link, back.pursuit, now, why="socketLost" if back.moved else None)
             return link, (*first, *dial)
         case Live() as state:
             pursuit = _lost(link, state, now)
@@ -294,7 +294,7 @@ def _lost(link: Link, state: Live, now: Now) -> Pursuit:
 def _move(link: Link, state: Live, port: int, now: Now) -> tuple[Link, Actions]:
     """1300: the named port at once, back to the old one if it fails. Not asked for, so the account check is strict."""
     old = _lost(link, state, now)
-    back = state.back or Return(pursuit=old, why="portMoved")
+    back = state.back or Return(pursuit=old, moved=True)
     moved = replace(old, target=replace(old.target, port=port), attempts=0, strain=Strain())
     link, dial = _dial(link, moved, now, why="portMoved", back=back)
     return link, (*_hang_up(state), *dial)
@@ -395,7 +395,7 @@ def _adopt(link: Link, back: Back, target: Target) -> tuple[Link, Actions]:
     match back:
         case Down(held=True):
             return link, (Keep(held=False),)
-        case Return(why="portMoved", pursuit=Pursuit(target=old)) if (old.host, old.port) == (base.host, base.port):
+        case Return(moved=True, pursuit=Pursuit(target=old)) if (old.host, old.port) == (base.host, base.port):
             return replace(link, base=replace(base, port=target.port)), ()
     return link, ()
 

@@ -74,10 +74,10 @@ class Waiting(Struct, frozen=True, kw_only=True):
 
 
 class Return(Struct, frozen=True, kw_only=True):
-    """A target that was up, to be dialled again at once."""
+    """A target that was up, to be dialled again at once. `moved`: its gateway named another port."""
 
     pursuit: Pursuit
-    why: str | None = None
+    moved: bool = False
 
 
 Back = Down | Waiting | Return

@@ -809,7 +809,7 @@ def test_a_moved_port_that_fails_gives_way_to_the_configured_one() -> None:
 
     assert dials(told.fails("portClosed")) == [HOME]
     assert told.link.base == HOME
-    assert (told.link.phase, told.link.reason) == ("connecting", "portMoved")
+    assert (told.link.phase, told.link.reason) == ("connecting", "socketLost"), "what is dialled now was not named"
 
 
 def test_behind_a_moved_port_there_must_be_the_same_login() -> None:
