@@ -152,7 +152,7 @@ def _connect(link: Link, event: ev.ConnectAsked, now: Now) -> tuple[Link, Action
         case Live() if link.phase == "syncing":
             return link, (Answer(reason="connectInProgress"),)
         case Live(pursuit=pursuit):
-            back = Return(pursuit=_rested(link, state, now))
+            back = state.back or Return(pursuit=_rested(link, state, now))
             link, dial = _dial(link, Pursuit(target=target), now, back=back, asked=True)
             actions = (*_hang_up(state), *dial)
         case Down() | Waiting():
