@@ -748,6 +748,18 @@ def test_an_asked_session_lost_before_it_was_ready_leaves_things_as_they_were() 
     assert told.link.phase == "disabled"
 
 
+def test_what_was_only_tried_is_not_gone_back_to() -> None:
+    """A session that froze before it was ready has replaced nothing, so another target's failure leaves the hold."""
+    told = Told(held=True)
+    told.tell(asked())
+    told.opens()
+    told.tell(ev.ProbeOverdue(session=1))
+    told.tell(asked(OTHER))
+
+    assert told.fails("portClosed") == (act.Settled(session=2, reason="portClosed"),)
+    assert told.link.state == Down(True)
+
+
 @pytest.mark.parametrize("stage", ["dialling", "syncing", "ready", "unproven", "waiting", "disabled"])
 def test_disconnect_holds_the_link_down_from_anywhere(stage: str) -> None:
     """A session is closed politely, so that its client id is free; a peer that is silent is not waited for."""
