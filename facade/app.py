@@ -51,8 +51,8 @@ class Facade:
     """Every answer ends its connection: this process is about to go."""
     http: HttpServer | None = None
     loop_lag: float = 0.0
-    examining: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held by the one examination of the doctor that is under way."""
+    examination: asyncio.Task[Any] | None = None
+    """The doctor's latest, for all who ask while it is under way."""
 
     async def answer(self, request: BaseRequest) -> Answer:
         """The one way through: guard, route, parameters, body, handler. Raises nothing but cancellation."""

@@ -36,9 +36,10 @@ _encode = msgspec.json.Encoder().encode
 
 async def diagnostics(facade: Facade, _asked: Asked) -> Answer:
     """Examine everything between here and IBKR. Each check has its own limit; a few seconds in all."""
-    async with facade.examining:  # a second asker must not dial beside the first
-        checks = await asyncio.to_thread(_examine, facade)
-    return Answer(200, _encode(Diagnostics(checks)))
+    if facade.examination is None or facade.examination.done():
+        facade.examination = asyncio.create_task(asyncio.to_thread(_examine, facade), name="diagnostics")
+    # shielded: the thread goes on when its asker has left, and nobody else's must dial beside it
+    return Answer(200, _encode(Diagnostics(await asyncio.shield(facade.examination))))
 
 
 def _examine(facade: Facade) -> tuple[Finding, ...]:

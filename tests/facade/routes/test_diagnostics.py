@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 
-from facade.doctor.checks import CHECKS
+from facade.doctor.checks import CHECKS, Check, Patient
 from tests.facade.conftest import House
+from tests.waiting import LIMIT, until
+
+PATH = "/api/ibkr/diagnostics"
 
 pytestmark = pytest.mark.usefixtures("patient_doctor")
 
@@ -15,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("patient_doctor")
 async def test_diagnostics_tell_every_check_in_order_and_beside_a_session_dial_nothing(house: House) -> None:
     """A ready daemon proves the gateway; what it cannot know it calls unknown, and account ids are masked."""
     house.daemon.answer("link.get", house.daemon.store.row("link", "link"))
-    status, body, headers = await house.get("/api/ibkr/diagnostics")
+    status, body, headers = await house.get(PATH)
     assert (status, headers["Cache-Control"]) == (200, "no-store")
     assert [check["name"] for check in body["checks"]] == list(CHECKS)
     results = {check["name"]: check["result"] for check in body["checks"]}
@@ -24,7 +28,36 @@ async def test_diagnostics_tell_every_check_in_order_and_beside_a_session_dial_n
     assert "1234567" not in str(body)
 
 
-async def test_two_who_ask_at_once_are_examined_one_after_the_other(house: House) -> None:
-    answers = await asyncio.gather(*(house.get("/api/ibkr/diagnostics") for _ in range(2)))
-    assert [status for status, _body, _headers in answers] == [200, 200]
-    assert not house.facade.examining.locked()
+async def test_who_asks_meanwhile_is_told_the_same_even_where_the_first_has_left(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No two examinations dial side by side; who asks after the first has ended is examined anew."""
+    begun, go_on = threading.Semaphore(0), threading.Event()
+    under_way: list[None] = []
+    beside: list[int] = []
+
+    def look(_patient: Patient) -> Check:
+        under_way.append(None)
+        beside.append(len(under_way))
+        begun.release()
+        assert go_on.wait(LIMIT)
+        under_way.pop()
+        return Check("gateway port", "ok", "It answers.")
+
+    monkeypatch.setattr("facade.doctor.checks.CHECKS", {"gateway port": look})
+    http = house.facade.http
+    assert http is not None
+    first = asyncio.create_task(house.get(PATH))
+    try:
+        assert await asyncio.to_thread(begun.acquire, timeout=LIMIT)
+        first.cancel()
+        await until(lambda: not http.connections)
+        second = asyncio.create_task(house.get(PATH))
+        await until(lambda: http.connections)
+        assert (await house.get("/livez"))[0] == 200  # by now the second has asked as well
+    finally:
+        go_on.set()
+    assert (await second)[1]["checks"][0]["evidence"] == "It answers."
+    assert (await house.get(PATH))[0] == 200
+    assert set(beside) == {1}
+    assert begun.acquire(blocking=False)
