@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 from datetime import UTC, datetime
@@ -19,6 +20,8 @@ from shared.settings import Settings
 
 TOPICS = ("link", "farms", "gaps", "notices")
 AGAIN_AFTER = 0.5  # s before the daemon is looked for again
+TURN = 1.0
+"""s between pings, without which a stopped daemon would look like a quiet one; as often the countdown is drawn anew."""
 NOTICES, GAPS = 8, 4  # rows that fit on one screen beside the link
 
 Rows = dict[str, dict[str, Any]]
@@ -67,9 +70,9 @@ class _Screen:
         self.show()
 
     def gone(self, why: str) -> None:
-        self.away = why
-        if self.as_json:
+        if self.as_json and why != self.away:
             print(json.dumps({"topic": "link", "key": "link", "row": None, "error": why}), flush=True)
+        self.away = why
         self.show()
 
     def show(self) -> None:
@@ -121,9 +124,17 @@ async def _follow(settings: Settings, screen: _Screen) -> None:
                 rows.clear()
             screen.away = None
             await client.call("watch", {"topics": list(TOPICS)}, cli.PATIENCE)
-            await ended.wait()
+            while not ended.is_set():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(TURN):
+                        await ended.wait()
+                screen.show()
+                if not ended.is_set():
+                    await client.call("ping", {}, cli.PATIENCE)
             screen.gone("the daemon closed the connection")
-        except (OSError, TimeoutError, rpc.RpcError) as error:
+        except TimeoutError:
+            screen.gone(f"no answer for {cli.PATIENCE:g} s")
+        except (OSError, rpc.RpcError) as error:
             screen.gone(str(error))
         finally:
             await client.close()
