@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
@@ -24,29 +25,27 @@ def show(path: Path, number: int, *, follow: bool, as_json: bool, out: TextIO) -
     if not path.exists():
         raise LogMissing(f"There is no log at {path}: nothing has run with this state directory yet.")
     with path.open(encoding="utf-8", errors="replace") as file:
-        for line in deque(file, maxlen=number):
-            print(line.rstrip() if as_json else readable(line), file=out)
-        inode = os.fstat(file.fileno()).st_ino
-    if follow:
-        for line in _coming(path, inode):
-            print(line.rstrip() if as_json else readable(line), file=out, flush=True)
+        last = deque(file, maxlen=number)
+        for line in itertools.chain(last, _coming(path, file) if follow else ()):
+            print(line.rstrip() if as_json else readable(line), file=out, flush=follow)
 
 
-def _coming(path: Path, inode: int) -> Iterator[str]:
-    """New lines, also across the file's rotation."""
-    file = path.open(encoding="utf-8", errors="replace")
-    file.seek(0, os.SEEK_END)
+def _coming(path: Path, file: TextIO) -> Iterator[str]:
+    """The lines after those that were read from `file`, also across its rotation. Closes what it reads."""
     try:
         while True:
-            line = file.readline()
-            if line:
+            if line := file.readline():
                 yield line
                 continue
             time.sleep(LOOK_EVERY)
-            if path.exists() and path.stat().st_ino != inode:
+            try:
+                rotated = path.stat().st_ino != os.fstat(file.fileno()).st_ino
+            except FileNotFoundError:  # between the old one's going and the new one's coming
+                continue
+            if rotated:
+                yield from file  # what was written before it went
                 file.close()
                 file = path.open(encoding="utf-8", errors="replace")
-                inode = os.fstat(file.fileno()).st_ino
     finally:
         file.close()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from facade.terminal.logs import LogMissing, readable, show
+from facade.terminal.logs import LogMissing, _coming, readable, show
 
 LINE = '{"time":"2026-03-01T12:00:00Z","level":"WARNING","logger":"x","event":"link.lost","message":"lost","port":1}\n'
 
@@ -32,3 +32,23 @@ def test_the_last_lines_are_shown(tmp_path: Path) -> None:
 def test_a_missing_log_says_where_it_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(LogMissing, match=r"daemon\.log"):
         show(tmp_path / "daemon.log", 1, follow=False, as_json=False, out=io.StringIO())
+
+
+def test_what_comes_is_shown_in_full_across_a_rotation(tmp_path: Path) -> None:
+    """From where the last lines ended, the end of the file that went, then the new one."""
+    path = tmp_path / "daemon.log"
+    path.write_text("shown\n")
+    file = path.open()
+    assert file.readlines() == ["shown\n"]
+    with path.open("a") as more:
+        more.write("at once\n")
+    lines = _coming(path, file)
+
+    assert next(lines) == "at once\n"
+    path.rename(tmp_path / "daemon.log.1")
+    with (tmp_path / "daemon.log.1").open("a") as late:
+        late.write("before it went\n")
+    path.write_text("new\n")
+
+    assert [next(lines), next(lines)] == ["before it went\n", "new\n"]
+    lines.close()  # type: ignore[attr-defined]  # a generator
