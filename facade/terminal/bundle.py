@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 import tarfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +26,10 @@ ASK_LIMIT = 5.0  # s for the daemon's history
 
 
 def bundle(environ: Mapping[str, str], target: Path | None, *, ask: Callable[[str], bool] | None) -> int:
-    """Write the archive and print its path. `ask`: called with a question before anything is written; `None`: do it."""
+    """Write the archive and print its path; 0 if it was written.
+
+    `ask`: called with a question before anything is written; `None`: do it.
+    """
     settings = Settings.load(environ)
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     path = target or Path.cwd() / f"ibkr-support-{stamp}.tar.gz"
@@ -36,7 +40,11 @@ def bundle(environ: Mapping[str, str], target: Path | None, *, ask: Callable[[st
     if ask is not None and not ask("Write it?"):
         print("Nothing was written.")
         return 1
-    write(path, parts)
+    try:
+        write(path, parts)
+    except OSError as error:
+        print(f"{path} cannot be written: {error.strerror or error}", file=sys.stderr)
+        return 1
     print(path)
     return 0
 

@@ -18,6 +18,7 @@ from facade import cli
 from facade.doctor import checks as doctor
 from facade.terminal import home
 from shared import quick
+from shared.lines import INVALID_PARAMS
 from shared.reasons import describe
 from shared.settings import BAD_SETTINGS, Settings, SettingsError
 
@@ -32,6 +33,7 @@ app = typer.Typer(
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object instead of words.")]
 CONNECT_SLACK = 5.0
 """s beyond the attempt's own limit for the daemon to say how it ended."""
+MOST_SECONDS = 3600
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -46,8 +48,9 @@ def run(arguments: Sequence[str]) -> int:
     except (typer.Abort, KeyboardInterrupt):
         return cli.NOT_CONNECTED
     except Exception as error:
-        if hasattr(error, "format_message"):  # click's errors of usage
-            print(f"ibkr: {error.format_message()}", file=sys.stderr)
+        if hasattr(error, "format_message"):  # click's errors of usage; without a command its help has said all
+            if told := error.format_message():
+                print(f"ibkr: {told}", file=sys.stderr)
             return cli.USAGE
         raise
     return int(status or 0)
@@ -57,25 +60,33 @@ def settings() -> Settings:
     return Settings.load(os.environ)
 
 
-def ask(method: str, params: dict[str, Any] | None = None, timeout: float = cli.PATIENCE) -> Any:
-    """The daemon's answer. Ends the command with status 3 where none answers, 1 and its words where it refuses."""
+def ask(
+    method: str, params: dict[str, Any] | None = None, timeout: float = cli.PATIENCE, *, as_json: bool = False
+) -> Any:
+    """The daemon's answer. Ends the command where there is none: 3 nobody answers, 1 refused, 2 asked wrongly.
+
+    The words go to standard error; with `as_json` their object to standard output.
+    """
     try:
         return quick.call_once(settings().socket_path, method, params, timeout)
     except quick.Refused as refused:
-        _tell_refusal(refused)
-        raise typer.Exit(cli.NOT_CONNECTED) from None
+        data = refused.data if isinstance(refused.data, dict) else {}
+        usage = refused.code == INVALID_PARAMS
+        reason = data.get("reason") or ("invalidParameters" if usage else None)
+        _tell(reason, data.get("detail") or refused.message, data.get("advice") or (), as_json)
+        raise typer.Exit(cli.USAGE if usage else cli.NOT_CONNECTED) from None
     except OSError as error:
         sentence, advice = describe("daemonUnreachable")
-        print(f"{sentence} ({error})", file=sys.stderr)
-        for line in advice:
-            print(f"  - {line}", file=sys.stderr)
+        _tell("daemonUnreachable", f"{sentence} ({error})", advice, as_json)
         raise typer.Exit(cli.NO_DAEMON) from None
 
 
-def _tell_refusal(refused: quick.Refused) -> None:
-    data = refused.data if isinstance(refused.data, dict) else {}
-    print(data.get("detail") or refused.message, file=sys.stderr)
-    for number, line in enumerate(data.get("advice") or (), 1):
+def _tell(reason: str | None, detail: str, advice: Sequence[str], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"reason": reason, "detail": detail, "advice": list(advice)}, ensure_ascii=False))
+        return
+    print(detail, file=sys.stderr)
+    for number, line in enumerate(advice, 1):
         print(f"  {number}. {line}", file=sys.stderr)
 
 
@@ -109,23 +120,26 @@ def watch(as_json: AsJson = False) -> int:
 @app.command()
 def connect(
     host: str | None = None,
-    port: int | None = None,
-    client_id: int | None = None,
+    port: Annotated[int | None, typer.Option(min=1024, max=65535)] = None,
+    client_id: Annotated[int | None, typer.Option(min=0, max=2**31 - 1)] = None,
     account: str | None = None,
-    timeout: float | None = None,
+    timeout: Annotated[float | None, typer.Option(help=f"s for the attempt; at most {MOST_SECONDS}.")] = None,
     as_json: AsJson = False,
 ) -> int:
     """Bring the link up and keep it up; what is not named is taken from the settings."""
+    if timeout is not None and not 0 < timeout <= MOST_SECONDS:
+        raise typer.BadParameter(f"{timeout:g} is not above 0 and at most {MOST_SECONDS} s.", param_hint="'--timeout'")
     named = {"host": host, "port": port, "clientId": client_id, "account": account, "timeout": timeout}
     params = {name: value for name, value in named.items() if value is not None}
     limit = (timeout or settings().connect_timeout) + CONNECT_SLACK
-    return _command("link.connect", params, limit, as_json)
+    ask("link.connect", params, limit, as_json=as_json)
+    return _state(as_json)
 
 
 @app.command()
 def disconnect(as_json: AsJson = False) -> int:
     """Take the link down; it stays down until somebody connects."""
-    ask("link.disconnect", {}, CONNECT_SLACK)
+    ask("link.disconnect", {}, CONNECT_SLACK, as_json=as_json)
     _state(as_json)
     return 0
 
@@ -133,24 +147,19 @@ def disconnect(as_json: AsJson = False) -> int:
 @app.command()
 def reconnect(as_json: AsJson = False) -> int:
     """End the wait: try now. Where nothing waits, nothing happens."""
-    ask("link.reconnect", {}, CONNECT_SLACK)
+    ask("link.reconnect", {}, CONNECT_SLACK, as_json=as_json)
     _state(as_json)
     return 0
 
 
-def _command(method: str, params: dict[str, Any], timeout: float, as_json: bool) -> int:
-    ask(method, params, timeout)
-    return _state(as_json)
-
-
 def _state(as_json: bool) -> int:
-    return cli.show(ask("link.get"), sys.stdout, as_json=as_json)
+    return cli.show(ask("link.get", as_json=as_json), sys.stdout, as_json=as_json)
 
 
 @app.command()
 def stop(as_json: AsJson = False) -> int:
     """Stop the daemon; it closes the session cleanly first."""
-    ask("daemon.stop", {}, CONNECT_SLACK)
+    ask("daemon.stop", {}, CONNECT_SLACK, as_json=as_json)
     print(json.dumps({"stopped": True}) if as_json else "The daemon is stopping.")
     return 0
 

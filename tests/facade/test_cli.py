@@ -144,6 +144,38 @@ def test_bad_settings_are_78_and_bad_usage_is_2(tmp_path: Path) -> None:
         assert ibkr(tmp_path, *arguments).returncode == 2
 
 
+@pytest.mark.parametrize(
+    "option",
+    [("--port", "80"), ("--port", "70000"), ("--client-id", "-1"), ("--timeout", "0"), ("--timeout", "nan")],
+)
+def test_what_connect_cannot_take_is_usage_and_dials_nothing(tmp_path: Path, option: tuple[str, str]) -> None:
+    """Told in one sentence that names the option, also where no daemon runs."""
+    done = ibkr(tmp_path, "connect", *option, IBKR_SOCKET=str(tmp_path / "none"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert option[0] in done.stderr
+
+
+def test_without_a_command_the_help_is_all_that_is_said(tmp_path: Path) -> None:
+    done = ibkr(tmp_path)
+    assert (done.returncode, done.stderr) == (2, "")
+    assert "doctor" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["connect", "disconnect", "reconnect", "stop"])
+def test_json_tells_a_failure_as_json_too(tmp_path: Path, command: str) -> None:
+    done = ibkr(tmp_path, command, "--json", IBKR_SOCKET=str(tmp_path / "none"))
+    told = json.loads(done.stdout)
+    assert (done.returncode, done.stderr) == (3, "")
+    assert (told["reason"], bool(told["detail"]), bool(told["advice"])) == ("daemonUnreachable", True, True)
+
+
+def test_a_bundle_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    target = tmp_path / "nowhere" / "bundle.tar.gz"
+    done = ibkr(tmp_path, "support-bundle", "--yes", str(target), IBKR_SOCKET=str(tmp_path / "none"))
+    assert (done.returncode, done.stderr) == (1, f"{target} cannot be written: No such file or directory\n")
+
+
 def test_status_imports_nothing_heavy(answering: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     """The quick way stays quick: neither asyncio nor any package from outside is loaded."""
     code = (
