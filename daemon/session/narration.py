@@ -22,6 +22,7 @@ class Narration:
     def __init__(self, *, automatic: bool) -> None:
         self._first = automatic  # whether the first automatic attempt is still to be told of
         self._automatic = automatic
+        self._trial: int | None = None  # the latest attempt that somebody asked for beside the automatic ones
         self._said: tuple[str, str | None] = ("", None)
         self._repeats = 0
 
@@ -62,7 +63,10 @@ class Narration:
     def _tried(self, before: Link, after: Link) -> bool:
         """Something that was only tried has failed, and the link is back to what it was before."""
         trial = before.state
-        if not isinstance(trial, Connecting | Live) or trial.back is None or after.current == trial.session:
+        if not isinstance(trial, Connecting | Live) or trial.back is None:
+            return False
+        self._trial = trial.session
+        if after.current == trial.session:
             return False
         error = after.lastError
         if error is None or error is before.lastError:
@@ -83,7 +87,7 @@ class Narration:
             log.debug("link.repeats", message="Attempts before this one", repeats=self._repeats)
         self._note(after)
         log.info("link.connected", message=f"✓ Connected to IBKR on port {after.target.port}")
-        if self._automatic:
+        if self._automatic and after.current != self._trial:
             self._automatic = self._first = False
             log.info(
                 "link.auto_connected",

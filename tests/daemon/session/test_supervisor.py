@@ -342,6 +342,24 @@ async def test_connect_elsewhere_dials_when_the_session_before_has_ended_and_not
         assert (old.ended, story.row.phase) == ("closed", "ready")
 
 
+async def test_what_somebody_connected_is_not_called_automatic(lines: pytest.LogCaptureFixture) -> None:
+    """The automatic target is refused, another one is asked for; only when it comes back by itself is it automatic."""
+    story = Story()
+    story.gateway.outcome = "portClosed"
+    running = asyncio.create_task(story.link.run(), name="the link under test")
+    await settle()
+    story.gateway.outcome = None
+    await story.link.connect(ConnectParams(port=7498))
+    assert told(lines)[-1] == "INFO:     ✓ Connected to IBKR on port 7498"
+    await story.pass_(31)
+
+    story.session.says(ev.Lost)
+    await settle()
+    assert told(lines)[-1] == "INFO:     ✓ Auto-connected to IBKR successfully on port 7498"
+    story.link.stop()
+    await running
+
+
 async def test_connect_that_is_not_waited_for_is_answered_at_once() -> None:
     async with supervised(automatic=False) as story:
         story.gateway.outcome = "hang"
