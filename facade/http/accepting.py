@@ -55,7 +55,7 @@ class Accepting:
             pause = 0.0
             try:
                 conn, _ = self._sock.accept()
-            except BlockingIOError:  # another process was faster
+            except (BlockingIOError, ConnectionError):  # another process was faster, or the client has left
                 continue
             except OSError as error:
                 pause = self._starve(error)
