@@ -77,7 +77,8 @@ def link(facade: Facade, _asked: Asked) -> Answer:
     if row is None or mirror.link is None:
         return Answer(200, _encode(unreachable(None)))
     if mirror.link.connected and not mirror.connected:  # its proof has grown too old on the way
-        row = _encode(msgspec.structs.replace(mirror.link, connected=False, stale=True))
+        sentence = CATALOGUE["notConnected"].sentence
+        row = _encode(msgspec.structs.replace(mirror.link, sentence=sentence, connected=False, stale=True))
     return Answer(200, row)
 
 
@@ -187,12 +188,14 @@ def require_connected(facade: Facade) -> None:
         return
     if not mirror.reachable:
         raise Problem("daemonUnreachable")
-    reason = mirror.link.reason if mirror.link is not None else None
-    entry = CATALOGUE.get(reason or "")
-    if reason is not None and entry is not None and entry.status == HTTPStatus.SERVICE_UNAVAILABLE:
-        raise Problem(reason)
+    link = mirror.link
+    if link is None or link.connected:  # the row's proof has grown too old, whatever else it says
+        raise Problem("notConnected")
+    entry = CATALOGUE.get(link.reason or "")
+    if link.reason is not None and entry is not None and entry.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        raise Problem(link.reason)
     # a reason of another status belongs to the attempt; for who reads, the link is not there
-    raise Problem("notConnected", mirror.link.sentence if mirror.link is not None else "")
+    raise Problem("notConnected", link.sentence)
 
 
 def not_told(facade: Facade, topic: str) -> Problem:

@@ -51,12 +51,15 @@ async def test_status_tells_a_lost_link_and_a_lost_daemon_apart(house: House) ->
 
 
 async def test_an_old_proof_is_no_connection(house: House) -> None:
-    """The daemon says ready, but its last proof is older than probe interval and timeout."""
+    """The daemon says ready, but its last proof is older than probe interval and timeout: nothing says "Connected."."""
     house.daemon.link(proof=Proof(ageMs=60_000))
     await settled(house)
     assert (await house.get(f"{API}/status"))[1] == {"connected": False, "available": True}
-    assert (await house.get(f"{API}/link"))[1]["connected"] is False
-    assert (await house.get(f"{API}/positions"))[1]["reason"] == "notConnected"
+    link = (await house.get(f"{API}/link"))[1]
+    assert (link["connected"], link["stale"]) == (False, True)
+    problem = (await house.get(f"{API}/positions"))[1]
+    assert problem["reason"] == "notConnected"
+    assert "no proven session" in link["sentence"] == problem["detail"]
     assert (await house.get("/readyz"))[0] == 503
 
 
