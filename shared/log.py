@@ -31,11 +31,13 @@ PADDING = {
     "ERROR": "ERROR:    ",
     "CRITICAL": "CRITICAL: ",
 }
-# Account ids as IBKR writes them: U1234567, DU… (paper), F…, DF… (advisor; F1234567A is all of his), I…, DI… (broker).
-ACCOUNT = re.compile(r"(?<![0-9A-Z])(D?[UFI])(\d{5,9})(?!\d)")
+# Account ids as IBKR writes them: U1234567, DU… and lately DUM… (paper, a letter more and a digit less), F…, DF…
+# (advisor; F1234567A is all of his), I…, DI… (broker).
+ACCOUNT = re.compile(r"(?<![0-9A-Z])(?:D[UFI][A-Z]?|[UFI])\d{5,9}(?!\d)")
 BEARER = re.compile(r"(?i)(bearer\s+)[^\s,;\"']+")
-# C0, C1, DEL, line and paragraph separators, and the controls that turn the direction of text
-UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# C0, C1, DEL, line and paragraph separators, the controls that turn the direction of text, and half characters, as
+# which bytes that are no UTF-8 come from headers and paths and which no encoding takes
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 ASCII = str.maketrans({"✓": "+", "✗": "x", "…": "...", "→": "->", "–": "-", "—": "-", "×": "x", "“": '"', "”": '"'})
 
 

@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import structlog
@@ -92,6 +93,7 @@ def test_an_exception_is_one_line_at_info_and_a_traceback_at_debug() -> None:
     ("text", "shown"),
     [
         ("DU1234567", "DU…67"),
+        ("DUM583526, DUO847203", "DU…26, DU…03"),
         ("U7654321,", "U7…21,"),
         ("(DF1234567)", "(DF…67)"),
         ("F123456 and I1234567", "F1…56 and I1…67"),
@@ -110,6 +112,15 @@ def test_no_text_from_outside_starts_a_second_line_or_an_escape_sequence(text: s
     shown = log.printable(text)
     assert len(shown.splitlines()) <= 1
     assert "\x1b" not in shown
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+def test_half_characters_cost_no_line(form: Literal["console", "json"]) -> None:
+    """Bytes that are no UTF-8 come as such from a header or a path, and no encoding takes them."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
+    log.set_up("INFO", form, stream=stream)
+    structlog.get_logger("x").info("y", message="a path \udcff here", path="of mine \udcfe")
+    assert written(stream).count("udcff") == written(stream).count("udcfe") == 1
 
 
 def test_fields_are_cleaned_at_any_depth() -> None:
