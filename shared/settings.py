@@ -247,9 +247,9 @@ def _clock_time(env: Env, name: str) -> time | None:
     return time.fromisoformat(value)
 
 
-def _list(pattern: str) -> Callable[[Env, str], tuple[str, ...]]:
+def _list(pattern: str, spelled: Callable[[str], str] = str) -> Callable[[Env, str], tuple[str, ...]]:
     def parse(env: Env, name: str) -> tuple[str, ...]:
-        items = tuple(item.strip().lower() for item in env.str(name).split(",") if item.strip())
+        items = tuple(spelled(item.strip()) for item in env.str(name).split(",") if item.strip())
         if not all(re.fullmatch(pattern, item) for item in items):
             raise ValueError(items)
         return items
@@ -288,14 +288,14 @@ TABLE: dict[str, Row] = {
     "IBKR_RECONNECT_MAX": Row("reconnect_max", _seconds, SECONDS),
     "IBKR_MARKET_DATA": Row("market_data", _one_of("live", "delayed"), "live or delayed"),
     "IBKR_RESTART_AT": Row("restart_at", _clock_time, "a local time HH:MM such as 23:45, or nothing"),
-    "IBKR_ALLOWED_HOSTS": Row("allowed_hosts", _list(r"[0-9a-z._:%-]{1,253}"), "host names separated by commas"),
+    "IBKR_ALLOWED_HOSTS": Row("allowed_hosts", _list(r"[0-9A-Za-z._:%-]{1,253}"), "host names separated by commas"),
     "IBKR_ALLOW_LIVE": Row("allow_live", _bool, BOOL),
     "IBKR_SOCKET": Row("socket", _socket, "a socket path (Windows: a pipe name), or nothing"),
     "IBKR_STATE_DIR": Row("state_dir", _state_dir, "a directory, or nothing"),
     "IBKR_FACADE_HOST": Row("facade_host", _host, "a host name or address"),
     "IBKR_FACADE_PORT": Row("facade_port", _int(1, 65535), PORT),
     "IBKR_FACADE_NAMES": Row(
-        "facade_names", _list(r"[0-9a-z._\[\]:-]+:\d{1,5}"), "host:port names separated by commas"
+        "facade_names", _list(r"[0-9a-z._\[\]:-]+:\d{1,5}", str.lower), "host:port names separated by commas"
     ),
     "IBKR_FACADE_TOKEN_FILE": Row("facade_token_file", _path_or_none, "a file, or nothing"),
     "IBKR_PEER_CHECK": Row("peer_check", _bool, BOOL),

@@ -142,6 +142,13 @@ def test_times_and_lists_are_parsed(tmp_path: Path) -> None:
     assert settings.facade_names == ("dash.local:9101",)
 
 
+def test_hosts_are_kept_as_they_are_written_since_they_are_compared_as_text(tmp_path: Path) -> None:
+    """What a request names as `.env` does is allowed; a `Host` comes in whatever case a browser likes."""
+    settings = load(tmp_path, IBKR_ALLOWED_HOSTS="Tws.Lan", IBKR_FACADE_NAMES="Dash.Local:9101")
+    assert settings.allowed_hosts == ("Tws.Lan",)
+    assert settings.facade_names == ("dash.local:9101",)
+
+
 @given(st.sampled_from(sorted(TABLE)), st.text(st.characters(blacklist_characters="\0", codec="utf-8"), max_size=40))
 def test_any_text_is_either_accepted_or_told_in_one_sentence(name: str, value: str) -> None:
     """No value whatever raises anything but `SettingsError`."""
