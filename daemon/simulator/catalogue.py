@@ -189,7 +189,7 @@ class Catalogue:
         return [contract for contract in candidates if _fits(contract, wanted)]
 
     def search(self, pattern: str) -> list[Contract]:
-        """At most 16 stocks, indexes and futures whose symbol starts with, or whose name contains, `pattern`."""
+        """At most 16 stocks, indexes and currency pairs whose symbol starts with, or whose name contains, `pattern`."""
         wanted = pattern.upper().strip()
         if not wanted:
             return []

@@ -138,6 +138,9 @@ def market_data_type(_gateway: Gateway, session: Session, request: Request) -> N
 
 def tick_by_tick(gateway: Gateway, session: Session, request: Request) -> Iterable[bytes] | None:
     kind = request.fields["tickType"]
+    if request.reqId in session.subscriptions.lines:
+        session.error(request.reqId, 322, who="cN", cause=DUPLICATE_TICKER)
+        return None
     contract = resolve(gateway, session, request)
     if contract is None or not _may_see(gateway, session, request.reqId, contract):
         return None

@@ -25,6 +25,9 @@ RULES: Final[dict[int, tuple[tuple[float, float], ...]]] = {
 }
 
 
+NO_ADVISOR: Final = "FA data operations ignored for non FA customers."
+
+
 def resolve(gateway: Gateway, session: Session, request: Request, req_id: int | None = None) -> Contract | None:
     """The one contract that a request means; None after an error 200 or 321 was sent."""
     req_id = request.reqId if req_id is None else req_id
@@ -176,9 +179,14 @@ def family_codes(gateway: Gateway, _session: Session, _request: Request) -> Iter
     return [answer(78, *listed([(account, "") for account in gateway.world.accounts]))]
 
 
+def display_group(_gateway: Gateway, _session: Session, request: Request) -> Iterable[bytes]:
+    """What a display group shows: nothing, until a client says what."""
+    return [answer(68, 1, request.reqId, request.fields.get("contractInfo", "none"))]
+
+
 def advisor_data(gateway: Gateway, session: Session, request: Request) -> Iterable[bytes] | None:
     if not gateway.world.advisor:
-        session.error(-1, 321, who="b_", cause="FA data operations ignored for non FA customers.")
+        session.error(request.reqId, 321, who="bW", cause=NO_ADVISOR)
         return None
     members = "".join(f"<String>{account}</String>" for account in gateway.world.accounts)
     xml = (
@@ -189,9 +197,18 @@ def advisor_data(gateway: Gateway, session: Session, request: Request) -> Iterab
     return [answer(16, 1, request.number("faDataType"), xml)]
 
 
+def keep_advisor_data(gateway: Gateway, session: Session, request: Request) -> None:
+    """An advisor's groups are what the world says they are; nobody changes them."""
+    cause = "The allocation groups of this gateway cannot be changed" if gateway.world.advisor else NO_ADVISOR
+    session.error(request.reqId, 321, who="bW", cause=cause)
+
+
 def option_value(gateway: Gateway, session: Session, request: Request) -> Iterable[bytes] | None:
     contract = resolve(gateway, session, request)
-    if contract is None or contract.secType != "OPT":
+    if contract is None:
+        return None
+    if contract.secType != "OPT":
+        session.error(request.reqId, 321, who="bK", cause="The contract is not an option")
         return None
     greeks = gateway.world.prices.greeks(contract, gateway.clock.time())
     return [data_messages.tick_greeks(session.version, request.reqId, 53, greeks)]
@@ -211,6 +228,7 @@ ANSWERS: Final[dict[str, Answer]] = {
     "reqManagedAccts": managed_accounts,
     "reqFamilyCodes": family_codes,
     "requestFA": advisor_data,
+    "replaceFA": keep_advisor_data,
     "calculateImpliedVolatility": option_value,
     "calculateOptionPrice": option_value,
     "reqMktDepthExchanges": _fixed(80, *listed([(name, "STK", "", "Deep", 1) for name, _, _ in VENUES])),
@@ -220,6 +238,8 @@ ANSWERS: Final[dict[str, Answer]] = {
     "reqScannerParameters": _fixed(19, 1, '<?xml version="1.0" encoding="UTF-8"?><ScanParameterResponse/>'),
     "reqScannerSubscription": _refuse(165, cause="no items retrieved"),
     "queryDisplayGroups": display_groups,
+    "subscribeToGroupEvents": display_group,
+    "updateDisplayGroup": display_group,
     "reqUserInfo": _fixed(107, ""),
     "reqMktDepth": _refuse(10092),
     "reqFundamentalData": _refuse(430),
@@ -231,4 +251,4 @@ ANSWERS: Final[dict[str, Answer]] = {
     "setServerLogLevel": accepted,
     "reqNewsBulletins": accepted,
 }
-"""Requests not listed here or in a sibling table are cancellations of what this gateway never starts: no answer."""
+"""Requests not listed here or in a sibling table end what this gateway never starts, and have no answer."""

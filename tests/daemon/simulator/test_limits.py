@@ -99,6 +99,9 @@ async def test_lines_beyond_the_limit_are_refused_and_snapshots_need_none() -> N
         ((1, 11, 77, 0, "", "STK", "", 0, "", "", "SMART", "", "", "", "", 0, "", 0, 0, ""), "321", "valid symbol"),
         ((6, 2, 1, "DU999"), "321", "Invalid account code"),
         ((10, 5, 77, *APPLE, 5, 0, ""), "10092", "Deep market data is not supported"),
+        ((18, 1, 1), "321", "FA data operations ignored for non FA customers"),
+        ((19, 1, 1, "<ListOfGroups/>", 77), "321", "FA data operations ignored for non FA customers"),
+        ((55, 1, 77, *APPLE, 0.3, 200, 0, ""), "321", "not an option"),
     ],
 )
 async def test_a_request_that_cannot_be_served_says_why(
@@ -132,14 +135,29 @@ async def test_a_third_account_summary_and_a_used_id_are_refused(gateway: Gatewa
 
 
 async def test_a_used_ticker_id_is_refused(gateway: Gateway) -> None:
-    """322 for market data, history and real-time bars alike."""
+    """322 for market data, real-time bars, history and tick-by-tick data alike; what held the id goes on alone."""
     client = await ready(gateway)
     for _ in range(2):
         quote(client, 1)
-    assert "Duplicate ticker id" in (await client.until("4", "2", "1", "322"))[4]
-    for _ in range(2):
         client.send(50, 3, 2, *APPLE, 5, "TRADES", 0, "")
-    await client.until("4", "2", "2", "322")
+        client.send(20, 3, *APPLE, 0, "", "1 hour", "1 D", 1, "TRADES", 1, 1, "")
+        client.send(97, 4, *APPLE, "Last", 0, 1)
+    for req_id in ("1", "2", "3", "4"):
+        assert "Duplicate ticker id" in (await client.until("4", "2", req_id, "322"))[4]
+    client.send(98, 4)
+    client.send(2, 2, 1)
+
+    await until(lambda: not gateway.quotes.lines)
+    await client.close()
+
+
+async def test_a_display_group_shows_what_a_client_puts_there(gateway: Gateway) -> None:
+    """Empty at first; then the contract that was named."""
+    client = await ready(gateway)
+    client.send(68, 1, 5, 1)
+    assert await client.until("68") == ["68", "1", "5", "none"]
+    client.send(69, 1, 5, "265598@SMART")
+    assert await client.until("68") == ["68", "1", "5", "265598@SMART"]
     await client.close()
 
 
