@@ -179,6 +179,17 @@ def test_what_is_not_answered_counts_as_sent_now() -> None:
     assert lost(budget, 800.0).open == 0
 
 
+def test_what_was_on_its_way_when_the_session_ended_has_counted() -> None:
+    """IBKR counts a request whether or not its answer finds us there."""
+    budget = Budget()
+    for number in range(LIMIT):
+        budget = opened(budget, small(number))
+    budget = lost(budget, 100.0)
+
+    assert figures(budget, 100.0).used == LIMIT
+    assert decide(budget, small("new"), 101.0) == Wait(100.0 + WINDOW + SLACK)
+
+
 def test_figures_of_an_unused_budget() -> None:
     assert (figures(Budget(), 5.0).used, figures(Budget(), 5.0).resetsIn) == (0, None)
 

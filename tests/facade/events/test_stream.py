@@ -226,6 +226,20 @@ async def test_an_id_is_good_in_another_facade_process(tmp_path: Path, house: Ho
             assert "reset" not in [event for event, _, _ in client.events]
 
 
+async def test_the_id_of_a_snapshot_is_good_in_a_process_that_watches_other_lines(tmp_path: Path, house: House) -> None:
+    """It names the last step of the topics that were told, and not one that the other process may never come to."""
+    async with running(tmp_path, house.daemon) as second, reading(house, "quotes:1") as other:
+        await until(lambda: second.facade.mirror.complete)
+        await other.snapshot()
+        house.daemon.store.put({"quotes:1": {"1": Quote(conId=1, bid=1.0)}})
+        await other.until(lambda: other.has("quotes:1", "1"))
+        async with reading(house, "accounts") as client:
+            await client.snapshot()
+        async with reading(second, "accounts", client.ids[-1]) as client:
+            house.daemon.store.put({"accounts": account("DU2")})
+            assert (await client.event())[0] == "delta"
+
+
 async def test_another_daemon_is_a_reset(house: House) -> None:
     async with reading(house) as client:
         await client.snapshot()
@@ -257,6 +271,29 @@ async def test_readers_are_told_that_the_daemon_is_away_and_that_it_is_back(hous
         )
         assert client.state == believed(house.daemon)
         assert "reset" not in [event for event, _, _ in client.events]
+
+
+async def test_each_absence_is_told_with_what_was_known_last(house: House) -> None:
+    async with reading(house, "link") as client:
+        await client.snapshot()
+        for session in (2, 3):
+            house.daemon.link(session=session)
+            await client.until(lambda session=session: client.state["link"]["link"]["session"] == session)
+            await house.daemon.stop()
+            await client.until(lambda: client.state["link"]["link"]["reason"] == "daemonUnreachable")
+            assert client.state["link"]["link"]["session"] == session
+            await house.daemon.start()
+            await client.until(lambda: client.state["link"]["link"]["connected"])
+
+
+async def test_a_line_that_is_told_late_comes_whole(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stream has begun without it, and its rows are older than the step the reader has come to."""
+    monkeypatch.setattr("facade.events.stream.TOLD_LIMIT", 0.0)
+    house.daemon.store.put({"quotes:1": {"1": Quote(conId=1, bid=1.0)}})
+    house.daemon.link(session=2)
+    await until(lambda: house.facade.mirror.link is not None and house.facade.mirror.link.session == 2)
+    async with reading(house, "link,quotes:1") as client:
+        await client.until(lambda: client.has("quotes:1", "1"))
 
 
 async def test_a_reader_without_any_daemon_learns_just_that_and_then_everything(
