@@ -34,6 +34,33 @@ async def test_connect_answers_when_the_session_can_be_read(house: House) -> Non
     assert (await house.get(f"{API}/positions"))[0] == 200
 
 
+@pytest.mark.parametrize("fails", [False, True])
+async def test_an_answer_waits_for_its_effect_however_late_the_news_are(house: House, fails: bool) -> None:
+    """Also a refusal: what failed may have left the link in another state, which the next read must tell."""
+    daemon = house.daemon
+    (speaker,) = daemon.service.peers
+    write, news = speaker.write, list[bytes]()
+    speaker.write = lambda line: (news.append if b'"delta"' in line else write)(line)  # type: ignore[method-assign]
+
+    async def connect(_params: Mapping[str, Any]) -> Any:
+        daemon.link(phase="waiting", reason="portClosed", connected=False)
+        if fails:
+            raise RpcError(OURS, "portClosed", {"reason": "portClosed"})
+        return {}
+
+    daemon.replies["link.connect"] = connect
+    posted = asyncio.create_task(house.post(f"{API}/connect"), name="post")
+    await until(lambda: news)
+    for _ in range(20):  # the daemon's answer has long been read
+        await house.get(f"{API}/status")
+    assert not posted.done()
+
+    write(b"".join(news))
+    status, _, _ = await posted
+    assert status == (503 if fails else 200)
+    assert (await house.get(f"{API}/link"))[1]["phase"] == "waiting"
+
+
 async def test_an_empty_body_is_an_empty_object(house: House) -> None:
     status, _, _ = await house.ask("POST", f"{API}/connect", data=b"", headers=JSON)
     assert status == 200
