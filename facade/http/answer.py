@@ -15,6 +15,8 @@ from aiohttp.helpers import rfc822_formatted_time
 if TYPE_CHECKING:
     from aiohttp.web_request import BaseRequest
 
+    from facade.http.connection import Connection
+
 JSON = "application/json"
 PROBLEM = "application/problem+json"
 HTML = "text/html; charset=utf-8"
@@ -75,6 +77,7 @@ class Answer:
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client has left")
         message = request._message
+        connection: Connection = request.protocol  # type: ignore[assignment]
         # a body that was not read to its end, or a protocol nobody switches to, would be taken for the next request
         self.keep_alive = not (
             self.close
@@ -82,6 +85,7 @@ class Answer:
             or message.upgrade
             or message.version != (1, 1)
             or not request.content.is_eof()
+            or connection.nothing_follows
         )
         length = b"" if self.status == HTTPStatus.NOT_MODIFIED else b"Content-Length: %d\r\n" % len(self.body)
         transport.write(
@@ -99,7 +103,7 @@ class Answer:
             )
         )
 
-        if request.protocol.writing_paused:
+        if connection.writing_paused:
             await _taken(request)
 
     async def write_eof(self) -> None:

@@ -28,17 +28,21 @@ KEEP_ALIVE = 15.0
 LINGER = 1.0
 """s in which the rest of a refused body is read and thrown away, so that the refusal arrives before the close."""
 
+LAST_ANSWERS = 1.0
+"""s in which a client that has closed its sending side still gets its answers: it cannot be told from one that left."""
+
 log = logging.getLogger(__name__)
 
 
 class Connection(RequestHandler):
     """One client's connection. `resumed` is called when its socket takes bytes again."""
 
-    __slots__ = ("_admitted", "resumed")
+    __slots__ = ("_admitted", "_heard_out", "resumed")
 
     def __init__(self, manager: Server, **kwargs: Any) -> None:
         super().__init__(manager, **kwargs)
         self._admitted: bool | None = None
+        self._heard_out = False
         self.resumed: Callable[[], None] | None = None
 
     @property
@@ -54,6 +58,11 @@ class Connection(RequestHandler):
         waiting = self._waiter is not None and not self._waiter.done()
         return self._next_keepalive_close_time - KEEP_ALIVE if waiting else None
 
+    @property
+    def nothing_follows(self) -> bool:
+        """The client has closed its sending side, and this is the last of what it had asked."""
+        return self._heard_out and not self._messages
+
     def no_linger(self) -> None:
         """The rest of the body is not waited for."""
         self._lingering_time = 0.0
@@ -62,6 +71,14 @@ class Connection(RequestHandler):
         super().resume_writing()
         if self.resumed is not None:
             self.resumed()
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's own type; aiohttp narrows it
+        """A client may ask, close its sending side and still hear its answers; a stream's reader has left."""
+        if self.idle_since is not None or self.resumed is not None:
+            return False
+        self._heard_out = True
+        self._loop.call_later(LAST_ANSWERS, self.force_close)
+        return True
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.resumed = None

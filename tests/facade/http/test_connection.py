@@ -64,6 +64,42 @@ async def test_one_answer_follows_another_on_a_connection(house: House) -> None:
     writer.close()
 
 
+async def test_who_says_that_it_asks_no_more_is_answered(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `nc -N` does; also where the daemon must be asked, and each of several requests. With the last it ends."""
+    monkeypatch.setattr("facade.http.connection.LAST_ANSWERS", 2 * LIMIT)
+    house.daemon.answer("contracts.get", {"rows": [{"conId": 1}], "next": None})
+    for paths in ([STATUS], ["/api/ibkr/contracts/1"], [STATUS, "/api/ibkr/contracts/1", "/livez"]):
+        reader, writer = await opened(house)
+        for path in paths:
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{house.port}\r\n\r\n".encode())
+        writer.write_eof()
+        async with asyncio.timeout(LIMIT):
+            assert (await reader.read()).count(b"HTTP/1.1 200 OK") == len(paths)
+        writer.close()
+
+
+async def test_who_has_left_is_no_longer_asked_for(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A question to the daemon ends with its asker, a stream with its reader, an idle connection with its client."""
+    monkeypatch.setattr("facade.http.connection.LAST_ANSWERS", 0.01)
+    http = house.facade.http
+    assert http is not None
+    asked_for = asyncio.Event()
+
+    async def never(_params: object) -> None:
+        asked_for.set()
+        await asyncio.Event().wait()
+
+    house.daemon.replies["bars.fetch"] = never
+    for path in ("/api/ibkr/bars?conId=1", "/api/ibkr/events", STATUS):
+        reader, writer = await opened(house)
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{house.port}\r\n\r\n".encode())
+        async with asyncio.timeout(LIMIT):
+            await (asked_for.wait() if "bars" in path else reader.readuntil(b"\r\n\r\n"))
+        writer.close()
+        await until(lambda: not http.connections)
+    assert len(house.facade.streams) == 0
+
+
 async def test_an_old_client_is_answered_and_closed(house: House) -> None:
     raw = await house.raw(f"GET {STATUS} HTTP/1.0\r\nHost: 127.0.0.1:{house.port}\r\n\r\n".encode())
     assert b"Connection: close" in raw
