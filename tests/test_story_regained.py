@@ -407,8 +407,20 @@ async def test_a_night_without_a_gateway_is_one_warning() -> None:
         await told.becomes("waiting", "portClosed")
         await told.clock.pass_(120)
         assert len(told.lines) == 3
-        told.listening = frozenset({4002})
         assert told.memory.events[0].phase == "connecting"
         row = await told.becomes("waiting", "portClosed")
         assert row.since is not None
         assert told.clock.now() - row.since > timedelta(seconds=110), "one wait, not hundreds"
+
+
+async def test_a_gateway_that_comes_up_on_another_port_is_pointed_to_while_it_is_there() -> None:
+    """Started after the link, as people do: a hint that was right once is looked at again."""
+    async with story(before=Gateway.refuse, connected=False) as told:
+        await told.becomes("waiting", "portClosed")
+        told.listening = frozenset({4002})
+        await told.clock.pass_(35)
+        await until(lambda: "4002 (Gateway paper)" in told.row.advice[0])
+
+        told.listening = frozenset()
+        await told.clock.pass_(35)
+        await until(lambda: told.explains("portClosed"))

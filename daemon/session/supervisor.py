@@ -22,7 +22,7 @@ from daemon.link import machine
 from daemon.link.events import Event
 from daemon.link.hints import listening
 from daemon.link.patience import loopback
-from daemon.link.states import Link, Live, Now, Policy, Stopping
+from daemon.link.states import Link, Live, Now, Policy, Stopping, Waiting
 from daemon.session.listening import Listening
 from daemon.session.publication import Publication
 from daemon.session.reading import GRACE, Reading
@@ -40,12 +40,17 @@ INBOX = 16_384
 the inbox is emptied before the next read. Beyond it somebody floods us, and the session is given up."""
 CLOSING = 2.0
 """s for the gateway's part of a polite end: on loopback it takes milliseconds; a dead peer must not delay a stop."""
+LOOK = 30.0
+"""s between looks for another port on which the gateway may listen, while ours is refused twice a second: each costs
+some 10 ms, and whoever has started TWS meanwhile should soon be told rightly."""
 TIMED_OUT = frozenset({"dialTimeout", "handshakeTimeout", "sessionIncomplete"})
 """Failures that say nothing about the gateway when it was we who were away."""
 NOT_CONNECTED = frozenset(name for name, reason in CATALOGUE.items() if reason.status == 503 and reason.patience)
 """Reasons of the link that are an answer to a question for the gateway; the others are answers to a connect."""
 IBKR_CODES = frozenset({326, 503, 1100, 1300, 2110})
 """Numbers of `lastError` that are IBKR's and not the system's."""
+UNEXPLAINED = frozenset({"connectInProgress", "manual", "autoConnectOff", "shuttingDown", "brokerTimeout"})
+"""Answers about which the link's last error says nothing."""
 
 
 class Counters(Struct):
@@ -117,6 +122,7 @@ class Supervisor:
         self._ending: set[asyncio.Task[None]] = set()  # work that must be over before the next session, or an answer
         self._down = clock.monotonic()  # when the link last stopped being ready
         self._dialled = self._down
+        self._look_at = self._down
 
     # --- what others ask --------------------------------------------------------------------------------------------
 
@@ -171,7 +177,7 @@ class Supervisor:
 
     def problem(self, reason: str) -> Problem:
         """Why a request cannot be served now, in the catalogue's words and the gateway's own."""
-        error = None if reason in ("connectInProgress", "manual", "autoConnectOff") else self._link.lastError
+        error = None if reason in UNEXPLAINED else self._link.lastError
         until = self._link.wake if self._link.phase in ("waiting", "blocked") else None
         return Problem(
             reason,
@@ -269,7 +275,9 @@ class Supervisor:
             self.counters.timeToReady = self._clock.monotonic() - self._down
             if not self._reading.recovering and not any(isinstance(action, act.Recover) for action in actions):
                 self._recovered()
-        if after.reason == "portClosed" != before.reason and loopback(after.target.host):
+        refused = isinstance(after.state, Waiting) and after.reason == "portClosed"
+        if refused and loopback(after.target.host) and self._clock.monotonic() >= self._look_at:
+            self._look_at = self._clock.monotonic() + LOOK
             self._slots.start("looking", self._look())
         if isinstance(event, ev.Failed) and event.reason in TIMED_OUT and self._listening.away > self._dialled:
             self._hear(ev.MachineWoke(seconds=0.0))  # it was we who did not listen: no reason to wait
@@ -290,8 +298,10 @@ class Supervisor:
 
     async def _look(self) -> None:
         """Whether the gateway listens elsewhere. In a thread: on a busy machine the system takes its time to tell."""
-        self._told.listening = await asyncio.to_thread(self._open_ports)
-        self._told.publish(self._link)
+        found = await asyncio.to_thread(self._open_ports)
+        if found != self._told.listening:
+            self._told.listening = found
+            self._told.publish(self._link)
 
     # --- actions ----------------------------------------------------------------------------------------------------
 

@@ -463,6 +463,17 @@ async def test_who_asks_is_answered_even_where_nothing_comes_of_it(monkeypatch: 
     assert refused.value.reason == "brokerTimeout"
 
 
+async def test_an_answer_about_ourselves_does_not_quote_the_gateway() -> None:
+    """What it said last is no explanation of our own end."""
+    async with supervised() as story:
+        story.session.says(ev.Lost, text="connection reset")
+        await settle()
+        story.link.stop()
+        with pytest.raises(Problem) as caught:
+            await story.link.connect(BARE)
+        assert (caught.value.reason, caught.value.detail) == ("shuttingDown", "")
+
+
 async def test_stop_closes_the_session_cleanly() -> None:
     async with supervised() as story:
         pass
