@@ -53,6 +53,13 @@ def main(argv: Sequence[str]) -> int:
         return BAD_SETTINGS
     if arguments.restart:
         return restart(settings)
+    if running(settings.state_dir) == settings.state_dir:
+        print(
+            f"A ./scripts/start is already running for {settings.state_dir}. "
+            "Stop it with Ctrl-C, or give this one its own IBKR_STATE_DIR and IBKR_SOCKET.",
+            file=sys.stderr,
+        )
+        return ALREADY_RUNNING
     return Foreground(settings, environ, demo=arguments.demo).run()
 
 
@@ -63,7 +70,8 @@ def demo_environ(environ: Mapping[str, str]) -> dict[str, str]:
         state = state.with_name(f"{state.name}-demo")
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     empty = state / "demo.env"
-    empty.write_text("# The demonstration has no settings file.\n")
+    if running(state) != state:  # whose file that is by now
+        empty.write_text("# The demonstration has no settings file.\n")
     own = {
         "IBKR_ENV_FILE": str(empty),
         "IBKR_STATE_DIR": str(state),

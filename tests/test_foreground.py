@@ -126,6 +126,29 @@ def test_restart_server_restarts_both_and_waits_for_them(demo: Started) -> None:
     assert demo.get("link")["daemon"]["pid"] != before
 
 
+def test_a_second_start_is_refused_and_leaves_the_first_alone(demo: Started, tmp_path: Path) -> None:
+    """Its settings file still leads to it, and it can still be restarted."""
+    file = tmp_path / "state" / "demo.env"
+    named = file.read_text()
+    command = [sys.executable, str(PROJECT_ROOT / "scripts" / "foreground.py")]
+
+    second = subprocess.run(
+        [*command, "--demo"],
+        env=demo.environ,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+
+    assert second.returncode == 75
+    assert "already running" in second.stderr.splitlines()[0]
+    assert file.read_text() == named
+    assert subprocess.run([*command, "--restart"], env=demo.environ, timeout=LIMIT, check=False).returncode == 0
+    until_now(demo.connected)
+
+
 def test_a_daemon_that_is_killed_is_started_again(demo: Started) -> None:
     before = demo.get("link")["daemon"]["pid"]
     os.kill(before, signal.SIGKILL)
