@@ -166,7 +166,7 @@ class Streams:
 
     async def serve(self, request: BaseRequest, topics: tuple[str, ...]) -> Answer:
         """Tell the client of `topics` until either side ends. Raises `Problem` before the first byte."""
-        if self.places >= self._limit or self._closed:
+        if self.places >= self._limit:
             raise Problem("tooManyStreams")
         self.places += 1
         self._mirror.want(topics)
@@ -199,6 +199,8 @@ class Streams:
             + rfc822_formatted_time().encode("ascii")
             + b"\r\n\r\n"
         )
+        if self._closed:  # it comes back to who serves next; told of an error, a browser's EventSource would not
+            return
         connection.resumed = lambda: self._resumed(stream)
         self._readers.add(stream)
         try:

@@ -367,6 +367,15 @@ async def test_there_is_a_bound_on_readers(house: House) -> None:
         await again.snapshot()
 
 
+async def test_a_reader_that_comes_while_the_process_goes_comes_back_to_the_next(house: House) -> None:
+    """The stream just ends. Told of an error, a browser's EventSource would give up for good."""
+    house.facade.streams.close()
+    async with reading(house) as client:
+        assert client.status == 200
+        with pytest.raises(asyncio.IncompleteReadError):
+            await client.event()
+
+
 async def test_a_reader_that_leaves_is_noticed_at_once(house: House) -> None:
     async with reading(house) as client:
         await client.snapshot()
