@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -284,6 +285,38 @@ async def test_systemds_socket_is_served(tmp_path: Path, daemon: FakeDaemon) -> 
         process.terminate()
         async with asyncio.timeout(60):
             await process.wait()
+
+
+def test_a_child_that_keeps_dying_is_replaced_less_and_less_often() -> None:
+    """What kills it at once would else cost a processor; after a time of serving it is a first death again."""
+    kept, waits = keeper.Keeper(None), []
+    kept.generation = 1
+    for served in [0.0] * 7 + [keeper.STEADY + 1.0]:
+        with subprocess.Popen([sys.executable, "-c", ""]) as process:
+            process.wait()
+        child = keeper.Child(process, None, 1000.0)  # type: ignore[arg-type]  # its conversation is over
+        kept.children.append(child)
+        kept._look_after(child, 1000.0 + served)
+        assert kept._due is not None
+        waits.append(round(kept._due - 1000.0 - served, 6))
+
+    assert waits == [0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 0.1]
+
+
+@pytest.mark.parametrize(("leaves", "limit"), [(True, keeper.LEAVE_LIMIT), (False, keeper.START_LIMIT)])
+def test_a_child_that_neither_goes_nor_comes_is_ended(leaves: bool, limit: float) -> None:
+    """A hanging one would keep its memory, and the place of the next one, for ever."""
+    kept = keeper.Keeper(None)
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as process:
+        child = keeper.Child(process, None, 1000.0)  # type: ignore[arg-type]  # its conversation is over
+        try:
+            kept.children.append(child)
+            if leaves:
+                child.leave(1000.0)
+            kept._look_after(child, 1000.0 + limit + 0.1)
+            assert process.wait(60) == -signal.SIGKILL
+        finally:
+            process.kill()
 
 
 def test_a_socket_of_systemds_is_taken_only_where_it_is_meant() -> None:
