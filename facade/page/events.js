@@ -21,7 +21,7 @@ export class EventStream {
   #attempt = null; // AbortController of the connection under way
   #wake = () => {};
   #heard = -Infinity; // performance.now() of the last sign of life: a byte of the stream or an answer
-  #streamHeard = Infinity; // performance.now() of the stream's last byte, Infinity while none is open
+  #streamHeard = Infinity; // performance.now() of the stream's last byte or its beginning, Infinity while there is none
   #probing = false;
 
   /**
@@ -82,6 +82,7 @@ export class EventStream {
     this.#attempt = new AbortController();
     const headers = { Accept: 'text/event-stream' };
     if (this.replica.lastId !== null) headers['Last-Event-ID'] = this.replica.lastId;
+    this.#streamHeard = performance.now(); // a stream that does not open is as dead as one that falls silent
     const path = `/api/ibkr/events?topics=${this.#topics.map(encodeURIComponent).join(',')}`;
     const response = await send(path, { headers, signal: this.#attempt.signal });
     opened();

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from shared.messages import Account, Endpoint, Expected, GatewayFacts, LastError, Notice, Sync
 from shared.reasons import describe
@@ -324,6 +324,27 @@ async def test_a_frozen_facade_is_noticed_too(desk: Desk, visit: Visit) -> None:
     await expect(page.locator("#headline")).to_have_text("IBKR: Facade not answering")
     await page.unroute("**/api/ibkr/link")
     await expect(page.locator("#headline")).to_have_text("IBKR: Connected")
+
+
+async def test_a_stream_that_never_opens_is_asked_for_again(desk: Desk, visit: Visit) -> None:
+    """A request that nobody answers, as over a connection that was lost without a word, is given up."""
+    page = await visit("about:blank")
+    await page.clock.install()
+    asked = []
+
+    async def swallow_the_first(route: Route) -> None:
+        asked.append(route)
+        if len(asked) > 1:
+            await route.continue_()
+
+    await page.route("**/api/ibkr/events?*", swallow_the_first)
+    await page.goto(desk.url)
+    await expect(page.locator("#headline")).to_have_text("IBKR: Connected")
+    await expect(page.locator("#positions-note")).to_have_text("not known")
+
+    await page.clock.fast_forward(60_000)
+
+    await expect(page.locator("#positions-note")).to_have_text("10 positions")
 
 
 async def test_a_frozen_daemon_is_noticed_by_the_facade_and_told(desk: Desk, visit: Visit) -> None:
