@@ -10,6 +10,8 @@ const FIRST_SPACING = 5;
 const MOST_POINTS = 4096;
 // A curve of hours does not move visibly within a second.
 const DRAW_EVERY = 1000;
+// Steps (s) of the time axis: its marks are written in seconds or minutes, so that a finer step would write one twice.
+const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 14400, 21600];
 // A span (s) this short has several marks a minute.
 const SECONDS_BELOW = 480;
 
@@ -124,7 +126,7 @@ export class Curve {
     };
     return {
       ...this.#size(),
-      padding: [8, 22, 0, 0],
+      padding: [8, 26, 0, 0],
       legend: { show: false },
       cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 } },
       scales: { y: { range: (_, low, high) => around(low, high) } },
@@ -133,6 +135,7 @@ export class Curve {
           ...axis,
           size: 26,
           space: 80,
+          incrs: STEPS,
           values: (plot, ticks) =>
             ticks.map((at) => clock(at * 1000).slice(0, plot.scales.x.max - plot.scales.x.min < SECONDS_BELOW ? 8 : 5)),
         },

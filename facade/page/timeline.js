@@ -13,6 +13,7 @@ const READ_EVERY = 60_000;
 // A flapping link must not become a flood of reads.
 const READ_AFTER_CHANGE = 2000;
 const HOURS_BETWEEN = 4;
+const MONTH_S = 30 * 86_400;
 
 export function mountTimeline(model) {
   const bar = byId('timeline');
@@ -152,6 +153,10 @@ export function mountTimeline(model) {
           : `up ${duration(span.upS)}, down ${duration(span.downS)}, planned ${duration(span.plannedS)}, of ${duration(span.knownS)} known`;
       return el('div', { title }, el('dt', {}, label), el('dd', {}, percent(known)));
     });
+    // A figure of 30 days stands for as many seconds as were recorded.
+    const recorded = Math.max(0, ...Object.values(uptime ?? {}).map((span) => span.knownS));
+    if (recorded > 0 && recorded < MONTH_S)
+      figures.push(el('div', {}, el('dt', {}, 'recorded'), el('dd', {}, duration(recorded))));
     byId('uptime').replaceChildren(...figures);
   }
 

@@ -135,6 +135,32 @@ async def test_several_accounts_stand_beside_each_other(desk: Desk, visit: Visit
     await shot(page, "several-accounts", full=True)
 
 
+MARKS = """
+window.marks = [];
+const { fillText, clearRect } = CanvasRenderingContext2D.prototype;
+Object.assign(CanvasRenderingContext2D.prototype, {
+    clearRect(...box) { marks = []; return clearRect.apply(this, box); },
+    fillText(text, ...place) { marks.push(text); return fillText.call(this, text, ...place); },
+});
+"""
+
+
+async def test_no_two_marks_of_the_curve_say_the_same_time(desk: Desk, visit: Visit) -> None:
+    """Also in its first seconds, when it is shorter than a mark is fine."""
+    page = await visit("about:blank")
+    await page.add_init_script(MARKS)
+    await page.goto(desk.url)
+    await expect(page.locator("#curve-reading")).to_contain_text("collecting")
+
+    desk.daemon.store.put({"pnl": {"DU1234567": PnL(account="DU1234567", dailyPnL=2000.0)}})
+    await expect(page.locator("#curve-reading")).to_contain_text("+2,000.00 USD")
+
+    marks = await page.evaluate("marks")
+    times = [mark for mark in marks if ":" in mark]
+    assert len(marks) > len(times)
+    assert len(times) == len(set(times))
+
+
 async def test_the_curve_of_the_day_grows(desk: Desk, visit: Visit) -> None:
     """With two values there is a curve, and its newest value is told in words."""
     page = await visit(desk.url)
@@ -255,7 +281,8 @@ def history(*events: tuple[float, str, str | None, float | None]) -> dict[str, A
 
 
 async def test_the_last_day_is_read_by_pointer_and_keyboard(desk: Desk, visit: Visit, shot: Shot) -> None:
-    """Each part says when, what, how long and why; uptime is never rounded up, and unknown is a dash."""
+    """Each part says when, what, how long and why; uptime is never rounded up, unknown is a dash, and of how much
+    time the figures tell stands beside them."""
     desk.daemon.answer(
         "link.events",
         history((10, "ready", None, 18000), (5, "waiting", "socketLost", 3600), (4, "ready", None, None)),
@@ -263,7 +290,7 @@ async def test_the_last_day_is_read_by_pointer_and_keyboard(desk: Desk, visit: V
     page = await visit(desk.url)
     parts = page.locator("#timeline .part")
     await expect(parts).to_have_count(4)
-    await expect(page.locator("#uptime dd")).to_have_text(["99.99 %", "99.99 %", "—"])
+    await expect(page.locator("#uptime dd")).to_have_text(["99.99 %", "99.99 %", "—", "23 h 53 min"])
 
     await parts.nth(3).focus()
     await expect(page.locator("#timeline-reading")).to_contain_text("Connected for 4 h")
