@@ -22,7 +22,7 @@ from daemon.link import machine
 from daemon.link.events import Event
 from daemon.link.hints import listening
 from daemon.link.patience import loopback
-from daemon.link.states import Link, Live, Now, Policy, Stopping, Waiting
+from daemon.link.states import Down, Link, Live, Now, Policy, Stopping, Waiting
 from daemon.session.listening import Listening
 from daemon.session.publication import Publication
 from daemon.session.reading import GRACE, Reading
@@ -120,7 +120,7 @@ class Supervisor:
         self._tws: Tws | None = None
         self._number = 0  # of `_tws`
         self._ending: set[asyncio.Task[None]] = set()  # work that must be over before the next session, or an answer
-        self._down = clock.monotonic()  # when the link last stopped being ready
+        self._down = clock.monotonic()  # when the link last stopped being ready, or was not wanted
         self._dialled = self._down
         self._look_at = self._down
 
@@ -267,10 +267,11 @@ class Supervisor:
         after = self._link
         if isinstance(after.state, Live) and self._tws is not None:
             self._listening.begin(self._tws, self._number)
-        if before.phase == "ready" != after.phase:
+        if before.phase == "ready" != after.phase or isinstance(before.state, Down):
             self._down = self._clock.monotonic()
         if isinstance(before.state, Live) and isinstance(event, ev.SessionEvent) and before.current != after.current:
-            self.counters.losses[after.reason or "socketLost"] += 1
+            why = next(action.reason for action in actions if isinstance(action, act.Settled))
+            self.counters.losses[why or "socketLost"] += 1
         if after.phase == "ready" != before.phase:
             self.counters.timeToReady = self._clock.monotonic() - self._down
             if not self._reading.recovering and not any(isinstance(action, act.Recover) for action in actions):

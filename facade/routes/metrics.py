@@ -74,7 +74,7 @@ class Figures(Collector):
         if link.get("timeToReady") is not None:
             yield GaugeMetricFamily(
                 "ibkr_link_time_to_ready_seconds",
-                "From the dial to ready, last time.",
+                "From the loss, or the wish to connect, to ready, last time.",
                 value=_number(link["timeToReady"]),
             )
         messages = CounterMetricFamily("ibkr_messages", "Messages exchanged with the gateway.", labels=["direction"])

@@ -474,6 +474,37 @@ async def test_an_answer_about_ourselves_does_not_quote_the_gateway() -> None:
         assert (caught.value.reason, caught.value.detail) == ("shuttingDown", "")
 
 
+async def test_a_session_that_was_only_tried_is_lost_for_its_own_reason() -> None:
+    """Not for that of the state which the link falls back to."""
+    async with supervised(automatic=False) as story:
+        story.gateway.slow_reads = True
+        asked = asyncio.create_task(story.link.connect(BARE))
+        await settle()
+        assert story.row.phase == "syncing"
+        story.session.says(ev.Lost)
+        await settle()
+
+        assert story.row.phase == "disabled"
+        assert story.link.figures().losses == {"socketLost": 1}
+        with pytest.raises(Problem):
+            await asked
+
+
+async def test_the_time_to_ready_does_not_count_what_nobody_wanted() -> None:
+    async with supervised() as story:
+        await story.link.disconnect()
+        await story.pass_(600)
+        await story.link.connect(BARE)
+        assert story.link.figures().timeToReady == 0
+
+        story.gateway.outcome = "portClosed"
+        story.session.says(ev.Lost)
+        await story.pass_(20)
+        story.gateway.outcome = None
+        await story.pass_(1)
+        assert story.link.figures().timeToReady == pytest.approx(20, abs=1)
+
+
 async def test_stop_closes_the_session_cleanly() -> None:
     async with supervised() as story:
         pass
