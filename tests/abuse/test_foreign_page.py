@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Error, Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright
 
 from tests.abuse.chain import Chain
-from tests.browser.conftest import ARGUMENTS, installed
+from tests.browser.conftest import launched
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -49,21 +49,18 @@ def foreign_site() -> Iterator[int]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def rebound() -> AsyncIterator[Browser]:
     """A browser for which the foreign name is this machine, and that has none of its newer defences switched on."""
-    arguments = [
-        *ARGUMENTS,
-        f"--host-resolver-rules=MAP {FOREIGN} 127.0.0.1",
-        "--disable-features=LocalNetworkAccessChecks,BlockInsecurePrivateNetworkRequests,PrivateNetworkAccessChecks",
-    ]
     async with async_playwright() as playwright:
-        for how in installed():
-            try:
-                browser = await playwright.chromium.launch(args=arguments, **how)
-            except Error:
-                continue
+        browser = await launched(
+            playwright,
+            f"--host-resolver-rules=MAP {FOREIGN} 127.0.0.1",
+            "--disable-features=LocalNetworkAccessChecks,BlockInsecurePrivateNetworkRequests,PrivateNetworkAccessChecks",
+        )
+        if browser is None:
+            pytest.skip("No Chromium, Chrome or Edge was found: foreign pages were not tried.")
+        try:
             yield browser
+        finally:
             await browser.close()
-            return
-    pytest.skip("No Chromium, Chrome or Edge was found: foreign pages were not tried.")
 
 
 ATTEMPTS = (Path(__file__).parent / "attempts.js").read_text(encoding="utf-8")

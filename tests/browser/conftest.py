@@ -57,10 +57,11 @@ def installed() -> Iterator[dict[str, str]]:
     yield {}  # playwright's own
 
 
-async def launched(playwright: Playwright) -> Browser | None:
+async def launched(playwright: Playwright, *more: str) -> Browser | None:
+    """The first browser that starts; `more` stands beside the ordinary arguments."""
     for how in installed():
         with contextlib.suppress(Error):
-            return await playwright.chromium.launch(args=list(ARGUMENTS), **how)
+            return await playwright.chromium.launch(args=[*ARGUMENTS, *more], **how)
     return None
 
 
