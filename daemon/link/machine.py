@@ -278,6 +278,7 @@ def _rested(link: Link, state: Live, now: Now) -> Pursuit:
     return replace(
         pursuit,
         strain=Strain() if lasted else pursuit.strain,
+        attempts=0,
         outage=Outage(since=now.monotonic, lastReady=now.wall, inRestart=restarting),
     )
 
@@ -288,14 +289,14 @@ def _lost(link: Link, state: Live, now: Now) -> Pursuit:
     known = pursuit.outage or Outage(since=now.monotonic)
     restarting = known.inRestart or link.policy.calendar.restarting(now.wall)
     outage = replace(known, since=now.monotonic, inRestart=restarting)
-    return replace(pursuit, lastLoss=now.monotonic, outage=outage, attempts=0)
+    return replace(pursuit, lastLoss=now.monotonic, outage=outage)
 
 
 def _move(link: Link, state: Live, port: int, now: Now) -> tuple[Link, Actions]:
     """1300: the named port at once, back to the old one if it fails. Not asked for, so the account check is strict."""
     old = _lost(link, state, now)
     back = state.back or Return(pursuit=old, moved=True)
-    moved = replace(old, target=replace(old.target, port=port), attempts=0, strain=Strain())
+    moved = replace(old, target=replace(old.target, port=port), strain=Strain())
     link, dial = _dial(link, moved, now, why="portMoved", back=back)
     return link, (*_hang_up(state), *dial)
 

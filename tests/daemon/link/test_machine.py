@@ -995,3 +995,18 @@ def test_the_number_of_the_session_counts_completed_handshakes() -> None:
     told.lost()
     told.up()
     assert told.link.opened == 2
+
+
+def test_attempts_count_from_when_the_link_was_last_ready() -> None:
+    """A gateway that drops each session before it is ready has been tried as often; one that was ready begins anew."""
+    told = Told()
+    for tried in (1, 2, 3):
+        assert told.link.pursuit is not None
+        assert told.link.pursuit.attempts == tried
+        told.opens()
+        told.after(40).lost()
+    told.up().lost()
+
+    assert told.link.pursuit.attempts == 0
+    told.wakes()
+    assert told.link.pursuit.attempts == 1
