@@ -92,6 +92,7 @@ AT_CONNECT: Final[tuple[tuple[int, str], ...]] = (
 READ_ONLY: Final = "The API interface is currently in Read-Only mode."
 PACING: Final = "Historical data request pacing violation"
 SUMMARY_LIMIT: Final = "Maximum number of account summary requests exceeded; desubscribe to previous request first"
+SNAPSHOT_GENERIC: Final = "Snapshot market data subscription is not applicable to generic ticks"
 DUPLICATE_TICKER: Final = "Duplicate ticker id"
 
 

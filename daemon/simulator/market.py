@@ -169,12 +169,16 @@ class World(Portfolio):
             order.orderId = self._bound
         return bound
 
+    def refused(self, order: Order) -> Refusal | None:
+        """Why the gateway would turn this order down at once; None: it would not."""
+        return refusal(order, self.order_of(order.clientId, order.orderId), frozenset(self.managed))
+
     def place(self, order: Order, now: float) -> Refusal | list[Changed | Fill]:
         """Take a new order or the change of a working one; what happened at once, in order."""
-        known = self.order_of(order.clientId, order.orderId)
-        refused = refusal(order, known, frozenset(self.managed))
+        refused = self.refused(order)
         if refused is not None:
             return refused
+        known = self.order_of(order.clientId, order.orderId)
         if known is not None:
             order = self._amend(known, order)
         else:

@@ -6,6 +6,7 @@ Pure. The field order of each version is the one the official client and ib_asyn
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from daemon.simulator.catalogue import Chain
 from daemon.simulator.codes import NO_REQUEST, words
@@ -86,11 +87,12 @@ def _described(c: Contract, exchange: str) -> tuple[object, ...]:
 
 
 def portfolio_value(holding: Holding) -> bytes:
-    position = holding.position
+    """`right` is 0 here where `position` leaves it empty: TWS's own way."""
+    position, c = holding.position, holding.position.contract
     return frame(
         7,
         8,
-        *_described(position.contract, position.contract.primaryExchange),
+        *_described(replace(c, right=c.right or "0"), c.primaryExchange),
         position.position,
         round(holding.marketPrice, 7),
         round(holding.marketValue, 2),

@@ -114,7 +114,7 @@ def refusal(order: Order, known: Order | None, accounts: frozenset[str]) -> Refu
     if not 0 < order.totalQuantity < MOST_UNITS:
         return Refusal(434)
     if order.orderType not in KNOWN_TYPES:
-        return Refusal(201, "Unsupported order type for this exchange and security type")
+        return Refusal(321, "Invalid order type was entered")
     if order.orderType in PRICED and order.lmtPrice is None:
         return Refusal(201, "The order needs a limit price")
     if off_tick(order.lmtPrice, order.contract.minTick):

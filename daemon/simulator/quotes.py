@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 from daemon.simulator import data_messages
-from daemon.simulator.codes import DUPLICATE_TICKER
+from daemon.simulator.codes import DUPLICATE_TICKER, SNAPSHOT_GENERIC
 from daemon.simulator.contracts import Contract
 from daemon.simulator.lines import (
     ASK,
@@ -37,13 +37,19 @@ def market_data(gateway: Gateway, session: Session, request: Request) -> Iterabl
     if req_id in session.subscriptions.lines:
         session.error(req_id, 322, who="bE", cause=DUPLICATE_TICKER)
         return None
+    generic = frozenset(int(part) for part in request.fields["genericTickList"].split(",") if part.strip().isdigit())
+    if snapshot and generic:
+        session.error(req_id, 321, who="bM", cause=SNAPSHOT_GENERIC)
+        return None
     contract = resolve(gateway, session, request)
-    if contract is None or not _may_see(gateway, session, req_id, contract):
+    if contract is None:
         return None
     if not snapshot and sum(gateway.quotes.by_contract().values()) >= gateway.quotes.limit:
         session.error(req_id, 101)
         return None
-    generic = frozenset(int(part) for part in request.fields["genericTickList"].split(",") if part.strip().isdigit())
+    session.write(data_messages.tick_req_params(req_id, contract))  # its terms come before a refusal too
+    if not _may_see(gateway, session, req_id, contract):
+        return None
     line = Line(session, req_id, contract, _kind(gateway, session, contract), generic)
     if not snapshot:
         gateway.quotes.add(line)
@@ -66,7 +72,10 @@ def _may_see(gateway: Gateway, session: Session, req_id: int, contract: Contract
         return False
     code = gateway.faults.entitlement(contract.conId)
     delayed = session.subscriptions.market_data_type >= 3
-    what = f"{contract.symbol} {contract.primaryExchange or contract.exchange}/TOP/ALL"
+    venue = contract.primaryExchange or contract.exchange
+    if venue == "NASDAQ":
+        venue = f"{venue}.{contract.tradingClass}"  # as TWS names it here: NASDAQ.NMS
+    what = f"{contract.symbol} {venue}/TOP/ALL"
     if code == 10090:
         session.error(req_id, code, what=what)
     elif code in (10089, 10168, 10167) and delayed:
@@ -78,14 +87,14 @@ def _may_see(gateway: Gateway, session: Session, req_id: int, contract: Contract
 
 
 def first_ticks(gateway: Gateway, line: Line) -> list[bytes]:
-    """What a line gets at once: its terms, its type, and the whole picture."""
+    """What a line gets at once: its type and the whole picture."""
     version, req_id, contract = line.session.version, line.reqId, line.contract
     now = gateway.clock.time() - (DELAY_S if line.kind >= 3 else 0)
     quote = gateway.world.quote(contract, now)
     price = [(BID, quote.bid, quote.bidSize), (ASK, quote.ask, quote.askSize), (LAST, quote.last, quote.lastSize)]
     size = [(BID_SIZE, quote.bidSize), (ASK_SIZE, quote.askSize), (LAST_SIZE, quote.lastSize), (VOLUME, quote.volume)]
     day = [(HIGH, quote.high), (LOW, quote.low), (CLOSE, quote.close), (OPEN, quote.open)]
-    frames = [data_messages.tick_req_params(req_id, contract), data_messages.market_data_type(req_id, line.kind)]
+    frames = [data_messages.market_data_type(req_id, line.kind)]
     if contract.secType == "IND":
         price, size = [(LAST, quote.last, 0)], []
     elif contract.secType == "CASH":

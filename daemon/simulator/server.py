@@ -190,7 +190,8 @@ class Gateway(Verbs):
             self._arm_second()
 
     def _welcome(self, session: Session) -> Iterable[bytes]:
-        """What a session begins with: its own open orders, the accounts, the next id, and the state of the farms."""
+        """What a session begins with: its own open orders, the accounts, the next id, and the state of the farms. Who
+        comes while IBKR is out of reach hears 2110: 1100 is told to those who were there when it was lost."""
         faults, version = self.faults, session.version
         if self.orders_at_connect and not faults.read_only and faults.upstream is None:
             own = trading.own_orders(self, session)
@@ -206,7 +207,7 @@ class Gateway(Verbs):
             for code, farm in AT_CONNECT:
                 yield messages.notice(version, code, farm=farm)
         else:
-            yield messages.notice(version, faults.upstream.code)
+            yield messages.notice(version, 2110)
 
     # requests
 

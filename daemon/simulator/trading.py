@@ -136,10 +136,9 @@ def place_order(gateway: Gateway, session: Session, request: Request) -> Iterabl
         transmit=fields["transmit"] == "1",
         wire={k: v for k, v in fields.items() if v},
     )
-    if fields["whatIf"] == "1":
+    news = gateway.world.refused(order) if fields["whatIf"] == "1" else gateway.world.place(order, gateway.clock.time())
+    if news is None:
         return [_what_if(gateway, session, order)]
-    now = gateway.clock.time()
-    news = gateway.world.place(order, now)
     if isinstance(news, Refusal):
         session.error(order_id, news.code, cause=news.cause, who="bY")
         return None

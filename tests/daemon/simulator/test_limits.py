@@ -54,6 +54,19 @@ async def test_an_entitlement_decides_what_a_line_gets(
     await client.close()
 
 
+async def test_a_refused_line_has_its_terms_all_the_same(gateway: Gateway) -> None:
+    """TWS tells the contract's terms before IBKR's data farm turns the line down, in these words."""
+    gateway.entitlement(10089, "AAPL")
+    client = await ready(gateway)
+    quote(client, 1)
+
+    assert (await client.read())[:3] == ["81", "1", "0.01"]
+    said = await client.read()
+    assert said[2:4] == ["1", "10089"]
+    assert said[4].endswith("Delayed market data is available.AAPL NASDAQ.NMS/TOP/ALL")
+    await client.close()
+
+
 async def test_a_competing_session_takes_every_line_and_each_new_one(gateway: Gateway) -> None:
     """10197 once for each line there is and for each asked for; afterwards data flows again."""
     client = await ready(gateway)
@@ -99,6 +112,7 @@ async def test_lines_beyond_the_limit_are_refused_and_snapshots_need_none() -> N
         ((1, 11, 77, 0, "", "STK", "", 0, "", "", "SMART", "", "", "", "", 0, "", 0, 0, ""), "321", "valid symbol"),
         ((6, 2, 1, "DU999"), "321", "Invalid account code"),
         ((10, 5, 77, *APPLE, 5, 0, ""), "10092", "Deep market data is not supported"),
+        ((1, 11, 77, *APPLE, 0, "233", 1, 0, ""), "321", "not applicable to generic ticks"),
         ((18, 1, 1), "321", "FA data operations ignored for non FA customers"),
         ((19, 1, 1, "<ListOfGroups/>", 77), "321", "FA data operations ignored for non FA customers"),
         ((55, 1, 77, *APPLE, 0.3, 200, 0, ""), "321", "not an option"),
@@ -180,8 +194,9 @@ async def test_real_time_bars_can_be_forbidden_for_a_contract(gateway: Gateway) 
     [
         ({"lmtPrice": 100.003}, 110),
         ({"totalQuantity": 0}, 434),
-        ({"orderType": "NONSENSE"}, 201),
+        ({"orderType": "NONSENSE"}, 321),
         ({"account": "DU999"}, 321),
+        ({"account": "DU999", "whatIf": True}, 321),
     ],
 )
 async def test_an_order_that_cannot_be_is_refused_at_once(

@@ -59,9 +59,11 @@ async def test_1102_keeps_streams_and_1101_forgets_them() -> None:
         await client.close()
 
 
-async def test_2110_stands_at_the_beginning_of_a_session(gateway: Gateway) -> None:
-    """A gateway that has not reached IBKR begins a session all the same, and says so instead of its farms."""
-    gateway.lose_upstream(code=2110)
+@pytest.mark.parametrize("code", [1100, 2110])
+async def test_2110_stands_at_the_beginning_of_a_session(gateway: Gateway, code: int) -> None:
+    """A gateway that has not reached IBKR, or not any more, begins a session all the same, and says so instead of its
+    farms."""
+    gateway.lose_upstream(code=code)
     client = await ready(gateway)
 
     assert (await client.read())[2:4] == ["-1", "2110"]

@@ -37,6 +37,8 @@ async def test_connecting_fetches_account_positions_orders_and_executions(gatewa
     assert {p.contract.conId: p.position for p in ib.positions()} == {
         held.contract.conId: held.position for held in gateway.world.held()
     }
+    assert {row.contract.right for row in ib.portfolio()} == {"0"}
+    assert {p.contract.right for p in ib.positions()} == {""}
     assert [t.order.orderId for t in ib.openTrades()] == [100]
     assert [fill.execution.execId for fill in ib.fills()] == [fill.execId for fill in gateway.world.fills]
     assert all(fill.commissionReport.commission > 0 for fill in ib.fills())
