@@ -80,10 +80,15 @@ class Patient:
             return gateway["host"], gateway["port"]
         return self.settings.host, self.settings.port
 
+    @property
+    def client_id(self) -> int:
+        """What the daemon dials with, else what the settings say."""
+        gateway = (self.link or {}).get("gateway") or {}
+        return int(gateway.get("clientId", self.settings.client_id))
+
     def catalogue(self, reason: str, **facts: Any) -> tuple[str, tuple[str, ...]]:
         host, port = self.target
-        client_id = self.settings.client_id
-        return describe(reason, **{"host": host, "port": port, "clientId": client_id} | facts)
+        return describe(reason, **{"host": host, "port": port, "clientId": self.client_id} | facts)
 
 
 def examine(
@@ -283,7 +288,7 @@ def _handshake(patient: Patient) -> Check:
 
 
 def _client_id(patient: Patient) -> Check:
-    client_id = patient.settings.client_id
+    client_id = patient.client_id
     reason = (patient.link or {}).get("reason")
     in_use = reason == "clientIdInUse" or (patient.greeting is not None and patient.greeting.reason == "clientIdInUse")
     if in_use:

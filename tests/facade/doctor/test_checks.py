@@ -153,6 +153,15 @@ async def test_a_settings_file_that_others_can_write_is_named() -> None:
     assert failed(found) == {"settings"}
 
 
+def test_the_client_id_that_is_in_use_is_the_one_that_is_dialled_with() -> None:
+    """Which a person may have named in the last connect, whatever the settings say."""
+    patient = doctor.Patient({}, Settings(client_id=1))
+    gateway = {"host": "127.0.0.1", "port": 7497, "clientId": 9}
+    patient.link = {"connected": False, "reason": "clientIdInUse", "gateway": gateway}
+
+    assert "client id 9" in doctor.CHECKS["client id"](patient).evidence
+
+
 async def test_a_clock_that_is_off_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     async with surroundings() as (environ, _gateway):
         monkeypatch.setattr(doctor.Patient, "wall", staticmethod(lambda: 0.0), raising=False)
