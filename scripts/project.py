@@ -96,7 +96,7 @@ def run_start(arguments: argparse.Namespace) -> int:
 def run_test(arguments: argparse.Namespace) -> int:
     python = installed("test,dev")
     if arguments.windows:
-        return become("bash", ROOT / "scripts" / "windows_stage")
+        return become("bash", ROOT / "scripts" / "windows_stage", *arguments.others)
     os.chdir(ROOT)
     stages: list[tuple[str, list[str]]] = [
         ("ruff", ["ruff", "check", "."]),
