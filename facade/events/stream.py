@@ -117,7 +117,7 @@ class Stream:
         self.since = 0
         self.level = -1
         self.pages: Iterator[bytes] | None = None
-        self.away = False
+        self.away: bool | None = False  # told that the daemon is away; None: who resumes may have been
         self.beats = 0
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -313,6 +313,7 @@ class Streams:
             return self._reset(stream, "tooOld")
         stream.epoch, stream.since = replica.epoch, since
         stream.births = self._births(stream)
+        stream.away = None
         return b""
 
     def _reset(self, stream: Stream, reason: str) -> bytes:

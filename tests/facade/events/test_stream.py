@@ -286,6 +286,21 @@ async def test_each_absence_is_told_with_what_was_known_last(house: House) -> No
             await client.until(lambda: client.state["link"]["link"]["connected"])
 
 
+async def test_who_left_while_the_daemon_was_away_learns_that_it_is_back(house: House) -> None:
+    """What was said of its absence has no step of its own, from which the reader could go on."""
+    house.daemon.know_all()
+    async with reading(house) as client:
+        await client.snapshot()
+        await client.until(lambda: client.state == believed(house.daemon))
+        await house.daemon.stop()
+        await client.until(lambda: all(row["stale"] for row in client.state["sync"].values()))
+    await house.daemon.start()
+    await until(lambda: house.facade.mirror.connected)
+    async with reading(house, last=client.ids[-1]) as again:
+        again.state = client.state
+        await again.until(lambda: again.state == believed(house.daemon))
+
+
 async def test_a_line_that_is_told_late_comes_whole(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """The stream has begun without it, and its rows are older than the step the reader has come to."""
     monkeypatch.setattr("facade.events.stream.TOLD_LIMIT", 0.0)
