@@ -115,7 +115,7 @@ def teller(address: str) -> Callable[[str], object]:
 def watchdog(environ: Mapping[str, str], pid: int) -> float | None:
     """s between signs of life, where systemd wants them of this very process."""
     limit = environ.get("WATCHDOG_USEC", "")
-    if not limit.isdigit() or int(limit) == 0 or environ.get("WATCHDOG_PID", str(pid)) != str(pid):
+    if not limit.isdecimal() or int(limit) == 0 or environ.get("WATCHDOG_PID", str(pid)) != str(pid):
         return None
     return min(WATCHDOG_EVERY, int(limit) / 3e6)
 

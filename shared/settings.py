@@ -80,7 +80,8 @@ class Settings:
         env = _Given({name: _without_comment(value) for name, value in given.items()})
         unknown = sorted(set(env.values) - set(TABLE))
         if unknown:
-            raise SettingsError(f"{unknown[0]} is not a setting; known are {', '.join(TABLE)}.")
+            known = ", ".join(("IBKR_ENV_FILE", *TABLE))
+            raise SettingsError(f"{unknown[0]} is not a setting; known are {known}.")
         read = {row.field: row.read(env, name) for name, row in TABLE.items() if name in env.values}
         if not read.get("socket"):
             try:

@@ -205,6 +205,7 @@ def test_signs_of_life_are_for_whom_systemd_asks() -> None:
     """A third of the limit, at most every 10 s, and not where the limit is another process's."""
     assert watchdog({}, 7) is None
     assert watchdog({"WATCHDOG_USEC": "0"}, 7) is None
+    assert watchdog({"WATCHDOG_USEC": "²"}, 7) is None
     assert watchdog({"WATCHDOG_USEC": "3000000"}, 7) == 1.0
     assert watchdog({"WATCHDOG_USEC": "300000000", "WATCHDOG_PID": "7"}, 7) == 10.0
     assert watchdog({"WATCHDOG_USEC": "3000000", "WATCHDOG_PID": "8"}, 7) is None
