@@ -36,7 +36,7 @@ DELAYED: Final = {
 }  # fmt: skip
 """A live tick type and the one that delayed data comes in."""
 
-_CYCLE: Final = (BID, ASK, LAST, BID, ASK, BID_SIZE, ASK_SIZE, LAST)
+_CYCLE: Final = (BID, ASK, LAST, BID, ASK, BID_SIZE, ASK_SIZE, VOLUME)
 """The mix of a stream: which tick types follow each other."""
 
 _CYCLES: Final = {"CASH": (BID, ASK, BID, ASK, BID, ASK, BID_SIZE, ASK_SIZE), "IND": (LAST,) * 8}
@@ -47,7 +47,8 @@ _HEAD = struct.Struct(">I")
 
 @dataclass(slots=True, eq=False)
 class Line:
-    """One market-data or tick-by-tick subscription of one client. `kind` is its market data type, 1 to 4."""
+    """One market-data or tick-by-tick subscription of one client. `kind` is its market data type, 1 to 4; `high` and
+    `low` are the day's as the client knows them, in steps of the contract's tick."""
 
     session: Session
     reqId: int
@@ -57,6 +58,8 @@ class Line:
     by_tick: Literal["", "Last", "AllLast", "BidAsk", "MidPoint"] = ""
     left: float = 0.0
     turn: int = 0
+    high: int = 0
+    low: int = 0
 
     def tick(self, kind: int) -> int:
         """The tick type this line gets in place of the live one."""
@@ -170,12 +173,20 @@ class Quotes:
             kind = cycle[turn & 7]
             wobble = turn * 7 % 3 - 1
             size = 100 * (1 + turn * 5 % 9)
-            if kind in (BID_SIZE, ASK_SIZE):
-                payload = b"2\x006\x00%d\x00%d\x00%d\x00" % (req_id, line.tick(kind), size)
+            if kind in (BID_SIZE, ASK_SIZE, VOLUME):
+                many = self.gateway.world.prices.volume(contract, at) if kind == VOLUME else size
+                payload = b"2\x006\x00%d\x00%d\x00%d\x00" % (req_id, line.tick(kind), many)
                 packet.append(_HEAD.pack(len(payload)) + payload)
                 continue
-            steps = middle + wobble + (-1 if kind == BID else 1 if kind == ASK else 0)
-            packet.append(_price_frame(req_id, line.tick(kind), f"{max(1, steps) * tick:.{digits}f}", size))
+            steps = max(1, middle + wobble + (-1 if kind == BID else 1 if kind == ASK else 0))
+            price = f"{steps * tick:.{digits}f}"
+            packet.append(_price_frame(req_id, line.tick(kind), price, size))
+            if kind == LAST and steps > line.high:
+                line.high = steps
+                packet.append(_price_frame(req_id, line.tick(HIGH), price, 0))
+            if kind == LAST and steps < line.low:
+                line.low = steps
+                packet.append(_price_frame(req_id, line.tick(LOW), price, 0))
         line.turn = turn
 
     def _by_tick(self, line: Line, wall: float) -> bytes:

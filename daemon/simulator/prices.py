@@ -112,6 +112,10 @@ class Prices:
             known = self._opening[contract.conId] = (day, worth)
         return known[1]
 
+    def volume(self, contract: Contract, at: float) -> int:
+        """Units traded since the day of `at` (UTC) began."""
+        return int(at % 86_400 * (3 + contract.conId % 17))
+
     def quote(self, contract: Contract, at: float) -> Quote:
         """The market of `contract` at `at`: one tick wide on either side of its price."""
         tick = contract.minTick
@@ -130,7 +134,7 @@ class Prices:
             high=to_tick(max(walked), tick),
             low=to_tick(min(walked), tick),
             close=to_tick(self.price(contract, day), tick),
-            volume=int((at - day) * (3 + contract.conId % 17)),
+            volume=self.volume(contract, at),
         )
 
     def greeks(self, contract: Contract, at: float) -> Greeks:

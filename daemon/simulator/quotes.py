@@ -91,6 +91,7 @@ def first_ticks(gateway: Gateway, line: Line) -> list[bytes]:
     version, req_id, contract = line.session.version, line.reqId, line.contract
     now = gateway.clock.time() - (DELAY_S if line.kind >= 3 else 0)
     quote = gateway.world.quote(contract, now)
+    line.high, line.low = round(quote.high / contract.minTick), round(quote.low / contract.minTick)
     price = [(BID, quote.bid, quote.bidSize), (ASK, quote.ask, quote.askSize), (LAST, quote.last, quote.lastSize)]
     size = [(BID_SIZE, quote.bidSize), (ASK_SIZE, quote.askSize), (LAST_SIZE, quote.lastSize), (VOLUME, quote.volume)]
     day = [(HIGH, quote.high), (LOW, quote.low), (CLOSE, quote.close), (OPEN, quote.open)]

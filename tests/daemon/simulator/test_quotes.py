@@ -57,6 +57,33 @@ async def test_marked_ticks_carry_their_time_and_number(clock: ManualClock) -> N
         await client.close()
 
 
+async def test_the_day_of_a_line_follows_its_trades(clock: ManualClock) -> None:
+    """No trade lies outside the day's high and low that were told, and the volume grows."""
+    async with Gateway(World(), clock=clock) as gateway:
+        client = await ready(gateway)
+        quote(client, 1)
+        day = {kind: float((await client.until("1", "6", "1", kind))[4]) for kind in ("6", "7")}
+        volume = gateway.world.quote(gateway.world.catalogue.named("AAPL"), clock.time()).volume
+        for price in (500.0, 50.0):
+            gateway.pin("AAPL", price)
+            clock.advance(8)
+        client.send(49, 1)
+        trades, volumes = [], []
+        while (fields := await client.read())[0] != "49":
+            if fields[0] == "1" and fields[3] in day:
+                day[fields[3]] = float(fields[4])
+            elif fields[0] == "1" and fields[3] == "4":
+                trades.append(float(fields[4]))
+            elif fields[0] == "2" and fields[3] == "8":
+                volumes.append(int(fields[4]))
+
+        assert min(trades) < 51 < 499 < max(trades)
+        assert (day["7"], day["6"]) == (min(trades), max(trades))
+        assert volume < volumes[0] < volumes[-1]
+        assert volumes == sorted(volumes)
+        await client.close()
+
+
 async def test_a_tick_can_be_said_exactly(gateway: Gateway, connect: Connect) -> None:
     """bid, ask, last and size as given, to the lines of that contract alone."""
     ib = await connect()
