@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from facade.events import frames
-from facade.events.stream import topics_of
+from facade.events.stream import DEAF_BEATS, Stream, topics_of
 from shared.messages import STATE_TOPICS, Account, Fill, Position, Quote
 from shared.reasons import Problem
 from tests.facade.conftest import LIMIT, House, running
@@ -438,19 +438,47 @@ async def test_a_reader_that_does_not_read_costs_a_bounded_buffer_and_is_right_i
         assert len(slow.events) < len(quick.events)
 
 
+async def stuffed(house: House, stream: Stream) -> None:
+    """Tell a reader that does not read more than it takes."""
+    store = house.daemon.store
+    while not stream.connection.writing_paused:
+        store.put({"positions": many(2000, float(store.seq))})
+        await until(lambda: stream.connection.writing_paused or stream.since >= store.seq)
+
+
+@asynccontextmanager
+async def beating(house: House) -> AsyncIterator[None]:
+    """Heartbeats that come fast."""
+    streams = house.facade.streams
+    usual, streams._heartbeat = streams._heartbeat, 0.005
+    beat = asyncio.create_task(streams.run(), name="beat")
+    try:
+        yield
+    finally:
+        streams._heartbeat = usual
+        beat.cancel()
+
+
 async def test_a_reader_that_is_deaf_for_good_is_let_go(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stopped program must not hold one of the streams, and what was written to it, for ever."""
     monkeypatch.setattr("facade.events.stream.DEAF_BEATS", 2)
-    streams, store = house.facade.streams, house.daemon.store
     async with reading(house, "positions", room=1 << 16):
-        (stream,) = streams._readers
-        while not stream.connection.writing_paused:
-            store.put({"positions": many(2000, float(store.seq))})
-            await until(lambda: stream.connection.writing_paused or stream.since >= store.seq)
-        streams._heartbeat = 0.01
-        beat = asyncio.create_task(streams.run(), name="beat")
-        await until(lambda: not streams.places)
-        beat.cancel()
+        (stream,) = house.facade.streams._readers
+        await stuffed(house, stream)
+        async with beating(house):
+            await until(lambda: not house.facade.streams.places)
+
+
+async def test_a_reader_that_reads_now_and_then_is_not_taken_for_a_deaf_one(house: House) -> None:
+    async with reading(house, "positions", room=1 << 18) as slow:
+        (stream,) = house.facade.streams._readers
+        for _ in range(2):
+            await stuffed(house, stream)
+            enough = stream.beats + 0.75 * DEAF_BEATS
+            async with beating(house):
+                await until(lambda: stream.beats > enough or stream.transport.is_closing())  # noqa: B023 - awaited here
+            await slow.until(lambda: slow.state == believed(house.daemon, ["positions"]))
+        assert len(house.facade.streams) == 1
 
 
 def fill(name: str, daemon: FakeDaemon) -> Fill:
