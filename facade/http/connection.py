@@ -88,12 +88,10 @@ class Connection(RequestHandler):
         self, request: BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> Any:
         """aiohttp's own refusals, 400 for what is no HTTP among them, with our headers and without a traceback."""
-        if request.writer.output_size > 0:
-            raise ConnectionError("the answer has begun; nothing else can be said")
         path = request.rel_url.raw_path
         if status != 500:
-            first = (message or "").strip().partition("\n")[0]
-            return refusal(Problem("badRequest", f"This is no HTTP request: {first[:200]}"), instance=path, close=True)
+            first = (message or "").strip().partition("\n")[0][:200].rstrip(" :.")
+            return refusal(Problem("badRequest", f"This is no HTTP request: {first}."), instance=path, close=True)
         log.error("a request failed in the facade", exc_info=exc)
         return fault(path)
 

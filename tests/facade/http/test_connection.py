@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -62,6 +64,12 @@ async def test_one_answer_follows_another_on_a_connection(house: House) -> None:
         assert head.startswith(b"HTTP/1.1 200 ")
         await reader.readexactly(38)
     writer.close()
+
+
+async def test_what_is_no_http_is_told_so_in_a_sentence(house: House) -> None:
+    for wrong in (b"GARBAGE\r\n\r\n", b"GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n"):
+        problem = json.loads((await house.raw(wrong)).partition(b"\r\n\r\n")[2])
+        assert re.fullmatch(r"This is no HTTP request: [\w][^:]*[^:.]\.", problem["detail"]), problem["detail"]
 
 
 async def test_who_says_that_it_asks_no_more_is_answered(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
