@@ -96,9 +96,7 @@ class Failed(SessionEvent, frozen=True, kw_only=True):
 
 
 class Synced(SessionEvent, frozen=True, kw_only=True):
-    """The first snapshots are over; `unknown` topics were not told to their end."""
-
-    unknown: frozenset[str] = frozenset()
+    """The first snapshots are over, told to their end or not."""
 
 
 class Lost(SessionEvent, frozen=True, kw_only=True):

@@ -925,7 +925,6 @@ class AnyLink(RuleBasedStateMachine):
                     ev.Opened(session=number, serverVersion=178, accounts=data.draw(ACCOUNTS)),
                     ev.Opened(session=number, serverVersion=178, accounts=PAPER),
                     ev.Synced(session=number),
-                    ev.Synced(session=number, unknown=frozenset({"positions"})),
                     ev.ProbeOverdue(session=number),
                     ev.ProbeAnswered(session=number, rtt=0.1),
                     ev.Heard(session=number),
