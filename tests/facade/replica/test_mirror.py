@@ -155,6 +155,19 @@ async def test_a_topic_that_comes_and_goes_is_watched_while_anybody_wants_it(dae
         assert all("quotes:1" not in daemon.feed.topics(peer) for peer in daemon.service.peers)  # type: ignore[arg-type]
 
 
+async def test_a_line_that_is_refused_costs_the_others_nothing(daemon: FakeDaemon) -> None:
+    """They are wanted in one breath, and watched in one call."""
+    daemon.refuses.add("quotes:9")
+    async with mirroring(daemon.path) as mirror:
+        await until(lambda: mirror.complete)
+        mirror.want(["quotes:7", "quotes:8", "quotes:9"])
+        await mirror.told(["quotes:7", "quotes:8"])
+        with pytest.raises(Problem) as refused:
+            await mirror.told(["quotes:9"])
+        assert refused.value.reason == "tooManySubscriptions"
+        assert mirror.has(["quotes:7", "quotes:8"])
+
+
 async def test_wanted_topics_are_watched_again_after_the_daemon_was_away(daemon: FakeDaemon) -> None:
     async with mirroring(daemon.path) as mirror:
         await until(lambda: mirror.complete)

@@ -85,6 +85,16 @@ async def test_a_scrape_without_a_daemon_says_so(tmp_path: Path, socket_path: st
         assert not any(name == "ibkr_link_attempts_total" for name, _ in samples)
 
 
+async def test_a_daemon_that_went_away_leaves_no_phase_behind(house: House) -> None:
+    """What was last known is not what is: an alert on the phase must not sleep."""
+    await house.daemon.stop()
+    await until(lambda: not house.facade.mirror.reachable)
+    samples = await scraped(house)
+    assert value(samples, "ibkr_daemon_reachable") == 0
+    assert value(samples, "ibkr_link_connected") == 0
+    assert not any(amount for (name, _), amount in samples.items() if name == "ibkr_link_phase")
+
+
 async def test_alerts_and_dashboard_speak_of_metrics_that_there_are(house: House) -> None:
     house.daemon.answer("daemon.info", INFO)
     house.daemon.link(proof=Proof(ageMs=0))

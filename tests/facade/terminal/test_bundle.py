@@ -1,0 +1,59 @@
+"""The support bundle: everything that explains a fault, and nothing that names an account or opens a door."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from facade.terminal.bundle import bundle
+from tests.facade.fake_daemon import FakeDaemon
+from tests.ports import free_port
+
+
+async def test_a_bundle_holds_neither_account_ids_nor_tokens_and_is_its_owners_alone(
+    tmp_path: Path, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever part they stand in: settings, the daemon's answers, its logs."""
+    monkeypatch.chdir(tmp_path)
+    token = tmp_path / "token"
+    token.write_text("s3cret")
+    token.chmod(0o600)
+    logs = tmp_path / "state" / "logs"
+    logs.mkdir(parents=True)
+    (tmp_path / "state").chmod(0o700)
+    (logs / "daemon.log").write_text('{"message":"orders of DU1234567","header":"Bearer s3cret"}\n')
+    daemon.answer("link.get", {"phase": "ready", "accounts": ["DU1234567"]})
+    daemon.answer("link.events", {"events": [{"text": "logged in to U7654321"}]})
+    daemon.answer("daemon.info", {"said": "authorization: bearer s3cret"})
+    environ = {
+        "HOME": str(tmp_path),
+        "IBKR_ACCOUNT": "DU1234567",
+        "IBKR_FACADE_PORT": str(free_port()),
+        "IBKR_FACADE_TOKEN_FILE": str(token),
+        "IBKR_PORT": str(free_port()),
+        "IBKR_SOCKET": daemon.path,
+        "IBKR_STATE_DIR": str(tmp_path / "state"),
+    }
+    target = tmp_path / "bundle.tar.gz"
+    target.touch(mode=0o644)
+
+    assert await asyncio.to_thread(bundle, environ, target, ask=None) == 0
+
+    assert os.name == "nt" or target.stat().st_mode & 0o777 == 0o600
+    parts = {}
+    with tarfile.open(target) as archive:
+        for member in archive:
+            held = archive.extractfile(member)
+            assert held is not None
+            parts[member.name.removeprefix("ibkr-support/")] = held.read().decode()
+    assert {"settings.json", "doctor.txt", "link.json", "link-events.json", "daemon.json", "logs/daemon.log"} == set(
+        parts
+    )
+    assert "DU…67" in parts["link.json"]
+    assert "U7…21" in parts["link-events.json"]
+    for name, text in parts.items():
+        assert not [secret for secret in ("1234567", "7654321", "s3cret") if secret in text], name
