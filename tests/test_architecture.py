@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import gc
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,9 +37,23 @@ def imports(path: Path) -> Iterator[str]:
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            here = path.relative_to(ROOT).parent.parts
+            near = here[: len(here) - node.level + 1] if node.level else ()
+            module = ".".join((*near, node.module) if node.module else near)
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def attributes(path: Path) -> Iterator[str]:
+    """Every attribute of a plain name, as it is written."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            yield f"{node.value.id}.{node.attr}"
+
+
+def classes(path: Path) -> Iterator[str]:
+    return (node.name for node in ast.walk(tree(path)) if isinstance(node, ast.ClassDef))
 
 
 def offenders(module: str, allowed: tuple[str, ...], within: tuple[str, ...] = PACKAGES) -> list[str]:
@@ -105,9 +120,11 @@ def test_the_import_law(module: str, allowed: tuple[str, ...], within: tuple[str
 )
 def test_each_room_knows_only_what_it_needs(room: str, knows: tuple[str, ...], why: str) -> None:
     allowed = tuple(f"{package}." for package in (room.replace("/", "."), *knows))
+    inside = [path for path in sources() if ROOT / room in path.parents]
+    assert inside, f"there is no room {room}"
     found = sorted(
         f"{path.relative_to(ROOT)} imports {name}"
-        for path in (ROOT / room).rglob("*.py")
+        for path in inside
         for name in imports(path)
         if name.startswith(("daemon.", "facade.")) and not f"{name}.".startswith(allowed)
     )
@@ -120,11 +137,7 @@ def test_the_environment_is_read_at_the_door() -> None:
         str(path.relative_to(ROOT))
         for path in sources()
         if path.name not in {"__main__.py", "settings.py", "cli.py"} and path.parent.name != "terminal"
-        for node in ast.walk(tree(path))
-        if isinstance(node, ast.Attribute)
-        and node.attr in {"environ", "getenv"}
-        and isinstance(node.value, ast.Name)
-        and node.value.id == "os"
+        if {"os.environ", "os.getenv"} & {*imports(path), *attributes(path)}
     ]
     assert not found
 
@@ -135,8 +148,13 @@ def test_every_module_says_what_it_owns() -> None:
 
 
 def test_nothing_is_named_after_nothing() -> None:
-    """A file or class named after the whole ends up containing the whole."""
-    found = [str(path) for path in sources() if FORBIDDEN_NAMES & set(path.stem.lower().split("_"))]
+    """A folder, file or class named after the whole ends up containing the whole."""
+    found = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in sources()
+        for name in (*path.relative_to(ROOT).with_suffix("").parts, *classes(path))
+        if FORBIDDEN_NAMES & {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)}
+    ]
     assert not found
 
 
