@@ -176,7 +176,7 @@ const FACTS = {
       ? `${words(expected.kind) || 'planned window'}${until(expected)}`
       : at === null
         ? ''
-        : `${words(expected.kind) || 'planned window'} ${hour(at)}`;
+        : `${words(expected.kind) || 'planned'} ${hour(at)}`;
     return [value, below, upstream === 'lost' ? 'warn' : ''];
   },
   'Data farms'({ farms }, now, { current }) {
