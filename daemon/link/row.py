@@ -16,10 +16,11 @@ PRODUCTS: dict[int, Literal["TWS", "Gateway"]] = {7496: "TWS", 7497: "TWS", 4001
 
 SENTENCES = {
     "ready": "Connected to IBKR.",
+    "unheard": "TWS has not been heard for too long to be sure of the connection; it is being asked.",
     "connecting": "Connecting to {host}:{port}.",
     "syncing": "Connected to {host}:{port}; accounts, positions and orders are being read.",
 }
-"""What a phase says of itself where there is no reason to name."""
+"""What a phase says of itself where there is no reason to name; `unheard` is a `ready` whose proof is too old."""
 
 
 class Around(Struct, frozen=True, kw_only=True):
@@ -43,6 +44,8 @@ def row(link: Link, around: Around, monotonic: float, wall: datetime) -> LinkRow
     sentence, advice = words(link)
     age = None if around.heard is None else max(0.0, monotonic - around.heard)
     proven = age is not None and age < around.proofLimit
+    if link.phase == "ready" and not proven:
+        sentence = SENTENCES["unheard"]
     until = link.state.until if isinstance(link.state, Waiting) else None
     return LinkRow(
         phase=link.phase,

@@ -38,6 +38,7 @@ def test_ready_is_connected_only_while_its_proof_is_young() -> None:
     assert shown(told.after(9.9), heard=heard).connected
     assert not shown(told.after(0.1), heard=heard).connected
     assert not shown(told, heard=None).connected
+    assert shown(told, heard=heard).sentence != shown(told, heard=told.monotonic).sentence == "Connected to IBKR."
 
 
 def test_a_proof_has_its_moment_and_its_age() -> None:
