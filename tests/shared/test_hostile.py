@@ -2,15 +2,13 @@
 
 import asyncio
 import json
-import sys
-import uuid
 
 import pytest
 
 from shared import local
 from shared import peer as module
 from shared.lines import MAX_LINE
-from shared.peer import MAX_UNREAD, Peer, Service
+from shared.peer import MAX_UNREAD
 from shared.rpc import Client
 from tests.waiting import until
 
@@ -43,13 +41,8 @@ class Bad(asyncio.Protocol):
 
 
 @pytest.fixture
-def path(tmp_path):
-    return rf"\\.\pipe\ibkr-test-{uuid.uuid4()}" if sys.platform == "win32" else str(tmp_path / "daemon.sock")
-
-
-@pytest.fixture
-async def service(path):
-    """A daemon's service at `path`."""
+def service(served):
+    """A daemon's service that can answer, and can fail to."""
 
     async def echo(_peer, params):
         return params
@@ -57,12 +50,8 @@ async def service(path):
     async def hang(_peer, _params):
         await asyncio.Event().wait()
 
-    service = Service("ibkr/1.0", "E1", {"echo": echo, "hang": hang})
-    listener = await local.listen(lambda: Peer(service), path)
-    yield service
-    listener.close()
-    await listener.wait_closed()
-    await service.close()
+    served.methods = {"echo": echo, "hang": hang}
+    return served
 
 
 @pytest.fixture

@@ -241,11 +241,14 @@ async def test_closing_takes_the_name_away_and_only_ours(path, peers):
 
 
 async def test_closing_twice_is_closing_once(path, peers):
-    """An orderly end may meet a hasty one."""
+    """An orderly end may meet a hasty one: the second takes nothing from whoever listens there by then."""
     listener = await listen(lambda: Talk(peers), path)
     listener.close()
-    listener.close()
-    await listener.wait_closed()
+    assert not is_there(path)
+    async with serving(path, peers):
+        listener.close()
+        await listener.wait_closed()
+        assert is_there(path)
 
 
 async def test_nobody_there_is_told_apart(path, peers):

@@ -3,31 +3,14 @@ import json
 import os
 import subprocess
 import sys
-import uuid
 
 import pytest
 
 from shared import lines, local, messages, quick
-from shared.peer import Peer, RpcError, Service
+from shared.peer import RpcError
 from shared.quick import Refused, call_once, default_path
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="runtime directories are Unix's")
-
-
-@pytest.fixture
-def path(tmp_path):
-    return rf"\\.\pipe\ibkr-test-{uuid.uuid4()}" if sys.platform == "win32" else str(tmp_path / "daemon.sock")
-
-
-@pytest.fixture
-async def served(path):
-    """A daemon's service at `path`."""
-    service = Service("ibkr/1.0", "E1", {})
-    listener = await local.listen(lambda: Peer(service), path)
-    yield service
-    listener.close()
-    await listener.wait_closed()
-    await service.close()
 
 
 async def ask(*arguments, **named):

@@ -1,32 +1,12 @@
 import asyncio
 import json
-import sys
-import uuid
 
 import msgspec
 import pytest
 
 from shared import local, rpc
-from shared.rpc import Client, ConnectionLost, Peer, RpcError, Service
+from shared.rpc import Client, ConnectionLost, RpcError
 from tests.waiting import until
-
-
-@pytest.fixture
-def path(tmp_path):
-    """A place for a socket of this test's own."""
-    return rf"\\.\pipe\ibkr-test-{uuid.uuid4()}" if sys.platform == "win32" else str(tmp_path / "daemon.sock")
-
-
-@pytest.fixture
-async def served(path):
-    """A daemon's service at `path`, its methods and its end in the test's hands."""
-    service = Service("ibkr/1.0", "E1", {})
-    service.methods = {}
-    listener = await local.listen(lambda: Peer(service), path)
-    yield service
-    listener.close()
-    await listener.wait_closed()
-    await service.close()
 
 
 async def echo(_peer, params):
