@@ -55,6 +55,51 @@ async def test_a_correction_takes_the_place_of_what_it_corrects():
         assert [(row["execId"], row["price"]) for row in shown(made.store)] == [(corrected.execId, 99.0)]
 
 
+def execution(exec_id: str) -> tuple[object, ...]:
+    """An execDetails message that nobody asked for."""
+    contract = (265598, "AAPL", "STK", "", 0, "", "", "NASDAQ", "USD", "AAPL", "NMS")
+    told = (exec_id, "20261125-10:00:00", "DU1234567", "NASDAQ", "BOT", 10, 100.5, 77, 7, 0, 10, 100.5)
+    return (11, -1, 5, *contract, *told, "", "", "", "", 1, 0)
+
+
+def commission(exec_id: str, amount: float) -> tuple[object, ...]:
+    return (59, 1, exec_id, amount, "USD", 0, "", "")
+
+
+async def test_each_commission_goes_to_its_own_execution_whichever_comes_first():
+    async def gateway(peer: Peer) -> None:
+        await peer.shake(version=178)
+        peer.say(*commission("0001.b.01", 2.0))
+        peer.say(*commission("0001.a.01", 1.0))
+        for name in ("a", "b", "c"):
+            peer.say(*execution(f"0001.{name}.01"))
+        peer.say(*commission("0001.d.01", 4.0))
+        peer.say(*commission("0001.c.01", 3.0))
+        peer.say(*execution("0001.e.01"))
+        await peer.finish()
+
+    async with session(gateway) as made:
+        await until(lambda: "0001.e.01" in made.rows("fills"))
+        commissions = {row.execId: row.commission for row in made.rows("fills").values()}
+
+    assert commissions == {"0001.a.01": 1.0, "0001.b.01": 2.0, "0001.c.01": 3.0, "0001.e.01": None}
+
+
+async def test_a_late_commission_of_what_was_corrected_is_not_the_corrections():
+    async def gateway(peer: Peer) -> None:
+        await peer.shake(version=178)
+        peer.say(*execution("0001.a.01"))
+        peer.say(*execution("0001.a.02"))
+        peer.say(*commission("0001.a.02", 2.0))
+        peer.say(*commission("0001.a.01", 1.0))
+        peer.say(*execution("0001.b.01"))
+        await peer.finish()
+
+    async with session(gateway) as made:
+        await until(lambda: "0001.b.01" in made.rows("fills"))
+        assert made.rows("fills")["0001.a.02"].commission == 2.0
+
+
 def shown(store: Store) -> list[dict[str, object]]:
     return [json.loads(line) for line in store.replica.rows("fills").values()]
 
@@ -73,14 +118,14 @@ async def test_a_market_figure_brings_no_closed_position_back():
     async def gateway(peer: Peer) -> None:
         await peer.shake()
         aapl = (265598, "AAPL", "STK", "", 0, "", "", "NASDAQ", "USD", "AAPL", "NMS")
-        figures = ("100", "101", "10100", "100", "100", "0", "DU1234567")
+        figures = ("10100", "100", "100", "0", "DU1234567")
         await peer.until(61)
         peer.say(61, 3, "DU1234567", *aapl, "100", "100")
         peer.say(62, 1)
         await peer.until(61)
-        peer.say(7, 8, *aapl, *figures)
+        peer.say(7, 8, *aapl, "100", "101", *figures)
         peer.say(62, 1)
-        peer.say(7, 8, *aapl, *figures)
+        peer.say(7, 8, *aapl, "100", "102", *figures)
         await peer.until(49)
         peer.say(49, 1, 1700000000)
         await peer.finish()

@@ -7,6 +7,7 @@ import socket
 import pytest
 
 from daemon.tws.dial import DialError, dial, why
+from tests.ports import free_port
 
 
 def windows(number: int, text: str) -> OSError:
@@ -69,6 +70,24 @@ async def test_every_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch)
         sock.close()
 
     assert peer == "127.0.0.1"
+
+
+@pytest.mark.parametrize("refused_first", [True, False])
+async def test_of_several_addresses_a_refusal_says_more_than_a_silence(
+    monkeypatch: pytest.MonkeyPatch, full: socket.socket, refused_first: bool
+):
+    """Something answered: the machine is there, and nothing listens. That has advice and a patience of its own."""
+    ports = [free_port(), full.getsockname()[1]]
+    places = [
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))
+        for port in (ports if refused_first else reversed(ports))
+    ]
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", lambda *_, **__: answer(places))
+
+    with pytest.raises(DialError) as failed:
+        await dial("anything", 1, 0.2)
+
+    assert failed.value.reason == "portClosed"
 
 
 async def answer(places: list[object]) -> list[object]:
