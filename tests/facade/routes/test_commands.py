@@ -187,7 +187,7 @@ async def test_what_the_settings_name_may_be_dialled(tmp_path: Path, daemon: Fak
         (b"{} {}", 400),
         ("{}".encode("utf-16"), 400),
         (b'{"port": ' + b"1" * 5000 + b"}", 400),
-        (b" \r\n\t", 200),
+        (b" \r\n\t", 400),
     ],
 )
 async def test_json_is_read_strictly(house: House, body: bytes, status: int) -> None:
