@@ -72,6 +72,21 @@ def test_openorder_keeps_what_only_orderstatus_tells():
     assert (row.lmtPrice, row.filled, row.remaining, row.avgFillPrice, row.whyHeld) == (99.0, 3.0, 7.0, 100.5, "locate")
 
 
+@pytest.mark.parametrize(
+    ("status", "done"),
+    [
+        *((status, True) for status in ("Filled", "Cancelled", "ApiCancelled")),
+        *((status, False) for status in ("ApiPending", "PendingSubmit", "PreSubmitted", "Submitted")),
+        *((status, False) for status in ("PendingCancel", "Inactive")),
+    ],
+)
+def test_an_order_is_done_only_where_ibkr_cannot_take_it_up_again(status: str, done: bool):
+    """Who asks for open orders must see one that may still trade."""
+    row = rows.open_order_row(ib.Contract(conId=1), ib.Order(permId=1), status, 7, None)
+
+    assert row.done is done
+
+
 def test_an_order_told_only_as_completed_does_not_say_whose_it_was():
     row = rows.completed_order_row(ib.Contract(), order(filledQuantity=10), "Filled", None)
 
