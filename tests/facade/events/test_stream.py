@@ -399,16 +399,12 @@ async def test_a_reader_that_leaves_is_noticed_at_once(house: House) -> None:
 
 
 async def test_every_stream_has_a_heartbeat(house: House) -> None:
-    house.facade.streams._heartbeat = 0.01
     async with reading(house, "link") as client:
         await client.snapshot()
         house.daemon.link(session=2)
-        # the first beat of the old pace may still be under way; the loop itself is what is asked here
-        beat = asyncio.create_task(house.facade.streams.run(), name="beat")
-        async with asyncio.timeout(LIMIT):
+        async with beating(house), asyncio.timeout(LIMIT):
             while b":\n\n" not in await client.reader.readuntil(b"\n\n"):
                 pass
-        beat.cancel()
 
 
 def many(count: int, price: float) -> dict[str, Position]:
