@@ -119,6 +119,7 @@ class Settings:
 
 
 def is_loopback(host: str) -> bool:
+    """Whether `host` is this machine, by its text alone: nothing is looked up."""
     if host == "localhost":
         return True
     try:

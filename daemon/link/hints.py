@@ -9,9 +9,8 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Collection
 
-from daemon.link.patience import loopback
 from daemon.link.states import Link
-from shared.settings import STANDARD_PORTS
+from shared.settings import STANDARD_PORTS, is_loopback
 
 
 def hints(link: Link, listening: Collection[int]) -> tuple[str, ...]:
@@ -20,7 +19,7 @@ def hints(link: Link, listening: Collection[int]) -> tuple[str, ...]:
     if pursuit is None:
         return ()
     host, port = pursuit.target.host, pursuit.target.port
-    if reason == "portClosed" and loopback(host):
+    if reason == "portClosed" and is_loopback(host):
         found = [
             f"{other} ({STANDARD_PORTS[other]})" for other in STANDARD_PORTS if other in listening and other != port
         ]

@@ -13,6 +13,7 @@ from msgspec import Struct
 from daemon.link.windows import RESTART_ALLOWANCE, login_expired
 from shared import reasons
 from shared.backoff import doubling, ladder, spread
+from shared.settings import is_loopback
 
 GHOST = 120.0
 """s in which a client id in use is probably our own dead session, which TWS releases by itself."""
@@ -80,7 +81,7 @@ def kind(reason: str, host: str) -> reasons.Patience:
     named = reasons.CATALOGUE[reason].patience
     if named is None:
         raise ValueError(f"{reason} is no reason of the link")
-    if named == "loopbackPort" and not loopback(host):
+    if named == "loopbackPort" and not is_loopback(host):
         return "doubling"
     return named
 
@@ -104,11 +105,6 @@ def at_once(reason: str) -> bool:
     """Whether the first attempt after a loss for this reason does not wait."""
     named = reasons.CATALOGUE[reason].patience
     return named is not None and PATIENCE[named].atOnce
-
-
-def loopback(host: str) -> bool:
-    """Whether a refused dial of `host` costs nobody anything."""
-    return host == "localhost" or host.startswith("127.") or host in ("::1", "0:0:0:0:0:0:0:1")
 
 
 class Outage(Struct, frozen=True, kw_only=True):

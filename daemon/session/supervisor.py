@@ -21,7 +21,6 @@ from daemon.link import events as ev
 from daemon.link import machine
 from daemon.link.events import Event
 from daemon.link.hints import listening
-from daemon.link.patience import loopback
 from daemon.link.states import Down, Link, Live, Now, Policy, Stopping, Waiting
 from daemon.session.listening import Listening
 from daemon.session.publication import Publication
@@ -32,6 +31,7 @@ from daemon.tws.errors import TwsError
 from shared.clock import Clock
 from shared.messages import ConnectParams
 from shared.reasons import CATALOGUE, Problem
+from shared.settings import is_loopback
 
 log = structlog.get_logger("daemon.session")
 
@@ -277,7 +277,7 @@ class Supervisor:
             if not self._reading.recovering and not any(isinstance(action, act.Recover) for action in actions):
                 self._recovered()
         refused = isinstance(after.state, Waiting) and after.reason == "portClosed"
-        if refused and loopback(after.target.host) and self._clock.monotonic() >= self._look_at:
+        if refused and is_loopback(after.target.host) and self._clock.monotonic() >= self._look_at:
             self._look_at = self._clock.monotonic() + LOOK
             self._slots.start("looking", self._look())
         if isinstance(event, ev.Failed) and event.reason in TIMED_OUT and self._listening.away > self._dialled:

@@ -181,6 +181,14 @@ def test_each_reason_has_its_own_waits(target: Target, reason: str, waits: list[
     assert Told(target).waits(reason, len(waits)) == waits
 
 
+@pytest.mark.parametrize(
+    ("host", "wait"), [("localhost", 0.5), ("127.0.0.2", 0.5), ("::1", 0.5), ("127.gateway.example", 1.0)]
+)
+def test_only_this_machine_is_dialled_twice_a_second(host: str, wait: float) -> None:
+    """A name that begins like an address is somebody else's machine."""
+    assert Told(replace(HOME, host=host)).waits("portClosed", 1) == [wait]
+
+
 @pytest.mark.parametrize(("dice", "factor"), [(0.0, 0.8), (0.5, 1.0), (1.0, 1.2)])
 def test_a_wait_is_spread_after_its_cap(dice: float, factor: float) -> None:
     told = Told(AWAY, dice=dice)
