@@ -417,7 +417,8 @@ class Supervisor:
         self._told.heard = self._listening.heard or self._told.heard
         if self._tws is not None and isinstance(self._link.state, Live):
             self._reading.upkeep(self._link, self._tws, self._slots)
-        self._told.refresh(self._link)
+        if self._inbox.empty():  # else what has come is told together with what it comes to
+            self._told.refresh(self._link)
 
 
 def _answer(asked: Asked | None, reason: str | None) -> None:

@@ -177,6 +177,22 @@ async def test_a_frozen_gateway_is_not_connected_after_interval_and_timeout() ->
         assert story.asked()["probe"] == 2
 
 
+async def test_a_probe_that_is_overdue_is_one_change_of_the_row() -> None:
+    """The proof is too old in the same moment: no reader sees a ready link that is not connected in between."""
+    async with supervised() as story:
+        story.gateway.frozen = True
+        rows = {(story.row.phase, story.row.connected)}
+        for _ in range(60):
+            story.clock.jump(0.25)
+            for _ in range(10):
+                await asyncio.sleep(0)
+                rows.add((story.row.phase, story.row.connected))
+            if story.row.phase == "unproven":
+                break
+
+        assert rows == {("ready", True), ("unproven", False)}
+
+
 async def test_a_frozen_gateway_is_aborted_after_two_probes_and_dialled_at_once() -> None:
     async with supervised() as story:
         story.gateway.frozen = True
