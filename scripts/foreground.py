@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 import urllib.request
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -157,11 +158,14 @@ class Foreground:
         assert self.gateway.process is not None
         assert self.gateway.process.stdout is not None
         line = self.gateway.process.stdout.readline()
+        if not line:
+            raise SystemExit("The simulated gateway ended before it listened; its own words are above.")
         port = line.rstrip().rpartition(":")[2] or line.split()[-1]
         self.environ["IBKR_PORT"] = port
         self._tell_settings()
         # what it prints later must not fill the pipe
-        threading.Thread(target=self.gateway.process.stdout.read, name="gateway output", daemon=True).start()
+        rest = self.gateway.process.stdout
+        threading.Thread(target=lambda: deque(rest, maxlen=0), name="gateway output", daemon=True).start()
 
     def _tell_settings(self) -> None:
         """So that whoever names this file asks the demonstration, and nobody does unawares."""

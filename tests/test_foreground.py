@@ -17,7 +17,8 @@ from typing import Any
 import psutil
 import pytest
 
-from shared.settings import PROJECT_ROOT
+from scripts.foreground import Foreground
+from shared.settings import PROJECT_ROOT, Settings
 from tests.ports import free_port
 from tests.waiting import until_now
 
@@ -153,6 +154,18 @@ def test_a_daemon_that_is_killed_is_started_again(demo: Started) -> None:
     before = demo.get("link")["daemon"]["pid"]
     os.kill(before, signal.SIGKILL)
     until_now(lambda: demo.connected() and demo.get("link")["daemon"]["pid"] != before)
+
+
+def test_a_demonstration_whose_gateway_does_not_start_says_so(tmp_path: Path) -> None:
+    """In one sentence below what the gateway itself had to say."""
+    start = Foreground(Settings(state_dir=tmp_path), {**os.environ, "PYTHONHOME": str(tmp_path)}, demo=True)
+    try:
+        with pytest.raises(SystemExit, match="ended before it listened"):
+            start._start_gateway()
+    finally:
+        assert start.gateway is not None
+        assert start.gateway.process is not None
+        start.gateway.process.communicate()
 
 
 def test_bad_settings_end_the_start_with_78_and_one_sentence(tmp_path: Path) -> None:
