@@ -158,10 +158,11 @@ async def test_a_bad_parameter_is_named(mirror: Mirror, method: str, params: dic
 
 
 async def test_nothing_is_dialled_that_the_settings_do_not_allow(mirror: Mirror) -> None:
-    """Another host, or a live port: refused before any attempt, whoever asks."""
-    assert (await refused(mirror, "link.connect", host="10.0.0.1")).data["reason"] == "hostNotAllowed"
-    assert (await refused(mirror, "link.connect", host="LOCALHOST")).data["reason"] == "hostNotAllowed"
-    assert (await refused(mirror, "link.connect", port=7496)).data["reason"] == "liveLocked"
+    """Another host, be it almost one of ours, or a live port: refused before any attempt, whoever asks."""
+    for host in ("10.0.0.1", "LOCALHOST", "localhost.", "127.0.0.10", "127.0.0.1.evil.example", "evil.127.0.0.1"):
+        assert (await refused(mirror, "link.connect", host=host)).data["reason"] == "hostNotAllowed"
+    for port in (7496, 4001):
+        assert (await refused(mirror, "link.connect", port=port)).data["reason"] == "liveLocked"
     assert (await mirror.call("daemon.info"))["link"]["attempts"] == 0
 
 
