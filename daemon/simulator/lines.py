@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import struct
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
@@ -15,6 +16,7 @@ from daemon.simulator import data_messages
 from daemon.simulator.clock import Timer
 from daemon.simulator.contracts import Contract
 from daemon.simulator.messages import units
+from daemon.simulator.prices import DAY
 
 if TYPE_CHECKING:
     from daemon.simulator.server import Gateway
@@ -48,7 +50,7 @@ _HEAD = struct.Struct(">I")
 @dataclass(slots=True, eq=False)
 class Line:
     """One market-data or tick-by-tick subscription of one client. `kind` is its market data type, 1 to 4; `high` and
-    `low` are the day's as the client knows them, in steps of the contract's tick."""
+    `low` are those of `day` (UTC) as the client knows them, in steps of the contract's tick."""
 
     session: Session
     reqId: int
@@ -58,6 +60,7 @@ class Line:
     by_tick: Literal["", "Last", "AllLast", "BidAsk", "MidPoint"] = ""
     left: float = 0.0
     turn: int = 0
+    day: int = 0
     high: int = 0
     low: int = 0
 
@@ -167,6 +170,8 @@ class Quotes:
         at = wall - DELAY_S if line.kind >= 3 else wall
         middle = round(self.gateway.world.prices.price(contract, at) / tick)
         digits = max(0, -int(f"{tick:e}".split("e")[1])) + (1 if f"{tick:e}"[0] != "1" else 0)
+        if line.day != at // DAY:  # nothing was traded yet: the first trade is both
+            line.day, line.high, line.low = int(at // DAY), 0, sys.maxsize
         turn, cycle = line.turn, _CYCLES.get(contract.secType, _CYCLE)
         for _ in range(count):
             turn += 1

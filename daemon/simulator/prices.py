@@ -25,7 +25,10 @@ WAVES: Final = (
 )
 """Period in seconds and height, as a part of the price, of the waves a price is made of."""
 
-YEAR: Final = 365.25 * 86_400
+DAY: Final = 86_400
+"""Seconds of a day; a contract's own begins at midnight UTC."""
+
+YEAR: Final = 365.25 * DAY
 RATE: Final = 0.043
 
 
@@ -105,7 +108,7 @@ class Prices:
 
     def opening(self, contract: Contract, at: float) -> float:
         """What `contract` was worth when the day of `at` (UTC) began, pinned or not; kept for the day."""
-        day = at - at % 86_400
+        day = at - at % DAY
         known = self._opening.get(contract.conId)
         if known is None or known[0] != day:
             worth = self.greeks(contract, day).optPrice if contract.secType == "OPT" else self._wave(contract, day)
@@ -114,13 +117,13 @@ class Prices:
 
     def volume(self, contract: Contract, at: float) -> int:
         """Units traded since the day of `at` (UTC) began."""
-        return int(at % 86_400 * (3 + contract.conId % 17))
+        return int(at % DAY * (3 + contract.conId % 17))
 
     def quote(self, contract: Contract, at: float) -> Quote:
         """The market of `contract` at `at`: one tick wide on either side of its price."""
         tick = contract.minTick
         last = to_tick(self.price(contract, at), tick)
-        day = at - at % 86_400
+        day = at - at % DAY
         walked = [self.price(contract, day + (at - day) * n / 16) for n in range(17)]
         size = 1 + hash_of(contract.conId, int(at)) % 9
         return Quote(

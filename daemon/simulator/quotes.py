@@ -24,6 +24,7 @@ from daemon.simulator.lines import (
     Line,
 )
 from daemon.simulator.messages import units
+from daemon.simulator.prices import DAY
 from daemon.simulator.reference import resolve
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ def first_ticks(gateway: Gateway, line: Line) -> list[bytes]:
     version, req_id, contract = line.session.version, line.reqId, line.contract
     now = gateway.clock.time() - (DELAY_S if line.kind >= 3 else 0)
     quote = gateway.world.quote(contract, now)
+    line.day = int(now // DAY)
     line.high, line.low = round(quote.high / contract.minTick), round(quote.low / contract.minTick)
     price = [(BID, quote.bid, quote.bidSize), (ASK, quote.ask, quote.askSize), (LAST, quote.last, quote.lastSize)]
     size = [(BID_SIZE, quote.bidSize), (ASK_SIZE, quote.askSize), (LAST_SIZE, quote.lastSize), (VOLUME, quote.volume)]

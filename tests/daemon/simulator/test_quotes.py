@@ -84,6 +84,28 @@ async def test_the_day_of_a_line_follows_its_trades(clock: ManualClock) -> None:
         await client.close()
 
 
+async def test_a_new_day_has_its_own_high_and_low() -> None:
+    """The first trade after midnight is both."""
+    clock = ManualClock(start=1_763_423_990)  # ten seconds to midnight, UTC
+    async with Gateway(World(), clock=clock) as gateway:
+        client = await ready(gateway)
+        quote(client, 1)
+        await client.until("45", "6", "1")
+        gateway.pin("AAPL", 100.0)
+        clock.advance(9)
+        gateway.quiet()
+        client.send(49, 1)
+        await client.until("49")
+        clock.advance(2)
+        gateway.quiet(on=False)
+        clock.advance(8)
+
+        trade = (await client.until("1", "6", "1", "4"))[4]
+        assert (await client.read())[3:5] == ["6", trade]
+        assert (await client.read())[3:5] == ["7", trade]
+        await client.close()
+
+
 async def test_a_tick_can_be_said_exactly(gateway: Gateway, connect: Connect) -> None:
     """bid, ask, last and size as given, to the lines of that contract alone."""
     ib = await connect()
