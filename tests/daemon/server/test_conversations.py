@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from daemon.process import Daemon
 from shared.messages import STATE_TOPICS, Account, Fill, Order, PnL, Position, Quote
@@ -198,6 +199,17 @@ async def test_unknown_is_refused_also_where_old_rows_are_welcome(daemon: Daemon
 
     assert answer["rows"] == []
     assert answer["stale"] is True
+
+
+async def test_what_may_be_old_says_so_though_the_link_is_up(daemon: Daemon, mirror: Mirror) -> None:
+    """A list that a gap left unread, or that TWS has stopped telling."""
+    link = daemon.store.row("link", "link")
+    daemon.store.put({"link": {"link": replace(link, connected=True)}})
+    daemon.store.replace("positions", {}, known=True)
+    assert (await mirror.call("account.positions"))["stale"] is False
+
+    daemon.store.stale(["positions"])
+    assert (await mirror.call("account.positions"))["stale"] is True
 
 
 async def test_several_accounts_must_be_told_apart(daemon: Daemon, mirror: Mirror) -> None:
