@@ -270,3 +270,31 @@ async def test_nothing_is_renewed_at_1102_behind_our_back():
             gateway.say(1102)
         await made.tws.probe(10)
         assert [seen.name for seen in list(gateway.requests)[before:]] == ["reqCurrentTime"]
+
+
+async def test_account_values_are_asked_for_anew_by_ending_the_subscription_that_stands():
+    """TWS tells a standing one only what changes: the list would never be told to its end again."""
+    asked: list[list[str]] = []
+
+    async def gateway(peer: Peer) -> None:
+        await peer.shake()
+        asked.append((await peer.until(6))[2:4])
+        peer.say(54, 1, "DU1234567")
+        asked.extend([(await peer.until(6))[2:4], (await peer.until(6))[2:4]])
+        peer.say(54, 1, "DU1234567")
+        await peer.finish()
+
+    async with session(gateway) as made:
+        await made.tws.sync({"accounts", "summary"})
+        await made.tws.sync({"accounts", "summary"})
+
+    assert asked == [["1", "DU1234567"], ["0", "DU1234567"], ["1", "DU1234567"]]
+
+
+async def test_a_recovery_that_ibkr_goes_away_from_is_none():
+    """What was read until then is not all: the gap goes on until IBKR is back again."""
+    async with Gateway(World(positions=1)) as gateway, synced(gateway) as made:
+        recovering = asyncio.create_task(made.tws.recover("1102"), name="recovering")
+        gateway.say(1100)
+        with pytest.raises(LinkLost):
+            await recovering
