@@ -346,3 +346,16 @@ def _same(mirror: Mirror, daemon: Daemon) -> bool:
     theirs = daemon.store.replica
     assert replica is not None
     return replica.seq == theirs.seq and all(replica.rows(topic) == theirs.rows(topic) for topic in replica.topics())
+
+
+async def test_a_fault_in_one_question_or_stream_ends_nothing_else():
+    """Whatever it is: the session and everybody else's streams go on, and it is counted."""
+
+    async def broken() -> None:
+        raise RuntimeError("a mistake of ours")
+
+    async with place() as directory, running(settings(directory)) as daemon:
+        await asyncio.wait([daemon._spawn_contained(broken(), "a broken stream")])
+
+        assert daemon._figures()["marketFaults"] == 1
+        assert not daemon.stopping.is_set()
