@@ -11,7 +11,7 @@ import pytest
 
 from daemon.market.conditions import Conditions
 from daemon.market.contracts import Contracts
-from daemon.market.history import BAR_SIZES, QUEUE_LIMIT, History, read, streaming
+from daemon.market.history import BAR_SIZES, QUEUE_LIMIT, History, paced, read, streaming
 from daemon.market.pacing import IDENTICAL, LIMIT, OPEN, SLACK, WINDOW
 from daemon.tws.errors import TwsRefused
 from shared.messages import Bar, BarsParams, FarmState, Link
@@ -292,3 +292,14 @@ def test_a_stream_of_every_size_begins_with_a_past_that_fits_its_topic(size: str
 
     assert read(BarsParams(conId=1, durationStr=question.durationStr, barSizeSetting=size))
     assert question.keepUpToDate
+
+
+def test_bid_and_ask_bars_count_twice_against_the_budget() -> None:
+    """IBKR counts them so; counted once, the sixtieth request would already be a violation."""
+    asked = {"conId": 1, "durationStr": "1 D", "barSizeSetting": "5 secs"}
+
+    weights = [
+        paced(read(BarsParams(**asked, whatToShow=what)), details(1), 0.0).weight for what in ("TRADES", "BID_ASK")
+    ]
+
+    assert weights == [1, 2]

@@ -254,6 +254,7 @@ def test_the_topic_is_the_last_24_hours_of_fills(store: Store, clock: Hands) -> 
     clock.moment += timedelta(hours=2)
     store.expire()
     assert store.replica.rows("fills") == {}
+    assert set(store.rows("fills")) == {"old.01", "new.01"}
     clock.moment += timedelta(days=8)
     store.expire()
     assert store.rows("fills") == {}
@@ -270,6 +271,8 @@ def test_the_fills_in_memory_are_bounded(store: Store) -> None:
     assert set(store.replica.rows("fills")) == set(store.rows("fills"))
     assert "last.x.01" in store.rows("fills")
     assert "0.x.01" not in store.rows("fills")
+    assert store.fills(NOON - timedelta(seconds=FILLS_HELD)) is None, "the ledger has to be asked"
+    assert store.fills(NOON) == [fill("last.x.01")]
 
 
 def test_a_row_that_is_told_again_after_it_went_is_new(store: Store) -> None:
