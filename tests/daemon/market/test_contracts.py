@@ -114,6 +114,15 @@ async def test_finding_nothing_is_an_empty_list_but_not_in_a_time_of_trouble(des
     assert raised.value.reason == "upstreamLost"
 
 
+async def test_a_symbol_that_was_not_found_is_found_once_it_is_listed(desk: Desk) -> None:
+    """“There is none” does not stand for as long as an answer does."""
+    assert (await desk.contracts.search("NEW")).rows == ()
+    desk.tws.matches = [ContractMatch(conId=7, symbol="NEW")]
+
+    await desk.clock.advance(NEGATIVE_TTL)
+    assert [row.conId for row in (await desk.contracts.search("NEW")).rows] == [7]
+
+
 async def test_search(desk: Desk) -> None:
     desk.tws.matches = [ContractMatch(conId=AAPL, symbol="AAPL")]
 

@@ -352,6 +352,19 @@ async def test_a_full_account_releases_the_line_least_recently_wanted(tasks: Tas
     assert sorted(house.tws.lines.values()) == [1, 2, 4]
 
 
+async def test_of_several_lines_that_nobody_watches_the_one_left_first_makes_room(tasks: Tasks) -> None:
+    house = House(tasks, lines=3)
+    await house.ready()
+    for conId in (1, 2, 3):
+        await house.watch(f"quotes:{conId}", who=conId)
+    for conId in (2, 3):
+        house.market.leave(conId)
+        await house.pass_time(1)
+
+    await house.watch("quotes:4", who=4)
+    assert sorted(house.tws.lines.values()) == [1, 3, 4]
+
+
 async def test_too_many_subscriptions_are_told_with_the_count_and_served_when_a_line_is_free(tasks: Tasks) -> None:
     house = House(tasks, lines=2)
     await house.ready()
