@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from facade.terminal.home import LOOK_EVERY, PID_FILE, RESTART_FILE, RESTART_LIMIT, ask_restart, running
+from facade.terminal.restarting import LOOK_EVERY, PID_FILE, RESTART_FILE, RESTART_LIMIT, ask_restart, running
 from shared.settings import BAD_SETTINGS, Settings, SettingsError, state_dir_of
 
 WINDOWS = os.name == "nt"

@@ -16,11 +16,11 @@ import typer
 
 from facade import cli
 from facade.doctor import checks as doctor
-from facade.terminal import home
+from facade.terminal import home, restarting
 from shared import quick
 from shared.lines import INVALID_PARAMS
 from shared.reasons import describe
-from shared.settings import BAD_SETTINGS, Settings, SettingsError
+from shared.settings import BAD_SETTINGS, PROJECT_ROOT, Settings, SettingsError
 
 app = typer.Typer(
     name="ibkr",
@@ -212,6 +212,9 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be writ
 @app.command()
 def install(dry_run: DryRun = False) -> int:
     """Start daemon and facade at login (systemd user units, launchd agent or scheduled task)."""
+    if differing := home.unreached(settings(), os.environ):
+        file = PROJECT_ROOT / ".env"
+        print(f"What starts at login reads {file} alone; set otherwise here: {', '.join(differing)}.", file=sys.stderr)
     return _at_home(home.install, dry_run)
 
 
@@ -227,7 +230,7 @@ def restart(which: Annotated[str, typer.Argument(help="daemon, facade or all")] 
     if which not in ("daemon", "facade", "all"):
         print("ibkr restart takes daemon, facade or all.", file=sys.stderr)
         return cli.USAGE
-    return home.restart(which, _machine(), settings(), sys.stdout)
+    return restarting.restart(which, _machine(), settings(), sys.stdout)
 
 
 def _at_home(act: Callable[..., int], dry_run: bool) -> int:

@@ -1,4 +1,4 @@
-"""At home on a machine: what starts daemon and facade at login, on three systems, and what restarts them.
+"""At home on a machine: what starts daemon and facade at login, on three systems.
 
 Plans are values (files and commands), shown as they are with `--dry-run`. Never changes anything outside the user's own
 directories, and never asks for more rights.
@@ -11,7 +11,6 @@ import os
 import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,19 +20,16 @@ from xml.sax.saxutils import escape
 
 import psutil
 
-from shared.settings import PROJECT_ROOT, Settings
+from shared import quick
+from shared.settings import PROJECT_ROOT, TABLE, Settings
 
 System = Literal["systemd", "launchd", "windows"]
 TEMPLATES = PROJECT_ROOT / "scripts" / "login"
 
-PID_FILE = "start.pid"
-RESTART_FILE = "start.restart"
-"""Written by whoever wants a restart, removed when what was restarted answers. A file works where signals do not."""
-RESTART_LIMIT = 30.0
-"""s for a restarted server to be back: a cold Python on a slow disk."""
-LOOK_EVERY = 0.05  # s
 COMMAND_LIMIT = 60.0
 """s for one command of the service manager; stopping the daemon may take 15."""
+STOP_LIMIT = 20.0
+"""s for a daemon that was asked to end; it takes five for itself."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +150,16 @@ def _unit_quoted(path: str) -> str:
     return f'"{path}"' if " " in path else path
 
 
+def unreached(settings: Settings, environ: Mapping[str, str]) -> list[str]:
+    """The variables in which `settings` are not what the services will read: the project's `.env` and nothing else.
+
+    Raises `SettingsError` where that file is refused.
+    """
+    bare = {name: value for name, value in environ.items() if not name.startswith("IBKR_")}
+    theirs = Settings.load(bare, PROJECT_ROOT)
+    return [name for name, row in TABLE.items() if getattr(settings, row.field) != getattr(theirs, row.field)]
+
+
 # --- doing it ---------------------------------------------------------------------------------------------------------
 
 
@@ -168,7 +174,7 @@ def install(machine: Machine, settings: Settings, out: TextIO, *, dry_run: bool)
         path.write_bytes(content)
         print(f"wrote {path}", file=out)
     for command in wanted.begin:
-        problem = _run(command, out)
+        problem = run(command, out)
         if problem:
             print(problem, file=out)
             _undo(wanted, out)
@@ -184,8 +190,27 @@ def uninstall(machine: Machine, settings: Settings, out: TextIO, *, dry_run: boo
         for path in wanted.files:
             print(f"would remove: {path}", file=out)
         return 0
+    if machine.system == "windows" and installed(wanted):
+        close_daemon(settings)
     _undo(wanted, out)
     return 0
+
+
+def installed(wanted: Plan) -> bool:
+    return any(path.exists() for path in wanted.files)
+
+
+def close_daemon(settings: Settings) -> bool:
+    """Have the daemon close its session and end; whether none is left. Windows' scheduler can only kill it."""
+    try:
+        pid = quick.call_once(settings.socket_path, "daemon.info")["pid"]
+        quick.call_once(settings.socket_path, "daemon.stop")
+        psutil.Process(pid).wait(STOP_LIMIT)
+    except psutil.TimeoutExpired:
+        return False
+    except (OSError, psutil.NoSuchProcess):
+        pass  # nobody is there, or no longer
+    return True
 
 
 def show(wanted: Plan, out: TextIO) -> None:
@@ -197,21 +222,21 @@ def show(wanted: Plan, out: TextIO) -> None:
 
 
 def _undo(wanted: Plan, out: TextIO) -> None:
-    if not any(path.exists() for path in wanted.files):
+    if not installed(wanted):
         print("Nothing is installed.", file=out)
         return
     for command in wanted.end:
-        _run(command, out)  # what is not running need not be stopped
+        run(command, out)  # what is not running need not be stopped
     for path in wanted.files:
         if path.exists():
             path.unlink()
             print(f"removed {path}", file=out)
     if wanted.begin[0][-1] == "daemon-reload":
-        _run(wanted.begin[0], out)
+        run(wanted.begin[0], out)
 
 
-def _run(command: tuple[str, ...], out: TextIO) -> str | None:
-    """What went wrong, in one line; `None` if nothing did."""
+def run(command: tuple[str, ...], out: TextIO) -> str | None:
+    """Run a command of the service manager: what went wrong, in one line; `None` if nothing did."""
     print(f"running: {shlex.join(command)}", file=out)
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_LIMIT, check=False)  # noqa: S603
@@ -220,57 +245,3 @@ def _run(command: tuple[str, ...], out: TextIO) -> str | None:
     except subprocess.TimeoutExpired:
         return f"{shlex.join(command)} did not end within {COMMAND_LIMIT:.0f} s."
     return f"{shlex.join(command)}: {(done.stderr or done.stdout).strip()}" if done.returncode else None
-
-
-# --- restarting -------------------------------------------------------------------------------------------------------
-
-
-def restart(which: str, machine: Machine, settings: Settings, out: TextIO) -> int:
-    """Restart `daemon`, `facade` or `all`: what the service manager runs, else what ./scripts/start runs."""
-    services = ("daemon", "facade") if which == "all" else (which,)
-    if machine.system == "systemd" and any(path.exists() for path in plan(machine, settings).files):
-        return _said(_run(("systemctl", "--user", "restart", *(f"ibkr-{name}.service" for name in services)), out), out)
-    if machine.system == "launchd" and any(path.exists() for path in plan(machine, settings).files):
-        problems = [_run(("launchctl", "kickstart", "-k", f"gui/{os.getuid()}/io.ibkr.{n}"), out) for n in services]
-        return max(_said(problem, out) for problem in problems)
-    if which == "facade":
-        return subprocess.call([sys.executable, "-m", "facade", "restart"])
-    state_dir = running(settings.state_dir)
-    if state_dir is None:
-        print("Nothing that could be restarted runs here: use ./scripts/start, or ibkr install.", file=out)
-        return 3
-    return ask_restart(state_dir, which, out)
-
-
-def _said(problem: str | None, out: TextIO) -> int:
-    if problem:
-        print(problem, file=out)
-    return int(problem is not None)
-
-
-def running(state_dir: Path) -> Path | None:
-    """`state_dir`, or its demonstration's, if a ./scripts/start serves it."""
-    for place in (state_dir, state_dir.with_name(f"{state_dir.name}-demo")):
-        try:
-            words = psutil.Process(int((place / PID_FILE).read_text())).cmdline()
-        except (OSError, ValueError, psutil.Error):
-            continue
-        if any(Path(word).name == "foreground.py" for word in words):
-            return place
-    return None
-
-
-def ask_restart(state_dir: Path, which: str, out: TextIO) -> int:
-    """Have the running ./scripts/start restart `which`, and wait until that answers."""
-    request = state_dir / RESTART_FILE
-    request.write_text(which)
-    end = time.monotonic() + RESTART_LIMIT
-    while time.monotonic() < end:
-        time.sleep(LOOK_EVERY)
-        if not request.exists():
-            return 0
-        if running(state_dir) is None:
-            print("The running ./scripts/start ended instead of restarting; its terminal says why.", file=out)
-            return 1
-    print(f"It was not back within {RESTART_LIMIT:.0f} s; see ibkr logs.", file=out)
-    return 1

@@ -130,10 +130,12 @@ def test_an_install_that_fails_is_undone_and_says_why(tmp_path: Path, monkeypatc
     assert not any(path.is_file() for path in (tmp_path / "home").rglob("*"))
 
 
-def test_a_restart_without_anything_running_says_so(tmp_path: Path) -> None:
-    out = io.StringIO()
-    assert home.restart("all", machine("windows", tmp_path), settings(tmp_path), out) == 3
-    assert "./scripts/start" in out.getvalue()
+def test_settings_of_this_shell_that_no_service_will_read_are_named() -> None:
+    """Services read the project's `.env`: whoever installs from a shell with its own settings is told."""
+    plain = {"HOME": os.environ.get("HOME", ""), "PATH": os.environ["PATH"]}
+    assert home.unreached(Settings.load(plain, PROJECT_ROOT), plain) == []
+    more = plain | {"IBKR_FACADE_PORT": "9333", "IBKR_CLIENT_ID": "77"}
+    assert home.unreached(Settings.load(more, PROJECT_ROOT), more) == ["IBKR_CLIENT_ID", "IBKR_FACADE_PORT"]
 
 
 def test_the_powershell_scripts_parse() -> None:
