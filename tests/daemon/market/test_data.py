@@ -355,10 +355,10 @@ async def test_a_full_account_releases_the_line_least_recently_wanted(tasks: Tas
 async def test_of_several_lines_that_nobody_watches_the_one_left_first_makes_room(tasks: Tasks) -> None:
     house = House(tasks, lines=3)
     await house.ready()
-    for conId in (1, 2, 3):
-        await house.watch(f"quotes:{conId}", who=conId)
-    for conId in (2, 3):
-        house.market.leave(conId)
+    for number in (1, 2, 3):
+        await house.watch(f"quotes:{number}", who=number)
+    for number in (2, 3):
+        house.market.leave(number)
         await house.pass_time(1)
 
     await house.watch("quotes:4", who=4)
