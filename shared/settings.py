@@ -5,7 +5,6 @@ Reads nothing but the mapping and files it is given. Never corrects a value: a b
 
 from __future__ import annotations
 
-import hmac
 import ipaddress
 import math
 import os
@@ -126,11 +125,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def token_matches(given: bytes, token: bytes) -> bool:
-    """Compared in constant time."""
-    return hmac.compare_digest(given, token)
 
 
 def default_state_dir() -> Path:
