@@ -160,11 +160,11 @@ class Book:
         self._fill(base, row)
 
     def commission(self, report: ib.CommissionReport) -> None:
-        base, _ = identity(report.execId)
+        base, revision = identity(report.execId)
         known = self._fills.get(base)
         if known is not None and known.execId == report.execId:
             self._fill(base, rows.with_commission(known, report))
-        elif known is None:
+        elif known is None or identity(known.execId)[1] < revision:
             self._early[report.execId] = report
             if len(self._early) > EARLY:
                 del self._early[next(iter(self._early))]

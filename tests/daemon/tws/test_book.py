@@ -100,6 +100,21 @@ async def test_a_late_commission_of_what_was_corrected_is_not_the_corrections():
         assert made.rows("fills")["0001.a.02"].commission == 2.0
 
 
+async def test_a_commission_that_comes_before_its_correction_waits_for_it():
+    async def gateway(peer: Peer) -> None:
+        await peer.shake(version=178)
+        peer.say(*execution("0001.a.01"))
+        peer.say(*commission("0001.a.01", 1.0))
+        peer.say(*commission("0001.a.02", 2.0))
+        peer.say(*execution("0001.a.02"))
+        peer.say(*execution("0001.b.01"))
+        await peer.finish()
+
+    async with session(gateway) as made:
+        await until(lambda: "0001.b.01" in made.rows("fills"))
+        assert made.rows("fills")["0001.a.02"].commission == 2.0
+
+
 def shown(store: Store) -> list[dict[str, object]]:
     return [json.loads(line) for line in store.replica.rows("fills").values()]
 
