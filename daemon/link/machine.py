@@ -146,7 +146,7 @@ def _connect(link: Link, event: ev.ConnectAsked, now: Now) -> tuple[Link, Action
             return link, (Await(session=state.session),)
         case Waiting(pursuit=pursuit) if same:
             wanted = pursuit if event.bare else replace(pursuit, target=target)
-            link, actions = _dial(link, wanted, now, why=link.reason, asked=True)
+            link, actions = _dial(link, wanted, now, why=link.reason, back=state.back, asked=True)
         case Connecting():
             return link, (Answer(reason="connectInProgress"),)
         case Live() if link.phase == "syncing":
@@ -189,7 +189,7 @@ def _dial(
 
 
 def _redial(link: Link, state: Waiting, now: Now) -> tuple[Link, Actions]:
-    return _dial(link, state.pursuit, now, why=link.reason)
+    return _dial(link, state.pursuit, now, why=link.reason, back=state.back)
 
 
 def _open(link: Link, state: Connecting, event: ev.Opened, now: Now) -> tuple[Link, Actions]:
@@ -238,14 +238,19 @@ def _fail(link: Link, why: str, now: Now, *first: Action) -> tuple[Link, Actions
             return link, (*first, *dial)
         case Live() as state:
             pursuit = _lost(link, state, now)
-            last = state.pursuit.lastLoss
-            if at_once(why) and (last is None or now.monotonic - last >= FLAPPING):
+            if at_once(why) and not _flaps(state, now):
                 link, dial = _dial(link, pursuit, now, why=why)
                 return link, (*first, *dial)
             return replace(link, state=_wait(link, pursuit, why, now)), first
         case Connecting(pursuit=pursuit):
             return replace(link, state=_wait(link, pursuit, why, now)), first
     return link, ()
+
+
+def _flaps(state: Live, now: Now) -> bool:
+    """Whether this session ends so soon after the one before that the next dial waits."""
+    last = state.pursuit.lastLoss
+    return last is not None and now.monotonic - last < FLAPPING
 
 
 def _wait(link: Link, pursuit: Pursuit, why: str, now: Now) -> Waiting:
@@ -293,10 +298,16 @@ def _lost(link: Link, state: Live, now: Now) -> Pursuit:
 
 
 def _move(link: Link, state: Live, port: int, now: Now) -> tuple[Link, Actions]:
-    """1300: the named port at once, back to the old one if it fails. Not asked for, so the account check is strict."""
+    """1300: the named port at once, back to the old one if it fails. Not asked for, so the account check is strict.
+
+    Two gateways may name each other: so soon after a loss the named port waits its turn.
+    """
     old = _lost(link, state, now)
     back = state.back or Return(pursuit=old, moved=True)
-    moved = replace(old, target=replace(old.target, port=port), strain=Strain())
+    moved = replace(old, target=replace(old.target, port=port))
+    if _flaps(state, now):
+        return replace(link, state=replace(_wait(link, moved, "portMoved", now), back=back)), _hang_up(state)
+    moved = replace(moved, strain=Strain())
     link, dial = _dial(link, moved, now, why="portMoved", back=back)
     return link, (*_hang_up(state), *dial)
 

@@ -64,13 +64,17 @@ class Down(Struct, frozen=True):
 
 
 class Waiting(Struct, frozen=True, kw_only=True):
-    """`until` is monotonic. `hint` is a better guess of what people should be told than `reason`."""
+    """`until` is monotonic. `hint` is a better guess of what people should be told than `reason`.
+
+    `back`: what a port that the gateway named gives way to when it fails.
+    """
 
     pursuit: Pursuit
     reason: str
     until: float
     blocked: bool = False
     hint: str | None = None
+    back: Return | None = None
 
 
 class Return(Struct, frozen=True, kw_only=True):

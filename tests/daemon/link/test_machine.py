@@ -842,6 +842,35 @@ def test_behind_a_moved_port_there_must_be_the_same_login() -> None:
     assert dials(ordered) == [HOME]
 
 
+def test_two_gateways_that_name_each_other_are_followed_with_longer_and_longer_waits() -> None:
+    told = Told().up()
+    here, there = 7497, 7498
+    waits = []
+    told.tell(ev.PortMoved(session=told.session, port=there, text="reset"))
+    for _ in range(6):
+        here, there = there, here
+        told.up()
+        ordered = told.tell(ev.PortMoved(session=told.session, port=there, text="reset"))
+        assert dials(ordered) == []
+        assert (told.link.phase, told.link.reason, told.link.target.port) == ("waiting", "portMoved", there)
+        waits.append(told.wait())
+        assert dials(told.wakes()) == [replace(HOME, port=there)]
+
+    assert waits == [1.0, 2.0, 4.0, 8.0, 15.0, 15.0]
+
+
+@pytest.mark.parametrize("asking", [ev.TimeCame(), ev.ReconnectAsked(), None])
+def test_a_named_port_that_had_to_wait_gives_way_as_well(asking: ev.Event | None) -> None:
+    told = Told().up()
+    told.lost()
+    told.up()
+    told.tell(ev.PortMoved(session=told.session, port=7498, text="reset"))
+    told.after(60).tell(asking or asked(bare=True))
+
+    assert told.link.target.port == 7498
+    assert dials(told.fails("portClosed")) == [HOME]
+
+
 def test_1300_without_a_usable_port_waits_for_the_loss() -> None:
     told = Told().up()
 
