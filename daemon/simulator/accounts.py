@@ -154,6 +154,8 @@ def account_updates(gateway: Gateway, session: Session, request: Request) -> Ite
     if not request.number("subscribe"):
         session.subscriptions.account = ""
         return None
+    if session.subscriptions.account == account:
+        return None  # it stands: TWS tells it only what changes, and no end a second time
     session.subscriptions.account = account
     return _download(gateway, account)
 

@@ -380,3 +380,17 @@ async def test_account_updates_can_be_taken_away(gateway: Gateway) -> None:
     gateway.update_accounts()
     assert await client.silent()
     await client.close()
+
+
+async def test_account_updates_that_are_subscribed_to_are_not_told_in_full_again(gateway: Gateway) -> None:
+    """A standing subscription is told what changes; the whole comes again only after it was ended."""
+    client = await ready(gateway)
+    client.send(6, 2, 1, "DU1234567")
+    await client.until("54")
+    client.send(6, 2, 1, "DU1234567")
+    client.send(49, 1)
+    assert (await client.read())[0] == "49", "nothing but the time"
+    client.send(6, 2, 0, "DU1234567")
+    client.send(6, 2, 1, "DU1234567")
+    await client.until("54")
+    await client.close()
