@@ -117,6 +117,8 @@ async def test_15_a_missed_second_factor_looks_like_an_open_port_that_does_not_g
 
         assert told.explains("handshakeTimeout")
         assert FINISH_LOGIN in told.row.advice
+        assert told.patience == pytest.approx(15, abs=0.1)
+        assert told.warned("handshakeTimeout") == 1
 
 
 async def test_16_a_restart_that_does_not_come_back_probably_needs_a_login() -> None:
@@ -128,7 +130,13 @@ async def test_16_a_restart_that_does_not_come_back_probably_needs_a_login() -> 
         await told.becomes("waiting", "portClosed")
         await told.clock.pass_(301)
 
-        await told.becomes("waiting", "loginRequired")
+        row = await told.becomes("waiting", "loginRequired")
+        assert told.explains("loginRequired")
+        assert "probably" in row.sentence
+        assert told.warned("loginRequired") == 1
+        await told.gateway.listen()
+        await told.clock.pass_(0.6)
+        await told.becomes("ready")
 
 
 # --- 17 and 18: client ids ------------------------------------------------------------------------------------------
