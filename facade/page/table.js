@@ -129,12 +129,27 @@ export class Table {
     this.table.setAttribute('aria-rowcount', total + 1);
     setData(this.table, 'stale', String(this.stale));
     while (this.#pool.length < count) this.#grow();
+    const focused = this.#pool.findIndex((line) => line.node.contains(document.activeElement));
+    const key = this.#pool[focused]?.key;
     for (const [slot, line] of this.#pool.entries()) {
-      setHidden(line.node, slot >= count);
       if (slot < count) this.#write(line, first + slot);
     }
+    if (focused >= 0) this.#keepFocus(focused, key, count);
+    for (const [slot, line] of this.#pool.entries()) setHidden(line.node, slot >= count);
     spacer(this.above, first * height);
     spacer(this.below, (total - last) * height);
+  }
+
+  /** The focus of slot `focused` follows the row `key`; where that is gone, it goes to the one in its place. */
+  #keepFocus(focused, key, count) {
+    const drawn = this.#pool.slice(0, count);
+    const line = drawn.find((candidate) => candidate.key === key) ?? drawn[Math.min(focused, count - 1)];
+    const place = this.columns.findIndex((column) => column.button);
+    if (!line) this.scroller.focus({ preventScroll: true });
+    else if (line !== this.#pool[focused]) {
+      setHidden(line.node, false);
+      line.cells[place].face.focus({ preventScroll: true });
+    }
   }
 
   #height() {

@@ -228,6 +228,25 @@ async def test_a_quote_is_added_by_symbol_and_stays_over_a_reload(desk: Desk, vi
     await expect(page.locator("#quotes-table .nothing")).to_have_text("No quotes yet: add a symbol above.")
 
 
+async def test_the_focus_stays_with_its_quote_when_the_order_changes(desk: Desk, visit: Visit) -> None:
+    """Enter on "Remove MSFT" removes MSFT, wherever its row has gone meanwhile; then the focus is on the list still."""
+    lasts = {0: 110.0, 1: 105.0, 2: 101.0}
+    for place, last in lasts.items():
+        desk.daemon.store.put({f"quotes:{1000 + place}": {str(1000 + place): quote(place, last)}})
+    page = await visit(desk.url, quotes=[contract(place) for place in lasts])
+    await page.locator("#quotes-table").get_by_role("button", name="Change").click()
+    await expect(column(page, "quotes", "contract")).to_have_text(["AAPL", "MSFT", "NVDA"])
+    await page.get_by_role("button", name="Remove MSFT").focus()
+
+    desk.daemon.store.put({"quotes:1001": {"1001": quote(1, 90.0)}})
+
+    await expect(column(page, "quotes", "contract")).to_have_text(["AAPL", "NVDA", "MSFT"])
+    await expect(page.get_by_role("button", name="Remove MSFT")).to_be_focused()
+    await page.keyboard.press("Enter")
+    await expect(column(page, "quotes", "contract")).to_have_text(["AAPL", "NVDA"])
+    await expect(page.get_by_role("button", name="Remove NVDA")).to_be_focused()
+
+
 async def test_a_refused_search_shows_its_problem(desk: Desk, visit: Visit) -> None:
     """What IBKR refuses is said where it was asked."""
     desk.daemon.refuse("contracts.search", "brokerTimeout")
