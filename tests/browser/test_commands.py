@@ -220,3 +220,17 @@ async def test_the_token_is_asked_for_once_and_kept_for_the_tab(locked: Desk, vi
     await expect(page.locator("#headline")).to_have_text("IBKR: Connected")
     await expect(dialog).to_be_hidden()
     assert "open-sesame" not in await page.evaluate("document.cookie + location.href + JSON.stringify(localStorage)")
+
+
+async def test_a_token_that_no_header_can_carry_is_refused_where_it_is_typed(locked: Desk, visit: Visit) -> None:
+    """A quotation mark of a word processor is no sign of a dead facade; the right token is taken afterwards."""
+    page = await visit(locked.url)
+    await page.locator("#token").fill("“open-sesame-open-sesame-open-sesame”")
+    await page.get_by_role("button", name="Use it").click()
+    assert await page.locator("#token").evaluate("(input) => input.validity.patternMismatch")
+    await expect(page.locator("#token-dialog")).to_be_visible()
+
+    await page.locator("#token").fill(" open-sesame-open-sesame-open-sesame ")
+    await page.get_by_role("button", name="Use it").click()
+
+    await expect(page.locator("#headline")).to_have_text("IBKR: Connected")
