@@ -36,8 +36,10 @@ export function mountActions(model) {
   model.show(
     function available() {
       const phase = model.facade ? (model.link?.phase ?? null) : null;
+      // A dial after a failure lasts a moment and comes twice a second: the button must not go from under the finger.
+      const trying = phase === 'connecting' && model.link.reason !== null;
       buttons.disconnect.disabled = phase === null || phase === 'held' || phase === 'disabled' || phase === 'stopping';
-      buttons.reconnect.disabled = phase !== 'waiting' && phase !== 'blocked';
+      buttons.reconnect.disabled = phase !== 'waiting' && phase !== 'blocked' && !trying;
     },
     'link',
     'facade',

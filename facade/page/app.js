@@ -13,7 +13,7 @@ const model = new Model();
 const stream = new EventStream(model.replica, {
   changed: (topics) => model.changed(topics),
   facade: (answers) => model.facadeAnswers(answers),
-  link: (row) => model.linkAnswered(row),
+  link: (row, silent) => model.linkAnswered(row, silent),
   refused: (problem) => model.streamRefused(problem),
 });
 

@@ -22,11 +22,13 @@ export class EventStream {
   #wake = () => {};
   #heard = -Infinity; // performance.now() of the last sign of life: a byte of the stream or an answer
   #streamHeard = Infinity; // performance.now() of the stream's last byte or its beginning, Infinity while there is none
+  #lostAt = null; // performance.now() of the end of the last stream, null while one is open
   #probing = false;
 
   /**
    * `replica` is resumed from its lastId. Calls: `changed(topics)` after each consistent step, `facade(answers: bool)`,
-   * `link(row)` with what the facade itself says of the link, `refused(problem)` for a refused stream.
+   * `link(row, silent)` with what the facade itself says of the link, and whether no stream is there to tell it,
+   * `refused(problem)` for a refused stream.
    */
   constructor(replica, { changed, facade, link, refused }) {
     Object.assign(this, { replica, changed, facade, link, refused });
@@ -64,9 +66,15 @@ export class EventStream {
       }
       this.replica.interrupted();
       this.#streamHeard = Infinity;
-      this.#heard = -Infinity; // ask at once whether the facade is still there
-      if (refusal) this.refused(refusal);
-      await this.#pause(refusal?.reason === 'tooManyStreams' && refusal.retryAfter ? refusal.retryAfter * 1000 : wait);
+      this.#lostAt ??= performance.now();
+      if (refusal) {
+        this.#answered();
+        this.refused(refusal);
+        await new Promise((resolve) => setTimeout(resolve, Math.max(wait, (refusal.retryAfter ?? 0) * 1000)));
+      } else {
+        this.#heard = -Infinity; // ask at once whether the facade is still there
+        await this.#pause(wait);
+      }
       wait = Math.min(RETRY_MAX, wait * 2);
     }
   }
@@ -80,23 +88,26 @@ export class EventStream {
 
   async #read(opened) {
     this.#attempt = new AbortController();
+    const { signal } = this.#attempt;
     const headers = { Accept: 'text/event-stream' };
     if (this.replica.lastId !== null) headers['Last-Event-ID'] = this.replica.lastId;
     this.#streamHeard = performance.now(); // a stream that does not open is as dead as one that falls silent
     const path = `/api/ibkr/events?topics=${this.#topics.map(encodeURIComponent).join(',')}`;
-    const response = await send(path, { headers, signal: this.#attempt.signal });
+    const response = await send(path, { headers, signal });
     opened();
+    this.#lostAt = null;
     this.refused(null);
     this.#streamHeard = performance.now();
     let changed = new Set();
     const parse = eventParser(({ event, data, id }) => {
       const told = JSON.parse(data);
       // Of the daemon's absence the facade speaks outside the daemon's steps: no id will close that at once.
-      if (id === null && event === 'delta' && told.topic === 'link' && told.rows.link) this.link(told.rows.link);
+      if (id === null && event === 'delta' && told.topic === 'link' && told.rows.link) this.link(told.rows.link, false);
       for (const topic of this.replica.accept(event, told, id) ?? []) changed.add(topic);
     });
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     for (let { done, value } = await reader.read(); !done; { done, value } = await reader.read()) {
+      signal.throwIfAborted(); // a chunk that was under way: an id in it must not be gone on from with other topics
       this.#answered();
       this.#streamHeard = performance.now();
       parse(value);
@@ -120,7 +131,7 @@ export class EventStream {
       const response = await send('/api/ibkr/link', { signal: AbortSignal.timeout(PROBE_DEADLINE), ask: false });
       const row = await response.json();
       this.#answered();
-      this.link(row);
+      this.link(row, this.#lostAt !== null && performance.now() - this.#lostAt > SILENCE);
       this.#retryNow();
     } catch (error) {
       if (error instanceof Problem) this.#answered();

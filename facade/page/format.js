@@ -37,8 +37,8 @@ export const money = (value) => written(value, 2, 2);
 /** A profit or loss: as money, with its sign always shown, so that colour is never the only sign. */
 export const signed = (value) => written(value, 2, 2, 'exceptZero');
 
-/** How many shares or contracts: no needless decimals, fractions kept. */
-export const quantity = (value) => written(value, 0, 4);
+/** How many shares or contracts: no needless decimals, fractions kept (of a coin down to its eighth decimal). */
+export const quantity = (value) => written(value, 0, 8);
 
 /**
  * A price: two decimals, more where the instrument quotes finer (currencies, anything below 1). The exact figure is the

@@ -19,7 +19,9 @@ export function mountHeader(model) {
   let waitFrom = null; // where the bar of the countdown began: {until, from}
 
   function title() {
-    const { headline, lamp } = state(model);
+    const now = state(model);
+    if (passing(now)) return;
+    const { headline, lamp } = now;
     if (document.title !== headline) document.title = headline;
     const icon = document.querySelector('link[rel=icon]');
     const href = `/ui/icons/${lamp}.svg`;
@@ -48,7 +50,7 @@ export function mountHeader(model) {
     const dialling = now.phase === 'connecting' && now.reason !== null && byId('status').dataset.phase !== 'connecting';
     dialSince = dialling ? (dialSince ?? performance.now()) : null;
     if (!dialling || performance.now() - dialSince >= DIAL_SHOWN_AFTER) return false;
-    setTimeout(() => paint(draw), DIAL_SHOWN_AFTER);
+    setTimeout(() => (title(), paint(draw)), DIAL_SHOWN_AFTER);
     return true;
   }
 

@@ -34,6 +34,7 @@ export class Model {
   /** Since when (ms) the facade or the daemon does not answer, as seen from here; null while both do. */
   awaySince = null;
   #probed = null; // link row of GET /link, newer than the stream's while the stream is silent
+  #silent = false; // whether the facade answers, but no stream has been there for a while
   #views = new Map(); // topic or 'facade' -> Set(view)
   #listeners = new Map(); // as #views, but called at once: what must also happen in a hidden tab
 
@@ -48,7 +49,10 @@ export class Model {
   }
 
   changed(topics) {
-    if (topics.has('link')) this.#probed = null;
+    if (topics.has('link')) {
+      this.#probed = null;
+      this.#silent = false;
+    }
     this.#away();
     const listeners = new Set();
     for (const topic of topics) {
@@ -71,9 +75,11 @@ export class Model {
   }
 
   /** The facade's answer about the link. It wins where the stream cannot speak: with the daemon away, a proof
-   * that has grown too old, or before a first snapshot. */
-  linkAnswered(row) {
-    const wins = row.phase === null || row.stale || !this.replica.complete;
+   * that has grown too old, before a first snapshot, or where no stream is (`silent`): what the last one told is old
+   * then. */
+  linkAnswered(row, silent) {
+    const wins = row.phase === null || row.stale || !this.replica.complete || silent;
+    this.#silent = silent;
     if (!wins && this.#probed === null) return;
     this.#probed = wins ? row : null;
     this.#away();
@@ -98,7 +104,7 @@ export class Model {
 
   /** Whether what stands on the page is what IBKR says now. */
   get current() {
-    return this.facade === true && this.link?.connected === true && !this.link.stale;
+    return this.facade === true && !this.#silent && this.link?.connected === true && !this.link.stale;
   }
 
   /** `{known, stale, asOf}` of a topic; asOf in ms or null. An empty topic is only empty where it is known. */

@@ -108,15 +108,15 @@ async def test_the_next_attempt_is_counted_down(desk: Desk, visit: Visit) -> Non
 
 
 async def test_a_momentary_dial_does_not_make_the_page_flicker(desk: Desk, visit: Visit) -> None:
-    """A closed port on loopback is dialled twice a second: headline and advice stay where they are."""
+    """A closed port on loopback is dialled twice a second: headline, the tab's title, advice and "Try now" stay."""
     desk.daemon.link(**trouble("waiting", "portClosed", next_in=0.5))
     page = await visit(desk.url)
     await expect(page.locator("#headline")).to_have_text("IBKR: Waiting")
     await page.evaluate("""() => {
         window.seen = new Set();
         const every = { subtree: true, childList: true, attributes: true, characterData: true };
-        const look = () => seen.add(`${headline.textContent} ${trouble.hidden}`);
-        new MutationObserver(look).observe(document.body, every);
+        const look = () => seen.add([headline.textContent, document.title, trouble.hidden, reconnect.disabled].join());
+        new MutationObserver(look).observe(document, every);
         look();
     }""")
 
@@ -125,7 +125,7 @@ async def test_a_momentary_dial_does_not_make_the_page_flicker(desk: Desk, visit
             desk.daemon.link(**trouble(phase, "portClosed"))
             await page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
-    assert await page.evaluate("[...seen]") == ["IBKR: Waiting false"]
+    assert await page.evaluate("[...seen]") == ["IBKR: Waiting,IBKR: Waiting,false,false"]
 
 
 async def test_a_dial_that_lasts_is_shown(desk: Desk, visit: Visit) -> None:
@@ -345,6 +345,59 @@ async def test_a_stream_that_never_opens_is_asked_for_again(desk: Desk, visit: V
     await page.clock.fast_forward(60_000)
 
     await expect(page.locator("#positions-note")).to_have_text("10 positions")
+
+
+async def refuse_streams(page: Page, retry_after: int) -> list[Route]:
+    """From now on each stream is refused as one too many; the list grows with each that was asked for."""
+    asked: list[Route] = []
+
+    async def refuse(route: Route) -> None:
+        asked.append(route)
+        body = {"title": "Too many event streams are open", "status": 503, "reason": "tooManyStreams", "advice": []}
+        headers = {"Retry-After": str(retry_after)}
+        await route.fulfill(status=503, content_type="application/problem+json", headers=headers, json=body)
+
+    await page.route("**/api/ibkr/events?*", refuse)
+    return asked
+
+
+async def test_without_a_stream_the_link_is_what_the_facade_answers_and_values_are_old(
+    desk: Desk, visit: Visit
+) -> None:
+    """The facade answers but lets no stream in: what the last one told is not taken for what IBKR says now."""
+    page = await visit(desk.url)
+    await expect(page.locator("#positions-note")).to_have_text("10 positions")
+    await refuse_streams(page, retry_after=1)
+
+    await desk.close_facade()
+    await expect(page.locator("#headline")).to_have_text("IBKR: Facade not answering")
+    await desk.open_facade()
+
+    await expect(page.locator("#headline")).to_have_text("IBKR: Connected")
+    await expect(page.locator("#positions-note")).to_contain_text("stale")
+    desk.daemon.link(**trouble("waiting", "socketLost", next_in=60))
+    await expect(page.locator("#headline")).to_have_text("IBKR: Waiting")
+
+    await page.unroute("**/api/ibkr/events?*")
+    desk.daemon.link()
+    await expect(page.locator("#headline")).to_have_text("IBKR: Connected")
+    await expect(page.locator("#positions-note")).to_have_text("10 positions")
+
+
+async def test_a_refused_stream_is_asked_for_again_when_the_facade_said(desk: Desk, visit: Visit) -> None:
+    """Retry-After holds, also while the facade goes on answering other questions."""
+    page = await visit("about:blank")
+    await page.clock.install()
+    asked = await refuse_streams(page, retry_after=3600)
+    probes: list[str] = []
+    page.on("response", lambda response: probes.append(response.url) if response.url.endswith("/link") else None)
+    await page.goto(desk.url)
+    await expect(page.locator("#headline")).to_have_text("IBKR: Connected")
+
+    while len(probes) < 5:
+        await page.clock.run_for(1000)
+
+    assert len(asked) == 1
 
 
 async def test_a_frozen_daemon_is_noticed_by_the_facade_and_told(desk: Desk, visit: Visit) -> None:

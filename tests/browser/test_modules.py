@@ -158,6 +158,53 @@ async def test_events_are_read_however_the_network_cuts_them(blank: Page) -> Non
     assert await run(blank, "sse", PARSE, list(text)) == wanted
 
 
+# --- events.js ------------------------------------------------------------------------------------------------------
+
+OTHER_TOPICS = """async ({ EventStream }, [first, late]) => {
+    const { Replica } = await import('/ui/fold.js');
+    const asked = [];
+    let old = null;
+    let again;
+    const reopened = new Promise((resolve) => (again = resolve));
+    const fetched = window.fetch;
+    window.fetch = async (path, { headers }) => {
+        if (!path.includes('/events')) return new Response('{}');
+        asked.push(headers['Last-Event-ID'] ?? null);
+        if (asked.length > 1) again();
+        return new Response(new ReadableStream({ start: (feed) => (old ??= feed) }));
+    };
+    try {
+        const replica = new Replica();
+        let told;
+        const known = new Promise((resolve) => (told = resolve));
+        const quiet = () => {};
+        const stream = new EventStream(replica, { changed: told, facade: quiet, link: quiet, refused: quiet });
+        stream.open(['link']);
+        while (!old) await new Promise((resolve) => setTimeout(resolve, 1));
+        old.enqueue(new TextEncoder().encode(first));
+        await known;
+        stream.open(['link', 'quotes:1']);
+        old.enqueue(new TextEncoder().encode(late));
+        old.close();
+        await reopened;
+        return asked.slice(0, 2);
+    } finally {
+        window.fetch = fetched;
+    }
+}"""
+
+
+async def test_what_the_old_stream_still_says_is_not_gone_on_from(blank: Page) -> None:
+    """With other topics wanted the next stream begins with a snapshot: an id that was under way does not resume it."""
+    first = 'event: snapshot\nid: e-1\ndata: {"topic": "link", "rows": {}, "complete": true}\n\n'
+    late = 'event: delta\nid: e-2\ndata: {"topic": "link", "rows": {}}\n\n'
+
+    try:
+        assert await run(blank, "events", OTHER_TOPICS, [first, late]) == [None, None]
+    finally:
+        await blank.reload()
+
+
 # --- format.js ------------------------------------------------------------------------------------------------------
 
 
@@ -179,6 +226,8 @@ async def test_the_unknown_is_a_dash_and_never_zero(blank: Page, how: str, value
         ("signed(0)", "0.00"),
         ("quantity(0.25)", "0.25"),
         ("quantity(1000)", "1,000"),
+        ("quantity(0.00001234)", "0.00001234"),
+        ("quantity(0.1 + 0.2)", "0.3"),
         ("price(182.5, 'STK')", "182.50"),
         ("price(0.0312, 'STK')", "0.0312"),
         ("price(1.0842, 'CASH')", "1.08420"),
