@@ -48,6 +48,12 @@ async def test_the_button_works_in_every_phase(desk: Desk, visit: Visit, phase: 
     """Also while the daemon tries on its own: a request joins the attempt or ends the wait."""
     if phase != "ready":
         desk.daemon.link(**trouble(phase, "portClosed", next_in=60))
+
+    async def connect(_params: Mapping[str, Any]) -> dict[str, Any]:
+        desk.daemon.link()
+        return {}
+
+    desk.daemon.replies["link.connect"] = connect
     page = await visit(desk.url)
 
     async with page.expect_response("**/api/ibkr/connect") as answered:
