@@ -87,7 +87,8 @@ class Answer:
             or not request.content.is_eof()
             or connection.nothing_follows
         )
-        length = b"" if self.status == HTTPStatus.NOT_MODIFIED else b"Content-Length: %d\r\n" % len(self.body)
+        lengthless = self.status == HTTPStatus.NOT_MODIFIED or self.content_type == EVENTS  # HEAD of what has no end
+        length = b"" if lengthless else b"Content-Length: %d\r\n" % len(self.body)
         transport.write(
             b"".join(
                 (

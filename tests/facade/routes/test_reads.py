@@ -241,6 +241,13 @@ async def test_head_is_get_without_its_body(house: House) -> None:
     assert body
 
 
+async def test_head_of_events_names_no_length(house: House) -> None:
+    """A stream has no end, and surely not after no byte."""
+    status, _, head = await house.ask("HEAD", f"{API}/events")
+    assert (status, head["Content-Type"]) == (200, "text/event-stream")
+    assert "Content-Length" not in head
+
+
 async def test_what_a_topic_holds_may_be_stale_while_the_link_is_ready(house: House) -> None:
     """After a gap, until it has been read again."""
     house.daemon.store.stale(["orders"])
