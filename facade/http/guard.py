@@ -55,6 +55,8 @@ class Guard:
         headers = request.headers
         if path[:1] != "/":
             raise Problem("badRequest", "The request's target must be a path that starts with a slash.")
+        if "Transfer-Encoding" in headers and [c.lower() for c in headers.getall("Transfer-Encoding")] != ["chunked"]:
+            raise Problem("badRequest", "The only Transfer-Encoding that is understood is chunked.")
         if self._peer_check and not request.protocol.admitted:  # type: ignore[attr-defined]  # a Connection
             raise Problem("peerRejected")
         host = headers.get("Host", "")

@@ -92,6 +92,7 @@ async def test_our_own_names_are_served(house: House, host: str) -> None:
         b"GET / HTTP/1.1\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: {host}\r\nHost: {host}\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: gzip, chunked\r\nConnection: close\r\n\r\n0\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: {host}\r\nContent-Length: -1\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: {host}\r\nX: " + b"a" * 10_000 + b"\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: {host}\r\n" + b"".join(b"X-%d: 1\r\n" % n for n in range(300)) + b"\r\n",
