@@ -13,7 +13,7 @@ from msgspec import UNSET, Struct
 
 from facade.http.answer import Answer
 from facade.http.table import Asked
-from facade.routes.reads import STATUS
+from facade.routes.reads import STATUS, require_connected
 from shared.messages import ConnectParams
 from shared.reasons import Problem
 from shared.settings import LIVE_PORTS
@@ -58,6 +58,8 @@ async def connect(facade: Facade, asked: Asked) -> Answer:
         told["wait"] = False
     # one limit for the session, as long again for its first snapshots, and what closing an old session takes
     await _do(facade, "link.connect", told, 2 * limit + DEED + MARGIN)
+    if asked.query.wait:
+        require_connected(facade)  # a link that is gone again, or whose proof has grown old, is no success
     mirror = facade.mirror
     return Answer(200 if asked.query.wait else 202, STATUS[mirror.connected, mirror.reachable])
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from shared.lines import OURS, RpcError
+from shared.messages import Proof
 from tests.facade.conftest import House, running
 from tests.facade.fake_daemon import FakeDaemon
 from tests.waiting import until
@@ -38,14 +39,17 @@ async def test_connect_answers_when_the_session_can_be_read(house: House) -> Non
 async def test_an_answer_waits_for_its_effect_however_late_the_news_are(house: House, fails: bool) -> None:
     """Also a refusal: what failed may have left the link in another state, which the next read must tell."""
     daemon = house.daemon
+    daemon.link(phase="held", reason="manual", connected=False)
+    await until(lambda: not house.facade.mirror.connected)
     (speaker,) = daemon.service.peers
     write, news = speaker.write, list[bytes]()
     speaker.write = lambda line: (news.append if b'"delta"' in line else write)(line)  # type: ignore[method-assign]
 
     async def connect(_params: Mapping[str, Any]) -> Any:
-        daemon.link(phase="waiting", reason="portClosed", connected=False)
         if fails:
+            daemon.link(phase="waiting", reason="portClosed", connected=False)
             raise RpcError(OURS, "portClosed", {"reason": "portClosed"})
+        daemon.link()
         return {}
 
     daemon.replies["link.connect"] = connect
@@ -58,7 +62,17 @@ async def test_an_answer_waits_for_its_effect_however_late_the_news_are(house: H
     write(b"".join(news))
     status, _, _ = await posted
     assert status == (503 if fails else 200)
-    assert (await house.get(f"{API}/link"))[1]["phase"] == "waiting"
+    assert (await house.get(f"{API}/link"))[1]["phase"] == ("waiting" if fails else "ready")
+
+
+async def test_a_session_without_a_proof_is_no_success(house: House) -> None:
+    """The daemon is content with the session it has, whose proof has grown too old: who asked is not told `false`."""
+    house.daemon.link(proof=Proof(ageMs=60_000))
+    await until(lambda: not house.facade.mirror.connected)
+    status, body, _ = await house.post(f"{API}/connect")
+    assert (status, body["reason"]) == (503, "notConnected")
+    status, body, _ = await house.post(f"{API}/connect?wait=false")
+    assert (status, body) == (202, {"connected": False, "available": True})
 
 
 async def test_an_empty_body_is_an_empty_object(house: House) -> None:
