@@ -37,7 +37,7 @@ class Callbacks(Wrapper):
         self._tws.on_next_id()
 
     def managedAccounts(self, accountsList: str) -> None:
-        self._tws.on_accounts([name for name in accountsList.split(",") if name])
+        self._tws.on_accounts([name for part in accountsList.split(",") if (name := part.strip())])
 
     def currentTime(self, time: int) -> None:
         self._tws.on_time()

@@ -41,6 +41,12 @@ def clean(text: str) -> str:
     return CONTROL.sub(" ", letters).encode("utf-8", "replace").decode().strip()
 
 
+def plain(fields: list[str]) -> list[str]:
+    """A message's fields without control characters: account ids, symbols and order references become rows, and
+    some of those reach a terminal. Nearly every message is returned as it came."""
+    return fields if all(map(str.isprintable, fields)) else [CONTROL.sub(" ", field) for field in fields]
+
+
 FARMS = {
     2103: ("market", "broken"),
     2104: ("market", "ok"),

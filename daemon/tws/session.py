@@ -182,7 +182,8 @@ class Tws:
             text = f"server version {version} is not between {LOWEST} and {HIGHEST}"
             self._fail("versionUnsupported", None, text)
             return
-        self._wire.message = self.api.client.decoder.interpret
+        interpret = self.api.client.decoder.interpret
+        self._wire.message = lambda fields: interpret(codes.plain(fields))
         self.api.greeted(self.server_version)
 
     def on_next_id(self) -> None:

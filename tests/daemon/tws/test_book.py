@@ -115,6 +115,30 @@ async def test_a_commission_that_comes_before_its_correction_waits_for_it():
         assert made.rows("fills")["0001.a.02"].commission == 2.0
 
 
+async def test_no_text_of_the_gateway_carries_a_control_character_into_a_row():
+    """Account ids, tags, values, symbols, exchanges and order references end in tables of a terminal."""
+    escape, turned = "\x1b[2J\x9b31m\r\n", "\u202e"
+
+    async def gateway(peer: Peer) -> None:
+        await peer.shake(accounts=f"DU1234567{escape},{turned}", version=178)
+        contract = (265598, f"AAPL{escape}", "STK", "", 0, "", "", f"NASDAQ{turned}", "USD", f"AA{escape}", "NMS")
+        told = ("0001.a.01", "20261125-10:00:00", "DU1234567", "NASDAQ", "BOT", 10, 100.5, 77, 7, 0, 10, 100.5)
+        peer.say(11, -1, 5, *contract, *told, f"mine{escape}", "", "", "", 1, 0)
+        await peer.until(6)
+        peer.say(6, 2, f"NetLiquidation{escape}", f"5{turned}", f"USD{escape}", f"DU1234567{escape}")
+        peer.say(54, 1, "DU1234567")
+        await peer.finish()
+
+    async with session(gateway) as made:
+        await made.tws.sync({"accounts", "summary"})
+        await until(lambda: made.rows("fills"))
+        assert made.tws.accounts == ("DU1234567 [2J 31m",)
+        for topic in ("accounts", "summary", "fills"):
+            told = [f"{key} {row}" for key, row in made.rows(topic).items()]
+            assert told
+            assert all(text.isprintable() for text in told), told
+
+
 def shown(store: Store) -> list[dict[str, object]]:
     return [json.loads(line) for line in store.replica.rows("fills").values()]
 
