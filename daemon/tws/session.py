@@ -256,10 +256,6 @@ class Tws:
         self._need_open()
         return unknown
 
-    async def refetch(self, topics: Collection[str]) -> frozenset[str]:
-        """`sync` of some topics."""
-        return await self.sync(topics)
-
     async def recover(self, cause: str) -> Recovered:  # noqa: ARG002 - every cause needs the same
         """Everything again after a gap. `unknown` then names the topics that were not told to their end.
 

@@ -191,10 +191,10 @@ async def test_an_order_lives_through_its_states():
 async def test_orders_of_others_are_found_and_lost_by_asking_again():
     async with Gateway(World(positions=1, orders=0, fills=0, completed=0)) as gateway, synced(gateway) as made:
         perm = gateway.place("AAPL", 10, 1.0, client_id=9)
-        await made.tws.refetch({"orders"})
+        await made.tws.sync({"orders"})
         assert made.rows("orders")[str(perm)].placedBy == "otherClient"
         gateway.cancel(perm)
-        await made.tws.refetch({"orders"})
+        await made.tws.sync({"orders"})
         row = made.rows("orders")[str(perm)]
         assert (row.status, row.done, row.clientId) == ("Cancelled", True, 9)
 

@@ -190,7 +190,7 @@ async def test_upstream_is_proven_by_an_answer_that_tws_cannot_give():
         gateway.lose_upstream(2110)
         async with joined(gateway.port) as made:
             assert not await made.tws.prove_upstream(0.05)
-            assert await made.tws.refetch({"positions"}) == {"positions"}
+            assert await made.tws.sync({"positions"}) == {"positions"}
             gateway.behave()
             assert await made.tws.prove_upstream(10)
             await made.tws.sync()

@@ -95,7 +95,7 @@ async def test_a_list_without_its_end_is_unknown_and_can_be_asked_again_alone(ho
                 await sync
 
             gateway.behave()
-            assert await made.tws.refetch({topic}) == frozenset()
+            assert await made.tws.sync({topic}) == frozenset()
             assert made.knows(topic)
             assert made.rows(topic)
             assert made.tws.unknown == frozenset()
@@ -159,7 +159,7 @@ async def test_a_read_only_api_is_asked_about_orders_once():
             assert not made.knows("orders")
 
             before = asked(gateway, "reqAllOpenOrders"), asked(gateway, "reqCompletedOrders")
-            assert await made.tws.refetch({"orders"}) == {"orders"}
+            assert await made.tws.sync({"orders"}) == {"orders"}
             await made.tws.recover("1102")
             assert (asked(gateway, "reqAllOpenOrders"), asked(gateway, "reqCompletedOrders")) == before
             assert len(made.of(ReadOnlyApi)) == 1
@@ -217,12 +217,12 @@ async def test_nothing_is_asked_or_believed_while_ibkr_is_away():
         gateway.lose_upstream(answers="empty")
         await until(lambda: made.of(UpstreamLost))
 
-        assert await made.tws.refetch({"positions", "fills"}) == {"positions", "fills"}
+        assert await made.tws.sync({"positions", "fills"}) == {"positions", "fills"}
         assert len(made.rows("positions")) == 3
 
         gateway.restore_upstream()
         await until(lambda: made.of(UpstreamRestored))
-        assert await made.tws.refetch({"positions", "fills"}) == frozenset()
+        assert await made.tws.sync({"positions", "fills"}) == frozenset()
 
 
 async def test_an_outage_ends_the_open_questions():
