@@ -133,6 +133,10 @@ class Contracts:
         """The one contract that `query` means; `contractAmbiguous` with candidates where it means several."""
         if not (query.conId or query.symbol or query.localSymbol or query.secId):
             raise Problem("invalidParameters", "Name the contract by conId, symbol, localSymbol or secId.")
+        for name in query.__struct_fields__:
+            # on the wire a NUL ends a field: what follows would be read as the next one
+            if isinstance(value := getattr(query, name), str) and not value.isprintable():
+                raise Problem("invalidParameters", f"{name}: printable characters only", extra={"field": name})
         found = await self._described(query)
         by_id: dict[int, list[ContractDetails]] = {}
         for row in found.rows:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 
 from daemon.market.conditions import Conditions
@@ -165,6 +166,16 @@ async def test_qualify_needs_a_name(desk: Desk) -> None:
     with pytest.raises(Problem) as raised:
         await desk.contracts.qualify(ContractQuery(secType="STK", exchange="SMART"))
     assert raised.value.reason == "invalidParameters"
+
+
+@pytest.mark.parametrize("name", ["symbol", "exchange", "secId", "lastTradeDateOrContractMonth"])
+async def test_qualify_takes_no_field_that_would_end_one_on_the_wire(desk: Desk, name: str) -> None:
+    """A NUL ends a field: what stands behind it would be read as the next, and IBKR be asked for something else."""
+    with pytest.raises(Problem) as raised:
+        await desk.contracts.qualify(msgspec.structs.replace(ContractQuery(symbol="AAPL"), **{name: "AAPL\x00OPT"}))
+
+    assert (raised.value.reason, raised.value.extra) == ("invalidParameters", {"field": name})
+    assert desk.tws.asked == []
 
 
 async def test_option_chain_asks_about_the_underlying(desk: Desk) -> None:
