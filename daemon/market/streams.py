@@ -7,11 +7,11 @@ an argument, and what has to be done comes back as orders. Never talks to the ga
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
-from daemon.market.conditions import Conditions
+from daemon.market.conditions import Conditions, FarmType
 from daemon.market.topics import Kind, Spec
 from shared.reasons import Problem
 
@@ -26,6 +26,10 @@ LIVELY_TICKS, LIVELY_INTERVAL = 20, 10.0
 """A stream of which 20 packets came, the last ones less than 10 s apart, is lively: its silence means something."""
 SILENCE, SILENCE_INTERVALS = 30.0, 30.0
 """A lively stream is silent after 30 s or 30 of its own intervals, whichever is longer."""
+FARMS: Final[Mapping[Kind, FarmType]] = {"quotes": "market", "bars": "hmds"}
+"""Which farms bring what."""
+FARM_WAIT: Final = 60.0
+"""s at most for which a stream waits for a farm: IBKR does not say which is its own, and another may stay broken."""
 VERIFY, VERIFY_QUIET = 10.0, 60.0
 """s after 1102 in which a lively stream, or any other, should have spoken: “data maintained” is not always true."""
 LONGEST: Final = 900.0
@@ -265,7 +269,7 @@ class Streams:
             for each in self.by_topic.values()
             if each.state == "wanted"
             and now >= each.notBefore
-            and not (each.needsFarm and not conditions.farm("hmds" if each.spec.kind == "bars" else "market"))
+            and not (each.needsFarm and now < each.refusedAt + FARM_WAIT and not conditions.farm(FARMS[each.spec.kind]))
         ]
         wanted.sort(key=lambda each: (each.spec.kind == "bars", not each.watchers))
         used = self.lines_used
@@ -291,8 +295,7 @@ class Streams:
         """What has been silent for too long while everything is green becomes wanted again."""
         for stream in list(self.by_request.values()):
             again = stream.stalled and now >= stream.notBefore
-            farm = conditions.farm("hmds" if stream.spec.kind == "bars" else "market")
-            if not again and farm and self._silent(stream, now) and trading(stream):
+            if not again and conditions.farm(FARMS[stream.spec.kind]) and self._silent(stream, now) and trading(stream):
                 again = stream.renewed = True
             if again:
                 self._end(stream)

@@ -264,6 +264,19 @@ async def test_10182_is_asked_for_again_when_the_farm_is_back(house: House) -> N
     assert not house.sync(f"bars:{AAPL}:5mins").stale
 
 
+async def test_a_farm_that_stays_broken_keeps_no_stream_dead_that_is_not_its_own(house: House) -> None:
+    """IBKR does not say which farm a stream is from: after a minute it is asked for again whatever they say."""
+    await house.watch(f"bars:{AAPL}:5mins")
+    request = next(iter(house.tws.bar_lines))
+    house.link(farms={"euhmds": FarmState(state="broken", type="hmds")})
+    house.tws.on_trouble(request, 10182, "Failed to request live updates (disconnected).")
+    await house.pass_time(50)
+    assert house.tws.count("stream") == 1
+    await house.pass_time(30)
+
+    assert house.tws.count("stream") == 2
+
+
 async def test_a_competing_session_is_told_in_the_row_and_tried_again_after_minutes(house: House) -> None:
     await house.watch(f"quotes:{AAPL}")
     house.tws.tick(AAPL, bid=5.0)
