@@ -237,6 +237,7 @@ class Commands:
         return self._paged(peer, self._pages.first([_encode(row) for row in found.rows], {"asOf": found.asOf}))
 
     async def _quotes(self, peer: Peer, params: OfContracts) -> Any:
+        self._holdings.require_connected()  # a quote of before the loss would pass for one of now
         rows = [_encode(row) for row in await self._market.quotes(params.conIds)]
         return self._paged(peer, Page(rows, {}, None))
 

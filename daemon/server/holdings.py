@@ -64,16 +64,24 @@ class Holdings:
             raise Problem("invalidParameters", f"after: {error}") from error
         return Page(page.rows, {"source": "ledger"}, page.next)
 
+    def require_connected(self) -> None:
+        """Raises `Problem` with the link's own reason."""
+        if not self._connected():
+            link = self._store.row("link", "link")
+            raise Problem((link.reason if isinstance(link, Link) else None) or "notConnected")
+
+    def _connected(self) -> bool:
+        link = self._store.row("link", "link")
+        return isinstance(link, Link) and link.connected
+
     def _staleness(self, topic: str, *, allowed: bool) -> bool:
         """Raises `Problem` where the topic is not known, or is stale and nobody asked for old rows."""
-        link = self._store.row("link", "link")
-        connected = isinstance(link, Link) and link.connected
-        if not connected and not allowed:
-            raise Problem((link.reason if isinstance(link, Link) else None) or "notConnected")
+        if not allowed:
+            self.require_connected()
         sync = self._store.row("sync", topic)
         if not (isinstance(sync, Sync) and sync.known):
             raise Problem("snapshotIncomplete", f"The gateway has not told the {topic} to their end yet.")
-        return not connected or sync.stale
+        return sync.stale or not self._connected()
 
     def _account(self, named: str, *, needed: bool) -> str:
         """The account asked for; where one is needed, else the one of the settings, else the only one."""

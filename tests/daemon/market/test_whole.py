@@ -118,6 +118,9 @@ async def test_after_1101_each_wanted_line_is_requested_again_exactly_once(house
 
     house.gateway.lose_upstream()
     await peer.until(lambda: all(peer.rows("sync")[topic]["stale"] for topic in topics))
+    with pytest.raises(RpcError) as refused:  # what was known before would pass for a quote of now
+        await peer.call("quotes.get", conIds=[house.conId("AAPL")])
+    assert refused.value.data["reason"] == "upstreamLost"
     house.gateway.restore_upstream(data_lost=True)
     await peer.until(lambda: not any(peer.rows("sync")[topic]["stale"] for topic in topics))
 
