@@ -7,6 +7,7 @@ A power cut can cost the last seconds, never the file. Never decides what is sho
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +34,7 @@ SHOWN_ANYWAY = 1.0
 """s after which a fill is shown though it is not written: a commit takes well under 1 ms, so by then the disk hangs."""
 PATIENCE = 5.0
 """s that a reader waits for the disk: a page of fills takes milliseconds."""
+SLOW = "the disk does not keep up"
 CLOSE_LIMIT = 1.0
 """s that the end of the daemon waits for the disk, out of the 5 s it has."""
 SEEN = 15.0
@@ -73,7 +75,7 @@ class FillsPage(NamedTuple):
 
 
 class Ledger:
-    """For the event loop. Writing never waits and never raises; reading raises `TimeoutError` or `sqlite3.Error`."""
+    """For the event loop. Writing never waits and never raises; reading raises `sqlite3.Error`."""
 
     def __init__(self, directory: Path, clock: Clock, *, max_pages: int = MAX_PAGES) -> None:
         self.epoch = new_epoch(clock.now())
@@ -232,9 +234,12 @@ class Ledger:
 
         job = Job(work, False, lambda result, error: self._tell_loop(lambda: settle(result, error)))
         if not self._writer.offer(job):
-            raise TimeoutError("the disk does not keep up")
-        async with asyncio.timeout(PATIENCE):
-            return await answer
+            raise sqlite3.OperationalError(SLOW)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await answer
+        except TimeoutError as error:  # named as what it is: who waits for the gateway has timeouts of their own
+            raise sqlite3.OperationalError(SLOW) from error
 
     def _tell_loop(self, callback: Callable[[], object] | None) -> None:
         if callback is not None:
@@ -312,4 +317,6 @@ def _text(flag: bool) -> str:
 
 def _cursor(text: str) -> tuple[float, str]:
     time, _, base = text.partition(" ")
-    return float(time), base
+    if not math.isfinite(at := float(time)):
+        raise ValueError("no page gave it")
+    return at, base

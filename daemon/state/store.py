@@ -254,7 +254,8 @@ class Store:
         oldest = by_age[: FILLS_HELD // 10]
         self._hide(base for base in oldest if base in self._shown)
         for base in oldest:
-            self._forgotten = self._fills.pop(base).time
+            time = self._fills.pop(base).time
+            self._forgotten = max(time, self._forgotten or time)  # older ones may be told late
 
     def _show(self, fills: Iterable[Fill]) -> int:
         """What is held by now of these fills becomes rows, in place of what they correct."""

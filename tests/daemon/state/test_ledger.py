@@ -8,6 +8,7 @@ import random
 import sqlite3
 import stat
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -321,8 +322,27 @@ async def test_a_queue_that_is_full_counts_and_tells(tmp_path: Path, clock: Hand
     await kept(ledger, fill("a.01"))
 
     assert ledger.failed == 1
-    with pytest.raises(TimeoutError):
+    with pytest.raises(sqlite3.OperationalError, match="disk"):
         await ledger.recent(NOON)
+
+
+async def test_a_slow_disk_is_not_taken_for_a_silent_gateway(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks for old fills is told of the disk: a timeout would be read as IBKR's."""
+    monkeypatch.setattr("daemon.state.ledger.PATIENCE", 0.05)
+    go_on = threading.Event()
+    ledger._writer.offer(Job(lambda _db: go_on.wait(10), False, lambda _result, _error: None))
+    with pytest.raises(sqlite3.OperationalError, match="disk"):
+        await ledger.recent(NOON)
+    go_on.set()
+
+
+@pytest.mark.parametrize("after", ["nan a", "inf a", "-inf a", "x a", "a"])
+async def test_a_cursor_that_no_page_gave_is_refused(ledger: Ledger, after: str) -> None:
+    """It would be answered by an empty page, as if there were nothing more."""
+    with pytest.raises(ValueError):  # noqa: PT011 - the caller says what it means
+        await ledger.fills(NOON, after)
 
 
 async def test_the_file_is_the_owners_alone(ledger: Ledger, tmp_path: Path) -> None:

@@ -274,6 +274,10 @@ def test_the_fills_in_memory_are_bounded(store: Store) -> None:
     assert store.fills(NOON - timedelta(seconds=FILLS_HELD)) is None, "the ledger has to be asked"
     assert store.fills(NOON) == [fill("last.x.01")]
 
+    # told late: older than what was let go, and let go at once
+    store.put({"fills": {f"late{n}.x.01": fill(f"late{n}.x.01", NOON - timedelta(days=2)) for n in range(3)}})
+    assert store.fills(NOON - timedelta(seconds=FILLS_HELD)) is None, "memory lacks no less than before"
+
 
 def test_a_row_that_is_told_again_after_it_went_is_new(store: Store) -> None:
     """Gone and come back in later steps leaves the row, not the tombstone."""
