@@ -20,7 +20,7 @@ SLOWEST = 5
 """Messages a second below which halving stops: enough for a probe and an order."""
 
 WAITING = 4096
-"""Sends that may wait: the start of 60 accounts and the replay of 1000 streams, and far less than a runaway loop."""
+"""Sends that may wait in a lane: the start of 60 accounts, the replay of 1000 streams; far less than a runaway loop."""
 
 
 class Lane(IntEnum):
@@ -87,7 +87,7 @@ class Gate:
         """Do `act`, which writes one message, as soon as it may be: at once, if nothing better waits."""
         if self._closed:
             return
-        if self.waiting >= WAITING:
+        if len(self._lanes[lane]) >= WAITING:  # of its own: a flood of questions must not keep a probe out
             raise TwsBusy(WAITING)
         self._lanes[lane].append(act)
         self._open()

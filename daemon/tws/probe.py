@@ -31,9 +31,9 @@ class Probe:
     async def ask(self, timeout: float) -> float:
         """Seconds the answer took. Raises TimeoutError after `timeout` s, `LinkLost` at the session's end."""
         if self._open is None or self._open.done():
+            self._gate.send(Lane.PROBE, self._send)
             self._open = asyncio.get_running_loop().create_future()
             self._open.add_done_callback(lambda answer: answer.cancelled() or answer.exception())  # who knows who waits
-            self._gate.send(Lane.PROBE, self._send)
         question = self._open
         try:
             async with asyncio.timeout(timeout):

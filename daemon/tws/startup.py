@@ -27,7 +27,7 @@ from daemon.tws.errors import TwsError
 from daemon.tws.gate import Gate, Lane
 from daemon.tws.rows import account_row
 from daemon.tws.snapshot import Snapshots, Telling
-from shared.messages import BROKER_TOPICS, Recovered
+from shared.messages import BROKER_TOPICS, AccountValue, Recovered
 
 MULTI = 50
 """Accounts up to which IBKR answers for each (and reqPositions at all); its own limit for advisors."""
@@ -163,8 +163,11 @@ class Startup:
         self._own_asked = True
 
     def renew_own(self) -> None:
-        """TWS has ended the subscription: ask once more."""
-        self._snapshots.begin("summary", [OWN])
+        """TWS has ended the subscription: ask once more. What other subscriptions told of other accounts stands."""
+        telling = self._snapshots.begin("summary", [OWN])
+        for key, row in self._store.rows("summary").items():
+            if isinstance(row, AccountValue) and row.account != self.own:
+                telling.rows[key] = row
         self._gate.send(Lane.READ, lambda: self._api.client.reqAccountUpdates(True, self.own))
 
     # --- PnL --------------------------------------------------------------------------------------------------------
@@ -251,9 +254,10 @@ class Startup:
         ask(request)
 
     async def _cancel(self, request: int) -> None:
-        cancel = self._subscribed.pop(request, None)
+        cancel = self._subscribed.get(request)
         if cancel is not None:
             await self._gate.admit(Lane.READ)
+            del self._subscribed[request]  # not before: a question cut off here must still be cancelled by the next
             cancel(request)
 
     async def _all_ended(self, telling: Telling, ends: Collection[Hashable]) -> None:

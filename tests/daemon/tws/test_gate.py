@@ -97,4 +97,17 @@ async def test_waiting_has_a_bound():
         gate.send(Lane.READ, lambda: None)
 
     with pytest.raises(TwsBusy):
-        gate.send(Lane.ORDER, lambda: None)
+        gate.send(Lane.READ, lambda: None)
+
+
+async def test_a_flood_of_questions_keeps_no_probe_out():
+    """Each lane has a bound of its own: a session must not be lost because many asked for much."""
+    gate, sent = Gate(SystemClock()), []
+    gate.hold(held=True)
+    for _ in range(WAITING):
+        gate.send(Lane.READ, lambda: None)
+    gate.send(Lane.PROBE, lambda: sent.append("probe"))
+    gate.hold(held=False)
+
+    assert sent == ["probe"]
+    gate.close()

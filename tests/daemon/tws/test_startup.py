@@ -262,6 +262,29 @@ async def test_the_account_feed_that_tws_ended_is_asked_for_once_more():
         assert asked(gateway, "reqAccountUpdates") == 2
 
 
+async def test_other_accounts_values_stand_when_tws_ends_the_own_ones_feed():
+    """Their subscriptions are others, and tell nothing again."""
+    async with Gateway(World(accounts=("DU1000001", "DU1000002"))) as gateway, synced(gateway) as made:
+        before = set(made.rows("summary"))
+        gateway.unsubscribe_accounts()
+        await until(lambda: asked(gateway, "reqAccountUpdates") == 2)
+        await until(lambda: made.knows("summary"))
+        assert set(made.rows("summary")) == before
+
+
+async def test_a_subscription_whose_end_was_cut_off_is_ended_by_the_next_question():
+    """Of those that are never ended TWS takes two more, and then none (FAULTS 49)."""
+    async with Gateway(World(positions=1)) as gateway, synced(gateway) as made:
+        (first,) = made.tws.startup.pnl_accounts
+        made.tws.gate.hold(held=True)
+        assert await made.tws.startup.ask({"pnl"}, 0.05) == {"pnl"}
+        made.tws.gate.hold(held=False)
+        assert await made.tws.startup.ask({"pnl"}, 10) == frozenset()
+        await made.tws.probe(10)
+        ended = [seen.fields for seen in gateway.requests if seen.name == "cancelPnL"]
+        assert [str(first) in fields.values() for fields in ended] == [True]
+
+
 async def test_nothing_is_renewed_at_1102_behind_our_back():
     """ib_async's own hook asks for the account summary at each 1102 and never ends it (FAULTS 49)."""
     async with Gateway(World(positions=1)) as gateway, synced(gateway) as made:
