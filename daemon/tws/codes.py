@@ -41,10 +41,16 @@ def clean(text: str) -> str:
     return CONTROL.sub(" ", letters).encode("utf-8", "replace").decode().strip()
 
 
+NUMBERS = frozenset({"1", "2", "45"})
+"""Messages with nothing but numbers in them: ticks, which are the most."""
+
+
 def plain(fields: list[str]) -> list[str]:
     """A message's fields without control characters: account ids, symbols and order references become rows, and
     some of those reach a terminal. Nearly every message is returned as it came."""
-    return fields if all(map(str.isprintable, fields)) else [CONTROL.sub(" ", field) for field in fields]
+    if not fields or fields[0] in NUMBERS or "".join(fields).isprintable():
+        return fields
+    return [CONTROL.sub(" ", field) for field in fields]
 
 
 FARMS = {
