@@ -76,6 +76,8 @@ class Rows(Protocol):
 
     def replace(self, topic: str, rows: Mapping[str, Struct], *, known: bool = False) -> int: ...
 
+    def known(self, topic: str) -> int: ...
+
     def stale(self, topics: Iterable[str]) -> int: ...
 
     def drop(self, topic: str) -> int: ...
@@ -302,7 +304,7 @@ class Market:
             self._refused(ask, Problem("brokerError", f"The stream could not be requested: {fault}"))
         finally:
             if slot is not None:
-                slot.leave()
+                slot.leave(sent=False)
 
     def _refused(self, ask: Ask, against: Problem) -> None:
         self._table.refused(ask, against, max(RETRY, against.retryAfter or 0.0), self._clock.monotonic())
@@ -354,10 +356,17 @@ class Market:
             return
         if slot := self._slots.get(reqId):
             slot.answered()
-        if stream not in self._shown:
+        if stream.packets == 1:
             self._become_current(stream, {bar.date: bar for bar in bars[-STREAM_BARS:]})
             return
         held = self._store.rows(stream.topic)
+        if stream not in self._shown:
+            if bars[0].date != max(held, default=""):  # how the bar of the loss ended, and what followed, was missed
+                self._table.renew(stream)
+                self._act_soon()
+                return
+            self._shown.add(stream)
+            self._store.known(stream.topic)
         rows: dict[str, Bar | None] = {bar.date: bar for bar in bars}
         surplus = len(held) + sum(date not in held for date in rows) - STREAM_BARS
         for date, _ in zip(list(held), range(surplus), strict=False):

@@ -34,11 +34,11 @@ class Slot:
         if self._held:
             self._gate.answered(self._request, self._session)
 
-    def leave(self) -> None:
-        """The request was answered, refused or cancelled. Says so once, however often it is called."""
+    def leave(self, *, sent: bool = True) -> None:
+        """The request was answered, refused or cancelled, or never sent. Says so once, however often it is called."""
         if self._held:
             self._held = False
-            self._gate.left(self._request, self._session)
+            self._gate.left(self._request, self._session, sent=sent)
 
 
 class _Waiter:
@@ -81,7 +81,7 @@ class Gate:
             return await waiter.slot
         except asyncio.CancelledError:
             if waiter.slot.done() and not waiter.slot.cancelled() and not waiter.slot.exception():
-                waiter.slot.result().leave()
+                waiter.slot.result().leave(sent=False)
             raise
         finally:
             self._queue.pop(waiter, None)
@@ -91,10 +91,13 @@ class Gate:
         if session == self._session:
             self.budget = pacing.answered(self.budget, request, self._clock.monotonic())
 
-    def left(self, request: Request, session: int) -> None:
+    def left(self, request: Request, session: int, *, sent: bool) -> None:
         """For `Slot`."""
         if session == self._session:
-            self.budget = pacing.closed(self.budget, request, self._clock.monotonic())
+            if sent:
+                self.budget = pacing.closed(self.budget, request, self._clock.monotonic())
+            else:
+                self.budget = pacing.unsent(self.budget, request)
             self.admit()
 
     def violated(self, request: Request) -> None:

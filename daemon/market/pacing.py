@@ -136,6 +136,13 @@ def closed(budget: Budget, request: Request, now: float) -> Budget:
     return replace(answered(budget, request, now), open=budget.open - 1)
 
 
+def unsent(budget: Budget, request: Request) -> Budget:
+    """The budget after nobody wanted `request` any more by the time it could be sent."""
+    pending = list(budget.pending)
+    pending.remove(request)
+    return replace(budget, pending=tuple(pending), open=budget.open - 1)
+
+
 def lost(budget: Budget, now: float) -> Budget:
     """The budget after the session is over: nothing is open, and what was sent has counted."""
     for request in budget.pending:

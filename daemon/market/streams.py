@@ -222,6 +222,11 @@ class Streams:
             self._due += self._release(idle)  # fewer lines are ours than we thought
         return stream
 
+    def renew(self, stream: Stream) -> None:
+        """What it would tell from here on is not the whole: it is asked for again."""
+        self._end(stream)
+        self._due.append(Changed(stream))
+
     def lost(self) -> None:
         """The session is over, and with it every request of it."""
         self._due.clear()
@@ -298,8 +303,7 @@ class Streams:
             if not again and conditions.farm(FARMS[stream.spec.kind]) and self._silent(stream, now) and trading(stream):
                 again = stream.renewed = True
             if again:
-                self._end(stream)
-                self._due.append(Changed(stream))
+                self.renew(stream)
 
     @staticmethod
     def _silent(stream: Stream, now: float) -> bool:

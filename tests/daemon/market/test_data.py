@@ -202,6 +202,43 @@ async def test_after_1102_only_the_silent_are_requested_again(house: House) -> N
     assert not house.sync(f"quotes:{AAPL}").stale
 
 
+async def test_bars_that_go_on_after_1102_keep_their_past(house: House) -> None:
+    """The first thing told after the loss is one bar that grew, not all there is."""
+    topic = f"bars:{AAPL}:5mins"
+    await house.watch(topic)
+    request = next(iter(house.tws.bar_lines))
+    house.tws.on_bars(request, [bar("2026-11-25T14:55:00Z"), bar("2026-11-25T15:00:00Z")])
+    house.link(upstream="lost", phase="upstreamLost")
+    assert house.sync(topic).stale
+    house.link()
+    assert house.sync(topic).stale, "nothing has come yet"
+    house.tws.on_bars(request, [bar("2026-11-25T15:00:00Z")])
+
+    assert list(house.store.rows(topic)) == ["2026-11-25T14:55:00Z", "2026-11-25T15:00:00Z"]
+    assert not house.sync(topic).stale
+    assert house.tws.count("stream") == 1
+
+
+async def test_bars_that_began_in_the_loss_are_asked_for_with_their_past(house: House) -> None:
+    """A new bar after 1102: how the one before ended, and whether others lie between, was missed."""
+    topic = f"bars:{AAPL}:5mins"
+    await house.watch(topic)
+    request = next(iter(house.tws.bar_lines))
+    house.tws.on_bars(request, [bar("2026-11-25T15:00:00Z")])
+    house.link(upstream="lost", phase="upstreamLost")
+    house.link()
+    house.tws.on_bars(request, [bar("2026-11-25T15:10:00Z")])
+    await house.pass_time(20)  # IBKR wants 15 s between identical requests
+    assert house.sync(topic).stale
+    assert (house.tws.count("stream"), list(house.store.rows(topic))) == (2, ["2026-11-25T15:00:00Z"])
+
+    house.tws.on_bars(
+        next(iter(house.tws.bar_lines)), [bar(f"2026-11-25T15:{minute}:00Z") for minute in ("00", "05", "10")]
+    )
+    assert len(house.store.rows(topic)) == 3
+    assert not house.sync(topic).stale
+
+
 async def test_a_lively_line_that_falls_silent_is_asked_for_again_once(house: House) -> None:
     await house.watch(f"quotes:{AAPL}")
     for _ in range(30):

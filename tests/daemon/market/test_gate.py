@@ -47,6 +47,15 @@ async def test_a_slot_is_given_back_once(gate: Gate) -> None:
     assert gate.budget.open == 0
 
 
+async def test_a_slot_that_nobody_used_has_cost_nothing(gate: Gate) -> None:
+    """What was never sent is no request of IBKR's: the next equal one need not wait 15 s for it."""
+    (await gate.enter(day_bars(1))).leave(sent=False)
+    again = await gate.enter(day_bars(1))
+
+    assert (gate.budget.open, gate.budget.sent) == (1, ())
+    again.leave()
+
+
 async def test_a_slot_of_a_lost_session_frees_nothing_in_the_next(gate: Gate) -> None:
     old = await gate.enter(day_bars(1))
     gate.lost()
