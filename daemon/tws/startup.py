@@ -120,7 +120,10 @@ class Startup:
                         tasks.create_task(ask_one(topic), name=f"ask for {topic}")
         except TimeoutError:
             pass
-        self.unknown = (self.unknown - asked) | (asked - told)
+        finally:  # also where whoever asked has waited long enough
+            self.unknown = (self.unknown - asked) | (asked - told)
+            if asked - told:
+                self._store.stale(asked - told)
         return asked - told
 
     def _may_ask(self, topic: str) -> bool:
