@@ -285,11 +285,11 @@ async def test_a_subscription_whose_end_was_cut_off_is_ended_by_the_next_questio
         assert [str(first) in fields.values() for fields in ended] == [True]
 
 
-@pytest.mark.parametrize("topic", ["orders", "positions"])
-async def test_rows_that_were_asked_for_again_in_vain_are_old(topic: str):
+@pytest.mark.parametrize(("topic", "kind"), [("orders", "completedOrders"), ("positions", "positions")])
+async def test_rows_that_were_asked_for_again_in_vain_are_old(topic: str, kind: str):
     """Whoever reads them is told so, and they are asked for again, until a list is told to its end."""
     async with Gateway(World(positions=1)) as gateway, synced(gateway) as made:
-        gateway.mute(topic)
+        gateway.mute(kind)
         assert await made.tws.startup.ask({topic}, 0.1) == {topic}
         assert made.rows(topic)
         assert not made.knows(topic)
