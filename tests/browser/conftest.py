@@ -154,7 +154,9 @@ class Desk:
         run = directory / "run"
         run.mkdir(mode=0o700)
         self.daemon = FakeDaemon(str(run / "d.sock"), epoch="e1")
-        self.settings = {"socket": self.daemon.path, "state_dir": directory / "state", **settings}
+        # the stand-in for the daemon proves its link once, and a slow machine's test may last longer than a proof
+        lasting = {"probe_interval": 3600.0}
+        self.settings = {"socket": self.daemon.path, "state_dir": directory / "state", **lasting, **settings}
         self.port = free_port()
         self._leave = asyncio.Event()
         self._serving: asyncio.Task[None] | None = None
