@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
+import venv
 from collections.abc import Iterator
 
 from processes import ROOT, ratio, stack
@@ -31,7 +31,10 @@ def run(rounds: int) -> Iterator[Figure]:
         script = ours.directory / "ibkr"
         script.write_text(SCRIPT)
         environ = ours.environ | {"PATH": os.defpath, "PYTHONPATH": str(ROOT)}
-        bare, status = [sys.executable, "-c", "pass"], [sys.executable, str(script), "status"]
+        # an environment of its own: what another one imports at every start, for editable installs, would hide ours
+        venv.create(ours.directory / "bare", symlinks=os.name != "nt")
+        python = str(ours.directory / "bare" / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
+        bare, status = [python, "-c", "pass"], [python, str(script), "status"]
         for command in (bare, status):
             _seconds(command, environ)
         for _ in range(rounds):
