@@ -17,7 +17,7 @@ import pytest
 from daemon.simulator import Gateway, World
 from shared.rpc import Client
 from tests.daemon.running import environment, place
-from tests.waiting import until
+from tests.waiting import answered, until
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 60.0  # s; only ends a test that would hang
@@ -68,19 +68,7 @@ class Told:
 
     async def becomes(self, **wanted: Any) -> dict[str, Any]:
         """Ask until the row has these values."""
-        row: dict[str, Any] = {}
-        try:
-            async with asyncio.timeout(LIMIT):
-                while True:
-                    try:
-                        row = await self.row()
-                        if all(row[name] == value for name, value in wanted.items()):
-                            return row
-                    except OSError:
-                        pass  # the daemon is still starting
-                    await asyncio.sleep(0.02)
-        except TimeoutError:
-            raise AssertionError(f"wanted {wanted}, is {row}") from None
+        return await answered(self.row, lambda row: all(row[name] == value for name, value in wanted.items()))
 
 
 def settings(directory: Path, port: int) -> dict[str, str]:

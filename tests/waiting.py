@@ -30,17 +30,21 @@ async def until(condition: Callable[[], T], what: str = "it did not come true", 
     return found
 
 
-async def answered(ask: Callable[[], Awaitable[T]], limit: float = LIMIT) -> T:
-    """The first answer of somebody who may not be there yet: `ask` again while it raises `OSError`."""
+async def answered(
+    ask: Callable[[], Awaitable[T]], enough: Callable[[T], bool] = lambda _: True, limit: float = LIMIT
+) -> T:
+    """The first answer that is `enough`, of who may not be there yet: `ask` again while it raises `OSError`."""
+    last = "nobody answered"
     try:
         async with asyncio.timeout(limit):
             while True:
-                try:
-                    return await ask()
-                except OSError:
-                    await asyncio.sleep(10 * LOOK_EVERY)
+                with contextlib.suppress(OSError):
+                    if enough(answer := await ask()):
+                        return answer
+                    last = f"the last answer was {answer!r}"
+                await asyncio.sleep(10 * LOOK_EVERY)
     except TimeoutError:
-        raise AssertionError("nobody answered") from None
+        raise AssertionError(last) from None
 
 
 def until_now(condition: Callable[[], T], what: str = "it did not come true", limit: float = LIMIT) -> T:

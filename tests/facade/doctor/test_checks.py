@@ -18,6 +18,7 @@ from facade.doctor.checks import Check
 from facade.serving import served
 from shared.settings import Settings
 from tests.daemon.running import Mirror, environment, place, running, settings
+from tests.waiting import answered
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="modes and SIGSTOP are POSIX"),
@@ -214,9 +215,7 @@ async def test_beside_a_live_session_nothing_is_dialled() -> None:
 async def test_a_broken_farm_is_named_and_the_session_is_not_blamed() -> None:
     async with Gateway(World(seed=7)) as gateway, connected(gateway) as environ:
         gateway.farm(2103, "usfarm")
-        async with asyncio.timeout(60):
-            while failed(found := await examined(environ)) != {"data farms"}:  # noqa: ASYNC110 - nobody tells
-                await asyncio.sleep(0.05)
+        found = await answered(lambda: examined(environ), lambda found: failed(found) == {"data farms"})
     assert "usfarm" in found["data farms"].evidence
     assert found["link"].result == "ok"
 
