@@ -6,9 +6,11 @@ import asyncio
 import os
 import random
 import signal
+import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,11 @@ import pytest
 from daemon.process import Daemon
 from daemon.simulator.market import World
 from daemon.simulator.server import Gateway
+from daemon.state.ledger import Ledger
+from shared.messages import Fill
 from tests.daemon.running import Mirror, environment, place, running, settings
 from tests.ports import free_port
-from tests.waiting import answered
+from tests.waiting import answered, until
 
 ROOT = Path(__file__).resolve().parents[2]
 DESCRIBED = (
@@ -253,6 +257,26 @@ async def test_the_figures_count_the_session_under_way() -> None:
         second = (await mirror.call("daemon.info"))["link"]
         assert second["messagesIn"] > first["messagesIn"] + 25
         assert second["losses"] == {"socketLost": 1}
+
+
+async def test_fills_of_earlier_daemons_are_read_again_where_the_ledger_could_not_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A disk in trouble at the start costs their being known for a while, not for the daemon's life."""
+    facts = {"account": "DU1", "side": "BOT", "shares": 1.0, "price": 2.0, "permId": 1, "orderId": 1, "clientId": 1}
+    earlier = Fill(execId="a.01", time=datetime.now(UTC), **facts)
+    troubles = [sqlite3.OperationalError("disk I/O error")]
+
+    async def recent(_ledger: Ledger, _since: datetime) -> list[Fill]:
+        if troubles:
+            raise troubles.pop()
+        return [earlier]
+
+    monkeypatch.setattr(Ledger, "recent", recent)
+    monkeypatch.setattr("daemon.process.UPKEEP", 0.01)
+    async with place() as directory, running(settings(directory)) as daemon:
+        await until(lambda: daemon.store.rows("fills"))
+        assert daemon.store.rows("fills") == {"a.01": earlier}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="kill -9")
