@@ -65,7 +65,7 @@ def row(link: Link, around: Around, monotonic: float, wall: datetime) -> LinkRow
         accounts=pursuit.accounts if pursuit is not None else (),
         readOnly=facts.readOnly,
         upstream=link.upstream,
-        farms=facts.farms,
+        farms=link.farms,
         attempts=pursuit.attempts if pursuit is not None else 0,
         nextAttemptAt=None if until is None else milliseconds(wall + timedelta(seconds=until - monotonic)),
         expected=around.expected,
@@ -104,7 +104,7 @@ def gateway(link: Link) -> GatewayFacts:
 
 def farms(link: Link, before: dict[str, Struct], wall: datetime) -> dict[str, Farm | None]:
     """The rows of topic `farms` that change: `since` is that of the state, and no farm outlives its session."""
-    known = link.state.facts.farms if isinstance(link.state, Live) else {}
+    known = link.farms
     changes: dict[str, Farm | None] = dict.fromkeys(before.keys() - known.keys())
     for name, farm in known.items():
         old = before.get(name)

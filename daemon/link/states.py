@@ -176,6 +176,11 @@ class Link(Struct, frozen=True, kw_only=True):
         return None
 
     @property
+    def farms(self) -> dict[str, FarmState]:
+        """The session's data farms; none without a session."""
+        return self.state.facts.farms if isinstance(self.state, Live) else {}
+
+    @property
     def upstream(self) -> Upstream:
         if not isinstance(self.state, Live):
             return "unknown"

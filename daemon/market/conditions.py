@@ -1,14 +1,15 @@
 """Whether what the gateway says just now can be believed: its link to IBKR and the data farms, and until lately.
 
-Reads the link's row and remembers when it was last bad. Never decides about the link.
+Remembers when it was last bad. Never decides about the link.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
-from shared.messages import Link
+from shared.messages import FarmState, Upstream
 
 FarmType = Literal["market", "hmds", "secdef"]
 
@@ -17,20 +18,20 @@ SETTLING = 60.0
 
 
 class Conditions:
-    """`upstream`: the gateway has its link to IBKR. Until a row came, everything counts as fine."""
+    """`upstream`: the gateway has its link to IBKR. Until `observe` was called, everything counts as fine."""
 
     def __init__(self) -> None:
         self.upstream = True
         self._bad: frozenset[str] = frozenset()  # types of farms, any of which is broken or still connecting
         self._troubledAt = -math.inf
 
-    def observe(self, link: Link, now: float) -> bool:
-        """Take in the link's row at `now` (monotonic s); whether anything changed."""
+    def observe(self, upstream: Upstream, farms: Mapping[str, FarmState], now: float) -> bool:
+        """The conditions from `now` (monotonic s) on; returns whether anything changed."""
         before = (self.upstream, self._bad)
         if self.troubled:
             self._troubledAt = now
-        self.upstream = link.upstream != "lost"
-        self._bad = frozenset(farm.type for farm in link.farms.values() if farm.state in ("broken", "connecting"))
+        self.upstream = upstream != "lost"
+        self._bad = frozenset(farm.type for farm in farms.values() if farm.state in ("broken", "connecting"))
         if self.troubled:
             self._troubledAt = now
         return before != (self.upstream, self._bad)

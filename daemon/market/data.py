@@ -28,9 +28,10 @@ from shared.messages import (
     Bar,
     ContractDetails,
     ContractQuery,
-    Link,
+    FarmState,
     Pacing,
     Quote,
+    Upstream,
 )
 from shared.messages import Streams as StreamFigures
 from shared.reasons import Problem
@@ -69,8 +70,6 @@ class Source(Lookups, BarSource, Protocol):
 
 class Rows(Protocol):
     """The store, as far as it is used here."""
-
-    on_step: list[Callable[[], None]]
 
     def put(self, changes: Mapping[str, Mapping[str, Struct | None]]) -> int: ...
 
@@ -112,13 +111,11 @@ class Market:
         self._put = put or store.put
         self._type = DATA_TYPES[marketData]
         self._tws: Source | None = None
-        self._link: Struct | None = None
         self._lostAt = 0.0  # when upstream was
         self._slots: dict[int, Slot] = {}  # of each bar stream's request
         self._shown: set[Stream] = set()  # whose topic is known and current
         self._first: dict[str, list[asyncio.Future[None]]] = {}  # who waits for a stream's first word
         self._acting = False
-        store.on_step.append(self._observe)
 
     async def run(self) -> None:
         """For ever: what is due by the clock. Ends with its task."""
@@ -236,14 +233,10 @@ class Market:
         self._slots.clear()
         self._become_stale(list(self._shown))
 
-    def _observe(self) -> None:
-        """After each step of the store: the link's row says how upstream and the farms are."""
-        row = self._store.row("link", "link")
-        if row is self._link or not isinstance(row, Link):
-            return
-        self._link = row
+    def link_changed(self, upstream: Upstream, farms: Mapping[str, FarmState]) -> None:
+        """The gateway's own link to IBKR, or one of its data farms, has changed."""
         was, now = self.conditions.upstream, self._clock.monotonic()
-        if not self.conditions.observe(row, now):
+        if not self.conditions.observe(upstream, farms, now):
             return
         if was and not self.conditions.upstream:
             self._lostAt = now

@@ -62,6 +62,8 @@ class Publication:
         self._narration.step(before, after)
         if (after.phase, after.reason) != (before.phase, before.reason):
             self._remember(after)
+        if (after.upstream, after.farms) != (before.upstream, before.farms):
+            self._market.link_changed(after.upstream, after.farms)
         if before.phase == "ready" != after.phase:
             fills = self._store.rows("fills").keys()
             cause = after.reason or "manual"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from daemon.link.events import Event, Target
 from daemon.state.sink import Sink
-from shared.messages import Gap, LinkEvent, Pacing, Streams
+from shared.messages import FarmState, Gap, LinkEvent, Pacing, Streams, Upstream
 
 
 class Tws(Protocol):
@@ -62,6 +62,9 @@ class Market(Protocol):
 
     def over(self) -> None:
         """The session is gone, and its streams with it."""
+
+    def link_changed(self, upstream: Upstream, farms: Mapping[str, FarmState]) -> None:
+        """The gateway's own link to IBKR, or one of its data farms, has changed."""
 
     def streams(self) -> Streams: ...
     def pacing(self) -> Pacing: ...

@@ -6,7 +6,7 @@ import asyncio
 import heapq
 import itertools
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,7 +18,7 @@ from daemon.link.windows import Calendar
 from daemon.session.supervisor import Supervisor
 from daemon.state.sink import Sink
 from daemon.state.store import Store
-from shared.messages import BROKER_TOPICS, Fill, Gap, LinkEvent, Pacing, Streams
+from shared.messages import BROKER_TOPICS, FarmState, Fill, Gap, LinkEvent, Pacing, Streams, Upstream
 from shared.messages import Link as LinkRow
 
 WEDNESDAY = datetime(2025, 11, 19, 15, 0, tzinfo=UTC)  # 10:00 in New York: no planned window for 14 h
@@ -195,6 +195,7 @@ class Lines:
         self.wanted = 0
         self.requested: list[Any] = []
         self.live = 0
+        self.conditions: list[tuple[Upstream, set[str]]] = []  # each with the farms that are broken
 
     def ready(self, tws: Any) -> int:
         self.requested.append(tws)
@@ -203,6 +204,9 @@ class Lines:
 
     def over(self) -> None:
         self.live = 0
+
+    def link_changed(self, upstream: Upstream, farms: Mapping[str, FarmState]) -> None:
+        self.conditions.append((upstream, {name for name, farm in farms.items() if farm.state == "broken"}))
 
     def streams(self) -> Streams:
         return Streams(wanted=self.wanted, live=self.live)

@@ -12,7 +12,7 @@ import pytest
 from daemon.market.conditions import Conditions
 from daemon.market.contracts import DETAILS_TTL, KEPT, NEGATIVE_TTL, Contracts, trading
 from daemon.tws.errors import LinkLost, TwsRefused, TwsSilent
-from shared.messages import Contract, ContractMatch, ContractQuery, FarmState, Link, OptionChain
+from shared.messages import Contract, ContractMatch, ContractQuery, FarmState, OptionChain, Upstream
 from shared.reasons import Problem
 from tests.daemon.market.fakes import FakeSession, HandClock, Tasks, details, settled
 
@@ -26,10 +26,9 @@ class Desk:
         self.contracts = Contracts(tasks, self.clock, self.conditions)
         self.contracts.ready(self.tws)
 
-    def link(self, upstream: str = "ok", **farms: str) -> None:
+    def link(self, upstream: Upstream = "ok", **farms: str) -> None:
         states = {f"{kind}farm": FarmState(state=state, type=kind) for kind, state in farms.items()}
-        row = Link(phase="ready", reason=None, sentence="", upstream=upstream, farms=states)
-        self.conditions.observe(row, self.clock.monotonic())
+        self.conditions.observe(upstream, states, self.clock.monotonic())
 
 
 @pytest.fixture

@@ -7,17 +7,15 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 
 from daemon.market.data import FIRST_TICK, Market
 from daemon.market.streams import LINGER
 from daemon.state.store import Store
-from shared.messages import Bar, FarmState, Link, Quote, Sync
+from shared.messages import Bar, FarmState, Quote, Sync, Upstream
 from shared.reasons import Problem
 from tests.daemon.market.fakes import FakeSession, HandClock, Tasks, details, settled
 
 AAPL, IBM, MSFT = 265598, 8314, 272093
-READY = Link(phase="ready", reason=None, sentence="", connected=True, upstream="ok")
 
 
 class House:
@@ -44,8 +42,8 @@ class House:
             self.market.watch(topic, who)
         await settled()
 
-    def link(self, **changes: Any) -> None:
-        self.store.put({"link": {"link": replace(READY, **changes)}})
+    def link(self, upstream: Upstream = "ok", farms: dict[str, FarmState] | None = None) -> None:
+        self.market.link_changed(upstream, farms or {})
 
     def quote(self, conId: int) -> Quote | None:
         return self.store.row(f"quotes:{conId}", str(conId))
@@ -155,7 +153,7 @@ async def test_after_1101_each_wanted_line_is_requested_again_exactly_once(house
     topics = [f"quotes:{conId}" for conId in range(1, 31)]
     await house.watch(*topics, f"bars:{AAPL}:5mins")
     house.tws.tick(*range(1, 31))
-    house.link(upstream="lost", phase="upstreamLost")
+    house.link("lost")
     await house.pass_time(5)
     house.tws.asked.clear()
 
@@ -173,7 +171,7 @@ async def test_after_1101_each_wanted_line_is_requested_again_exactly_once(house
 async def test_while_upstream_is_lost_the_topics_are_stale_and_nothing_is_asked(house: House) -> None:
     await house.watch(f"quotes:{AAPL}")
     house.tws.tick(AAPL)
-    house.link(upstream="lost", phase="upstreamLost")
+    house.link("lost")
     await house.watch(f"quotes:{IBM}")
     await house.pass_time(30)
 
@@ -191,7 +189,7 @@ async def test_after_1102_only_the_silent_are_requested_again(house: House) -> N
     for _ in range(30):
         house.tws.tick(AAPL, IBM)
         await house.pass_time(1)
-    house.link(upstream="lost", phase="upstreamLost")
+    house.link("lost")
     await house.pass_time(20)
     house.link()
     for _ in range(15):
@@ -208,7 +206,7 @@ async def test_bars_that_go_on_after_1102_keep_their_past(house: House) -> None:
     await house.watch(topic)
     request = next(iter(house.tws.bar_lines))
     house.tws.on_bars(request, [bar("2026-11-25T14:55:00Z"), bar("2026-11-25T15:00:00Z")])
-    house.link(upstream="lost", phase="upstreamLost")
+    house.link("lost")
     assert house.sync(topic).stale
     house.link()
     assert house.sync(topic).stale, "nothing has come yet"
@@ -225,7 +223,7 @@ async def test_bars_that_began_in_the_loss_are_asked_for_with_their_past(house: 
     await house.watch(topic)
     request = next(iter(house.tws.bar_lines))
     house.tws.on_bars(request, [bar("2026-11-25T15:00:00Z")])
-    house.link(upstream="lost", phase="upstreamLost")
+    house.link("lost")
     house.link()
     house.tws.on_bars(request, [bar("2026-11-25T15:10:00Z")])
     await house.pass_time(20)  # IBKR wants 15 s between identical requests

@@ -14,7 +14,7 @@ from daemon.market.contracts import Contracts
 from daemon.market.history import BAR_SIZES, QUEUE_LIMIT, History, paced, read, streaming
 from daemon.market.pacing import IDENTICAL, LIMIT, OPEN, SLACK, WINDOW
 from daemon.tws.errors import TwsRefused
-from shared.messages import Bar, BarsParams, FarmState, Link
+from shared.messages import Bar, BarsParams, FarmState
 from shared.reasons import Problem
 from tests.daemon.market.fakes import LOST, FakeSession, HandClock, Tasks, details, settled
 
@@ -189,7 +189,7 @@ async def test_no_data_is_an_empty_answer(desk: Desk) -> None:
 async def test_no_data_from_a_broken_farm_is_no_empty_answer(desk: Desk) -> None:
     """A failure never looks like an empty list."""
     farm = {"ushmds": FarmState(state="broken", type="hmds")}
-    desk.conditions.observe(Link(phase="ready", reason=None, sentence="", upstream="ok", farms=farm), 0.0)
+    desk.conditions.observe("ok", farm, 0.0)
     desk.tws.bars = TwsRefused(162, ERROR + "HMDS query returned no data: AAPL@SMART Trades")
 
     assert await reason_of(desk.ask()) == "upstreamLost"

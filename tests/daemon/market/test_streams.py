@@ -12,7 +12,7 @@ from daemon.market.conditions import Conditions
 from daemon.market.refusals import problem
 from daemon.market.streams import FATES, Ask, Cancel, Changed, Release, Stream, Streams
 from daemon.market.topics import read
-from shared.messages import Link
+from shared.messages import Upstream
 
 LINES = 3
 TOPICS = ["quotes:1", "quotes:2", "quotes:3", "quotes:4", "quotes:5", "bars:1:5mins", "bars:2:5secs"]
@@ -45,8 +45,8 @@ class AnyOrder(RuleBasedStateMachine):
                 case Changed(stream):
                     assert isinstance(stream, Stream)
 
-    def link(self, upstream: str) -> None:
-        self.conditions.observe(Link(phase="ready", reason=None, sentence="", upstream=upstream), self.now)
+    def link(self, upstream: Upstream) -> None:
+        self.conditions.observe(upstream, {}, self.now)
 
     @rule(topic=st.sampled_from(TOPICS), who=st.integers(1, 3))
     def watch(self, topic: str, who: int) -> None:

@@ -621,6 +621,26 @@ async def test_after_1102_everything_is_read_again_and_no_stream_requested() -> 
         assert not any(isinstance(row, Sync) and row.stale for row in story.store.rows("sync").values())
 
 
+async def test_the_market_receives_each_change_of_upstream_and_farms_also_where_several_come_at_once() -> None:
+    """The published row holds only the last of them; a quote of before the loss must still become stale."""
+    async with supervised() as story:
+        story.market.conditions.clear()
+        story.session.says(ev.UpstreamLost, code=1100, text="gone")
+        story.session.says(ev.UpstreamRestored, code=1102, text="back", dataLost=False)
+        story.session.says(ev.FarmChanged, farm="usfarm", type="market", state="broken")
+        story.session.says(ev.ProbeAnswered, rtt=0.1)
+        story.session.says(ev.Lost)
+        await settle()
+
+        assert story.market.conditions == [
+            ("lost", set()),
+            ("ok", set()),
+            ("ok", {"usfarm"}),
+            ("unknown", set()),
+            ("ok", set()),
+        ]
+
+
 async def test_after_1101_every_stream_is_requested_again_exactly_once() -> None:
     async with supervised() as story:
         story.market.wanted = 3
