@@ -12,8 +12,8 @@ from pathlib import Path
 
 import structlog
 
-from shared.private import AlreadyRunning, UnsafePath, claim
 from shared.settings import BAD_SETTINGS, Settings, SettingsError
+from shared.transport.private_paths import AlreadyRunning, UnsafePath, claim
 
 log = structlog.get_logger("daemon")
 

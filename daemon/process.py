@@ -28,7 +28,7 @@ from daemon.state.ledger import Ledger
 from daemon.state.store import FILLS_KNOWN, Store
 from daemon.tws import Tws
 from shared.clock import Clock
-from shared.peer import Service
+from shared.jsonrpc.server import RpcService
 from shared.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -115,7 +115,7 @@ class Daemon:
             stop=stop.set,
             figures=self._figures,
         )
-        service = Service(daemon=f"ibkr/{around.version}", epoch=ledger.epoch, methods=self.commands.table())
+        service = RpcService(daemon=f"ibkr/{around.version}", epoch=ledger.epoch, methods=self.commands.table())
         self.server = Server(service, self.feed, self.commands)
         self._loaded = False
         self._linking: asyncio.Task[None] | None = None

@@ -1,7 +1,6 @@
 """`ibkr`: the terminal's facade. This file is the way of `ibkr status`; every other command is in `terminal/`.
 
-Imports nothing beyond what `shared.quick` needs, so that the answer comes within a few interpreter starts. Never opens
-a session with the gateway.
+Imports nothing beyond what `shared.jsonrpc.blocking_client` needs: that is what `ibkr status` starts with.
 """
 
 from __future__ import annotations
@@ -11,9 +10,10 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-from shared import quick
+from shared.jsonrpc import blocking_client
+from shared.transport.address import default_path
 
-TYPE_CHECKING = False  # as in quick.py
+TYPE_CHECKING = False  # as in blocking_client.py
 if TYPE_CHECKING:
     from typing import Any, TextIO
 
@@ -34,8 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     if arguments in (["status"], ["status", "--json"]) and (path := socket_path(os.environ)):
         try:
-            link = quick.call_once(path, "link.get", {}, PATIENCE)
-        except (OSError, quick.Refused):
+            link = blocking_client.call_once(path, "link.get", {}, PATIENCE)
+        except (OSError, blocking_client.CallError):
             pass  # whoever explains it needs the settings and the catalogue
         else:
             return show(link, sys.stdout, as_json="--json" in arguments)
@@ -61,7 +61,7 @@ def socket_path(environ: Mapping[str, str]) -> str | None:
         except UnicodeDecodeError:
             return None
     try:
-        return quick.default_path(environ)
+        return default_path(environ)
     except OSError:
         return None
 

@@ -32,8 +32,8 @@ from facade.routes.files import page_routes
 from facade.routes.paths import ROUTES
 from shared.clock import Clock, SystemClock
 from shared.log import set_up
-from shared.private import EXHAUSTED, UnsafePath, private_directory
 from shared.settings import BAD_SETTINGS, Settings, SettingsError
+from shared.transport.private_paths import EXHAUSTED, UnsafePath, private_directory
 
 log = structlog.get_logger(__name__)
 

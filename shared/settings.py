@@ -20,8 +20,8 @@ from dotenv import dotenv_values
 from environs import Env, EnvValidationError
 from platformdirs import user_state_path
 
-from shared import quick
-from shared.private import closing
+from shared.transport.address import default_path
+from shared.transport.private_paths import closing
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 BAD_SETTINGS = 78
@@ -84,7 +84,7 @@ class Settings:
         read = {row.field: row.read(env, name) for name, row in TABLE.items() if name in env.values}
         if not read.get("socket"):
             try:
-                read["socket"] = quick.default_path({**environ, "IBKR_SOCKET": ""})
+                read["socket"] = default_path({**environ, "IBKR_SOCKET": ""})
             except OSError as error:
                 raise SettingsError(str(error)) from error
         return cls(**read, env_file=path)
@@ -92,7 +92,7 @@ class Settings:
     @property
     def socket_path(self) -> str:
         """Where the daemon listens: `IBKR_SOCKET`, else the per-user place of this system."""
-        return self.socket or quick.default_path({})
+        return self.socket or default_path({})
 
     @property
     def loopback(self) -> bool:

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from shared.local import Listener, listen
+from shared.transport.interfaces import Listener
+from shared.transport.local_socket import listen
 
 
 class Talk(asyncio.Protocol):

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from daemon.simulator import Gateway, World
-from shared.rpc import Client
+from shared.jsonrpc.client import Client
 from tests.daemon.running import environment, place
 from tests.waiting import answered, until
 

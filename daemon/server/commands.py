@@ -26,7 +26,8 @@ from daemon.state.feed import Feed
 from daemon.state.ledger import Ledger
 from daemon.state.store import Store
 from shared.clock import Clock
-from shared.lines import INTERNAL_ERROR, OURS, RpcError
+from shared.jsonrpc.codec import APPLICATION_ERROR, INTERNAL_ERROR, RpcError
+from shared.jsonrpc.server import ServerConnection
 from shared.messages import (
     PROTOCOL,
     STATE_TOPICS,
@@ -37,7 +38,6 @@ from shared.messages import (
     Nothing,
     WatchParams,
 )
-from shared.peer import Peer
 from shared.reasons import Problem, describe
 from shared.settings import LIVE_PORTS, Settings
 
@@ -56,7 +56,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Commands:
-    """`table` is what a `shared.rpc.Service` is given. `stop` begins the daemon's end; `figures`: for the metrics."""
+    """`table`: the methods of an `RpcService`. `stop` ends the daemon; `figures`: for the metrics."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class Commands:
         self._pages = Pages()
         self._holdings = Holdings(settings, store, ledger, clock, self._pages)
 
-    def table(self) -> dict[str, Callable[[Peer, Raw], Awaitable[Any]]]:
+    def table(self) -> dict[str, Callable[[ServerConnection, Raw], Awaitable[Any]]]:
         return {
             "watch": self._method(WatchParams, self._watch),
             "unwatch": self._method(Topics, self._unwatch),
@@ -111,17 +111,17 @@ class Commands:
             "daemon.stop": self._method(Nothing, self._end),
         }
 
-    def gone(self, peer: Peer) -> None:
+    def gone(self, peer: ServerConnection) -> None:
         """The peer's conversation is over: its watches and its wishes end with it."""
         self._feed.forget(peer)
         self._market.leave(peer)
 
     def _method(
-        self, wanted: type[P], run: Callable[[Peer, P], Awaitable[Any]]
-    ) -> Callable[[Peer, Raw], Awaitable[Any]]:
+        self, wanted: type[P], run: Callable[[ServerConnection, P], Awaitable[Any]]
+    ) -> Callable[[ServerConnection, Raw], Awaitable[Any]]:
         decode = msgspec.json.Decoder(wanted).decode
 
-        async def method(peer: Peer, params: Raw) -> Any:
+        async def method(peer: ServerConnection, params: Raw) -> Any:
             try:
                 return await run(peer, decode(params))
             except Problem as problem:
@@ -133,7 +133,7 @@ class Commands:
 
     # --- watching ---------------------------------------------------------------------------------------------------
 
-    async def _watch(self, peer: Peer, params: WatchParams) -> Any:
+    async def _watch(self, peer: ServerConnection, params: WatchParams) -> Any:
         """`topics` in the answer are the names under which rows come."""
         names = {topic: _name(topic) for topic in params.topics}  # all of them are right before any is watched
         try:
@@ -144,7 +144,7 @@ class Commands:
             self._market.watch(name, peer)
         return {"epoch": self._store.epoch, "seq": seq, "reset": reset, "topics": list(names.values())}
 
-    async def _unwatch(self, peer: Peer, params: Topics) -> Any:
+    async def _unwatch(self, peer: ServerConnection, params: Topics) -> Any:
         names = [_name(topic) for topic in params.topics]
         self._feed.unwatch(peer, names)
         for name in _streams(names):
@@ -153,14 +153,14 @@ class Commands:
 
     # --- the link ---------------------------------------------------------------------------------------------------
 
-    async def _link_get(self, _peer: Peer, _params: Nothing) -> Any:
+    async def _link_get(self, _peer: ServerConnection, _params: Nothing) -> Any:
         """The row itself, as `GET /link` gives it."""
         row = self._store.replica.row("link", "link")
         if row is None:
             raise Problem("notConnected", "The daemon is starting.")
         return Raw(row)
 
-    async def _connect(self, peer: Peer, params: ConnectAsked) -> Any:
+    async def _connect(self, peer: ServerConnection, params: ConnectAsked) -> Any:
         self._may_be_dialled(params)
         given = {name: getattr(params, name) for name in ConnectParams.__struct_fields__}
         try:
@@ -169,15 +169,15 @@ class Commands:
             raise self._refused(peer, problem, params) from problem
         return self._done(peer)
 
-    async def _disconnect(self, peer: Peer, _params: Nothing) -> Any:
+    async def _disconnect(self, peer: ServerConnection, _params: Nothing) -> Any:
         await self._link.disconnect()
         return self._done(peer)
 
-    async def _reconnect(self, peer: Peer, _params: Nothing) -> Any:
+    async def _reconnect(self, peer: ServerConnection, _params: Nothing) -> Any:
         await self._link.reconnect()
         return self._done(peer)
 
-    def _done(self, peer: Peer) -> dict[str, Any]:
+    def _done(self, peer: ServerConnection) -> dict[str, Any]:
         """A deed's answer: how the link is by now, and the step by which a reader knows it too."""
         row = self._link_row()
         facts = {} if row is None else {"connected": row.connected, "phase": row.phase}
@@ -191,7 +191,7 @@ class Commands:
         if params.port in LIVE_PORTS and params.port != settings.port and not settings.allow_live:
             raise Problem("liveLocked")
 
-    async def _events(self, peer: Peer, params: Since) -> Any:
+    async def _events(self, peer: ServerConnection, params: Since) -> Any:
         if params.after:
             return self._paged(peer, self._pages.following(params.after), "events")
         now = self._clock.now()
@@ -203,47 +203,47 @@ class Commands:
 
     # --- what the account holds -------------------------------------------------------------------------------------
 
-    def _rows(self, topic: str) -> Callable[[Peer, Any], Awaitable[Any]]:
-        async def rows(peer: Peer, params: OfAccount) -> Any:
+    def _rows(self, topic: str) -> Callable[[ServerConnection, Any], Awaitable[Any]]:
+        async def rows(peer: ServerConnection, params: OfAccount) -> Any:
             return self._paged(peer, self._holdings.rows(topic, params))
 
         return rows
 
-    async def _executions(self, peer: Peer, params: Since) -> Any:
+    async def _executions(self, peer: ServerConnection, params: Since) -> Any:
         return self._paged(peer, await self._holdings.executions(params))
 
     # --- the market -------------------------------------------------------------------------------------------------
 
-    async def _search(self, peer: Peer, params: Search) -> Any:
+    async def _search(self, peer: ServerConnection, params: Search) -> Any:
         return await self._found(peer, params.after, lambda: self._market.contracts.search(params.q))
 
-    async def _contract(self, peer: Peer, params: OfContract) -> Any:
+    async def _contract(self, peer: ServerConnection, params: OfContract) -> Any:
         return await self._found(peer, params.after, lambda: self._market.contracts.details(params.conId))
 
-    async def _qualify(self, peer: Peer, params: ContractQuery) -> Any:
+    async def _qualify(self, peer: ServerConnection, params: ContractQuery) -> Any:
         return await self._found(peer, "", lambda: self._market.contracts.qualify(params))
 
-    async def _options(self, peer: Peer, params: OfContract) -> Any:
+    async def _options(self, peer: ServerConnection, params: OfContract) -> Any:
         return await self._found(peer, params.after, lambda: self._market.contracts.option_chain(params.conId))
 
-    async def _bars(self, peer: Peer, params: Bars) -> Any:
+    async def _bars(self, peer: ServerConnection, params: Bars) -> Any:
         given = {name: getattr(params, name) for name in BarsParams.__struct_fields__}
         return await self._found(peer, params.after, lambda: self._market.history.fetch(BarsParams(**given)))
 
-    async def _found(self, peer: Peer, after: str, ask: Callable[[], Awaitable[Found[Any]]]) -> Any:
+    async def _found(self, peer: ServerConnection, after: str, ask: Callable[[], Awaitable[Found[Any]]]) -> Any:
         if after:
             return self._paged(peer, self._pages.following(after))
         found = await ask()
         return self._paged(peer, self._pages.first([_encode(row) for row in found.rows], {"asOf": found.asOf}))
 
-    async def _quotes(self, peer: Peer, params: OfContracts) -> Any:
+    async def _quotes(self, peer: ServerConnection, params: OfContracts) -> Any:
         self._holdings.require_connected()  # a quote of before the loss would pass for one of now
         rows = [_encode(row) for row in await self._market.quotes(params.conIds)]
         return self._paged(peer, Page(rows, {}, None))
 
     # --- the daemon -------------------------------------------------------------------------------------------------
 
-    async def _info(self, peer: Peer, _params: Nothing) -> Any:
+    async def _info(self, peer: ServerConnection, _params: Nothing) -> Any:
         return {
             "pid": os.getpid(),
             "version": self._version,
@@ -257,17 +257,17 @@ class Commands:
             "seq": self._feed.promise(peer),
         }
 
-    async def _end(self, peer: Peer, _params: Nothing) -> Any:
+    async def _end(self, peer: ServerConnection, _params: Nothing) -> Any:
         self._stop()
         return {"stopping": True, "seq": self._feed.promise(peer)}
 
     # --- answers ----------------------------------------------------------------------------------------------------
 
-    def _paged(self, peer: Peer, page: Page, rows: str = "rows") -> Raw:
+    def _paged(self, peer: ServerConnection, page: Page, rows: str = "rows") -> Raw:
         facts = {**page.facts, "next": page.next, "seq": self._feed.promise(peer)}
         return Raw(b'{"%s":[%s],%s' % (rows.encode(), b",".join(page.rows), _encode(facts)[1:]))
 
-    def _refused(self, peer: Peer, problem: Problem, named: ConnectAsked | None = None) -> RpcError:
+    def _refused(self, peer: ServerConnection, problem: Problem, named: ConnectAsked | None = None) -> RpcError:
         """What failed may have changed something too: a reader knows that by the same step."""
         return refusal(problem, self._link_row(), self._feed.promise(peer), named)
 
@@ -299,7 +299,7 @@ def refusal(problem: Problem, link: Link | None, seq: int, named: ConnectAsked |
         "seq": seq,
         **problem.extra,
     }
-    return RpcError(OURS, problem.detail or sentence, data)
+    return RpcError(APPLICATION_ERROR, problem.detail or sentence, data)
 
 
 def _name(topic: str) -> str:

@@ -1,20 +1,21 @@
 """The local socket's other side: one `Conversation` a peer, and the place where they are accepted.
 
-What may be asked is in `commands.py`, what is told in `state/feed.py`, how lines and limits work in `shared/rpc.py`.
+What may be asked is in `commands.py`, what is told in `state/feed.py`, how lines and limits work in `shared/jsonrpc/`.
 """
 
 from __future__ import annotations
 
 from daemon.server.commands import Commands
 from daemon.state.feed import Feed
-from shared import local
-from shared.peer import Peer, Service
+from shared.jsonrpc.server import RpcService, ServerConnection
+from shared.transport import local_socket
+from shared.transport.interfaces import Listener
 
 
-class Conversation(Peer):
+class Conversation(ServerConnection):
     """A peer who may watch."""
 
-    def __init__(self, service: Service, feed: Feed, commands: Commands) -> None:
+    def __init__(self, service: RpcService, feed: Feed, commands: Commands) -> None:
         super().__init__(service)
         self._feed = feed
         self._commands = commands
@@ -29,15 +30,15 @@ class Conversation(Peer):
 class Server:
     """`service` is shared by all peers: the table of methods, who is here, what went wrong."""
 
-    def __init__(self, service: Service, feed: Feed, commands: Commands) -> None:
+    def __init__(self, service: RpcService, feed: Feed, commands: Commands) -> None:
         self.service = service
         self._feed = feed
         self._commands = commands
-        self._listener: local.Listener | None = None
+        self._listener: Listener | None = None
 
     async def listen(self, path: str) -> str:
-        """Serve `path`; the address. Raises `local.UnsafePath`, `local.AlreadyRunning`, `OSError`."""
-        self._listener = await local.listen(lambda: Conversation(self.service, self._feed, self._commands), path)
+        """Serve `path`; the address. Raises `UnsafePath`, `AlreadyRunning`, `OSError`."""
+        self._listener = await local_socket.listen(lambda: Conversation(self.service, self._feed, self._commands), path)
         return self._listener.address
 
     async def close(self) -> None:

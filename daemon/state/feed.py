@@ -2,7 +2,7 @@
 
 Tells readers what they lack, as encoded lines, while they take them. Never queues for a reader that does not read: what
 it misses is found again from its number. Who may watch what is decided in `server/commands.py`; the deaf are dropped in
-`shared/peer.py`.
+`shared/jsonrpc/server.py`.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from typing import Any, Literal
 import psutil
 
 from facade.doctor.greeting import DOCTOR_CLIENT_ID, Greeting, greet
-from shared import quick
+from shared.jsonrpc import blocking_client
 from shared.log import masked, printable
 from shared.reasons import FIREWALL, describe
 from shared.settings import STANDARD_PORTS, Settings, SettingsError, is_loopback
@@ -153,8 +153,8 @@ def _state_directory(patient: Patient) -> Check:
 def _daemon(patient: Patient) -> Check:
     path = patient.settings.socket_path
     try:
-        patient.link = quick.call_once(path, "link.get", {}, DAEMON_PATIENCE)
-    except quick.Refused as refused:
+        patient.link = blocking_client.call_once(path, "link.get", {}, DAEMON_PATIENCE)
+    except blocking_client.CallError as refused:
         return Check("daemon", "failed", f"The daemon refused: {refused.message}", ("Restart it.",))
     except PermissionError as error:
         remedy = (f"Check who owns {path}; it must be yours, mode 0600 in a directory of mode 0700.",)

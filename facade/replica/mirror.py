@@ -16,9 +16,10 @@ import structlog
 
 from facade.replica.believed import Believed, Delta
 from shared.clock import Clock
+from shared.jsonrpc.client import Client, ConnectionLost
+from shared.jsonrpc.codec import RpcError
 from shared.messages import STATE_TOPICS
 from shared.reasons import Problem
-from shared.rpc import Client, ConnectionLost, RpcError
 
 log = structlog.get_logger(__name__)
 

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from facade.doctor import checks as doctor
-from shared import quick
+from shared.jsonrpc import blocking_client
 from shared.log import masked
 from shared.settings import TABLE, Settings
 
@@ -83,8 +83,10 @@ def _settings(settings: Settings) -> dict[str, str]:
 
 def _asked(settings: Settings, method: str) -> str:
     try:
-        return json.dumps(quick.call_once(settings.socket_path, method, {}, ASK_LIMIT), indent=2, ensure_ascii=False)
-    except (OSError, quick.Refused) as error:
+        return json.dumps(
+            blocking_client.call_once(settings.socket_path, method, {}, ASK_LIMIT), indent=2, ensure_ascii=False
+        )
+    except (OSError, blocking_client.CallError) as error:
         return json.dumps({"unknown": f"The daemon did not tell: {error}"})
 
 

@@ -17,8 +17,8 @@ import typer
 from facade import cli
 from facade.doctor import checks as doctor
 from facade.terminal import home, restarting
-from shared import quick
-from shared.lines import INVALID_PARAMS
+from shared.jsonrpc import blocking_client
+from shared.jsonrpc.codec import INVALID_PARAMS
 from shared.reasons import describe
 from shared.settings import BAD_SETTINGS, PROJECT_ROOT, Settings, SettingsError
 
@@ -68,8 +68,8 @@ def ask(
     The words go to standard error; with `as_json` their object to standard output.
     """
     try:
-        return quick.call_once(settings().socket_path, method, params, timeout)
-    except quick.Refused as refused:
+        return blocking_client.call_once(settings().socket_path, method, params, timeout)
+    except blocking_client.CallError as refused:
         data = refused.data if isinstance(refused.data, dict) else {}
         usage = refused.code == INVALID_PARAMS
         reason = data.get("reason") or ("invalidParameters" if usage else None)
@@ -94,8 +94,8 @@ def _tell(reason: str | None, detail: str, advice: Sequence[str], as_json: bool)
 def status(as_json: AsJson = False) -> int:
     """Whether the link is up, and if not, why and what to do. Exit status 0 connected, 1 not, 3 no daemon."""
     try:
-        link = quick.call_once(settings().socket_path, "link.get", {}, cli.PATIENCE)
-    except (OSError, quick.Refused) as error:
+        link = blocking_client.call_once(settings().socket_path, "link.get", {}, cli.PATIENCE)
+    except (OSError, blocking_client.CallError) as error:
         sentence, advice = describe("daemonUnreachable")
         link = {
             "phase": None,

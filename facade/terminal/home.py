@@ -20,7 +20,7 @@ from xml.sax.saxutils import escape
 
 import psutil
 
-from shared import quick
+from shared.jsonrpc import blocking_client
 from shared.settings import PROJECT_ROOT, TABLE, Settings
 
 System = Literal["systemd", "launchd", "windows"]
@@ -203,8 +203,8 @@ def installed(wanted: Plan) -> bool:
 def close_daemon(settings: Settings) -> bool:
     """Have the daemon close its session and end; whether none is left. Windows' scheduler can only kill it."""
     try:
-        pid = quick.call_once(settings.socket_path, "daemon.info")["pid"]
-        quick.call_once(settings.socket_path, "daemon.stop")
+        pid = blocking_client.call_once(settings.socket_path, "daemon.info")["pid"]
+        blocking_client.call_once(settings.socket_path, "daemon.stop")
         psutil.Process(pid).wait(STOP_LIMIT)
     except psutil.TimeoutExpired:
         return False

@@ -16,7 +16,7 @@ from typing import TextIO
 import psutil
 
 from facade.terminal.home import STOP_LIMIT, Machine, System, close_daemon, installed, plan, run
-from shared import quick
+from shared.jsonrpc import blocking_client
 from shared.settings import Settings
 
 PID_FILE = "start.pid"
@@ -86,7 +86,7 @@ def _answers(settings: Settings, patience: float) -> bool:
     end = time.monotonic() + patience
     while time.monotonic() < end:
         try:
-            quick.call_once(settings.socket_path, "ping")
+            blocking_client.call_once(settings.socket_path, "ping")
         except OSError:
             time.sleep(LOOK_EVERY)
         else:

@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from facade import cli
-from shared import rpc
+from shared.jsonrpc.client import Client
+from shared.jsonrpc.codec import RpcError
 from shared.settings import Settings
 
 TOPICS = ("link", "farms", "gaps", "notices")
@@ -109,13 +110,13 @@ async def _follow(settings: Settings, screen: _Screen) -> None:
     while True:
         ended = asyncio.Event()
         try:
-            client = await rpc.Client.open(
+            client = await Client.open(
                 settings.socket_path,
                 client="ibkr-watch/1",
                 on_notification=lambda _method, params: screen.take(json.loads(bytes(params))),
                 on_close=lambda _reason, ended=ended: ended.set(),  # type: ignore[misc]
             )
-        except (OSError, rpc.RpcError) as error:
+        except (OSError, RpcError) as error:
             screen.gone(str(error))
             await asyncio.sleep(AGAIN_AFTER)
             continue
@@ -134,7 +135,7 @@ async def _follow(settings: Settings, screen: _Screen) -> None:
             screen.gone("the daemon closed the connection")
         except TimeoutError:
             screen.gone(f"no answer for {cli.PATIENCE:g} s")
-        except (OSError, rpc.RpcError) as error:
+        except (OSError, RpcError) as error:
             screen.gone(str(error))
         finally:
             await client.close()

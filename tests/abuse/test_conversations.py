@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from shared.lines import MAX_LINE
+from shared.jsonrpc.codec import MAX_LINE
 from shared.messages import STATE_TOPICS
 from tests.abuse.chain import Chain, Talk
 

@@ -19,11 +19,11 @@ from daemon.link.windows import Calendar
 from daemon.process import Daemon, Surroundings
 from daemon.state.ledger import Ledger
 from shared.clock import SystemClock
+from shared.jsonrpc.client import Client
 from shared.messages import STATE_TOPICS
-from shared.private import private_directory
 from shared.replica import Replica, TopicDelta, TopicState
-from shared.rpc import Client
 from shared.settings import Settings
+from shared.transport.private_paths import private_directory
 
 LIMIT = 60.0
 """s for anything here to come true."""

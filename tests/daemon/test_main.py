@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from daemon.__main__ import ALREADY_RUNNING, BAD_USAGE, main, watchdog
-from shared.rpc import Client, ConnectionLost
+from shared.jsonrpc.client import Client, ConnectionLost
 from shared.settings import BAD_SETTINGS
 from tests.daemon.running import LIMIT, Mirror, environment, place, settings
 from tests.waiting import answered

@@ -12,10 +12,12 @@ from msgspec import Struct
 
 from daemon.state.feed import Feed
 from daemon.state.store import Store
-from shared import local
 from shared.clock import SystemClock
+from shared.jsonrpc.codec import APPLICATION_ERROR, RpcError
+from shared.jsonrpc.server import RpcService, ServerConnection
 from shared.messages import BROKER_TOPICS, Endpoint, GatewayFacts, Link, Proof, WatchParams
-from shared.rpc import OURS, Peer, RpcError, Service
+from shared.transport import local_socket
+from shared.transport.interfaces import Listener
 
 Reply = Callable[[Mapping[str, Any]], Awaitable[Any]]
 
@@ -36,7 +38,7 @@ def ready_link(**changes: Any) -> Link:
     return msgspec.structs.replace(row, **changes)
 
 
-class _Speaker(Peer):
+class _Speaker(ServerConnection):
     """One facade's conversation."""
 
     def __init__(self, daemon: FakeDaemon) -> None:
@@ -68,7 +70,7 @@ class FakeDaemon:
         self.replies: dict[str, Reply] = {}
         self.refuses: set[str] = set()
         """Topics that no line is left for."""
-        self.service = Service(
+        self.service = RpcService(
             "fake/1",
             epoch,
             {
@@ -94,10 +96,10 @@ class FakeDaemon:
                 },
             },
         )
-        self._listener: local.Listener | None = None
+        self._listener: Listener | None = None
 
     async def start(self) -> None:
-        self._listener = await local.listen(lambda: _Speaker(self), self.path)
+        self._listener = await local_socket.listen(lambda: _Speaker(self), self.path)
 
     async def stop(self) -> None:
         """End as a process does: listener and conversations close."""
@@ -133,7 +135,7 @@ class FakeDaemon:
 
     def refuse(self, method: str, reason: str, **data: Any) -> None:
         async def reply(_params: Mapping[str, Any]) -> Any:
-            raise RpcError(OURS, reason, {"reason": reason, **data})
+            raise RpcError(APPLICATION_ERROR, reason, {"reason": reason, **data})
 
         self.replies[method] = reply
 
@@ -145,8 +147,8 @@ class FakeDaemon:
 
     # --- methods ---
 
-    def _method(self, name: str) -> Callable[[Peer, msgspec.Raw], Awaitable[Any]]:
-        async def method(peer: Peer, params: msgspec.Raw) -> Any:
+    def _method(self, name: str) -> Callable[[ServerConnection, msgspec.Raw], Awaitable[Any]]:
+        async def method(peer: ServerConnection, params: msgspec.Raw) -> Any:
             given = msgspec.json.decode(params)
             self.asked.append((name, given))
             reply = self.replies.get(name)
@@ -160,14 +162,14 @@ class FakeDaemon:
 
         return method
 
-    async def _watch(self, peer: Peer, params: msgspec.Raw) -> Any:
+    async def _watch(self, peer: ServerConnection, params: msgspec.Raw) -> Any:
         given = msgspec.json.decode(params, type=WatchParams)
         if self.refuses.intersection(given.topics):
-            raise RpcError(OURS, "no line left", {"reason": "tooManySubscriptions"})
+            raise RpcError(APPLICATION_ERROR, "no line left", {"reason": "tooManySubscriptions"})
         seq, reset = self.feed.watch(peer, given.topics, given.epoch, given.since)  # type: ignore[arg-type]
         return {"epoch": self.store.epoch, "seq": seq, "reset": reset}
 
-    async def _unwatch(self, peer: Peer, params: msgspec.Raw) -> Any:
+    async def _unwatch(self, peer: ServerConnection, params: msgspec.Raw) -> Any:
         given = msgspec.json.decode(params, type=WatchParams)
         self.feed.unwatch(peer, given.topics)  # type: ignore[arg-type]
         return {}

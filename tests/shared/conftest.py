@@ -5,8 +5,8 @@ import uuid
 
 import pytest
 
-from shared import local
-from shared.peer import Peer, Service
+from shared.jsonrpc.server import RpcService, ServerConnection
+from shared.transport import local_socket
 
 
 @pytest.fixture
@@ -18,8 +18,8 @@ def path(tmp_path):
 @pytest.fixture
 async def served(path):
     """A daemon's service at `path`, its methods and its end in the test's hands."""
-    service = Service("ibkr/1.0", "E1", {})
-    listener = await local.listen(lambda: Peer(service), path)
+    service = RpcService("ibkr/1.0", "E1", {})
+    listener = await local_socket.listen(lambda: ServerConnection(service), path)
     yield service
     listener.close()
     await listener.wait_closed()

@@ -12,7 +12,7 @@ import pytest
 
 from daemon.process import Daemon
 from daemon.simulator import Gateway, World
-from shared.rpc import RpcError
+from shared.jsonrpc.codec import RpcError
 from tests.daemon.running import Mirror, place, running, settings
 from tests.waiting import until
 

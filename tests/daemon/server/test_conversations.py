@@ -14,8 +14,9 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.process import Daemon
+from shared.jsonrpc.client import Client
+from shared.jsonrpc.codec import RpcError
 from shared.messages import STATE_TOPICS, Account, Fill, Order, PnL, Position, Quote
-from shared.rpc import Client, RpcError
 from tests.daemon.running import LIMIT, Mirror, place, running, settings
 
 

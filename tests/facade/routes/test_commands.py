@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from shared.lines import OURS, RpcError
+from shared.jsonrpc.codec import APPLICATION_ERROR, RpcError
 from shared.messages import Proof
 from tests.facade.conftest import House, running
 from tests.facade.fake_daemon import FakeDaemon
@@ -48,7 +48,7 @@ async def test_an_answer_waits_for_its_effect_however_late_the_news_are(house: H
     async def connect(_params: Mapping[str, Any]) -> Any:
         if fails:
             daemon.link(phase="waiting", reason="portClosed", connected=False)
-            raise RpcError(OURS, "portClosed", {"reason": "portClosed"})
+            raise RpcError(APPLICATION_ERROR, "portClosed", {"reason": "portClosed"})
         daemon.link()
         return {}
 
@@ -128,7 +128,7 @@ async def test_a_failed_connect_answers_when_what_became_of_it_can_be_read(house
         daemon.link(phase="connecting", connected=False)
         await until(lambda: house.facade.mirror.link is not None and house.facade.mirror.link.phase == "connecting")
         daemon.link(phase="held", reason="manual", connected=False)
-        raise RpcError(OURS, "portClosed", {"reason": "portClosed"})
+        raise RpcError(APPLICATION_ERROR, "portClosed", {"reason": "portClosed"})
 
     daemon.replies["link.connect"] = fail
     status, body, _ = await house.post(f"{API}/connect", {"port": 4002})

@@ -13,7 +13,7 @@ import pytest
 
 from facade.terminal import home, restarting
 from facade.terminal.home import Machine, System, plan
-from shared import quick
+from shared.jsonrpc import blocking_client
 from shared.settings import PROJECT_ROOT, Settings
 
 posix = pytest.mark.skipif(os.name == "nt", reason="the stand-ins for service managers are shell scripts")
@@ -82,9 +82,9 @@ def test_an_installed_daemon_is_closed_and_begun_anew(
     told = stand_in(tmp_path, monkeypatch, TASKS[system], f'case "$*" in *daemon*) {begin};; esac')
     installed(here, wanted)
     assert restarting.restart("daemon", here, wanted, io.StringIO()) == 0
-    first = quick.call_once(wanted.socket_path, "daemon.info", timeout=LIMIT)
+    first = blocking_client.call_once(wanted.socket_path, "daemon.info", timeout=LIMIT)
     assert restarting.restart("daemon", here, wanted, io.StringIO()) == 0
-    second = quick.call_once(wanted.socket_path, "daemon.info", timeout=LIMIT)
+    second = blocking_client.call_once(wanted.socket_path, "daemon.info", timeout=LIMIT)
     assert first["pid"] != second["pid"]
     assert not psutil.pid_exists(first["pid"]) or psutil.Process(first["pid"]).status() == psutil.STATUS_ZOMBIE
     assert len(told.read_text().splitlines()) == 2
@@ -100,7 +100,7 @@ def test_an_uninstall_on_windows_closes_the_session_before_the_task_is_ended(
     assert restarting.restart("daemon", here, wanted, io.StringIO()) == 0
     assert home.uninstall(here, wanted, io.StringIO(), dry_run=False) == 0
     with pytest.raises(OSError):  # noqa: PT011 - whatever says that nobody is there
-        quick.call_once(wanted.socket_path, "ping")
+        blocking_client.call_once(wanted.socket_path, "ping")
     assert not any(path.exists() for path in plan(here, wanted).files)
 
 

@@ -15,20 +15,21 @@ import msgspec
 import structlog
 from msgspec import Raw, Struct
 
-from shared import local
-from shared.lines import (
+from shared.jsonrpc.codec import (
+    APPLICATION_ERROR,
+    CLOSE_TIMEOUT,
+    HELLO_REQUIRED,
     INTERNAL_ERROR,
     INVALID_PARAMS,
     INVALID_REQUEST,
+    MAX_CALLS,
     MAX_LINE,
     METHOD_NOT_FOUND,
-    NO_HELLO,
     NULL,
-    OURS,
     OVERLONG,
-    Bad,
-    Call,
-    Lines,
+    InvalidRequest,
+    LineSplitter,
+    Request,
     RpcError,
     brief,
     decode,
@@ -38,37 +39,33 @@ from shared.lines import (
     response,
 )
 from shared.messages import PROTOCOL, Hello, Welcome
+from shared.transport.interfaces import PeerIdentity
+from shared.transport.local_socket import peer_identity
 
 log = structlog.get_logger(__name__)
 
 MAX_PEERS = 256
 """Connections at once: as many browsers' streams as one facade serves, each through an own client, would still fit."""
 
-MAX_CALLS = 512
-"""Calls of one peer under way at once: the facade serves 512 HTTP connections, each waits for at most one answer."""
-
-HELLO_LIMIT = 5.0
+HELLO_TIMEOUT = 5.0
 """s until the first message must be there. A program says hello at once; who types it by hand can be that fast."""
 
-LINE_LIMIT = 10.0
+LINE_TIMEOUT = 10.0
 """s from the first byte of a line to its end: 1 MiB on a local socket takes milliseconds."""
 
-CALL_LIMIT = 900.0
+CALL_TIMEOUT = 900.0
 """s for a method that set itself no shorter limit: history may wait a whole ten-minute pacing window for its turn."""
 
-UNREAD_LIMIT = 30.0
+SLOW_READER_TIMEOUT = 30.0
 """s that a peer's unread bytes may stand above the low-water mark: by then it is stopped, not slow."""
-
-CLOSE_LIMIT = 2.0
-"""s for the last answer to be read by a peer that is being closed."""
 
 HIGH_WATER = 64 * 1024
 """Unread bytes from which a peer gets nothing new: small, because what is merged later is fresher than what waits."""
 
-LINES_A_TURN = 64
-"""Lines of one peer in a turn of the loop: about a millisecond, then the others have theirs."""
+LINES_PER_ITERATION = 64
+"""Lines of one connection in an iteration of the loop: about a millisecond, then the other connections follow."""
 
-MAX_UNREAD = 4 * MAX_LINE
+MAX_WRITE_BUFFER = 4 * MAX_LINE
 """Unread bytes at which a peer is dropped: answers to calls that were under way when it stopped reading may add up."""
 
 
@@ -76,7 +73,7 @@ class _Protocol(Struct):
     protocol: int
 
 
-Method = Callable[["Peer", Raw], Awaitable[Any]]
+Method = Callable[["ServerConnection", Raw], Awaitable[Any]]
 """`async def method(peer, params) -> result`: a struct, a mapping, or `Raw`/`bytes` already encoded.
 
 It decodes its params with msgspec (a `ValidationError` becomes −32602), raises `RpcError` to refuse, keeps its own
@@ -95,14 +92,14 @@ class Cancellable(Protocol):
 
 
 @dataclass(slots=True)
-class Service:
+class RpcService:
     """What all peers of a daemon share: the table of methods, the answer to `hello`, who is here, what went wrong."""
 
     daemon: str
     epoch: str
     methods: Mapping[str, Method]
-    call_limit: float = CALL_LIMIT
-    peers: dict[Peer, None] = field(default_factory=dict)
+    call_limit: float = CALL_TIMEOUT
+    peers: dict[ServerConnection, None] = field(default_factory=dict)
     """Who is here, in the order of coming."""
     turned_away: int = 0
     """Peers beyond `MAX_PEERS`, closed without a byte."""
@@ -124,22 +121,22 @@ class Service:
         return True
 
     async def close(self) -> None:
-        """End every conversation, with what is written so far read within `CLOSE_LIMIT`, and wait for the last task."""
+        """Close every connection, flushing for `CLOSE_TIMEOUT` at most, and wait for the last task."""
         peers = tuple(self.peers)
         for peer in peers:
             peer.close()
         await asyncio.gather(*(peer.wait_closed() for peer in peers))
 
 
-class Peer(asyncio.Protocol):
-    """The daemon's end of one conversation. Bound: one line in, `MAX_CALLS` calls, `MAX_UNREAD` bytes out.
+class ServerConnection(asyncio.Protocol):
+    """The daemon's end of one conversation. Bound: one line in, `MAX_CALLS` calls, `MAX_WRITE_BUFFER` bytes out.
 
     A subclass sees `greeted()`, `drained()` and `lost(reason)`. `writable` is false while the peer leaves more than
     `HIGH_WATER` bytes unread: then nothing new is written (merge it, and go on when `drained()` is called), nothing
-    more is read from it, and after `UNREAD_LIMIT` s it is dropped.
+    more is read from it, and after `SLOW_READER_TIMEOUT` s it is dropped.
     """
 
-    def __init__(self, service: Service, call_later: CallLater | None = None) -> None:
+    def __init__(self, service: RpcService, call_later: CallLater | None = None) -> None:
         self.client = ""
         """What the peer calls itself; empty before its hello. From outside: not for a log without `log.printable`."""
         self.writable = True
@@ -148,7 +145,7 @@ class Peer(asyncio.Protocol):
         self._service = service
         self._call_later = call_later
         self._transport: asyncio.Transport | None = None
-        self._lines = Lines()
+        self._lines = LineSplitter()
         self._kept: deque[bytes] = deque()
         self._calls: set[asyncio.Task[None]] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -171,9 +168,9 @@ class Peer(asyncio.Protocol):
     # what a subclass and the daemon use
 
     @property
-    def who(self) -> local.Peer | None:
+    def who(self) -> PeerIdentity | None:
         """Process and user at the other end, for the log; `None` once the connection is gone."""
-        return None if self.closing else local.peer(cast("asyncio.Transport", self._transport))
+        return None if self.closing else peer_identity(cast("asyncio.Transport", self._transport))
 
     @property
     def closing(self) -> bool:
@@ -189,7 +186,7 @@ class Peer(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             return
         self._transport.write(line)
-        if not self.writable and self._transport.get_write_buffer_size() > MAX_UNREAD:
+        if not self.writable and self._transport.get_write_buffer_size() > MAX_WRITE_BUFFER:
             self._drop("too many bytes unread")
 
     def start(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
@@ -202,11 +199,11 @@ class Peer(asyncio.Protocol):
         return task
 
     def close(self, reason: str = "closed by the daemon") -> None:
-        """End the conversation after what is written has been read, at the latest after `CLOSE_LIMIT`."""
+        """End the conversation after what is written has been read, at the latest after `CLOSE_TIMEOUT`."""
         if self._transport is not None and not self._transport.is_closing():
             self.reason = self.reason or reason
             self._transport.close()
-            self._limit("close", CLOSE_LIMIT, self._transport.abort)
+            self._limit("close", CLOSE_TIMEOUT, self._transport.abort)
 
     def abort(self, reason: str) -> None:
         """End the conversation now."""
@@ -229,7 +226,7 @@ class Peer(asyncio.Protocol):
             return
         self._service.peers[self] = None
         transport.set_write_buffer_limits(HIGH_WATER)
-        self._limit("hello", HELLO_LIMIT, self._no_hello)
+        self._limit("hello", HELLO_TIMEOUT, self._no_hello)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._service.peers.pop(self, None)
@@ -250,7 +247,7 @@ class Peer(asyncio.Protocol):
         if ended or not self._lines.begun:
             self._no_limit("line")
         if self._lines.begun and self.writable and "line" not in self._limits:
-            self._limit("line", LINE_LIMIT, self._line_late)
+            self._limit("line", LINE_TIMEOUT, self._line_late)
         self._go_on()
 
     def eof_received(self) -> bool:
@@ -263,13 +260,13 @@ class Peer(asyncio.Protocol):
         self.writable = False
         self._listen()
         self._no_limit("line")  # it is we who do not listen
-        self._limit("unread", UNREAD_LIMIT, lambda: self._drop("nothing was read for a while"))
+        self._limit("unread", SLOW_READER_TIMEOUT, lambda: self._drop("nothing was read for a while"))
 
     def resume_writing(self) -> None:
         self.writable = True
         self._no_limit("unread")
         if self._lines.begun:
-            self._limit("line", LINE_LIMIT, self._line_late)
+            self._limit("line", LINE_TIMEOUT, self._line_late)
         self._go_on()
         if self.writable and not self.closing:
             self.drained()
@@ -278,7 +275,7 @@ class Peer(asyncio.Protocol):
 
     def _go_on(self) -> None:
         """What was received, as long as answers are read, some lines in this turn and the rest in the next."""
-        for _ in range(LINES_A_TURN):
+        for _ in range(LINES_PER_ITERATION):
             if not self._kept or not self.writable or self.closing:
                 break
             self._take(decode(self._kept.popleft()))
@@ -292,10 +289,10 @@ class Peer(asyncio.Protocol):
         if self._half_closed:
             self._finish()
 
-    def _take(self, said: Call | Bad) -> None:
+    def _take(self, said: Request | InvalidRequest) -> None:
         if not self.client:
             self._greet(said)
-        elif isinstance(said, Bad):
+        elif isinstance(said, InvalidRequest):
             self.write(failure(said.id, said.code, said.message))
             if said.fatal:
                 self.close(said.message)
@@ -307,22 +304,24 @@ class Peer(asyncio.Protocol):
             self._refuse(said, METHOD_NOT_FOUND, f"There is no method {said.method[:100]}.")
         elif len(self._calls) >= MAX_CALLS:
             detail = f"More than {MAX_CALLS} calls of this connection are under way."
-            self._refuse(said, OURS, detail, {"reason": "pacingBudget", "detail": detail, "retryable": True})
+            self._refuse(
+                said, APPLICATION_ERROR, detail, {"reason": "pacingBudget", "detail": detail, "retryable": True}
+            )
         else:
             task = self.start(self._run(method, said), f"rpc.{said.method}")
             self._calls.add(task)
             task.add_done_callback(self._calls.discard)
 
-    def _greet(self, said: Call | Bad) -> None:
+    def _greet(self, said: Request | InvalidRequest) -> None:
         """The first message must be a hello, in our protocol."""
-        if isinstance(said, Bad) or said.method != "hello":
+        if isinstance(said, InvalidRequest) or said.method != "hello":
             self._no_hello(said.id or NULL)
             return
         try:
             theirs = msgspec.json.decode(said.params, type=_Protocol).protocol
             if theirs != PROTOCOL:  # looked at first: the rest of another protocol's hello may look different
                 detail = f"This daemon speaks protocol {PROTOCOL}, not {theirs}: update the older of the two."
-                self._refuse(said, OURS, detail, {"reason": "protocolUnsupported", "detail": detail})
+                self._refuse(said, APPLICATION_ERROR, detail, {"reason": "protocolUnsupported", "detail": detail})
                 self.close(detail)
                 return
             hello = msgspec.json.decode(said.params, type=Hello)
@@ -340,12 +339,12 @@ class Peer(asyncio.Protocol):
         if first and not self.closing:
             self.greeted()
 
-    async def _run(self, method: Method, call: Call) -> None:
+    async def _run(self, method: Method, call: Request) -> None:
         try:
             async with asyncio.timeout(self._service.call_limit):
                 result = encode(await method(self, call.params))
             if len(result) > MAX_LINE - 1024:
-                raise RpcError(OURS, "The answer is over 1 MiB: ask for less.", {"reason": "tooLarge"})
+                raise RpcError(APPLICATION_ERROR, "The answer is over 1 MiB: ask for less.", {"reason": "tooLarge"})
             self._answer(call, result)
         except RpcError as error:
             self._refuse(call, error.code, error.message, error.data)
@@ -354,30 +353,32 @@ class Peer(asyncio.Protocol):
             self._refuse(call, INVALID_PARAMS, detail, {"reason": "invalidParameters", "detail": detail})
         except TimeoutError:
             detail = f"{call.method} was not answered in time."
-            self._refuse(call, OURS, detail, {"reason": "brokerTimeout", "detail": detail, "retryable": True})
+            self._refuse(
+                call, APPLICATION_ERROR, detail, {"reason": "brokerTimeout", "detail": detail, "retryable": True}
+            )
         except Exception as error:
             self._service.faults += 1
             log.exception("rpc.fault", message=f"{call.method} failed.", faults=self._service.faults)
             self._refuse(call, INTERNAL_ERROR, f"{call.method} failed inside the daemon ({type(error).__name__}).")
 
-    def _answer(self, call: Call, result: Any) -> None:
+    def _answer(self, call: Request, result: Any) -> None:
         if call.id is not None:
             self.write(response(call.id, result))
 
-    def _refuse(self, call: Call, code: int, message: str, data: Any = None) -> None:
+    def _refuse(self, call: Request, code: int, message: str, data: Any = None) -> None:
         if call.id is not None:
             self.write(failure(call.id, code, message, data))
 
     # ends and limits
 
     def _no_hello(self, id: bytes = NULL, detail: str = "") -> None:  # noqa: A002
-        message = f"The first message must be hello, within {HELLO_LIMIT:g} s. {detail}".rstrip()
-        self.write(failure(id, NO_HELLO, message))
+        message = f"The first message must be hello, within {HELLO_TIMEOUT:g} s. {detail}".rstrip()
+        self.write(failure(id, HELLO_REQUIRED, message))
         self.close(message)
 
     def _line_late(self) -> None:
-        message = f"The line did not end within {LINE_LIMIT:g} s."
-        self.write(failure(NULL, INVALID_REQUEST if self.client else NO_HELLO, message))
+        message = f"The line did not end within {LINE_TIMEOUT:g} s."
+        self.write(failure(NULL, INVALID_REQUEST if self.client else HELLO_REQUIRED, message))
         self.close(message)
 
     def _drop(self, reason: str) -> None:

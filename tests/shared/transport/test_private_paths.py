@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from shared.private import LOCK, AlreadyRunning, UnsafePath, claim, private_directory
+from shared.transport.private_paths import LOCK, AlreadyRunning, UnsafePath, claim, private_directory
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="modes and owners are Unix's")
 
@@ -110,7 +110,7 @@ def test_one_claim_at_a_time(tmp_path):
 
 HOLD = """
 import sys
-from shared.private import claim
+from shared.transport.private_paths import claim
 held = claim(sys.argv[1])
 print("held", flush=True)
 sys.stdin.read()

@@ -5,8 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared import lines
-from shared.lines import Bad, Call, Lines, decode, failure, notification, request, response
+from shared.jsonrpc.codec import (
+    MAX_LINE,
+    InvalidRequest,
+    LineSplitter,
+    Request,
+    decode,
+    failure,
+    notification,
+    request,
+    response,
+)
 
 text_without_ends = st.binary(max_size=60).map(lambda data: data.replace(b"\n", b" "))
 json_values = st.recursive(
@@ -26,7 +35,7 @@ def in_pieces(data: bytes, cuts: list[int]) -> list[bytes]:
 @given(st.lists(text_without_ends), st.lists(st.integers(0, 800)))
 def test_any_pieces_give_the_same_lines(wanted, cuts):
     """However the bytes arrive, the lines are the ones that were sent."""
-    splitter = Lines()
+    splitter = LineSplitter()
 
     got = [
         line for piece in in_pieces(b"".join(line + b"\n" for line in wanted), cuts) for line in splitter.feed(piece)
@@ -40,7 +49,7 @@ def test_any_pieces_give_the_same_lines(wanted, cuts):
 def test_any_pieces_find_the_same_overlong_line(sent, cuts):
     """The lines before one that is too long come out, nothing after it, wherever the cuts are."""
     data = b"".join(line + b"\n" for line in sent)
-    whole, pieces = Lines(limit=20), Lines(limit=20)
+    whole, pieces = LineSplitter(limit=20), LineSplitter(limit=20)
 
     wanted = whole.feed(data)
     got = [line for piece in in_pieces(data, cuts) for line in pieces.feed(piece)]
@@ -51,18 +60,18 @@ def test_any_pieces_find_the_same_overlong_line(sent, cuts):
 
 def test_a_line_of_exactly_the_limit_is_not_too_long():
     """1 MiB is allowed, one byte more is not, with or without its end."""
-    exactly = Lines()
-    assert exactly.feed(b"x" * lines.MAX_LINE + b"\n") == [b"x" * lines.MAX_LINE]
+    exactly = LineSplitter()
+    assert exactly.feed(b"x" * MAX_LINE + b"\n") == [b"x" * MAX_LINE]
 
-    more = Lines()
-    assert more.feed(b"x" * (lines.MAX_LINE + 1)) == []
+    more = LineSplitter()
+    assert more.feed(b"x" * (MAX_LINE + 1)) == []
     assert more.overlong
     assert more.feed(b"\nping\n") == []
 
 
 def test_a_line_that_trickles_in_costs_its_length_once():
     """Nothing that was looked at is looked at again: what is held is one flat buffer."""
-    splitter = Lines()
+    splitter = LineSplitter()
 
     for _ in range(200_000):
         splitter.feed(b"x")
@@ -78,7 +87,7 @@ def test_a_request_is_read_as_it_was_written(number, method, params):
 
     call = decode(line)
 
-    assert isinstance(call, Call)
+    assert isinstance(call, Request)
     assert call.method == method
     assert json.loads(bytes(call.params)) == params
     assert json.loads(call.id) == number
@@ -87,7 +96,7 @@ def test_a_request_is_read_as_it_was_written(number, method, params):
 
 def test_a_message_without_id_is_a_notification():
     """No id, no answer; a null id is an id."""
-    assert decode(b'{"jsonrpc":"2.0","method":"m"}') == Call(
+    assert decode(b'{"jsonrpc":"2.0","method":"m"}') == Request(
         "m", decode(b'{"jsonrpc":"2.0","method":"m"}').params, None
     )
     assert decode(b'{"jsonrpc":"2.0","method":"m","id":null}').id == b"null"
@@ -128,7 +137,7 @@ def test_a_line_that_is_no_request_gets_its_own_code(line, code, fatal):
     """Not JSON, no object, no request and no params are told apart; only what is not UTF-8 ends the connection."""
     bad = decode(line)
 
-    assert isinstance(bad, Bad)
+    assert isinstance(bad, InvalidRequest)
     assert (bad.code, bad.fatal) == (code, fatal)
 
 
@@ -151,13 +160,13 @@ def test_no_mutation_of_a_line_raises(edits):
 
     said = decode(bytes(line).replace(b"\n", b" "))
 
-    assert isinstance(said, Call) or said.code in {-32700, -32600, -32602}
+    assert isinstance(said, Request) or said.code in {-32700, -32600, -32602}
 
 
 @given(st.binary(max_size=200))
 def test_no_bytes_raise(data):
     """Noise is an error like any other."""
-    assert isinstance(decode(data), Call | Bad)
+    assert isinstance(decode(data), Request | InvalidRequest)
 
 
 @given(json_values, st.text(max_size=30))

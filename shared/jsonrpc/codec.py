@@ -12,13 +12,19 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 MAX_LINE = 1 << 20
 """Bytes of a line without its end. A page of a watch is 256 KiB; four times that leaves room and bounds a peer."""
 
+MAX_CALLS = 512
+"""Concurrent calls of one connection: the facade serves 512 HTTP connections, each waits for at most one response."""
+
+CLOSE_TIMEOUT = 2.0
+"""s for the peer to read the last response of a connection that is being closed."""
+
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
 METHOD_NOT_FOUND = -32601
 INVALID_PARAMS = -32602
 INTERNAL_ERROR = -32603
-OURS = -32000
-NO_HELLO = -32001
+APPLICATION_ERROR = -32000
+HELLO_REQUIRED = -32001
 
 
 class RpcError(Exception):
@@ -32,7 +38,7 @@ class RpcError(Exception):
         self.code, self.message, self.data = code, message, data
 
 
-class Lines:
+class LineSplitter:
     """Bytes in any pieces → whole lines, in time linear in the bytes. Holds one unfinished line, at most `limit` bytes.
 
     `overlong`: a line went over the limit; the lines before it were given out, nothing comes after it.
@@ -70,7 +76,7 @@ NULL = b"null"
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class Request:
     """A request, or a notification where `id` is `None`. `id` is the peer's own text, given back as it came."""
 
     method: str
@@ -79,7 +85,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Bad:
+class InvalidRequest:
     """A line that is no call: the error it gets, and whether the connection ends with it."""
 
     code: int
@@ -101,11 +107,11 @@ _encoder = msgspec.json.Encoder()
 # a string, an integer of a size that anybody can mean, or null
 _ID = re.compile(rb'"[^\0]{0,512}"|-?[0-9]{1,40}|null', re.DOTALL)
 
-NOT_UTF8 = Bad(PARSE_ERROR, "The line is not UTF-8.", fatal=True)
-OVERLONG = Bad(INVALID_REQUEST, "The line is over 1 MiB.", fatal=True)
+NOT_UTF8 = InvalidRequest(PARSE_ERROR, "The line is not UTF-8.", fatal=True)
+OVERLONG = InvalidRequest(INVALID_REQUEST, "The line is over 1 MiB.", fatal=True)
 
 
-def decode(line: bytes) -> Call | Bad:
+def decode(line: bytes) -> Request | InvalidRequest:
     """What one line asks. Raises nothing."""
     try:
         line.decode()
@@ -114,21 +120,21 @@ def decode(line: bytes) -> Call | Bad:
     try:
         value = msgspec.json.decode(line)
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
-        return Bad(PARSE_ERROR, f"The line is not JSON ({brief(error)}).")
+        return InvalidRequest(PARSE_ERROR, f"The line is not JSON ({brief(error)}).")
     if not isinstance(value, dict):
-        return Bad(INVALID_REQUEST, "A request is one object; there are no batches.")
+        return InvalidRequest(INVALID_REQUEST, "A request is one object; there are no batches.")
     envelope = _envelope.decode(line)
     given = bytes(envelope.id) if isinstance(envelope.id, Raw) else None
     if given is not None and not _ID.fullmatch(given):
-        return Bad(INVALID_REQUEST, "An id is a string (of at most 512 bytes), an integer or null.")
+        return InvalidRequest(INVALID_REQUEST, "An id is a string (of at most 512 bytes), an integer or null.")
     known = given or NULL
     if value.get("jsonrpc") != "2.0":
-        return Bad(INVALID_REQUEST, 'A request says "jsonrpc": "2.0".', known)
+        return InvalidRequest(INVALID_REQUEST, 'A request says "jsonrpc": "2.0".', known)
     if not isinstance(value.get("method"), str):
-        return Bad(INVALID_REQUEST, "A request names its method, a string.", known)
+        return InvalidRequest(INVALID_REQUEST, "A request names its method, a string.", known)
     if not isinstance(value.get("params", {}), dict):
-        return Bad(INVALID_PARAMS, "Params are an object.", known)
-    return Call(value["method"], envelope.params.copy(), None if given is None else known)
+        return InvalidRequest(INVALID_PARAMS, "Params are an object.", known)
+    return Request(value["method"], envelope.params.copy(), None if given is None else known)
 
 
 def encode(value: Any) -> bytes:

@@ -1,16 +1,15 @@
 import asyncio
 import json
-import os
 import subprocess
 import sys
 
 import pytest
 
-from shared import lines, local, messages, quick
-from shared.peer import RpcError
-from shared.quick import Refused, call_once, default_path
-
-posix = pytest.mark.skipif(sys.platform == "win32", reason="runtime directories are Unix's")
+from shared import messages
+from shared.jsonrpc import blocking_client, codec
+from shared.jsonrpc.blocking_client import CallError, call_once
+from shared.jsonrpc.codec import RpcError
+from shared.transport import local_socket
 
 
 async def ask(*arguments, **named):
@@ -39,10 +38,10 @@ async def test_a_refusal_keeps_code_message_and_data(path, served):
 
     served.methods = {"refuse": refuse}
 
-    with pytest.raises(Refused, match="Not connected") as refused:
+    with pytest.raises(CallError, match="Not connected") as refused:
         await ask(path, "refuse")
     assert (refused.value.code, refused.value.data) == (-32000, {"reason": "notConnected"})
-    with pytest.raises(Refused) as unknown:
+    with pytest.raises(CallError) as unknown:
         await ask(path, "nothing")
     assert unknown.value.code == -32601
 
@@ -92,12 +91,13 @@ class Imposter(asyncio.Protocol):
 
 
 @pytest.mark.parametrize(
-    "words", [b"", b"HTTP/1.1 400\r\n\r\n", b"[]\n", b"[" * 100_000 + b"\n", b"\xff\n", b"x" * (quick.MAX_LINE + 2)]
+    "words",
+    [b"", b"HTTP/1.1 400\r\n\r\n", b"[]\n", b"[" * 100_000 + b"\n", b"\xff\n", b"x" * (codec.MAX_LINE + 2)],
 )
 async def test_what_is_no_daemon_of_ours_is_an_oserror(path, words):
     """Another program at the path costs an error, never a hang or a traceback of its making."""
     made = type("Made", (Imposter,), {"words": words})
-    listener = await local.listen(made, path)
+    listener = await local_socket.listen(made, path)
     try:
         with pytest.raises(OSError, match=r"."):
             await ask(path, "ping", timeout=60)
@@ -108,46 +108,13 @@ async def test_what_is_no_daemon_of_ours_is_an_oserror(path, words):
 
 def test_the_numbers_are_the_ones_of_the_long_conversations():
     """What is spelled twice for the sake of a fast start is the same."""
-    assert quick.PROTOCOL == messages.PROTOCOL
-    assert quick.MAX_LINE == lines.MAX_LINE
+    assert blocking_client.PROTOCOL == messages.PROTOCOL
+    assert blocking_client.MAX_LINE == codec.MAX_LINE
 
 
 def test_it_brings_nothing_heavy_along():
     """`ibkr status` starts in the time of an interpreter."""
-    program = "import sys; import shared.quick; print(*sys.modules)"
+    program = "import sys; import shared.jsonrpc.blocking_client; print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60)
 
     assert not {"asyncio", "msgspec", "structlog", "platformdirs", "logging"} & set(found.stdout.split())
-
-
-def test_the_setting_wins():
-    """`IBKR_SOCKET` is taken as it is."""
-    assert default_path({"IBKR_SOCKET": "/x/y", "XDG_RUNTIME_DIR": "/run/user/0"}) == "/x/y"
-    assert local.default_path is default_path
-
-
-@posix
-@pytest.mark.skipif(sys.platform == "darwin", reason="macOS has one place")
-def test_the_runtime_directory_is_used_where_it_is_private(tmp_path):
-    """One that is missing, relative, or open to others is as good as none: then a directory below the state's is."""
-    runtime, state = tmp_path / "runtime", tmp_path / "state"
-    runtime.mkdir(0o700)
-    env = {"HOME": "/nowhere", "XDG_RUNTIME_DIR": str(runtime), "XDG_STATE_HOME": str(state)}
-
-    assert default_path(env) == str(runtime / "ibkr" / "daemon.sock")
-
-    fallback = {str(state / "ibkr" / "run" / "daemon.sock"), f"/run/user/{os.getuid()}/ibkr/daemon.sock"}
-    runtime.chmod(0o755)
-    assert default_path(env) in fallback
-    for unusable in ("relative", str(tmp_path / "missing"), ""):
-        assert default_path(env | {"XDG_RUNTIME_DIR": unusable}) in fallback
-
-
-@posix
-@pytest.mark.skipif(sys.platform == "darwin", reason="macOS has one place")
-def test_without_home_the_password_file_knows(monkeypatch):
-    """cron and services have odd environments."""
-    monkeypatch.setattr(quick, "_private", lambda _: False)
-
-    assert default_path({}).endswith("/.local/state/ibkr/run/daemon.sock")
-    assert default_path({"HOME": "/h"}) == "/h/.local/state/ibkr/run/daemon.sock"

@@ -4,8 +4,10 @@ import json
 import msgspec
 import pytest
 
-from shared import local, rpc
-from shared.rpc import Client, ConnectionLost, RpcError
+from shared.jsonrpc import client as module
+from shared.jsonrpc.client import Client, ConnectionLost
+from shared.jsonrpc.codec import RpcError
+from shared.transport import local_socket
 from tests.waiting import until
 
 
@@ -138,8 +140,8 @@ async def test_calls_under_way_are_bounded(path, served):
 
     served.methods = {"wait": wait}
     client = await Client.open(path, "test/1")
-    calls = [asyncio.create_task(client.call("wait", {}, 60)) for _ in range(rpc.MAX_CALLS)]
-    await until(lambda: len(client._waiting) == rpc.MAX_CALLS)
+    calls = [asyncio.create_task(client.call("wait", {}, 60)) for _ in range(module.MAX_CALLS)]
+    await until(lambda: len(client._waiting) == module.MAX_CALLS)
 
     with pytest.raises(RpcError) as refused:
         await client.call("wait", {}, 60)
@@ -174,7 +176,7 @@ class Imposter(asyncio.Protocol):
     [
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", ConnectionLost),
         (b'{"jsonrpc":"2.0","id":1,"result":{"hello":"there"}}\n', ConnectionLost),
-        (b"x" * (rpc.MAX_LINE + 2), ConnectionLost),
+        (b"x" * (module.MAX_LINE + 2), ConnectionLost),
         (b"", TimeoutError),
         (b'{"jsonrpc":"2.0","id":1,"result":{"protocol":2,"daemon":"d","epoch":"E"}}\n', RpcError),
         (b'{"jsonrpc":"2.0","id":null,"error":{"code":-32001,"message":"Go."}}\n', ConnectionLost),
@@ -188,7 +190,7 @@ async def test_what_is_no_daemon_of_ours_is_left(path, words, error):
         peers.append(Imposter(words))
         return peers[-1]
 
-    listener = await local.listen(imposter, path)
+    listener = await local_socket.listen(imposter, path)
     with pytest.raises(error):
         await Client.open(path, "test/1", timeout=0.2 if error is TimeoutError else 60)
     await until(lambda: peers)

@@ -9,8 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from shared import peer as module
-from shared.peer import CALL_LIMIT, HELLO_LIMIT, LINE_LIMIT, MAX_CALLS, MAX_PEERS, UNREAD_LIMIT, Peer, RpcError, Service
+from shared.jsonrpc import server as module
+from shared.jsonrpc.server import (
+    CALL_TIMEOUT,
+    HELLO_TIMEOUT,
+    LINE_TIMEOUT,
+    MAX_CALLS,
+    MAX_PEERS,
+    SLOW_READER_TIMEOUT,
+    RpcError,
+    RpcService,
+    ServerConnection,
+)
 
 HELLO = b'{"jsonrpc":"2.0","id":0,"method":"hello","params":{"protocol":1,"client":"test/1"}}\n'
 PING = b'{"jsonrpc":"2.0","id":1,"method":"ping"}\n'
@@ -85,10 +95,10 @@ async def double(_peer, params):
     return {"n": msgspec.json.decode(params, type=Params).n * 2}
 
 
-def conversation(methods=None, greet=True, cls=Peer, **service):
+def conversation(methods=None, greet=True, cls=ServerConnection, **service):
     """A peer on a wire, its time and its service; past the hello unless `greet` is false."""
     time, wire = Time(), Wire()
-    shared = Service("ibkr/1.0", "E1", methods or {}, **service)
+    shared = RpcService("ibkr/1.0", "E1", methods or {}, **service)
     peer = cls(shared, time.call_later)
     peer.connection_made(wire)
     if greet:
@@ -124,7 +134,7 @@ async def test_a_silent_peer_is_told_and_left_after_five_seconds():
     """Who says nothing gets −32001 and the end, not a moment earlier."""
     it = conversation(greet=False)
 
-    it.time.passes(HELLO_LIMIT - 0.01)
+    it.time.passes(HELLO_TIMEOUT - 0.01)
     assert not it.wire.ended
     it.time.passes(0.02)
 
@@ -180,8 +190,8 @@ async def test_a_hello_in_time_is_never_punished_later():
 
 def full_house(greeted):
     """A service with every place taken, by peers that have said who they are or not."""
-    service = Service("d", "E", {})
-    peers = [Peer(service, Time().call_later) for _ in range(MAX_PEERS)]
+    service = RpcService("d", "E", {})
+    peers = [ServerConnection(service, Time().call_later) for _ in range(MAX_PEERS)]
     for peer in peers:
         peer.connection_made(Wire())
         if greeted:
@@ -192,7 +202,7 @@ def full_house(greeted):
 def come(service):
     """The wire of one more peer."""
     wire = Wire()
-    Peer(service, Time().call_later).connection_made(wire)
+    ServerConnection(service, Time().call_later).connection_made(wire)
     return wire
 
 
@@ -277,7 +287,7 @@ async def test_each_refusal_has_its_code():
     assert it.service.faults == 1
     assert [line["event"] for line in logs] == ["rpc.fault"]
     assert [message["error"]["data"]["reason"] for message in hung.wire.said()] == ["brokerTimeout"]
-    assert CALL_LIMIT > 600  # a history request may wait its ten minutes
+    assert CALL_TIMEOUT > 600  # a history request may wait its ten minutes
 
 
 async def test_bad_lines_are_answered_and_the_conversation_goes_on():
@@ -309,9 +319,9 @@ async def test_a_line_begun_must_end_in_ten_seconds():
     """Each line has its own ten seconds, however its bytes trickle."""
     it = conversation()
     it.peer.data_received(PING + PING[:5])
-    it.time.passes(LINE_LIMIT - 1)
+    it.time.passes(LINE_TIMEOUT - 1)
     it.peer.data_received(PING[5:] + PING[:5])
-    it.time.passes(LINE_LIMIT - 1)
+    it.time.passes(LINE_TIMEOUT - 1)
     it.peer.data_received(PING[5:8])
     assert not it.wire.ended
     it.wire.said()
@@ -355,7 +365,7 @@ async def test_a_flood_leaves_the_loop_to_others():
 
     it.time.passes(0)
 
-    assert (first, second) == (module.LINES_A_TURN, module.LINES_A_TURN)
+    assert (first, second) == (module.LINES_PER_ITERATION, module.LINES_PER_ITERATION)
     assert not reading_meanwhile
     assert len(it.wire.said()) == 1000 - first - second
     assert it.wire.reading
@@ -364,7 +374,7 @@ async def test_a_flood_leaves_the_loop_to_others():
 async def test_deltas_of_a_watch_follow_its_answer():
     """What a method leaves for the loop's next turn is written after its answer."""
 
-    class Watcher(Peer):
+    class Watcher(ServerConnection):
         def push(self):
             self.notify("delta", {"seq": 1})
 
@@ -383,7 +393,7 @@ async def test_deltas_of_a_watch_follow_its_answer():
 # --- a peer that does not read --------------------------------------------------------------------------------------
 
 
-class Reader(Peer):
+class Reader(ServerConnection):
     def __init__(self, *arguments):
         super().__init__(*arguments)
         self.heard = []
@@ -408,7 +418,7 @@ async def test_a_peer_that_does_not_read_is_not_listened_to():
     it.peer.data_received(PING * 3 + PING[:4])
     assert it.wire.said() == []
 
-    it.time.passes(LINE_LIMIT + 1)  # a line that we do not read cannot be late
+    it.time.passes(LINE_TIMEOUT + 1)  # a line that we do not read cannot be late
     it.peer.resume_writing()
     it.time.passes(0)
 
@@ -422,7 +432,7 @@ async def test_a_peer_that_never_reads_is_dropped():
     """After thirty seconds it is stopped, not slow."""
     it = conversation(cls=Reader)
     it.peer.pause_writing()
-    it.time.passes(UNREAD_LIMIT - 1)
+    it.time.passes(SLOW_READER_TIMEOUT - 1)
     assert not it.wire.ended
 
     it.time.passes(2)
@@ -438,7 +448,7 @@ async def test_a_peer_that_reads_in_time_may_stop_again():
     it = conversation()
     for _ in range(10):
         it.peer.pause_writing()
-        it.time.passes(UNREAD_LIMIT - 1)
+        it.time.passes(SLOW_READER_TIMEOUT - 1)
         it.peer.resume_writing()
 
     assert not it.wire.ended
@@ -448,7 +458,7 @@ async def test_unread_bytes_have_an_end():
     """Answers to calls made before it stopped reading cannot pile up without bound."""
     it = conversation()
     it.peer.pause_writing()
-    it.wire.unread = module.MAX_UNREAD + 1
+    it.wire.unread = module.MAX_WRITE_BUFFER + 1
 
     it.peer.write(b"{}\n")
 
@@ -501,7 +511,7 @@ async def test_a_peer_may_close_its_sending_side_and_hear_its_answers():
     it = conversation({"wait": wait})
     it.peer.data_received(b'{"jsonrpc":"2.0","id":1,"method":"wait"}\n' + PING[:9])
     assert it.peer.eof_received() is True
-    it.time.passes(LINE_LIMIT + 1)
+    it.time.passes(LINE_TIMEOUT + 1)
     assert not it.wire.ended
 
     gate.set()
@@ -526,7 +536,7 @@ async def test_closing_waits_for_the_last_word_but_not_for_ever():
 
     it.peer.close("the daemon ends")
     assert it.wire.ended == "closed"
-    it.time.passes(module.CLOSE_LIMIT)
+    it.time.passes(module.CLOSE_TIMEOUT)
 
     assert it.wire.ended == "aborted"
 

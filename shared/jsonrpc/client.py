@@ -9,12 +9,19 @@ from typing import Any, cast
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from shared import local
-from shared.lines import MAX_LINE, OURS, Lines, RpcError, brief, encode, notification, request
+from shared.jsonrpc.codec import (
+    APPLICATION_ERROR,
+    CLOSE_TIMEOUT,
+    MAX_CALLS,
+    MAX_LINE,
+    LineSplitter,
+    RpcError,
+    brief,
+    notification,
+    request,
+)
 from shared.messages import PROTOCOL, Hello, Welcome
-from shared.peer import CLOSE_LIMIT, MAX_CALLS, Peer, Service
-
-__all__ = ["Client", "ConnectionLost", "Peer", "RpcError", "Service", "encode", "notification"]
+from shared.transport.local_socket import connect
 
 
 class ConnectionLost(ConnectionError):  # noqa: N818 - the name says what is the case
@@ -57,7 +64,7 @@ class Client(asyncio.Protocol):
         self._on_close = on_close
         self._on_read = on_read
         self._transport: asyncio.Transport | None = None
-        self._lines = Lines()
+        self._lines = LineSplitter()
         self._number = 0
         self._waiting: dict[int, asyncio.Future[Raw]] = {}
         self._room = asyncio.Event()
@@ -83,12 +90,14 @@ class Client(asyncio.Protocol):
         began.
         """
         async with asyncio.timeout(timeout):
-            _, self = await local.connect(lambda: cls(on_notification, None, on_read), path, timeout)
+            _, self = await connect(lambda: cls(on_notification, None, on_read), path, timeout)
             try:
                 hello = Hello(protocol=PROTOCOL, client=client)
                 self.welcome = _welcome.decode(await self.call("hello", hello, timeout))
                 if self.welcome.protocol != PROTOCOL:
-                    raise RpcError(OURS, "The daemon speaks another protocol.", {"reason": "protocolUnsupported"})
+                    raise RpcError(
+                        APPLICATION_ERROR, "The daemon speaks another protocol.", {"reason": "protocolUnsupported"}
+                    )
             except msgspec.DecodeError:
                 self.abort()
                 raise ConnectionLost("What answers there does not speak the daemon's protocol.") from None
@@ -106,12 +115,14 @@ class Client(asyncio.Protocol):
         Raises `RpcError` (also `pacingBudget` when `MAX_CALLS` are under way), `TimeoutError`, `ConnectionLost`.
         """
         if len(self._waiting) >= MAX_CALLS:
-            raise RpcError(OURS, "Too many calls are under way.", {"reason": "pacingBudget", "retryable": True})
+            raise RpcError(
+                APPLICATION_ERROR, "Too many calls are under way.", {"reason": "pacingBudget", "retryable": True}
+            )
         self._number += 1
         number = self._number
         line = request(number, method, params)
         if len(line) > MAX_LINE:
-            raise RpcError(OURS, "The request is over 1 MiB.", {"reason": "tooLarge"})
+            raise RpcError(APPLICATION_ERROR, "The request is over 1 MiB.", {"reason": "tooLarge"})
         answer: asyncio.Future[Raw] = asyncio.get_running_loop().create_future()
         self._waiting[number] = answer
         try:
@@ -138,7 +149,7 @@ class Client(asyncio.Protocol):
             self._end("closed by us")
             self._transport.close()
             try:
-                async with asyncio.timeout(CLOSE_LIMIT):
+                async with asyncio.timeout(CLOSE_TIMEOUT):
                     await self._ended.wait()
             except TimeoutError:
                 self._transport.abort()

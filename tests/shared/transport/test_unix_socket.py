@@ -13,8 +13,10 @@ import tempfile
 import pytest
 from structlog.testing import capture_logs
 
-from shared import local
-from shared.local import AlreadyRunning, Peer, UnsafePath, connect, listen, peer
+from shared.transport import unix_socket
+from shared.transport.interfaces import PeerIdentity
+from shared.transport.private_paths import AlreadyRunning, UnsafePath
+from shared.transport.unix_socket import connect, listen, peer_identity
 from tests.talking import Talk, serving
 from tests.waiting import until
 
@@ -59,7 +61,9 @@ async def test_the_two_ends_know_each_other(path, peers):
         transport, _ = await connect(Talk, path, 5)
         await until(lambda: peers)
 
-        assert peer(peers[0].transport) == peer(transport) == Peer(os.getpid(), str(os.getuid()))
+        assert (
+            peer_identity(peers[0].transport) == peer_identity(transport) == PeerIdentity(os.getpid(), str(os.getuid()))
+        )
         transport.abort()
 
 
@@ -115,8 +119,9 @@ def test_nothing_is_said_to_another_users_server():
     os.chmod(directory, 0o755)
     path = os.path.join(directory, "daemon.sock")
     program = (
-        "import os, sys; sys.path.insert(0, '.'); import asyncio; from shared import local; os.setuid(65534)\n"
-        "try: asyncio.run(local.connect(asyncio.Protocol, sys.argv[1], 10))\n"
+        "import os, sys; sys.path.insert(0, '.'); import asyncio\n"
+        "from shared.transport import local_socket; os.setuid(65534)\n"
+        "try: asyncio.run(local_socket.connect(asyncio.Protocol, sys.argv[1], 10))\n"
         "except PermissionError as error: print(error)\n"
     )
     with socket.socket(socket.AF_UNIX) as imposter:
@@ -280,7 +285,7 @@ def descriptors_left(count):
 
 async def test_without_descriptors_it_waits_and_says_so_once(path, peers, monkeypatch):
     """One counted warning, no busy loop, one line when it works again; who waited is served."""
-    monkeypatch.setattr(local, "ACCEPT_PAUSE", 0.01)
+    monkeypatch.setattr(unix_socket, "ACCEPT_PAUSE", 0.01)
     async with serving(path, peers) as listener:
         with capture_logs() as logs:
             client = socket.socket(socket.AF_UNIX)

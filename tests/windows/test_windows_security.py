@@ -8,14 +8,16 @@ if sys.platform != "win32":
 
 import _winapi
 
-from shared import sid
-from shared.private import UnsafePath, claim, closing, private_directory
+from shared.transport import windows_security as security
+from shared.transport.private_paths import UnsafePath, claim, closing, private_directory
 
 
 def make_open(path):
     """A directory that lets every user in."""
-    with sid._attributes(f"O:{sid.own_sid()}D:P(A;OICI;FA;;;{sid.own_sid()})(A;OICI;FA;;;WD)") as attributes:
-        sid._must(sid._make_directory(str(path), attributes))
+    with security._attributes(
+        f"O:{security.own_sid()}D:P(A;OICI;FA;;;{security.own_sid()})(A;OICI;FA;;;WD)"
+    ) as attributes:
+        security._must(security._make_directory(str(path), attributes))
 
 
 def test_what_we_make_is_closed_to_others(tmp_path):
@@ -24,8 +26,8 @@ def test_what_we_make_is_closed_to_others(tmp_path):
         pass
 
     for made in ("a", "a/b"):
-        access = sid.access_of_path(str(tmp_path / made))
-        assert access.owner == sid.own_sid()
+        access = security.access_of_path(str(tmp_path / made))
+        assert access.owner == security.own_sid()
         assert not access.open_to_everybody
 
 
@@ -36,13 +38,13 @@ def test_a_directory_open_to_others_is_refused_with_the_command_that_closes_it(t
     with pytest.raises(UnsafePath, match="icacls"):
         claim(tmp_path / "open")
 
-    assert sid.access_of_path(str(tmp_path / "open")).open_to_everybody
+    assert security.access_of_path(str(tmp_path / "open")).open_to_everybody
 
 
 def test_a_token_file_open_to_others_is_told_from_a_closed_one(tmp_path):
     """The bearer token's file is held to the same rule, with its own command."""
-    for name, sddl in {"open": "(A;;FA;;;WD)", "closed": f"(A;;FA;;;{sid.own_sid()})"}.items():
-        with sid._attributes(f"O:{sid.own_sid()}D:P{sddl}") as attributes:
+    for name, sddl in {"open": "(A;;FA;;;WD)", "closed": f"(A;;FA;;;{security.own_sid()})"}.items():
+        with security._attributes(f"O:{security.own_sid()}D:P{sddl}") as attributes:
             _winapi.CloseHandle(_winapi.CreateFile(str(tmp_path / name), _winapi.GENERIC_WRITE, 0, attributes, 2, 0, 0))
 
     assert "icacls" in closing(str(tmp_path / "open"), 0)
@@ -73,4 +75,4 @@ def test_a_junction_is_refused(tmp_path):
 @pytest.mark.real_windows
 def test_the_profile_is_private_as_it_is(tmp_path):
     """The usual state directory needs no mending."""
-    assert not sid.access_of_path(os.environ["LOCALAPPDATA"]).open_to_everybody
+    assert not security.access_of_path(os.environ["LOCALAPPDATA"]).open_to_everybody

@@ -116,8 +116,8 @@ def private_directory(path: str, variable: str) -> Iterator[int]:
 def closing(path: str, mode: int) -> str:
     """The command that closes the file `path` (of `st_mode` `mode`) to other users; empty where it is closed."""
     if sys.platform == "win32":
-        opened = sid.access_of_path(path).open_to_everybody
-        return f'icacls "{path}" /inheritance:r /grant:r "*{sid.own_sid()}:F"' if opened else ""
+        opened = windows_security.access_of_path(path).open_to_everybody
+        return f'icacls "{path}" /inheritance:r /grant:r "*{windows_security.own_sid()}:F"' if opened else ""
     return f"chmod 600 {shlex.quote(path)}" if mode & 0o077 else ""
 
 
@@ -178,7 +178,7 @@ def out_of_the_way(path: str) -> str:
 if sys.platform == "win32":
     import msvcrt
 
-    from shared import sid
+    from shared.transport import windows_security
 
     _CAREFULLY = os.O_BINARY | os.O_NOINHERIT
 
@@ -188,14 +188,14 @@ if sys.platform == "win32":
 
     def _check_access(path: str, variable: str) -> None:
         """The profile's own directories are private by inheritance; elsewhere Windows lets every user read."""
-        access = sid.access_of_path(path)
-        if access.owner not in {sid.own_sid(), *sid.ADMINISTRATORS}:
+        access = windows_security.access_of_path(path)
+        if access.owner not in {windows_security.own_sid(), *windows_security.ADMINISTRATORS}:
             raise UnsafePath(f"The directory {path} belongs to another user ({access.owner}). {_elsewhere(variable)}")
         if access.open_to_everybody:
-            mend = f'icacls "{path}" /inheritance:r /grant:r "*{sid.own_sid()}:(OI)(CI)F"'
+            mend = f'icacls "{path}" /inheritance:r /grant:r "*{windows_security.own_sid()}:(OI)(CI)F"'
             raise UnsafePath(f"The directory {path} is open to other users. Close it: {mend}")
 
-    _make_one = sid.make_directory
+    _make_one = windows_security.make_directory
 
     _FAR = 1 << 20  # a locked byte cannot be read by others, so it lies where the pid never is
 

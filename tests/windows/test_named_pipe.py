@@ -14,8 +14,12 @@ if sys.platform != "win32":
 
 import _winapi
 
-from shared import pipe, sid
-from shared.local import AlreadyRunning, Peer, UnsafePath, connect, default_path, listen, peer
+from shared.transport import named_pipe
+from shared.transport import windows_security as security
+from shared.transport.address import default_path
+from shared.transport.interfaces import PeerIdentity
+from shared.transport.named_pipe import connect, listen, peer_identity
+from shared.transport.private_paths import AlreadyRunning, UnsafePath
 from tests.talking import Echo, Talk, serving
 from tests.waiting import until
 
@@ -34,7 +38,7 @@ async def hung_up(transport, protocol):
 @contextlib.contextmanager
 def instance(path, sddl):
     """One pipe instance of somebody else's making, with the descriptor `sddl`."""
-    with sid._attributes(sddl) as attributes:
+    with security._attributes(sddl) as attributes:
         handle = _winapi.CreateNamedPipe(
             path, _winapi.PIPE_ACCESS_DUPLEX | _winapi.FILE_FLAG_OVERLAPPED, 0, 2, 4096, 4096, 0, attributes
         )
@@ -58,7 +62,7 @@ async def test_the_two_ends_know_each_other(path, peers):
         transport, protocol = await connect(Talk, path, 10)
         await until(lambda: peers)
 
-        assert peer(peers[0].transport) == Peer(os.getpid(), sid.own_sid())
+        assert peer_identity(peers[0].transport) == PeerIdentity(os.getpid(), security.own_sid())
         await hung_up(transport, protocol)
 
 
@@ -67,7 +71,7 @@ async def test_the_pipe_is_its_users_alone(path, peers):
     async with serving(path, peers, Echo):
         for _ in range(2):
             transport, protocol = await connect(Talk, path, 10)
-            assert sid.access_of_pipe(transport.get_extra_info("pipe").fileno()).ours_alone
+            assert security.access_of_pipe(transport.get_extra_info("pipe").fileno()).ours_alone
             await hung_up(transport, protocol)
         await until(lambda: len(peers) == 2)
 
@@ -123,9 +127,9 @@ async def test_a_closed_pipe_can_be_served_again(path, peers):
 
 SERVE = """
 import asyncio, sys
-from shared import local
+from shared.transport import local_socket
 async def main():
-    await local.listen(asyncio.Protocol, sys.argv[1])
+    await local_socket.listen(asyncio.Protocol, sys.argv[1])
     print("serving", flush=True)
     await asyncio.Event().wait()
 asyncio.run(main())
@@ -150,7 +154,7 @@ async def test_the_pipe_of_a_killed_daemon_is_free(path, peers):
 
 async def test_nothing_is_said_to_another_users_server(path):
     """A client leaves a pipe that somebody else owns before its protocol exists."""
-    sddl = f"O:SYD:(A;;GA;;;{sid.own_sid()})"
+    sddl = f"O:SYD:(A;;GA;;;{security.own_sid()})"
     with contextlib.ExitStack() as stack:
         try:
             squatters = [stack.enter_context(instance(path, sddl)) for _ in range(2)]
@@ -168,23 +172,23 @@ async def test_nothing_is_said_to_another_users_server(path):
 
 def test_a_pipe_that_came_out_open_to_others_is_not_served(path):
     """The start-up test reads what the system made, and refuses with the reason."""
-    with instance(path, f"O:{sid.own_sid()}D:(A;;GA;;;{sid.own_sid()})(A;;GR;;;WD)") as handle:
-        assert sid.access_of_pipe(handle).open_to_everybody
+    with instance(path, f"O:{security.own_sid()}D:(A;;GA;;;{security.own_sid()})(A;;GR;;;WD)") as handle:
+        assert security.access_of_pipe(handle).open_to_everybody
         with pytest.raises(UnsafePath, match="open to others"):
-            pipe.must_be_ours_alone(handle, path)
+            named_pipe.must_be_ours_alone(handle, path)
 
 
 async def test_without_memory_it_waits_and_says_so_once(path, peers, monkeypatch):
     """One counted warning, no busy loop, one line when it works again; who comes then is served."""
-    monkeypatch.setattr(pipe, "ACCEPT_PAUSE", 0.01)
-    made, failing = pipe.made, True
+    monkeypatch.setattr(named_pipe, "ACCEPT_PAUSE", 0.01)
+    made, failing = named_pipe.made, True
 
     def sometimes(*arguments):
         if failing and not arguments[1]:
             raise OSError(8, "Not enough memory")
         return made(*arguments)
 
-    monkeypatch.setattr(pipe, "made", sometimes)
+    monkeypatch.setattr(named_pipe, "made", sometimes)
     with capture_logs() as logs:
         async with serving(path, peers, Echo) as listener:
             await until(lambda: listener.starved >= 3)
@@ -205,16 +209,16 @@ async def test_what_is_no_pipe_name_is_refused(name):
 
 def test_the_usual_name_is_this_users():
     """Two users of one machine do not meet."""
-    assert default_path({}) == rf"\\.\pipe\ibkr-{sid.own_sid()}"
-    assert sid.own_sid().startswith("S-1-5-")
+    assert default_path({}) == rf"\\.\pipe\ibkr-{security.own_sid()}"
+    assert security.own_sid().startswith("S-1-5-")
 
 
 @pytest.mark.real_windows
 def test_the_name_can_be_taken_once(path):
     """FIRST_PIPE_INSTANCE: a squatter that comes between our look and our making is found out."""
-    handle = pipe.made(path, True, True)
+    handle = named_pipe.made(path, True, True)
     with pytest.raises(UnsafePath):
-        pipe.made(path, True, True)
+        named_pipe.made(path, True, True)
     _winapi.CloseHandle(handle)
 
 
@@ -235,6 +239,6 @@ async def test_programs_of_low_integrity_are_kept_out(path, peers):
         handle = transport.get_extra_info("pipe").fileno()
         sacl, descriptor = ctypes.c_void_p(), ctypes.c_void_p()
         label = 0x10  # LABEL_SECURITY_INFORMATION
-        assert sid._of_handle(handle, sid.SE_KERNEL_OBJECT, label, None, None, None, sacl, descriptor) == 0
+        assert security._of_handle(handle, security.SE_KERNEL_OBJECT, label, None, None, None, sacl, descriptor) == 0
         assert ctypes.c_ushort.from_address(sacl.value + 4).value == 1
         await hung_up(transport, protocol)

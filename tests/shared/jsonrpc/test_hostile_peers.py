@@ -5,11 +5,11 @@ import json
 
 import pytest
 
-from shared import local
-from shared import peer as module
-from shared.lines import MAX_LINE
-from shared.peer import MAX_UNREAD
-from shared.rpc import Client
+from shared.jsonrpc import server as module
+from shared.jsonrpc.client import Client
+from shared.jsonrpc.codec import MAX_LINE
+from shared.jsonrpc.server import MAX_WRITE_BUFFER
+from shared.transport import local_socket
 from tests.waiting import until
 
 HELLO = b'{"jsonrpc":"2.0","id":0,"method":"hello","params":{"protocol":1,"client":"bad/1"}}\n'
@@ -60,7 +60,7 @@ async def bad(path):
     made = []
 
     async def make():
-        _, protocol = await local.connect(Bad, path, 10)
+        _, protocol = await local_socket.connect(Bad, path, 10)
         made.append(protocol)
         return protocol
 
@@ -137,7 +137,7 @@ async def test_what_is_bad_but_framed_costs_one_error(path, service, bad, what):
 async def test_silent_peers_in_every_place_keep_nobody_out(path, service, bad, monkeypatch):
     """Connections that say nothing make room for one that does."""
     monkeypatch.setattr(module, "MAX_PEERS", 16)
-    monkeypatch.setattr(module, "HELLO_LIMIT", 600.0)  # none goes by itself
+    monkeypatch.setattr(module, "HELLO_TIMEOUT", 600.0)  # none goes by itself
     for _ in range(16):
         await bad()
     await until(lambda: len(service.peers) == 16)
@@ -164,7 +164,7 @@ async def test_a_peer_that_asks_and_never_reads_is_bounded(path, service, bad):
     await until(flood)
     await good_is_served(path)
 
-    assert held._transport.get_write_buffer_size() < MAX_UNREAD
+    assert held._transport.get_write_buffer_size() < MAX_WRITE_BUFFER
     assert len(held._kept) * len(PING) <= 1 << 20
 
 

@@ -11,21 +11,19 @@ import asyncio
 import sys
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import structlog
 
-from shared.private import AlreadyRunning, UnsafePath
+from shared.transport.private_paths import AlreadyRunning, UnsafePath
 
 assert sys.platform == "win32"  # noqa: S101 - for the type checker: everything below is Windows
 
 import _winapi  # noqa: E402
 from asyncio import windows_events, windows_utils  # noqa: E402
 
-from shared import sid  # noqa: E402
-
-if TYPE_CHECKING:
-    from shared.local import Peer
+from shared.transport import windows_security  # noqa: E402
+from shared.transport.interfaces import PeerIdentity  # noqa: E402
 
 log = structlog.get_logger(__name__)
 
@@ -64,8 +62,8 @@ async def connect(factory: Callable[[], P], path: str, timeout: float) -> tuple[
     transport = cast("asyncio.Transport", made)
     # nothing was awaited since, so nothing was read or said: the protocol comes in once the owner is known
     try:
-        owner = sid.access_of_pipe(_handle(transport)).owner
-        if owner != sid.own_sid():
+        owner = windows_security.access_of_pipe(_handle(transport)).owner
+        if owner != windows_security.own_sid():
             raise PermissionError(f"{path} is served by another user ({owner or 'unknown'}); nothing was said to them.")
     except BaseException:
         transport.abort()
@@ -76,11 +74,9 @@ async def connect(factory: Callable[[], P], path: str, timeout: float) -> tuple[
     return transport, protocol
 
 
-def peer(transport: asyncio.BaseTransport) -> Peer:
+def peer_identity(transport: asyncio.BaseTransport) -> PeerIdentity:
     """Who is at the other end of `transport`: nobody but this user can open the pipe."""
-    from shared.local import Peer
-
-    return Peer(sid.client_pid(_handle(transport)), sid.own_sid())
+    return PeerIdentity(windows_security.client_pid(_handle(transport)), windows_security.own_sid())
 
 
 class _PipeListener:
@@ -190,7 +186,7 @@ def made(path: str, first: bool, label: bool) -> int:
     if first:
         mode |= _winapi.FILE_FLAG_FIRST_PIPE_INSTANCE
     try:
-        with sid.ours_alone(label) as attributes:
+        with windows_security.ours_alone(label) as attributes:
             return _winapi.CreateNamedPipe(
                 path, mode, REJECT_REMOTE, _winapi.PIPE_UNLIMITED_INSTANCES, BUFFER, BUFFER, 0, attributes
             )
@@ -202,7 +198,7 @@ def made(path: str, first: bool, label: bool) -> int:
 
 def must_be_ours_alone(handle: int, path: str) -> None:
     """The start-up test: what the system made is what was asked for. Raises `UnsafePath`."""
-    access = sid.access_of_pipe(handle)
+    access = windows_security.access_of_pipe(handle)
     if not access.ours_alone:
         raise UnsafePath(
             f"The pipe {path} would be open to others (owner {access.owner or 'unknown'}, allowed "
@@ -224,9 +220,9 @@ def _must_be_free(path: str) -> None:
             raise AlreadyRunning(None, path) from None
         raise _taken(path) from None
     try:
-        if sid.access_of_pipe(handle).owner != sid.own_sid():
+        if windows_security.access_of_pipe(handle).owner != windows_security.own_sid():
             raise _taken(path)
-        raise AlreadyRunning(sid.server_pid(handle), path)
+        raise AlreadyRunning(windows_security.server_pid(handle), path)
     finally:
         _winapi.CloseHandle(handle)
 
@@ -234,7 +230,7 @@ def _must_be_free(path: str) -> None:
 def _taken(path: str) -> UnsafePath:
     return UnsafePath(
         f"The pipe {path} belongs to another user's program. Use another name: "
-        rf"$env:IBKR_SOCKET = '\\.\pipe\ibkr-{sid.own_sid()}-2'"
+        rf"$env:IBKR_SOCKET = '\\.\pipe\ibkr-{windows_security.own_sid()}-2'"
     )
 
 
@@ -242,7 +238,7 @@ def _must_be_a_pipe(path: str) -> None:
     if not path.lower().startswith("\\\\.\\pipe\\") or len(path) > 256:
         raise UnsafePath(
             f"{path} is no pipe name (\\\\.\\pipe\\NAME, at most 256 characters). "
-            rf"Use one: $env:IBKR_SOCKET = '\\.\pipe\ibkr-{sid.own_sid()}'"
+            rf"Use one: $env:IBKR_SOCKET = '\\.\pipe\ibkr-{windows_security.own_sid()}'"
         )
 
 
