@@ -5,18 +5,16 @@ Each answer is an iterable of frames whose last one is its end marker.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable, Iterator
+from typing import Final
 
 from daemon.simulator import messages
 from daemon.simulator.codes import DUPLICATE_TICKER, SUMMARY_LIMIT
 from daemon.simulator.market import World
 from daemon.simulator.portfolio import Position
-
-if TYPE_CHECKING:
-    from daemon.simulator.requests import Request
-    from daemon.simulator.server import Gateway
-    from daemon.simulator.session import Session
+from daemon.simulator.requests import Request
+from daemon.simulator.session import Session
+from daemon.simulator.state import Answer, GatewayState
 
 SUMMARIES_AT_ONCE: Final = 2
 """Account-summary subscriptions one client may hold."""
@@ -140,14 +138,14 @@ def values(world: World, account: str, now: float) -> list[Row]:
 # account updates: one account a client
 
 
-def _known_account(gateway: Gateway, session: Session, account: str, req_id: int = -1) -> bool:
+def _known_account(gateway: GatewayState, session: Session, account: str, req_id: int = -1) -> bool:
     if account in gateway.world.managed:
         return True
     session.error(req_id, 321, who="bW", cause=f"Invalid account code {account!r}")
     return False
 
 
-def account_updates(gateway: Gateway, session: Session, request: Request) -> Iterable[bytes] | None:
+def account_updates(gateway: GatewayState, session: Session, request: Request) -> Iterable[bytes] | None:
     account = request.fields["acctCode"] or gateway.world.managed[0]
     if not _known_account(gateway, session, account):
         return None
@@ -160,7 +158,7 @@ def account_updates(gateway: Gateway, session: Session, request: Request) -> Ite
     return _download(gateway, account)
 
 
-def _download(gateway: Gateway, account: str, only: frozenset[int] | None = None) -> Iterator[bytes]:
+def _download(gateway: GatewayState, account: str, only: frozenset[int] | None = None) -> Iterator[bytes]:
     now = gateway.clock.time()
     for tag, value, currency in values(gateway.world, account, now):
         yield messages.account_value(account, tag, value, currency)
@@ -173,7 +171,7 @@ def _download(gateway: Gateway, account: str, only: frozenset[int] | None = None
         yield messages.account_download_end(account)
 
 
-def account_updates_multi(gateway: Gateway, session: Session, request: Request) -> Iterable[bytes] | None:
+def account_updates_multi(gateway: GatewayState, session: Session, request: Request) -> Iterable[bytes] | None:
     account, model = request.fields["account"], request.fields["modelCode"]
     if account and not _known_account(gateway, session, account, request.reqId):
         return None
@@ -181,7 +179,7 @@ def account_updates_multi(gateway: Gateway, session: Session, request: Request) 
     return _multi(gateway, request.reqId, account, model)
 
 
-def _multi(gateway: Gateway, req_id: int, account: str, model: str, end: bool = True) -> Iterator[bytes]:
+def _multi(gateway: GatewayState, req_id: int, account: str, model: str, end: bool = True) -> Iterator[bytes]:
     for name in (account,) if account else gateway.world.accounts:
         for tag, value, currency in values(gateway.world, name, gateway.clock.time()):
             yield messages.account_update_multi(req_id, name, model, tag, value, currency)
@@ -189,14 +187,14 @@ def _multi(gateway: Gateway, req_id: int, account: str, model: str, end: bool = 
         yield messages.account_update_multi_end(req_id)
 
 
-def cancel_account_updates_multi(_gateway: Gateway, session: Session, request: Request) -> None:
+def cancel_account_updates_multi(_gateway: GatewayState, session: Session, request: Request) -> None:
     session.subscriptions.account_multi.pop(request.reqId, None)
 
 
 # account summary: two at once
 
 
-def account_summary(gateway: Gateway, session: Session, request: Request) -> Iterable[bytes] | None:
+def account_summary(gateway: GatewayState, session: Session, request: Request) -> Iterable[bytes] | None:
     req_id, held = request.reqId, session.subscriptions.summaries
     if req_id in held:
         session.error(req_id, 322, who="bO", cause=DUPLICATE_TICKER)
@@ -209,7 +207,7 @@ def account_summary(gateway: Gateway, session: Session, request: Request) -> Ite
     return _summary(gateway, req_id, tags)
 
 
-def _summary(gateway: Gateway, req_id: int, tags: tuple[str, ...], end: bool = True) -> Iterator[bytes]:
+def _summary(gateway: GatewayState, req_id: int, tags: tuple[str, ...], end: bool = True) -> Iterator[bytes]:
     plain = frozenset(tag for tag in tags if not tag.startswith("$"))
     ledgers = [tag.partition(":")[2] or "BASE" for tag in tags if tag.startswith("$LEDGER")]
     for account in gateway.world.accounts:
@@ -222,30 +220,30 @@ def _summary(gateway: Gateway, req_id: int, tags: tuple[str, ...], end: bool = T
         yield messages.account_summary_end(req_id)
 
 
-def cancel_account_summary(_gateway: Gateway, session: Session, request: Request) -> None:
+def cancel_account_summary(_gateway: GatewayState, session: Session, request: Request) -> None:
     session.subscriptions.summaries.pop(request.reqId, None)
 
 
 # positions
 
 
-def positions(gateway: Gateway, session: Session, _request: Request) -> Iterable[bytes]:
+def positions(gateway: GatewayState, session: Session, _request: Request) -> Iterable[bytes]:
     session.subscriptions.positions = True
     return _positions(gateway)
 
 
-def _positions(gateway: Gateway) -> Iterator[bytes]:
+def _positions(gateway: GatewayState) -> Iterator[bytes]:
     for held in list(gateway.world.positions.values()):
         if held.position:
             yield messages.position(held)
     yield messages.position_end()
 
 
-def cancel_positions(_gateway: Gateway, session: Session, _request: Request) -> None:
+def cancel_positions(_gateway: GatewayState, session: Session, _request: Request) -> None:
     session.subscriptions.positions = False
 
 
-def positions_multi(gateway: Gateway, session: Session, request: Request) -> Iterable[bytes] | None:
+def positions_multi(gateway: GatewayState, session: Session, request: Request) -> Iterable[bytes] | None:
     account, model = request.fields["account"], request.fields["modelCode"]
     if account and not _known_account(gateway, session, account, request.reqId):
         return None
@@ -254,14 +252,14 @@ def positions_multi(gateway: Gateway, session: Session, request: Request) -> Ite
     return [*rows, messages.position_multi_end(request.reqId)]
 
 
-def cancel_positions_multi(_gateway: Gateway, session: Session, request: Request) -> None:
+def cancel_positions_multi(_gateway: GatewayState, session: Session, request: Request) -> None:
     session.subscriptions.positions_multi.pop(request.reqId, None)
 
 
 # profit and loss: about once a second
 
 
-def pnl(gateway: Gateway, session: Session, request: Request) -> Iterable[bytes] | None:
+def pnl(gateway: GatewayState, session: Session, request: Request) -> Iterable[bytes] | None:
     account = request.fields["account"]
     if not _known_account(gateway, session, account, request.reqId):
         return None
@@ -272,11 +270,11 @@ def pnl(gateway: Gateway, session: Session, request: Request) -> Iterable[bytes]
     return [messages.pnl(request.reqId, gateway.world.totals(account, gateway.clock.time()))]
 
 
-def cancel_pnl(_gateway: Gateway, session: Session, request: Request) -> None:
+def cancel_pnl(_gateway: GatewayState, session: Session, request: Request) -> None:
     session.subscriptions.pnl.pop(request.reqId, None)
 
 
-def pnl_single(gateway: Gateway, session: Session, request: Request) -> Iterable[bytes] | None:
+def pnl_single(gateway: GatewayState, session: Session, request: Request) -> Iterable[bytes] | None:
     account, con_id = request.fields["account"], request.number("conId")
     if not _known_account(gateway, session, account, request.reqId):
         return None
@@ -287,14 +285,14 @@ def pnl_single(gateway: Gateway, session: Session, request: Request) -> Iterable
     return [messages.pnl_single(session.version, request.reqId, gateway.world.holding(held, gateway.clock.time()))]
 
 
-def cancel_pnl_single(_gateway: Gateway, session: Session, request: Request) -> None:
+def cancel_pnl_single(_gateway: GatewayState, session: Session, request: Request) -> None:
     session.subscriptions.pnl_single.pop(request.reqId, None)
 
 
 # what goes on by itself
 
 
-def every_second(gateway: Gateway, session: Session) -> None:
+def every_second(gateway: GatewayState, session: Session) -> None:
     """Profit and loss of those who subscribed to it."""
     now, wanted = gateway.clock.time(), session.subscriptions
     frames = [messages.pnl(req_id, gateway.world.totals(account, now)) for req_id, account in wanted.pnl.items()]
@@ -306,7 +304,7 @@ def every_second(gateway: Gateway, session: Session) -> None:
         session.write(b"".join(frames))
 
 
-def every_three_minutes(gateway: Gateway, session: Session) -> None:
+def every_three_minutes(gateway: GatewayState, session: Session) -> None:
     """The account values of those who subscribed to them."""
     wanted = session.subscriptions
     if wanted.account:
@@ -317,7 +315,7 @@ def every_three_minutes(gateway: Gateway, session: Session) -> None:
         session.answer(_summary(gateway, req_id, tags, end=False))
 
 
-def position_changed(gateway: Gateway, session: Session, held: Position) -> None:
+def position_changed(gateway: GatewayState, session: Session, held: Position) -> None:
     """An execution changed a position: those who follow positions or the account are told."""
     wanted = session.subscriptions
     frames: list[bytes] = []
@@ -332,7 +330,7 @@ def position_changed(gateway: Gateway, session: Session, held: Position) -> None
         session.write(b"".join(frames))
 
 
-ANSWERS: Final[dict[str, Callable[[Gateway, Session, Request], Iterable[bytes] | None]]] = {
+ANSWERS: Final[dict[str, Answer]] = {
     "reqAccountUpdates": account_updates,
     "reqAccountUpdatesMulti": account_updates_multi,
     "cancelAccountUpdatesMulti": cancel_account_updates_multi,

@@ -5,39 +5,24 @@ The bars themselves come from `history`; the limits from `pacing`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable
+from typing import Final
 
 from daemon.simulator import data_messages, history, messages
 from daemon.simulator.codes import DUPLICATE_TICKER, PACING
 from daemon.simulator.contracts import NEW_YORK, Contract
 from daemon.simulator.history import InvalidQueryError, Query
 from daemon.simulator.reference import resolve
-
-if TYPE_CHECKING:
-    from daemon.simulator.requests import Request
-    from daemon.simulator.server import Gateway
-    from daemon.simulator.session import Session
+from daemon.simulator.requests import Request
+from daemon.simulator.session import Session
+from daemon.simulator.state import Answer, GatewayState
+from daemon.simulator.subscriptions import BarStream
 
 REAL_TIME: Final = 5
 """Seconds of a real-time bar; the API has no other."""
 
 
-@dataclass(slots=True, eq=False)
-class BarStream:
-    """Bars that go on: real-time bars, or a history that is kept up to date. `begin` is the start of the open bar."""
-
-    session: Session
-    reqId: int
-    query: Query
-    format_date: int
-    real_time: bool
-    begin: float
-    dead: bool = False
-
-
-def historical_data(gateway: Gateway, session: Session, request: Request) -> Iterable[bytes] | None:
+def historical_data(gateway: GatewayState, session: Session, request: Request) -> Iterable[bytes] | None:
     req_id = request.reqId
     held = session.subscriptions
     if req_id in held.bars or req_id in held.histories:
@@ -61,12 +46,12 @@ def historical_data(gateway: Gateway, session: Session, request: Request) -> Ite
     if query.show == "SCHEDULE":
         return [_schedule(query, req_id)]
     if keep:
-        stream = BarStream(session, req_id, query, format_date, False, history.open_bar(query, query.end))
+        stream = BarStream(req_id, query, format_date, False, history.open_bar(query, query.end))
         held.bars[req_id] = stream
     return _bars(gateway, session, req_id, query, format_date)
 
 
-def _query(gateway: Gateway, contract: Contract, request: Request) -> tuple[Query, bool]:
+def _query(gateway: GatewayState, contract: Contract, request: Request) -> tuple[Query, bool]:
     fields, now = request.fields, gateway.clock.time()
     size = history.bar_seconds(fields["barSizeSetting"])
     span = history.duration(fields["durationStr"])
@@ -88,7 +73,7 @@ def _query(gateway: Gateway, contract: Contract, request: Request) -> tuple[Quer
     return Query(contract, end, span, size, show, fields["useRTH"] == "1"), keep
 
 
-def _admitted(gateway: Gateway, session: Session, query: Query, request: Request) -> bool:
+def _admitted(gateway: GatewayState, session: Session, query: Query, request: Request) -> bool:
     """Whether pacing lets the request through; a user who keeps at it is disconnected."""
     wanted, contract = request.fields, query.contract
     identity = tuple(wanted[name] for name in wanted if name not in ("reqId", "keepUpToDate"))
@@ -110,7 +95,7 @@ def _admitted(gateway: Gateway, session: Session, query: Query, request: Request
     return fine
 
 
-def _missing(gateway: Gateway, query: Query) -> str:
+def _missing(gateway: GatewayState, query: Query) -> str:
     """Why there are no such bars; empty if there are."""
     contract, venue = query.contract, query.contract.exchange
     if contract.conId in gateway.faults.no_history:
@@ -124,7 +109,7 @@ def _missing(gateway: Gateway, query: Query) -> str:
     return ""
 
 
-def _bars(gateway: Gateway, session: Session, req_id: int, query: Query, format_date: int) -> Iterable[bytes]:
+def _bars(gateway: GatewayState, session: Session, req_id: int, query: Query, format_date: int) -> Iterable[bytes]:
     zone, name = query.contract.timeZoneId, session.version
     found = history.bars(gateway.world.prices, query)
     dated = [(history.bar_date(bar.start, query.size, format_date, zone), bar) for bar in found]
@@ -146,7 +131,7 @@ def _schedule(query: Query, req_id: int) -> bytes:
     return data_messages.historical_schedule(req_id, zone, rows[::-1])
 
 
-def cancel_historical_data(_gateway: Gateway, session: Session, request: Request) -> None:
+def cancel_historical_data(_gateway: GatewayState, session: Session, request: Request) -> None:
     """A query or stream that is known ends with 162, as the real one says; one that is not, with 366."""
     req_id, held = request.reqId, session.subscriptions
     stream = held.bars.pop(req_id, None)
@@ -158,7 +143,7 @@ def cancel_historical_data(_gateway: Gateway, session: Session, request: Request
         session.error(req_id, 366, id=req_id)
 
 
-def real_time_bars(gateway: Gateway, session: Session, request: Request) -> Iterable[bytes] | None:
+def real_time_bars(gateway: GatewayState, session: Session, request: Request) -> Iterable[bytes] | None:
     req_id = request.reqId
     if req_id in session.subscriptions.bars:
         session.error(req_id, 322, who="bP", cause=DUPLICATE_TICKER)
@@ -177,16 +162,16 @@ def real_time_bars(gateway: Gateway, session: Session, request: Request) -> Iter
         return None
     now = gateway.clock.time()
     query = Query(contract, now, (1, "D"), REAL_TIME, show, request.fields["useRTH"] == "1")
-    session.subscriptions.bars[req_id] = BarStream(session, req_id, query, 2, True, now - now % REAL_TIME)
+    session.subscriptions.bars[req_id] = BarStream(req_id, query, 2, True, now - now % REAL_TIME)
     return None
 
 
-def cancel_real_time_bars(_gateway: Gateway, session: Session, request: Request) -> None:
+def cancel_real_time_bars(_gateway: GatewayState, session: Session, request: Request) -> None:
     if session.subscriptions.bars.pop(request.reqId, None) is None:
         session.error(request.reqId, 300, id=request.reqId)
 
 
-def every_second(gateway: Gateway, session: Session) -> None:
+def every_second(gateway: GatewayState, session: Session) -> None:
     """Real-time bars that are complete, and the open bar of each history that is kept up to date."""
     now, frames = gateway.clock.time(), []
     prices, version = gateway.world.prices, session.version
@@ -208,7 +193,7 @@ def every_second(gateway: Gateway, session: Session) -> None:
         session.write(b"".join(frames))
 
 
-def head_timestamp(gateway: Gateway, session: Session, request: Request) -> Iterable[bytes] | None:
+def head_timestamp(gateway: GatewayState, session: Session, request: Request) -> Iterable[bytes] | None:
     contract = resolve(gateway, session, request)
     if contract is None:
         return None
@@ -220,7 +205,7 @@ def head_timestamp(gateway: Gateway, session: Session, request: Request) -> Iter
     ]
 
 
-def histogram(gateway: Gateway, session: Session, request: Request) -> Iterable[bytes] | None:
+def histogram(gateway: GatewayState, session: Session, request: Request) -> Iterable[bytes] | None:
     contract = resolve(gateway, session, request)
     if contract is None:
         return None
@@ -229,7 +214,7 @@ def histogram(gateway: Gateway, session: Session, request: Request) -> Iterable[
     return [messages.answer(89, request.reqId, *messages.listed(rows))]
 
 
-def historical_ticks(gateway: Gateway, session: Session, request: Request) -> Iterable[bytes] | None:
+def historical_ticks(gateway: GatewayState, session: Session, request: Request) -> Iterable[bytes] | None:
     contract = resolve(gateway, session, request)
     if contract is None:
         return None
@@ -256,7 +241,7 @@ def historical_ticks(gateway: Gateway, session: Session, request: Request) -> It
     return [data_messages.historical_ticks(kind, request.reqId, rows, True)]
 
 
-ANSWERS: Final[dict[str, Callable[[Gateway, Session, Request], Iterable[bytes] | None]]] = {
+ANSWERS: Final[dict[str, Answer]] = {
     "reqHistoricalData": historical_data,
     "cancelHistoricalData": cancel_historical_data,
     "reqRealTimeBars": real_time_bars,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Final, Literal
 
 from daemon.simulator.requests import NAMES
@@ -152,6 +152,12 @@ class Behaviour:
     any_entitlement: int = 0
     invalid_bars: dict[int, str] = field(default_factory=dict)
     no_history: set[int] = field(default_factory=set)
+
+    def clear(self) -> None:
+        """Take every fault back."""
+        healthy = Behaviour()
+        for each in fields(self):
+            setattr(self, each.name, getattr(healthy, each.name))
 
     def delay(self, kind: str) -> float:
         return self.delays.get(kind, self.delays.get("", 0.0))

@@ -13,12 +13,10 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from daemon.simulator import faults
-
-if TYPE_CHECKING:
-    from daemon.simulator.server import Gateway
+from daemon.simulator.server import Gateway
 
 LONGEST_LINE: Final = 4096
 """Bytes of a control line; the longest verb needs about a hundred."""

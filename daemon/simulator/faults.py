@@ -8,12 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from daemon.simulator.broken import MALFORMED
-
-if TYPE_CHECKING:
-    from daemon.simulator.server import Gateway
+from daemon.simulator.verbs import Verbs
 
 
 class UnknownVerbError(ValueError):
@@ -161,7 +159,7 @@ def parse(line: str) -> tuple[Verb, list[Any]]:
         raise UnknownVerbError(f"{name.strip()}: {error} ({verb.does})") from None
 
 
-def apply(gateway: Gateway, line: str) -> object:
+def apply(gateway: Verbs, line: str) -> object:
     """Do what `line` says; what the verb gave back. ValueError (no such verb, argument or request) or KeyError (no such
     contract, no such order)."""
     verb, arguments = parse(line)

@@ -10,17 +10,16 @@ import struct
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final
 
 from daemon.simulator import data_messages
-from daemon.simulator.clock import Timer
+from daemon.simulator.behaviour import Behaviour
+from daemon.simulator.clock import Clock, Timer
 from daemon.simulator.contracts import Contract
+from daemon.simulator.market import World
 from daemon.simulator.messages import units
 from daemon.simulator.prices import DAY
-
-if TYPE_CHECKING:
-    from daemon.simulator.server import Gateway
-    from daemon.simulator.session import Session
+from daemon.simulator.subscriptions import Client, Line
 
 LINES: Final = 100
 """Market-data lines of an ordinary user."""
@@ -32,12 +31,6 @@ FAST: Final = 1000
 """Ticks a second, all lines together, from which they are sent every hundredth of a second instead of every tenth."""
 
 BID, ASK, LAST, BID_SIZE, ASK_SIZE, LAST_SIZE, HIGH, LOW, VOLUME, CLOSE, OPEN = 1, 2, 4, 0, 3, 5, 6, 7, 8, 9, 14
-DELAYED: Final = {
-    BID: 66, ASK: 67, LAST: 68, BID_SIZE: 69, ASK_SIZE: 70, LAST_SIZE: 71,
-    HIGH: 72, LOW: 73, VOLUME: 74, CLOSE: 75, OPEN: 76, 45: 88, 49: 90, 13: 83,
-}  # fmt: skip
-"""A live tick type and the one that delayed data comes in."""
-
 _CYCLE: Final = (BID, ASK, LAST, BID, ASK, BID_SIZE, ASK_SIZE, VOLUME)
 """The mix of a stream: which tick types follow each other."""
 
@@ -45,28 +38,6 @@ _CYCLES: Final = {"CASH": (BID, ASK, BID, ASK, BID, ASK, BID_SIZE, ASK_SIZE), "I
 """The mix of what has no trades, and of what has no market."""
 
 _HEAD = struct.Struct(">I")
-
-
-@dataclass(slots=True, eq=False)
-class Line:
-    """One market-data or tick-by-tick subscription of one client. `kind` is its market data type, 1 to 4; `high` and
-    `low` are those of `day` (UTC) as the client knows them, in steps of the contract's tick."""
-
-    session: Session
-    reqId: int
-    contract: Contract
-    kind: int = 1
-    generic: frozenset[int] = frozenset()
-    by_tick: Literal["", "Last", "AllLast", "BidAsk", "MidPoint"] = ""
-    left: float = 0.0
-    turn: int = 0
-    day: int = 0
-    high: int = 0
-    low: int = 0
-
-    def tick(self, kind: int) -> int:
-        """The tick type this line gets in place of the live one."""
-        return DELAYED.get(kind, kind) if self.kind >= 3 else kind
 
 
 @dataclass(slots=True)
@@ -78,7 +49,9 @@ class Quotes:
     all lines.
     """
 
-    gateway: Gateway
+    world: World
+    clock: Clock
+    faults: Behaviour
     limit: int = LINES
     rate: float = 2.0
     marked: bool = False
@@ -99,16 +72,16 @@ class Quotes:
         self.lines.add(line)
         line.session.subscriptions.lines[line.reqId] = line
         if self._timer is None:
-            self._before = self.gateway.clock.monotonic()
+            self._before = self.clock.monotonic()
             self._arm()
 
     def remove(self, line: Line) -> None:
         self.lines.discard(line)
         line.session.subscriptions.lines.pop(line.reqId, None)
 
-    def forget(self, session: Session | None = None) -> list[Line]:
+    def forget(self, client: Client | None = None) -> list[Line]:
         """Drop the lines of a client, or all of them; which they were."""
-        gone = [line for line in self.lines if session is None or line.session is session]
+        gone = [line for line in self.lines if client is None or line.session is client]
         for line in gone:
             self.remove(line)
         return gone
@@ -117,7 +90,7 @@ class Quotes:
 
     def flood(self, rate: float, seconds: float) -> None:
         """For `seconds`, send `rate` ticks a second in all, dealt to the lines evenly."""
-        self._flood = (rate, self.gateway.clock.monotonic() + seconds)
+        self._flood = (rate, self.clock.monotonic() + seconds)
         if self._timer is not None:
             self._timer.cancel()
             self._arm()
@@ -129,21 +102,21 @@ class Quotes:
     def _arm(self) -> None:
         self._timer = None
         if self.lines:
-            fast = self._total(self.gateway.clock.monotonic()) > FAST
-            self._timer = self.gateway.clock.call_later(0.01 if fast else 0.1, self._pulse)
+            fast = self._total(self.clock.monotonic()) > FAST
+            self._timer = self.clock.call_later(0.01 if fast else 0.1, self._pulse)
 
     def _pulse(self) -> None:
-        now = self.gateway.clock.monotonic()
+        now = self.clock.monotonic()
         passed, self._before = now - self._before, now
         each = self._total(now) * passed / max(1, len(self.lines))
-        faults = self.gateway.faults
+        faults = self.faults
         if not (faults.frozen or faults.quiet or faults.upstream is not None or faults.competing):
             self._tick(each)
         self._arm()
 
     def _tick(self, each: float) -> None:
-        packets: dict[Session, list[bytes]] = {}
-        wall, stamp = self.gateway.clock.time(), self.gateway.clock.monotonic()
+        packets: dict[Client, list[bytes]] = {}
+        wall, stamp = self.clock.time(), self.clock.monotonic()
         for line in self.lines:
             line.left += each
             count = int(line.left)
@@ -168,7 +141,7 @@ class Quotes:
         contract, req_id = line.contract, line.reqId
         tick = contract.minTick
         at = wall - DELAY_S if line.kind >= 3 else wall
-        middle = round(self.gateway.world.prices.price(contract, at) / tick)
+        middle = round(self.world.prices.price(contract, at) / tick)
         digits = max(0, -int(f"{tick:e}".split("e")[1])) + (1 if f"{tick:e}"[0] != "1" else 0)
         if line.day != at // DAY:  # nothing was traded yet: the first trade is both
             line.day, line.high, line.low = int(at // DAY), 0, sys.maxsize
@@ -179,7 +152,7 @@ class Quotes:
             wobble = turn * 7 % 3 - 1
             size = 100 * (1 + turn * 5 % 9)
             if kind in (BID_SIZE, ASK_SIZE, VOLUME):
-                many = self.gateway.world.prices.volume(contract, at) if kind == VOLUME else size
+                many = self.world.prices.volume(contract, at) if kind == VOLUME else size
                 payload = b"2\x006\x00%d\x00%d\x00%d\x00" % (req_id, line.tick(kind), many)
                 packet.append(_HEAD.pack(len(payload)) + payload)
                 continue
@@ -195,7 +168,7 @@ class Quotes:
         line.turn = turn
 
     def _by_tick(self, line: Line, wall: float) -> bytes:
-        quote = self.gateway.world.quote(line.contract, wall)
+        quote = self.world.quote(line.contract, wall)
         version, at = line.session.version, int(wall)
         if line.by_tick == "BidAsk":
             sizes = units(quote.bidSize, version), units(quote.askSize, version)

@@ -5,35 +5,28 @@ They set `behaviour.Behaviour` and send messages; what follows is decided where 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from daemon.simulator import messages
-from daemon.simulator.behaviour import Behaviour, Cut, Handshake, kind_of
+from daemon.simulator.behaviour import Cut, Handshake, kind_of
 from daemon.simulator.broken import MALFORMED, Malformed
 from daemon.simulator.codes import NO_REQUEST, words
-from daemon.simulator.session import Session
-
-if TYPE_CHECKING:
-    from daemon.simulator.clock import Clock
+from daemon.simulator.state import GatewayState
 
 
-class LinkVerbs:
+class LinkVerbs(GatewayState):
     """What can be done to a gateway's link. Mixed into `server.Gateway`, which owns everything named here."""
 
-    faults: Behaviour
-    clock: Clock
-    sessions: set[Session]
-    ghosts: dict[int, float]
+    def refuse(self) -> None:
+        """Close the port: dials are refused. Sessions that stand stay."""
+        raise NotImplementedError
 
-    if TYPE_CHECKING:
-
-        def ready_sessions(self) -> list[Session]: ...
-        def refuse(self) -> None: ...
-        def listen_after(self, seconds: float = 0.0) -> None: ...
+    def listen_after(self, seconds: float = 0.0) -> None:
+        """Accept connections again in `seconds`, in place of an earlier such plan."""
+        raise NotImplementedError
 
     def behave(self) -> None:
         """Take back every fault that is set (connections that were lost stay lost)."""
-        frozen, self.faults = self.faults.frozen, Behaviour()
+        frozen = self.faults.frozen
+        self.faults.clear()
         if frozen:
             self._thaw()
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable
+from typing import Final
 
 from daemon.simulator import data_messages
 from daemon.simulator.codes import DUPLICATE_TICKER, SNAPSHOT_GENERIC
@@ -21,19 +21,17 @@ from daemon.simulator.lines import (
     LOW,
     OPEN,
     VOLUME,
-    Line,
 )
 from daemon.simulator.messages import units
 from daemon.simulator.prices import DAY
 from daemon.simulator.reference import resolve
+from daemon.simulator.requests import Request
+from daemon.simulator.session import Session
+from daemon.simulator.state import Answer, GatewayState
+from daemon.simulator.subscriptions import Line
 
-if TYPE_CHECKING:
-    from daemon.simulator.requests import Request
-    from daemon.simulator.server import Gateway
-    from daemon.simulator.session import Session
 
-
-def market_data(gateway: Gateway, session: Session, request: Request) -> Iterable[bytes] | None:
+def market_data(gateway: GatewayState, session: Session, request: Request) -> Iterable[bytes] | None:
     req_id, snapshot = request.reqId, request.fields["snapshot"] == "1"
     if req_id in session.subscriptions.lines:
         session.error(req_id, 322, who="bE", cause=DUPLICATE_TICKER)
@@ -58,7 +56,7 @@ def market_data(gateway: Gateway, session: Session, request: Request) -> Iterabl
     return [*frames, data_messages.tick_snapshot_end(req_id)] if snapshot else frames
 
 
-def _kind(gateway: Gateway, session: Session, contract: Contract) -> int:
+def _kind(gateway: GatewayState, session: Session, contract: Contract) -> int:
     """The type of data the line gets: delayed only where live is not subscribed, frozen only while nothing moves."""
     wanted = session.subscriptions.market_data_type
     if gateway.faults.entitlement(contract.conId) in (354, 10089, 10167, 10168):
@@ -66,7 +64,7 @@ def _kind(gateway: Gateway, session: Session, contract: Contract) -> int:
     return 2 if wanted in (2, 4) and gateway.faults.quiet else 1
 
 
-def _may_see(gateway: Gateway, session: Session, req_id: int, contract: Contract) -> bool:
+def _may_see(gateway: GatewayState, session: Session, req_id: int, contract: Contract) -> bool:
     """Whether data flows; says why not, and warns where it flows all the same."""
     if gateway.faults.competing:
         session.error(req_id, 10197)
@@ -87,7 +85,7 @@ def _may_see(gateway: Gateway, session: Session, req_id: int, contract: Contract
     return True
 
 
-def first_ticks(gateway: Gateway, line: Line) -> list[bytes]:
+def first_ticks(gateway: GatewayState, line: Line) -> list[bytes]:
     """What a line gets at once: its type and the whole picture."""
     version, req_id, contract = line.session.version, line.reqId, line.contract
     now = gateway.clock.time() - (DELAY_S if line.kind >= 3 else 0)
@@ -132,7 +130,7 @@ def _generic_ticks(line: Line, last: float, low: float, high: float, now: int, v
     return frames
 
 
-def cancel_market_data(gateway: Gateway, session: Session, request: Request) -> None:
+def cancel_market_data(gateway: GatewayState, session: Session, request: Request) -> None:
     line = session.subscriptions.lines.get(request.reqId)
     if line is None:
         session.error(request.reqId, 300, id=request.reqId)
@@ -140,7 +138,7 @@ def cancel_market_data(gateway: Gateway, session: Session, request: Request) -> 
         gateway.quotes.remove(line)
 
 
-def market_data_type(_gateway: Gateway, session: Session, request: Request) -> None:
+def market_data_type(_gateway: GatewayState, session: Session, request: Request) -> None:
     kind = request.number("marketDataType")
     if kind in (1, 2, 3, 4):
         session.subscriptions.market_data_type = kind
@@ -148,7 +146,7 @@ def market_data_type(_gateway: Gateway, session: Session, request: Request) -> N
         session.error(-1, 321, who="cJ", cause="Invalid market data type")
 
 
-def tick_by_tick(gateway: Gateway, session: Session, request: Request) -> Iterable[bytes] | None:
+def tick_by_tick(gateway: GatewayState, session: Session, request: Request) -> Iterable[bytes] | None:
     kind = request.fields["tickType"]
     if request.reqId in session.subscriptions.lines:
         session.error(request.reqId, 322, who="cN", cause=DUPLICATE_TICKER)
@@ -163,7 +161,7 @@ def tick_by_tick(gateway: Gateway, session: Session, request: Request) -> Iterab
     return None
 
 
-ANSWERS: Final[dict[str, Callable[[Gateway, Session, Request], Iterable[bytes] | None]]] = {
+ANSWERS: Final[dict[str, Answer]] = {
     "reqMktData": market_data,
     "cancelMktData": cancel_market_data,
     "reqMarketDataType": market_data_type,

@@ -5,18 +5,16 @@ What this gateway has no data for it turns down in the words of an account witho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from daemon.simulator import data_messages, history, messages
 from daemon.simulator.contracts import Contract
 from daemon.simulator.messages import answer, listed
-
-if TYPE_CHECKING:
-    from daemon.simulator.requests import Request
-    from daemon.simulator.server import Gateway
-    from daemon.simulator.session import Session
+from daemon.simulator.requests import Request
+from daemon.simulator.session import Session
+from daemon.simulator.state import Answer, GatewayState
 
 RULES: Final[dict[int, tuple[tuple[float, float], ...]]] = {
     26: ((0.0, 0.01),),
@@ -28,7 +26,7 @@ RULES: Final[dict[int, tuple[tuple[float, float], ...]]] = {
 NO_ADVISOR: Final = "FA data operations ignored for non FA customers."
 
 
-def resolve(gateway: Gateway, session: Session, request: Request, req_id: int | None = None) -> Contract | None:
+def resolve(gateway: GatewayState, session: Session, request: Request, req_id: int | None = None) -> Contract | None:
     """The one contract that a request means; None after an error 200 or 321 was sent."""
     req_id = request.reqId if req_id is None else req_id
     fields = request.fields
@@ -48,7 +46,7 @@ def _say(session: Session, req_id: int, code: int, message: str) -> None:
     session.write(messages.error(session.version, req_id, code, message))
 
 
-def _find(gateway: Gateway, session: Session, request: Request, req_id: int) -> list[Contract] | None:
+def _find(gateway: GatewayState, session: Session, request: Request, req_id: int) -> list[Contract] | None:
     fields = request.fields
     if not request.number("conId") and not fields.get("symbol") and not fields.get("localSymbol"):
         session.error(req_id, 321, who="bW", cause="Please enter a valid symbol")
@@ -70,7 +68,7 @@ def _number(text: str) -> bool:
     return True
 
 
-def contract_details(gateway: Gateway, session: Session, request: Request) -> Iterable[bytes] | None:
+def contract_details(gateway: GatewayState, session: Session, request: Request) -> Iterable[bytes] | None:
     found = _find(gateway, session, request, request.reqId)
     if found is None:
         return None
@@ -80,7 +78,7 @@ def contract_details(gateway: Gateway, session: Session, request: Request) -> It
     return _details(gateway, session, request, found)
 
 
-def _details(gateway: Gateway, session: Session, request: Request, found: list[Contract]) -> Iterable[bytes]:
+def _details(gateway: GatewayState, session: Session, request: Request, found: list[Contract]) -> Iterable[bytes]:
     now, hours = gateway.clock.time(), {}
     for contract in found:
         key = (contract.secType, contract.timeZoneId)
@@ -111,12 +109,12 @@ def _hours(contract: Contract, now: float, regular: bool) -> str:
     return ";".join(parts)
 
 
-def matching_symbols(gateway: Gateway, session: Session, request: Request) -> Iterable[bytes]:
+def matching_symbols(gateway: GatewayState, session: Session, request: Request) -> Iterable[bytes]:
     found = gateway.world.catalogue.search(request.fields["pattern"])
     return [messages.symbol_samples(session.version, request.reqId, found)]
 
 
-def option_params(gateway: Gateway, session: Session, request: Request) -> Iterable[bytes] | None:
+def option_params(gateway: GatewayState, session: Session, request: Request) -> Iterable[bytes] | None:
     under = gateway.world.catalogue.by_con_id.get(request.number("underlyingConId"))
     if under is None or under.symbol != request.fields["underlyingSymbol"]:
         session.error(request.reqId, 321, who="b0", cause="Invalid contract id")
@@ -124,7 +122,7 @@ def option_params(gateway: Gateway, session: Session, request: Request) -> Itera
     return _chains(gateway, request.reqId, under.conId)
 
 
-def _chains(gateway: Gateway, req_id: int, con_id: int) -> Iterable[bytes]:
+def _chains(gateway: GatewayState, req_id: int, con_id: int) -> Iterable[bytes]:
     chain = gateway.world.catalogue.chains.get(con_id)
     if chain is not None:
         for exchange in ("SMART", "CBOE", "AMEX", "ISE"):
@@ -132,7 +130,7 @@ def _chains(gateway: Gateway, req_id: int, con_id: int) -> Iterable[bytes]:
     yield messages.option_chain_end(req_id)
 
 
-def market_rule(_gateway: Gateway, session: Session, request: Request) -> Iterable[bytes] | None:
+def market_rule(_gateway: GatewayState, session: Session, request: Request) -> Iterable[bytes] | None:
     rule = request.number("marketRuleId")
     if rule not in RULES:
         session.error(-1, 321, who="cE", cause="Invalid market rule id")
@@ -140,51 +138,51 @@ def market_rule(_gateway: Gateway, session: Session, request: Request) -> Iterab
     return [messages.market_rule(rule, RULES[rule])]
 
 
-def current_time(gateway: Gateway, _session: Session, _request: Request) -> Iterable[bytes]:
+def current_time(gateway: GatewayState, _session: Session, _request: Request) -> Iterable[bytes]:
     return [messages.current_time(gateway.clock.time())]
 
 
-def ids(gateway: Gateway, _session: Session, _request: Request) -> Iterable[bytes]:
+def ids(gateway: GatewayState, _session: Session, _request: Request) -> Iterable[bytes]:
     return [messages.next_valid_id(gateway.world.next_order_id)]
 
 
-def managed_accounts(gateway: Gateway, _session: Session, _request: Request) -> Iterable[bytes]:
-    return [messages.managed_accounts(gateway.managed())]
+def managed_accounts(gateway: GatewayState, _session: Session, _request: Request) -> Iterable[bytes]:
+    return [messages.managed_accounts(gateway.world.managed)]
 
 
-def accepted(gateway: Gateway, session: Session, request: Request) -> None:
+def accepted(gateway: GatewayState, session: Session, request: Request) -> None:
     """A request that has no answer."""
 
 
 def _refuse(code: int, **parts: object) -> Answer:
-    def refuse(_gateway: Gateway, session: Session, request: Request) -> None:
+    def refuse(_gateway: GatewayState, session: Session, request: Request) -> None:
         session.error(request.reqId, code, **parts)
 
     return refuse
 
 
 def _fixed(message: int, *fields: object) -> Answer:
-    def fixed(_gateway: Gateway, _session: Session, request: Request) -> Iterable[bytes]:
+    def fixed(_gateway: GatewayState, _session: Session, request: Request) -> Iterable[bytes]:
         mine = (request.reqId,) if "reqId" in request.fields else ()
         return [answer(message, *mine, *fields)]
 
     return fixed
 
 
-def display_groups(_gateway: Gateway, _session: Session, request: Request) -> Iterable[bytes]:
+def display_groups(_gateway: GatewayState, _session: Session, request: Request) -> Iterable[bytes]:
     return [answer(67, 1, request.reqId, "1|2|3|4")]
 
 
-def family_codes(gateway: Gateway, _session: Session, _request: Request) -> Iterable[bytes]:
+def family_codes(gateway: GatewayState, _session: Session, _request: Request) -> Iterable[bytes]:
     return [answer(78, *listed([(account, "") for account in gateway.world.accounts]))]
 
 
-def display_group(_gateway: Gateway, _session: Session, request: Request) -> Iterable[bytes]:
+def display_group(_gateway: GatewayState, _session: Session, request: Request) -> Iterable[bytes]:
     """What a display group shows: nothing, until a client says what."""
     return [answer(68, 1, request.reqId, request.fields.get("contractInfo", "none"))]
 
 
-def advisor_data(gateway: Gateway, session: Session, request: Request) -> Iterable[bytes] | None:
+def advisor_data(gateway: GatewayState, session: Session, request: Request) -> Iterable[bytes] | None:
     if not gateway.world.advisor:
         session.error(request.reqId, 321, who="bW", cause=NO_ADVISOR)
         return None
@@ -197,13 +195,13 @@ def advisor_data(gateway: Gateway, session: Session, request: Request) -> Iterab
     return [answer(16, 1, request.number("faDataType"), xml)]
 
 
-def keep_advisor_data(gateway: Gateway, session: Session, request: Request) -> None:
+def keep_advisor_data(gateway: GatewayState, session: Session, request: Request) -> None:
     """An advisor's groups are what the world says they are; nobody changes them."""
     cause = "The allocation groups of this gateway cannot be changed" if gateway.world.advisor else NO_ADVISOR
     session.error(request.reqId, 321, who="bW", cause=cause)
 
 
-def option_value(gateway: Gateway, session: Session, request: Request) -> Iterable[bytes] | None:
+def option_value(gateway: GatewayState, session: Session, request: Request) -> Iterable[bytes] | None:
     contract = resolve(gateway, session, request)
     if contract is None:
         return None
@@ -213,8 +211,6 @@ def option_value(gateway: Gateway, session: Session, request: Request) -> Iterab
     greeks = gateway.world.prices.greeks(contract, gateway.clock.time())
     return [data_messages.tick_greeks(session.version, request.reqId, 53, greeks)]
 
-
-Answer = Callable[["Gateway", "Session", "Request"], Iterable[bytes] | None]
 
 VENUES: Final = (("ISLAND", 11, "Q"), ("NYSE", 12, "N"), ("ARCA", 1, "P"), ("BATS", 2, "Z"))
 

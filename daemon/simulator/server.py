@@ -6,27 +6,24 @@ How it misbehaves is set through `verbs.Verbs` and kept in `behaviour.Behaviour`
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import islice
 from typing import Final
 
-from daemon.simulator import accounts, bars, history, messages, quotes, reference, trading
-from daemon.simulator.behaviour import CACHED, ORDERS, Behaviour, kind_of, only_end, without_end
+from daemon.simulator import accounts, bars, messages, quotes, reference, trading
+from daemon.simulator.behaviour import CACHED, ORDERS, kind_of, only_end, without_end
 from daemon.simulator.clock import Clock, RealClock, Timer
 from daemon.simulator.codes import AT_CONNECT, READ_ONLY
-from daemon.simulator.lines import LINES, Quotes
+from daemon.simulator.lines import LINES
 from daemon.simulator.market import World
-from daemon.simulator.pacing import HistoryLimits, HistoryPacing, over_rate
+from daemon.simulator.pacing import HistoryLimits, over_rate
 from daemon.simulator.requests import Request, UnknownRequestError, UnreadableRequestError, decode
-from daemon.simulator.seen import RECORDED, Connections, Seen
+from daemon.simulator.seen import Seen
 from daemon.simulator.session import SLOW_BUFFER, Session
 from daemon.simulator.verbs import Verbs
 from daemon.simulator.wire import SERVER_VERSION
 
-ANSWERS: Final = (
-    reference.ANSWERS | accounts.ANSWERS | trading.ANSWERS | quotes.ANSWERS | bars.ANSWERS
-)  # fmt: skip
+ANSWERS: Final = reference.ANSWERS | accounts.ANSWERS | trading.ANSWERS | quotes.ANSWERS | bars.ANSWERS
 
 MESSAGE_RATE: Final = 50
 """Messages a second one client may send."""
@@ -63,25 +60,22 @@ class Gateway(Verbs):
         orders_at_connect: bool = True,
         master_client_id: int = -1,
     ) -> None:
-        self.world = world or World()
-        self.clock: Clock = clock or RealClock()
+        super().__init__(
+            world or World(),
+            clock or RealClock(),
+            tick_rate=tick_rate,
+            lines=lines,
+            history_limits=history_limits,
+            pacing_patience=pacing_patience,
+            commission_delay=commission_delay,
+            master_client_id=master_client_id,
+        )
         self.host = host
         self.port = 0
         self.server_version = server_version
         self.message_rate = message_rate
-        self.pacing_patience = pacing_patience
         self.slow_buffer = slow_buffer
-        self.commission_delay = commission_delay
         self.orders_at_connect = orders_at_connect
-        self.master_client_id = master_client_id
-        self.faults = Behaviour()
-        self.quotes = Quotes(self, limit=lines, rate=tick_rate)
-        self.history = HistoryPacing(history_limits or HistoryLimits(), enabled=history_limits is not None)
-        self.connections = Connections()
-        self.requests: deque[Seen] = deque(maxlen=RECORDED)
-        self.sessions: set[Session] = set()
-        self.client_ids: dict[int, Session] = {}
-        self.ghosts: dict[int, float] = {}
         self._server: asyncio.Server | None = None
         self._second: Timer | None = None
         self._seconds = 0
@@ -138,18 +132,6 @@ class Gateway(Verbs):
     def listening(self) -> bool:
         return self._server is not None
 
-    # what the rest of the package needs to know
-
-    def local_time(self) -> str:
-        return history.moment(self.clock.time(), "UTC").removesuffix("UTC") + "GMT"
-
-    def managed(self) -> tuple[str, ...]:
-        return self.world.managed
-
-    def ready_sessions(self) -> list[Session]:
-        """The clients whose session has begun, in the order of their ids."""
-        return [self.client_ids[number] for number in sorted(self.client_ids)]
-
     # connections
 
     def accepted(self, session: Session) -> None:
@@ -200,7 +182,7 @@ class Gateway(Verbs):
             if own:
                 yield messages.open_order_end()
         if faults.accounts != "missing":
-            yield messages.managed_accounts(self.managed() if faults.accounts == "normal" else ())
+            yield messages.managed_accounts(self.world.managed if faults.accounts == "normal" else ())
         if faults.next_id:
             yield messages.next_valid_id(self.world.next_order_id)
         if faults.upstream is None:
@@ -286,8 +268,8 @@ class Gateway(Verbs):
             return
         if not name.startswith("cancel"):
             session.unanswered.pop(request.reqId, None)
-        handler: Callable[..., Iterable[bytes] | None] | None = ANSWERS.get(name)
-        frames = handler(self, session, request) if handler is not None else None
+        respond = ANSWERS.get(name)
+        frames = respond(self, session, request) if respond is not None else None
         if frames is None:
             return
         if faults.upstream is not None and faults.upstream.answers == "empty" and name in CACHED:

@@ -11,21 +11,17 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 from daemon.simulator import messages
-from daemon.simulator.behaviour import Handshake
+from daemon.simulator.behaviour import Behaviour, Handshake
 from daemon.simulator.broken import NONSENSE
-from daemon.simulator.clock import Timer
+from daemon.simulator.clock import Clock, Timer
 from daemon.simulator.codes import words
 from daemon.simulator.requests import Request
+from daemon.simulator.seen import Connections
+from daemon.simulator.subscriptions import Subscriptions
 from daemon.simulator.wire import OLDEST_VERSION, BadFrameError, Inbox
-
-if TYPE_CHECKING:
-    from daemon.simulator.bars import BarStream
-    from daemon.simulator.lines import Line
-    from daemon.simulator.server import Gateway
 
 SLOW_BUFFER: Final = 16 << 20
 """Bytes that may wait for one client before it is dropped, as TWS drops a slow API client: two of the largest snapshots
@@ -46,27 +42,32 @@ DRIP_STEP: Final = 0.05
 Then = Callable[[], None]
 
 
-@dataclass(slots=True)
-class Subscriptions:
-    """What a client asked to be kept informed of, by request id where there is one."""
+class Owner(Protocol):
+    """What a session requires of the gateway that accepted it."""
 
-    positions: bool = False
-    account: str = ""
-    positions_multi: dict[int, tuple[str, str]] = field(default_factory=dict)
-    account_multi: dict[int, tuple[str, str]] = field(default_factory=dict)
-    summaries: dict[int, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
-    pnl: dict[int, str] = field(default_factory=dict)
-    pnl_single: dict[int, tuple[str, int]] = field(default_factory=dict)
-    lines: dict[int, Line] = field(default_factory=dict)
-    bars: dict[int, BarStream] = field(default_factory=dict)
-    histories: set[int] = field(default_factory=set)
-    market_data_type: int = 1
+    clock: Clock
+    server_version: int
+    slow_buffer: int
+
+    @property
+    def faults(self) -> Behaviour: ...
+
+    @property
+    def connections(self) -> Connections: ...
+
+    def local_time(self) -> str: ...
+
+    def accepted(self, session: Session) -> None: ...
+
+    def received(self, session: Session, fields: list[str]) -> None: ...
+
+    def closed(self, session: Session, clean: bool, reset: bool) -> None: ...
 
 
 class Session(asyncio.Protocol):
     """One accepted connection, from the first byte to the last."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Owner) -> None:
         self.gateway = gateway
         self.version = 0
         self.client_id: int | None = None

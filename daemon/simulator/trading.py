@@ -5,9 +5,9 @@ The orders themselves are the world's; this file turns its news into messages.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from daemon.simulator import accounts, history, messages, order_messages
 from daemon.simulator.codes import words
@@ -15,11 +15,9 @@ from daemon.simulator.contracts import NEW_YORK
 from daemon.simulator.market import Changed
 from daemon.simulator.orders import Fill, Order, Refusal
 from daemon.simulator.reference import resolve
-
-if TYPE_CHECKING:
-    from daemon.simulator.requests import Request
-    from daemon.simulator.server import Gateway
-    from daemon.simulator.session import Session
+from daemon.simulator.requests import Request
+from daemon.simulator.session import Session
+from daemon.simulator.state import Answer, GatewayState
 
 
 def shown_time(fill: Fill) -> str:
@@ -31,16 +29,16 @@ def state(order: Order, version: int) -> bytes:
     return order_messages.open_order(order, version) + messages.order_status(order)
 
 
-def own_orders(gateway: Gateway, session: Session) -> list[Order]:
+def own_orders(gateway: GatewayState, session: Session) -> list[Order]:
     """The open orders of this client; client 0 has those made by hand too."""
     return [order for order in gateway.world.open_orders() if order.clientId == session.client_id]
 
 
-def open_orders(gateway: Gateway, session: Session, _request: Request) -> Iterable[bytes]:
+def open_orders(gateway: GatewayState, session: Session, _request: Request) -> Iterable[bytes]:
     return _listed(session, own_orders(gateway, session))
 
 
-def all_open_orders(gateway: Gateway, session: Session, _request: Request) -> Iterable[bytes]:
+def all_open_orders(gateway: GatewayState, session: Session, _request: Request) -> Iterable[bytes]:
     return _listed(session, gateway.world.open_orders())
 
 
@@ -50,7 +48,7 @@ def _listed(session: Session, orders: list[Order]) -> Iterator[bytes]:
     yield messages.open_order_end()
 
 
-def auto_open_orders(gateway: Gateway, session: Session, request: Request) -> None:
+def auto_open_orders(gateway: GatewayState, session: Session, request: Request) -> None:
     """Client 0 takes orders made by hand for its own; each gets an order id, below zero."""
     if session.client_id != 0:
         session.error(-1, 321, who="bX", cause="Only the default client (i.e 0) can auto bind orders")
@@ -59,7 +57,7 @@ def auto_open_orders(gateway: Gateway, session: Session, request: Request) -> No
             session.write(messages.order_bound(order) + state(order, session.version))
 
 
-def completed_orders(gateway: Gateway, session: Session, request: Request) -> Iterable[bytes]:
+def completed_orders(gateway: GatewayState, session: Session, request: Request) -> Iterable[bytes]:
     if session.version < 150:
         return
     by_hand = not request.number("apiOnly")
@@ -70,7 +68,7 @@ def completed_orders(gateway: Gateway, session: Session, request: Request) -> It
     yield messages.completed_orders_end()
 
 
-def executions(gateway: Gateway, session: Session, request: Request) -> Iterable[bytes]:
+def executions(gateway: GatewayState, session: Session, request: Request) -> Iterable[bytes]:
     """All executions of the day that the filter lets through, then their commissions, then the end."""
     wanted = [fill for fill in gateway.world.fills if _wanted(fill, request, gateway.clock.time())]
     for fill in wanted:
@@ -112,7 +110,7 @@ def _since(text: str, now: float) -> float:
 # placing and cancelling
 
 
-def place_order(gateway: Gateway, session: Session, request: Request) -> Iterable[bytes] | None:
+def place_order(gateway: GatewayState, session: Session, request: Request) -> Iterable[bytes] | None:
     order_id = request.number("orderId")
     contract = resolve(gateway, session, request, order_id)
     if contract is None:
@@ -155,7 +153,7 @@ def _price(text: str) -> float | None:
     return value if 0.0 < abs(value) < 1e300 else None
 
 
-def _what_if(gateway: Gateway, session: Session, order: Order) -> bytes:
+def _what_if(gateway: GatewayState, session: Session, order: Order) -> bytes:
     now = gateway.clock.time()
     before = {tag: value for tag, value, _ in accounts.values(gateway.world, order.account, now)}
     worth = order.totalQuantity * gateway.world.quote(order.contract, now).last * order.contract.size
@@ -166,7 +164,7 @@ def _what_if(gateway: Gateway, session: Session, order: Order) -> bytes:
     return order_messages.open_order(order, session.version, margin)
 
 
-def cancel_order(gateway: Gateway, session: Session, request: Request) -> None:
+def cancel_order(gateway: GatewayState, session: Session, request: Request) -> None:
     order_id = request.number("orderId")
     order = gateway.world.order_of(session.client_id or 0, order_id)
     if order is None:
@@ -177,7 +175,7 @@ def cancel_order(gateway: Gateway, session: Session, request: Request) -> None:
         publish(gateway, gateway.world.cancel(order, gateway.clock.time()))
 
 
-def global_cancel(gateway: Gateway, _session: Session, _request: Request) -> None:
+def global_cancel(gateway: GatewayState, _session: Session, _request: Request) -> None:
     for order in gateway.world.open_orders():
         if not order.done:
             publish(gateway, gateway.world.cancel(order, gateway.clock.time()))
@@ -186,7 +184,7 @@ def global_cancel(gateway: Gateway, _session: Session, _request: Request) -> Non
 # who is told
 
 
-def publish(gateway: Gateway, news: Iterable[Changed | Fill]) -> None:
+def publish(gateway: GatewayState, news: Iterable[Changed | Fill]) -> None:
     """Tell the clients concerned, unless IBKR is out of reach: then nobody is told, and nothing is told again later."""
     for item in news:
         if gateway.faults.upstream is not None:
@@ -212,7 +210,7 @@ def _tell_order(session: Session, order: Order) -> None:
         session.write(state(order, session.version))
 
 
-def tell_fill(gateway: Gateway, session: Session, fill: Fill) -> None:
+def tell_fill(gateway: GatewayState, session: Session, fill: Fill) -> None:
     """`execDetails` now, its commission when it is due."""
     session.write(messages.execution(session.version, -1, fill, shown_time(fill)))
     if gateway.commission_delay:
@@ -221,7 +219,7 @@ def tell_fill(gateway: Gateway, session: Session, fill: Fill) -> None:
         session.write(messages.commission_report(fill))
 
 
-ANSWERS: Final[dict[str, Callable[[Gateway, Session, Request], Iterable[bytes] | None]]] = {
+ANSWERS: Final[dict[str, Answer]] = {
     "reqOpenOrders": open_orders,
     "reqAllOpenOrders": all_open_orders,
     "reqAutoOpenOrders": auto_open_orders,

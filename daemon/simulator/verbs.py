@@ -5,8 +5,6 @@ Each is one method of `Gateway`; `faults.VERBS` names them for the command line.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from daemon.simulator import accounts, codes, trading
 from daemon.simulator.behaviour import Answers, Upstream
 from daemon.simulator.codes import NO_REQUEST
@@ -15,16 +13,9 @@ from daemon.simulator.link_verbs import LinkVerbs
 from daemon.simulator.market import Changed
 from daemon.simulator.orders import Fill, Refusal
 
-if TYPE_CHECKING:
-    from daemon.simulator.lines import Quotes
-    from daemon.simulator.market import World
-
 
 class Verbs(LinkVerbs):
     """What can be done to a gateway and to its world."""
-
-    world: World
-    quotes: Quotes
 
     # IBKR behind the gateway
 
@@ -156,13 +147,13 @@ class Verbs(LinkVerbs):
             ready = self.ready_sessions()
             client_id = (ready[0].client_id or 0) if ready else 1
         order, fill = self.world.happen(contract, quantity, price, self.clock.time(), client_id, account)
-        trading.publish(self._gateway(), [Changed(order), fill])
+        trading.publish(self, [Changed(order), fill])
         return fill
 
     def correct_fill(self, exec_id: str, price: float) -> Fill:
         """A correction of an execution: its id's last part is one higher."""
         fill = self.world.correct(exec_id, price)
-        trading.publish(self._gateway(), [fill])
+        trading.publish(self, [fill])
         return fill
 
     def place(self, contract: str | int, quantity: float, limit: float, client_id: int = 0, account: str = "") -> int:
@@ -171,7 +162,7 @@ class Verbs(LinkVerbs):
         order, news = self.world.appear(contract, quantity, limit, self.clock.time(), client_id, account)
         if isinstance(news, Refusal):
             raise ValueError(f"{news.code} {codes.words(news.code, cause=news.cause)}")
-        trading.publish(self._gateway(), news)
+        trading.publish(self, news)
         return order.permId
 
     def cancel(self, perm_id: int) -> None:
@@ -179,7 +170,7 @@ class Verbs(LinkVerbs):
         order = self.world.orders[perm_id]
         if order.done:
             raise ValueError(f"order {perm_id} is {order.status} already")
-        trading.publish(self._gateway(), self.world.cancel(order, self.clock.time()))
+        trading.publish(self, self.world.cancel(order, self.clock.time()))
 
     def unsubscribe_accounts(self) -> None:
         """2100: the account updates of every client end."""
@@ -191,10 +182,4 @@ class Verbs(LinkVerbs):
     def update_accounts(self) -> None:
         """The account values that come every three minutes, now."""
         for session in self.ready_sessions():
-            accounts.every_three_minutes(self._gateway(), session)
-
-    if TYPE_CHECKING:
-        from daemon.simulator.server import Gateway
-
-    def _gateway(self) -> Gateway:
-        return self  # type: ignore[return-value]
+            accounts.every_three_minutes(self, session)
