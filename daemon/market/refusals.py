@@ -1,7 +1,7 @@
 """What IBKR's numbers mean to somebody who asked for data: code and text → a problem of the catalogue.
 
-By number; only 162, which says many things, is told apart by its words, and what has none of them stays a broker error
-(FAULTS 53). Never decides whether to ask again.
+The number decides (`daemon/codes.py`); only 162, which says many things, is told apart by its words, and what has none
+of them stays a broker error (FAULTS 53). Never decides whether to ask again.
 """
 
 from __future__ import annotations
@@ -10,24 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, Literal
 
+from daemon.codes import meaning
 from daemon.tws.errors import LinkLost, TwsBusy, TwsRefused, TwsSilent
 from shared.reasons import Problem
-
-INTERRUPTS: Final = frozenset({1100, 1101, 1102, 1300, 2110})
-"""With a request's id: the link cut its answer off (FAULTS 11)."""
-
-REASONS: Final[dict[int, str]] = {
-    101: "tooManySubscriptions",
-    200: "notFound",
-    321: "invalidParameters",
-    322: "invalidParameters",
-    354: "notSubscribed",
-    10089: "notSubscribed",
-    10168: "notSubscribed",
-    10197: "competingSession",
-    **dict.fromkeys(INTERRUPTS, "upstreamLost"),
-}
-"""Every other code is a `brokerError`."""
 
 History = Literal["pacing", "empty", "cancelled", "denied", "competing", "invalid", "other"]
 
@@ -64,7 +49,7 @@ def problem(code: int, text: str, *, doubtful: bool = False) -> Problem:
 
     `doubtful`: upstream or a farm is or was just impaired, when a 200 only means that IBKR could not look.
     """
-    reason = REASONS.get(code, "brokerError")
+    reason = meaning(code).reason
     retry = None
     if code == 162:
         kind = history(text)
@@ -94,5 +79,5 @@ def translated(what: str, doubtful: Callable[[], bool]) -> Iterator[None]:
     except TwsBusy as busy:
         raise Problem("brokerError", f"Too many messages wait to be sent to the gateway for {what}.") from busy
     except LinkLost as lost:
-        reason = "upstreamLost" if lost.code in INTERRUPTS else "notConnected"
+        reason = "notConnected" if lost.code is None else meaning(lost.code).reason
         raise Problem(reason, f"The link was lost before {what} was answered.", ibCode=lost.code) from lost

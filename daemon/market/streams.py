@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
+from daemon.codes import meaning
 from daemon.market.conditions import Conditions, FarmType
 from daemon.market.topics import Kind, Spec
 from shared.reasons import Problem
@@ -34,38 +35,6 @@ VERIFY, VERIFY_QUIET = 10.0, 60.0
 """s after 1102 in which a lively stream, or any other, should have spoken: “data maintained” is not always true."""
 LONGEST: Final = 900.0
 """s between two tries to get a stream: FAULTS 20 names a quarter of an hour."""
-
-
-class Fate(NamedTuple):
-    """What an error code means to a stream. `again`: s until it is asked for again, doubling; infinite: not by itself.
-
-    `farm`: not before its farm is up. `ends`: nothing more will come for this request.
-    """
-
-    again: float
-    farm: bool = False
-    ends: bool = True
-
-
-FATES: Final[dict[int, Fate]] = {
-    101: Fate(60.0),  # lines are also used up by TWS's own screen
-    102: Fate(1.0),  # a replay race: the next request has a fresh id (FAULTS 50)
-    162: Fate(60.0),
-    200: Fate(math.inf),
-    321: Fate(math.inf),
-    322: Fate(math.inf),
-    354: Fate(1800.0),
-    366: Fate(1.0, farm=True),
-    420: Fate(math.inf),
-    10089: Fate(1800.0),
-    10168: Fate(1800.0),
-    10182: Fate(1.0, farm=True),  # FAULTS 3: the stream is dead while everything is green
-    10197: Fate(300.0, ends=False),
-    10225: Fate(1.0),
-}
-OTHER: Final = Fate(300.0)
-FLOWS: Final = frozenset({165, 300, 10090, 10167, *range(2100, 2200)})
-"""Remarks, and the echo of our own cancel: data goes on."""
 
 
 @dataclass(slots=True, eq=False)
@@ -210,14 +179,15 @@ class Streams:
     def trouble(self, reqId: int, code: int, problem: Problem, now: float, *, doubtful: bool) -> Stream | None:
         """IBKR says `code` of a stream. `doubtful`: in a time of trouble no refusal is final (FAULTS 10, 48)."""
         stream = self.by_request.get(reqId)
-        fate = FATES.get(code, OTHER)
-        if stream is None or code in FLOWS or (stream.stalled and not fate.ends):
+        means = meaning(code)
+        stalls = means.request == "stalls"
+        if stream is None or means.flows or (stream.stalled and stalls):
             return None
-        if fate.ends:
+        if not stalls:
             self._end(stream)
-        stream.stalled = not fate.ends
-        stream.needsFarm = fate.farm
-        self._refuse(stream, problem, min(fate.again, REMEMBERED) if doubtful else fate.again, now)
+        stream.stalled = stalls
+        stream.needsFarm = means.needs_farm
+        self._refuse(stream, problem, min(means.retry, REMEMBERED) if doubtful else means.retry, now)
         if code == 101 and (idle := self._least_recently_wanted()):
             self._due += self._release(idle)  # fewer lines are ours than we thought
         return stream

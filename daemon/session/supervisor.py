@@ -16,6 +16,7 @@ import structlog
 from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
+from daemon.codes import meaning
 from daemon.link import actions as act
 from daemon.link import events as ev
 from daemon.link import machine
@@ -47,8 +48,6 @@ TIMED_OUT = frozenset({"dialTimeout", "handshakeTimeout", "sessionIncomplete"})
 """Failures that say nothing about the gateway when it was we who were away."""
 NOT_CONNECTED = frozenset(name for name, reason in CATALOGUE.items() if reason.status == 503 and reason.patience)
 """Reasons of the link that are an answer to a question for the gateway; the others are answers to a connect."""
-IBKR_CODES = frozenset({326, 503, 1100, 1300, 2110})
-"""Numbers of `lastError` that are IBKR's and not the system's."""
 UNEXPLAINED = frozenset({"connectInProgress", "manual", "autoConnectOff", "shuttingDown", "brokerTimeout"})
 """Answers about which the link's last error says nothing."""
 
@@ -179,10 +178,12 @@ class Supervisor:
         """Why a request cannot be served now, in the catalogue's words and the gateway's own."""
         error = None if reason in UNEXPLAINED else self._link.lastError
         until = self._link.wake if self._link.phase in ("waiting", "blocked") else None
+        code = None if error is None else error.code
         return Problem(
             reason,
             "" if error is None else error.text,
-            ibCode=error.code if error is not None and error.code in IBKR_CODES else None,
+            # the code may also be the system's errno, and none of those is a code of the link
+            ibCode=code if code is not None and meaning(code).concerns == "link" else None,
             retryAfter=None if until is None else max(0.0, until - self._clock.monotonic()),
         )
 

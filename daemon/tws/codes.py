@@ -1,7 +1,6 @@
-"""What IBKR's numbers mean for the link, the farms and a request. A table; decides by number, never by English words
-where a number can tell (FAULTS 53).
+"""What an error message of IBKR's holds besides its code: link events, farms, a port; and its text as one line.
 
-Never touches an order: an error code says nothing about an order's state (FAULTS 11).
+What a code means is in `daemon/codes.py`.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from daemon.codes import meaning
 from daemon.link.events import (
     CompetingSession,
     FarmChanged,
@@ -53,20 +53,6 @@ def plain(fields: list[str]) -> list[str]:
     return [CONTROL.sub(" ", field) for field in fields]
 
 
-FARMS = {
-    2103: ("market", "broken"),
-    2104: ("market", "ok"),
-    2105: ("hmds", "broken"),
-    2106: ("hmds", "ok"),
-    2107: ("hmds", "inactive"),
-    2108: ("market", "inactive"),
-    2119: ("market", "connecting"),
-    2157: ("secdef", "broken"),
-    2158: ("secdef", "ok"),
-}
-"""code → type and state. A farm's code never says anything of the session (FAULTS 8, 9)."""
-
-
 def farm_name(text: str) -> str:
     """The farm a text ends with: after the last `:`, or in 2107 and 2108 after the `.` that its last word holds."""
     if ":" in text:
@@ -107,8 +93,8 @@ LINK: dict[int, Callable[[int, str], SessionEvent]] = {
 
 def link_events(session: int, code: int, text: str) -> tuple[SessionEvent, ...]:
     """What a code says of the link and its farms, with whatever request id it came."""
-    if code in FARMS:
-        kind, state = FARMS[code]
+    if (farm := meaning(code).farm) is not None:
+        kind, state = farm
         return (FarmChanged(session=session, farm=farm_name(text), type=kind, state=state),)
     if code not in LINK:
         return ()
@@ -120,21 +106,6 @@ def link_events(session: int, code: int, text: str) -> tuple[SessionEvent, ...]:
     )
     return (event, *broken)
 
-
-REFUSED_AT_CONNECT = {
-    326: "clientIdInUse",
-    503: "versionUnsupported",
-}
-"""Codes that end an attempt at once; the close that follows says nothing more."""
-
-INTERRUPTS = frozenset({1100, 1101, 1102, 1300, 2110})
-"""Codes that, with a request's id, say that its answer was cut off by the link and not what the answer is."""
-
-FLOWS = frozenset({165, 399, 404, 10090, 10167, *range(2100, 2200)}) - INTERRUPTS
-"""Remarks: the request they name goes on and its data come."""
-
-LATE = frozenset({162, 300, 366})
-"""“No such request”, “query cancelled”: echoes of our own cancel when the request is no longer ours (FAULTS 50)."""
 
 TOO_FAST = 100
 """More than IBKR’s messages a second; a disconnect may follow."""
@@ -151,7 +122,3 @@ def says_read_only(code: int, text: str, *, order_question: bool) -> bool:
     """
     said = text.lower()
     return code == READ_ONLY and ("read-only" in said or (order_question and "validating request" not in said))
-
-
-UNSUBSCRIBED = frozenset({2100, 2101})
-"""TWS has stopped telling us account values (FAULTS 52)."""

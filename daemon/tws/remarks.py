@@ -11,6 +11,7 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING
 
+from daemon.codes import meaning
 from daemon.link.events import Event, MessageTrouble, PortMoved, ReadOnlyApi, UpstreamLost, UpstreamRestored
 from daemon.state.sink import Sink
 from daemon.tws import codes
@@ -49,19 +50,20 @@ class Remarks:
 
     def heard(self, request: int, code: int, text: str) -> None:
         """An error message, `text` already one line."""
+        means = meaning(code)
         for event in codes.link_events(self._tws.number, code, text):
             self._link(event, code, text)
         if code == codes.TOO_FAST:
             self._tws.gate.halve()
-        elif code in codes.UNSUBSCRIBED:
+        elif means.concerns == "account":
             self._unsubscribed()
         nameless = request in codes.NO_REQUEST
         if codes.says_read_only(code, text, order_question=nameless and self._tws.startup.asks_orders()):
             self._read_only(code, text)
         ours = not nameless and self._ours(request)
-        if ours or nameless or code not in codes.LATE:
+        if ours or nameless or not means.echo:
             self._note(-1 if nameless else request, code, text)
-        if ours and code not in codes.FLOWS:
+        if ours and not means.flows:
             self._failed(request, code, text)
 
     def proven(self) -> None:
@@ -92,9 +94,10 @@ class Remarks:
         )
 
     def _failed(self, request: int, code: int, text: str) -> None:
-        error: TwsError = LinkLost(text, code) if code in codes.INTERRUPTS else TwsRefused(code, text)
+        interrupted = meaning(code).request == "interrupted"
+        error: TwsError = LinkLost(text, code) if interrupted else TwsRefused(code, text)
         if request in self._tws.ticks or request in self._tws.bars:
-            if code not in codes.INTERRUPTS:
+            if not interrupted:
                 self._tws.on_trouble(request, code, text)
         elif request in self._wrapper._futures:
             self._wrapper._endReq(request, error, success=False)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Sequence
 from ib_async.ib import IB
 from msgspec import Struct
 
+from daemon.codes import meaning
 from daemon.link.events import Dialled, Event, Failed, Greeted, Heard, Lost, Opened, Target
 from daemon.state.sink import Sink
 from daemon.tws import codes
@@ -316,8 +317,9 @@ class Tws:
     def on_error(self, request: int, code: int, text: str) -> None:
         """An error message, `text` already one line."""
         self._last_error = (code, text)
-        if code in codes.REFUSED_AT_CONNECT and not self._is_open:
-            self._fail(codes.REFUSED_AT_CONNECT[code], code, text)
+        means = meaning(code)
+        if not self._is_open and means.concerns == "link" and means.request == "fails":
+            self._fail(means.reason, code, text)
         else:
             self.remarks.heard(request, code, text)
 
