@@ -13,12 +13,16 @@ import re
 import sys
 import traceback
 from collections.abc import Mapping
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
 import msgspec
 import structlog
+
+REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
+"""The HTTP request that the current task serves, in either process; each line of the task carries it as `requestId`."""
 
 FILE_BYTES = 5_000_000
 FILE_COUNT = 5
@@ -82,6 +86,8 @@ def _to_record(_logger: Any, _method: str, fields: structlog.types.EventDict) ->
     """structlog's event as a record of the standard library, the fields beside it."""
     event = str(fields.pop("event"))
     exc_info = fields.pop("exc_info", None)
+    if request_id := REQUEST_ID.get():
+        fields["requestId"] = request_id
     return (event,), {"exc_info": exc_info, "extra": {"fields": dict(fields)}}
 
 

@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import msgspec
+import structlog
 from msgspec import UNSET, Raw, Struct
 
 from daemon.market import topics
@@ -51,6 +52,8 @@ EVENTS_SHOWN = timedelta(hours=24)
 """How far `link.events` looks back when nobody says."""
 
 P = TypeVar("P", bound=Struct)
+
+log = structlog.get_logger(__name__)
 
 _encode = msgspec.json.Encoder().encode
 
@@ -161,6 +164,7 @@ class Commands:
         return Raw(row)
 
     async def _connect(self, peer: ServerConnection, params: ConnectAsked) -> Any:
+        _log_command(peer, "connect")
         self._may_be_dialled(params)
         given = {name: getattr(params, name) for name in ConnectParams.__struct_fields__}
         try:
@@ -170,10 +174,12 @@ class Commands:
         return self._done(peer)
 
     async def _disconnect(self, peer: ServerConnection, _params: Nothing) -> Any:
+        _log_command(peer, "disconnect")
         await self._link.disconnect()
         return self._done(peer)
 
     async def _reconnect(self, peer: ServerConnection, _params: Nothing) -> Any:
+        _log_command(peer, "reconnect")
         await self._link.reconnect()
         return self._done(peer)
 
@@ -309,3 +315,7 @@ def _name(topic: str) -> str:
 
 def _streams(names: Iterable[str]) -> list[str]:
     return [name for name in names if name not in STATE_TOPICS]
+
+
+def _log_command(peer: ServerConnection, command: str) -> None:
+    log.info("link.command", message=f"A client requests: {command}.", client=peer.client)

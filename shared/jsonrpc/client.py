@@ -20,6 +20,7 @@ from shared.jsonrpc.codec import (
     notification,
     request,
 )
+from shared.log import REQUEST_ID
 from shared.messages import PROTOCOL, Hello, Welcome
 from shared.transport.local_socket import connect
 
@@ -120,7 +121,7 @@ class Client(asyncio.Protocol):
             )
         self._number += 1
         number = self._number
-        line = request(number, method, params)
+        line = request(number, method, params, REQUEST_ID.get())
         if len(line) > MAX_LINE:
             raise RpcError(APPLICATION_ERROR, "The request is over 1 MiB.", {"reason": "tooLarge"})
         answer: asyncio.Future[Raw] = asyncio.get_running_loop().create_future()

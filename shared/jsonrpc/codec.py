@@ -77,11 +77,15 @@ NULL = b"null"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request, or a notification where `id` is `None`. `id` is the peer's own text, given back as it came."""
+    """A request, or a notification where `id` is `None`. `id` is the peer's own text, given back as it came.
+
+    `request_id`: the HTTP request behind it, a member of ours beside JSON-RPC's; empty where there is none.
+    """
 
     method: str
     params: Raw
     id: bytes | None
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,7 @@ _envelope = msgspec.json.Decoder(_Envelope)
 _text = msgspec.json.Decoder(str)
 _encoder = msgspec.json.Encoder()
 # a string, an integer of a size that anybody can mean, or null
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ID = re.compile(rb'"[^\0]{0,512}"|-?[0-9]{1,40}|null', re.DOTALL)
 
 NOT_UTF8 = InvalidRequest(PARSE_ERROR, "The line is not UTF-8.", fatal=True)
@@ -134,7 +139,10 @@ def decode(line: bytes) -> Request | InvalidRequest:
         return InvalidRequest(INVALID_REQUEST, "A request names its method, a string.", known)
     if not isinstance(value.get("params", {}), dict):
         return InvalidRequest(INVALID_PARAMS, "Params are an object.", known)
-    return Request(value["method"], envelope.params.copy(), None if given is None else known)
+    request_id = value.get("requestId")
+    if not isinstance(request_id, str) or not REQUEST_ID.fullmatch(request_id):
+        request_id = ""
+    return Request(value["method"], envelope.params.copy(), None if given is None else known, request_id)
 
 
 def encode(value: Any) -> bytes:
@@ -142,9 +150,11 @@ def encode(value: Any) -> bytes:
     return bytes(value) if isinstance(value, bytes | Raw) else _encoder.encode(value)
 
 
-def request(number: int, method: str, params: Any) -> bytes:
+def request(number: int, method: str, params: Any, request_id: str = "") -> bytes:
     """A line that asks."""
-    return b'{"jsonrpc":"2.0","id":%d,"method":%s,"params":%s}\n' % (number, _encoder.encode(method), encode(params))
+    more = b',"requestId":%s' % _encoder.encode(request_id) if request_id else b""
+    line = b'{"jsonrpc":"2.0","id":%d,"method":%s,"params":%s%s}\n'
+    return line % (number, _encoder.encode(method), encode(params), more)
 
 
 def notification(method: str, params: Any) -> bytes:

@@ -38,6 +38,7 @@ from shared.jsonrpc.codec import (
     notification,
     response,
 )
+from shared.log import REQUEST_ID
 from shared.messages import PROTOCOL, Hello, Welcome
 from shared.transport.interfaces import PeerIdentity
 from shared.transport.local_socket import peer_identity
@@ -340,6 +341,7 @@ class ServerConnection(asyncio.Protocol):
             self.greeted()
 
     async def _run(self, method: Method, call: Request) -> None:
+        REQUEST_ID.set(call.request_id)  # of this task's own context
         try:
             async with asyncio.timeout(self._service.call_limit):
                 result = encode(await method(self, call.params))

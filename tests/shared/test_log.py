@@ -54,6 +54,15 @@ def test_the_console_pads_the_level_and_appends_the_fields() -> None:
     ]
 
 
+def test_a_line_names_the_request_that_caused_it() -> None:
+    stream = console()
+    token = log.REQUEST_ID.set("abc.1")
+    structlog.get_logger("facade").info("a.b", message="Done.")
+    log.REQUEST_ID.reset(token)
+    structlog.get_logger("facade").info("a.b", message="Done.")
+    assert written(stream).splitlines() == ["INFO:     Done. requestId=abc.1", "INFO:     Done."]
+
+
 def test_json_lines_carry_time_level_logger_event_and_message() -> None:
     stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
     log.set_up("INFO", "json", stream=stream)

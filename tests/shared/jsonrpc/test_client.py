@@ -7,6 +7,7 @@ import pytest
 from shared.jsonrpc import client as module
 from shared.jsonrpc.client import Client, ConnectionLost
 from shared.jsonrpc.codec import RpcError
+from shared.log import REQUEST_ID
 from shared.transport import local_socket
 from tests.waiting import until
 
@@ -23,6 +24,22 @@ async def test_a_call_comes_back(path, served):
     assert (client.welcome.daemon, client.welcome.epoch) == ("ibkr/1.0", "E1")
     assert bytes(await client.call("echo", {"a": [1, None]}, 5)) == b'{"a":[1,null]}'
     assert [peer.client for peer in served.peers] == ["test/1"]
+    await client.close()
+
+
+async def test_a_call_carries_the_request_behind_it(path, served):
+    """The log lines of both processes name the same HTTP request; a call without one names none."""
+
+    async def name(_peer, _params):
+        return REQUEST_ID.get()
+
+    served.methods = {"name": name}
+    client = await Client.open(path, "test/1")
+    assert bytes(await client.call("name", {}, 5)) == b'""'
+    token = REQUEST_ID.set("abc.1")
+    assert bytes(await client.call("name", {}, 5)) == b'"abc.1"'
+    REQUEST_ID.reset(token)
+    assert bytes(await client.call("name", {}, 5)) == b'""'
     await client.close()
 
 

@@ -191,3 +191,10 @@ def test_what_is_written_is_one_line_of_json(value, text):
 def test_what_is_encoded_already_is_not_encoded_again():
     """Rows are encoded once by the daemon and pass through as bytes."""
     assert response(b"1", b'{"a":1}') == b'{"jsonrpc":"2.0","id":1,"result":{"a":1}}\n'
+
+
+def test_the_request_behind_a_call_is_taken_if_it_is_well_formed():
+    """A member of ours beside JSON-RPC's; anything else in it is as if it were not there."""
+    for given_id, taken in (("a-1.B_", "a-1.B_"), ("", ""), ("a b", ""), ("x" * 65, ""), (7, ""), ("a\n", "")):
+        line = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "m", "requestId": given_id}).encode()
+        assert decode(line).request_id == taken
