@@ -14,6 +14,7 @@ import structlog
 
 from shared.settings import BAD_SETTINGS, Settings, SettingsError
 from shared.transport.private_paths import AlreadyRunning, UnsafePath, claim
+from shared.zones import use_newest
 
 log = structlog.get_logger("daemon")
 
@@ -58,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def serve(settings: Settings, environ: Mapping[str, str]) -> int:
     """Run until stopped; what goes wrong is one line and an exit status."""
+    use_newest()  # before anything computes with a zone
     from shared import log as logs
 
     logs.set_up(settings.log_level, settings.log_format, file=settings.state_dir / "logs" / "daemon.log")

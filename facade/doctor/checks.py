@@ -14,8 +14,10 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import zoneinfo
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import psutil
@@ -25,12 +27,17 @@ from shared.jsonrpc import blocking_client
 from shared.log import masked, printable
 from shared.reasons import FIREWALL, describe
 from shared.settings import STANDARD_PORTS, Settings, SettingsError, is_loopback
+from shared.zones import newest, package_version
 
 Result = Literal["ok", "failed", "unknown", "skipped"]
 
 DAEMON_PATIENCE = 2.0  # s, as over HTTP
 DIAL_PATIENCE = 4.0  # s; a healthy gateway greets within a fraction of one
 SKEW_LIMIT = 5  # s; the gateway tells whole seconds, and orders with a time go wrong beyond a few
+
+ZONE_YEARS = 1
+"""A version states its year alone: one of the year before last is older than a year for certain."""
+PIP_TZDATA = f"{sys.executable} -m pip install --upgrade --no-deps tzdata"
 
 MARKS = {"ok": "✓", "failed": "✗", "unknown": "?", "skipped": "-"}
 TINTS = {"ok": "\x1b[32m", "failed": "\x1b[31m", "unknown": "\x1b[33m", "skipped": ""}
@@ -216,6 +223,19 @@ def _versions(_patient: Patient) -> Check:
     return Check("versions", "ok", ", ".join(parts))
 
 
+def _zone_data(patient: Patient) -> Check:
+    """Reset windows and trading hours are computed with it."""
+    data = newest(zoneinfo.TZPATH, package_version())
+    used = {"system": f"the system's ({data.place})", "package": "the tzdata package's, newer than the system's"}
+    if data.source == "none":
+        return Check("zone data", "failed", "There is no time zone data.", (f"Run: {PIP_TZDATA}",))
+    evidence = f"{data.version or 'an unknown version'} is used, {used[data.source]}."
+    if data.year is not None and datetime.fromtimestamp(patient.wall(), UTC).year - data.year > ZONE_YEARS:
+        remedy = (f"Update the system's tzdata (Debian: apt install --only-upgrade tzdata), or run: {PIP_TZDATA}",)
+        return Check("zone data", "failed", f"{evidence} It is older than a year; times may be an hour off.", remedy)
+    return Check("zone data", "ok", evidence)
+
+
 # --- the gateway ----------------------------------------------------------------------------------------------------
 
 
@@ -388,6 +408,7 @@ CHECKS: dict[str, Callable[[Patient], Check]] = {
     "upstream": _upstream,
     "data farms": _farms,
     "clock": _clock,
+    "zone data": _zone_data,
     "ipv6 localhost": _ipv6_localhost,
     "firewall": _firewall,
     "versions": _versions,
