@@ -82,10 +82,10 @@ class Facade:
         told: dict[str, Any] = problem.extra.get("daemon") or {}
         extra = {key: value for key, value in problem.extra.items() if key not in ("daemon", "allow")}
         extra |= {key: value for key, value in told.items() if key not in STATED}
-        link = self.mirror.link if self.mirror.reachable else None
+        link = self.mirror.state.link if self.mirror.state.reachable else None
         facts: dict[str, Any] = {}
-        if self.mirror.link is not None and self.mirror.link.gateway is not None:
-            facts = msgspec.structs.asdict(self.mirror.link.gateway)
+        if self.mirror.state.link is not None and self.mirror.state.link.gateway is not None:
+            facts = msgspec.structs.asdict(self.mirror.state.link.gateway)
         about_link = link is not None and link.reason == problem.reason and not problem.detail
         advice = told.get("advice") or (link.advice if link is not None and about_link else None)
         next_attempt = link.nextAttemptAt if link is not None else None

@@ -27,7 +27,9 @@ from facade.http.guard import Guard, names, spelled
 from facade.http.table import Table
 from facade.keeper.handover import WINDOWS, Line, received
 from facade.keeper.whereabouts import say
-from facade.replica.mirror import FIRST_LIMIT, Mirror
+from facade.replica.local import local_connector
+from facade.replica.mirror import FIRST_ATTEMPT_TIMEOUT, Mirror
+from facade.replica.state import ReplicaState
 from facade.routes.files import page_routes
 from facade.routes.paths import ROUTES
 from shared.clock import Clock, SystemClock
@@ -50,7 +52,8 @@ LAG_EVERY = 0.5
 def build(settings: Settings, port: int, clock: Clock) -> Facade:
     """A facade whose parts know each other; nothing runs yet. Raises `SettingsError` for an unusable token file."""
     table = Table([*ROUTES, *page_routes()])
-    mirror = Mirror(settings.socket_path, settings.probe_interval + settings.probe_timeout, clock)
+    proof_limit = settings.probe_interval + settings.probe_timeout
+    mirror = Mirror(local_connector(settings.socket_path), ReplicaState(proof_limit, clock))
     guard = Guard(
         table,
         names(settings.facade_host, port),
@@ -79,8 +82,8 @@ async def served(
         server: Accepting | asyncio.Server | None = None
         try:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(FIRST_LIMIT):
-                    await facade.mirror.settled.wait()
+                async with asyncio.timeout(FIRST_ATTEMPT_TIMEOUT):
+                    await facade.mirror.first_attempt_done.wait()
             server = Accepting(http, sock) if WINDOWS else await loop.create_server(http, sock=sock)
             yield facade
         finally:
@@ -219,16 +222,16 @@ async def _serve(settings: Settings, sock: socket.socket, line: Line) -> None:
         # what lives as long as the process need not be looked at, now or again: a collection of it costs 20 ms
         gc.freeze()
         gc.enable()
-        _tell(line, serving=True, complete=facade.mirror.complete)
-        told = facade.mirror.complete
+        _tell(line, serving=True, complete=facade.mirror.state.complete)
+        told = facade.mirror.state.complete
 
         def complete() -> None:
             nonlocal told
-            if facade.mirror.complete and not told:
+            if facade.mirror.state.complete and not told:
                 told = True
                 _tell(line, complete=True)
 
-        facade.mirror.listen(complete)
+        facade.mirror.state.add_listener(complete)
         await ended.wait()
 
 

@@ -21,8 +21,8 @@ from msgspec import Meta, Struct
 from facade.events import frames
 from facade.http.answer import EVENTS, Answer, head
 from facade.http.table import Asked
-from facade.replica.believed import unreachable
 from facade.replica.mirror import Mirror
+from facade.replica.state import unreachable_link
 from shared.messages import STATE_TOPICS
 from shared.reasons import Problem
 from shared.replica import Entry
@@ -140,7 +140,7 @@ class Streams:
         self._closed = False
         self._absence: dict[str, dict[str, Entry]] = {}
         self._choices: WeakValueDictionary[tuple[str, ...], Watched] = WeakValueDictionary()
-        mirror.listen(self._send_all)
+        mirror.state.add_listener(self._send_all)
 
     def __len__(self) -> int:
         return len(self._readers)
@@ -169,12 +169,12 @@ class Streams:
         if self.places >= self._limit:
             raise Problem("tooManyStreams")
         self.places += 1
-        self._mirror.want(topics)
+        self._mirror.subscribe(topics)
         try:
             await self._told(topics)
             await self._tell(request, topics)
         finally:
-            self._mirror.release(topics)
+            self._mirror.unsubscribe(topics)
             self.places -= 1
         return Ended(200, b"", EVENTS, close=True)
 
@@ -182,7 +182,7 @@ class Streams:
         """Until the replica has heard of every topic, a while at most. Raises the `Problem` of a refused one."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(TOLD_LIMIT):
-                await self._mirror.told(topics)
+                await self._mirror.wait_for_topics(topics)
 
     async def _tell(self, request: BaseRequest, topics: tuple[str, ...]) -> None:
         connection: Connection = request.protocol  # type: ignore[assignment]
@@ -215,10 +215,10 @@ class Streams:
     def _send_all(self) -> None:
         """What the mirror has heard in one piece, be it many steps, is one write to each reader."""
         mirror = self._mirror
-        if mirror.reachable:
+        if mirror.state.reachable:
             self._absence = {}
-        step = mirror.replica.seq if mirror.replica is not None else 0
-        upheavals = mirror.upheavals
+        step = mirror.state.replica.seq if mirror.state.replica is not None else 0
+        upheavals = mirror.state.resync_count
         shared: Shared = {}
         watched, since, data = None, -1, None
         for stream in tuple(self._readers):
@@ -252,14 +252,14 @@ class Streams:
                 return
             data = self._next(stream, shared)
             if not data:
-                stream.level = self._mirror.upheavals
+                stream.level = self._mirror.state.resync_count
                 return
             sent += len(data)
             stream.transport.write(data)
 
     def _next(self, stream: Stream, shared: Shared) -> bytes:
         """The next bytes for `stream`, which is then that much further; empty where there is nothing to tell."""
-        replica = self._mirror.replica
+        replica = self._mirror.state.replica
         if replica is None:
             return self._nothing_known(stream)
         if stream.epoch != replica.epoch:
@@ -283,7 +283,7 @@ class Streams:
     def _changes(self, watched: Watched, since: int, shared: Shared) -> bytes | None:
         """What has changed in `watched` after the step `since`; `None` where that cannot be told."""
         data = shared.get((watched, since))
-        replica = self._mirror.replica
+        replica = self._mirror.state.replica
         if data is None and replica is not None:
             lacking = replica.since(watched.names, since)
             if lacking is not None:
@@ -294,7 +294,7 @@ class Streams:
 
     def _begin(self, stream: Stream) -> bytes:
         """Where a new reader, or one of another epoch, starts: where it left off, or with a snapshot."""
-        replica = self._mirror.replica
+        replica = self._mirror.state.replica
         assert replica is not None  # noqa: S101 - the caller looked
         resume, stream.resume = stream.resume, None
         if stream.epoch:
@@ -320,7 +320,7 @@ class Streams:
         return frames.reset(reason) + self._snapshot(stream)
 
     def _snapshot(self, stream: Stream) -> bytes:
-        replica = self._mirror.replica
+        replica = self._mirror.state.replica
         assert replica is not None  # noqa: S101 - the caller looked
         stream.epoch, stream.since = replica.epoch, replica.seq
         stream.away = False
@@ -330,7 +330,7 @@ class Streams:
 
     def _pages(self, stream: Stream) -> Iterator[bytes]:
         """The snapshot by pages, each as the rows are when it is written; what changes meanwhile follows it."""
-        begun = self._mirror.replica
+        begun = self._mirror.state.replica
         assert begun is not None  # noqa: S101 - the caller looked
         parts = frames.snapshot_rows(begun, stream.watched.topics)
         position = self._position(stream.watched.topics)
@@ -338,7 +338,7 @@ class Streams:
         for number, (topic, keys) in enumerate(parts):
             start = 0
             while True:
-                now = self._mirror.replica or begun
+                now = self._mirror.state.replica or begun
                 rows, start = frames.written(now, topic, keys, start)
                 complete = start == len(keys) and number == len(parts) - 1
                 unchanged = complete and position == self._position(stream.watched.topics)
@@ -353,7 +353,7 @@ class Streams:
 
     def _late(self, stream: Stream) -> bytes:
         """Topics that came into the replica after their reader had passed their steps, as a whole."""
-        replica = self._mirror.replica
+        replica = self._mirror.state.replica
         assert replica is not None  # noqa: S101 - the caller looked
         births = self._births(stream)
         if births == stream.births:
@@ -368,14 +368,14 @@ class Streams:
         return frames.deltas(come)
 
     def _births(self, stream: Stream) -> dict[str, int]:
-        return {topic: self._mirror.birth(topic) for topic in stream.watched.dynamic}
+        return {topic: self._mirror.state.topic_generation(topic) for topic in stream.watched.dynamic}
 
     def _position(self, topics: Iterable[str]) -> bytes:
         """The step of these topics' last change: whoever has come to it lacks nothing of them.
 
         Not the replica's own step, which another process, watching other lines, may never come to.
         """
-        replica = self._mirror.replica
+        replica = self._mirror.state.replica
         assert replica is not None  # noqa: S101 - the caller looked
         return frames.position(replica.epoch, max(replica.state(topic).seq for topic in topics))
 
@@ -383,35 +383,35 @@ class Streams:
 
     def _presence(self, stream: Stream) -> bytes:
         """What the facade says while the daemon is away, and takes back when it is there again."""
-        if stream.away == (not self._mirror.reachable):
+        if stream.away == (not self._mirror.state.reachable):
             return b""
-        stream.away = not self._mirror.reachable
+        stream.away = not self._mirror.state.reachable
         told = self._absent() if stream.away else self._present()
         told = {topic: rows for topic, rows in told.items() if topic in stream.watched.names and rows}
         return frames.deltas(told)
 
     def _absent(self) -> dict[str, dict[str, Entry]]:
         if not self._absence:
-            link = msgspec.json.encode(unreachable(self._mirror.link))
+            link = msgspec.json.encode(unreachable_link(self._mirror.state.link))
             stale = {
                 topic: (0, msgspec.json.encode(msgspec.structs.replace(sync, stale=True)))
-                for topic, sync in self._mirror.syncs()
+                for topic, sync in self._mirror.state.syncs()
                 if sync.known
             }
             self._absence = {"link": {"link": (0, link)}, "sync": dict(stale)}
         return self._absence
 
     def _present(self) -> dict[str, dict[str, Entry]]:
-        replica = self._mirror.replica
+        replica = self._mirror.state.replica
         assert replica is not None  # noqa: S101 - the caller looked
         return {topic: {key: (0, row) for key, row in replica.rows(topic).items()} for topic in AWAY_TOPICS}
 
     def _nothing_known(self, stream: Stream) -> bytes:
         """No replica yet: the link alone can be told of, and that the daemon is not there."""
-        if stream.away or self._mirror.reachable or "link" not in stream.watched.names:
+        if stream.away or self._mirror.state.reachable or "link" not in stream.watched.names:
             return b""
         stream.away = True
-        link = b'"link":' + msgspec.json.encode(unreachable(None))
+        link = b'"link":' + msgspec.json.encode(unreachable_link(None))
         return frames.snapshot_page("link", link, complete=False)
 
 

@@ -1,313 +1,315 @@
-"""The facade's end of the conversation with the daemon, through which it keeps what it believes current.
+"""Keeps the facade's replica of one daemon current: connects, resumes, watches what is subscribed, passes calls on.
 
-Connects for ever, resumes from the step it has, watches what somebody wants to read, passes questions on. What is told
-is folded in `believed.py`. Never decides what is answered.
+Reconnects automatically. What arrives is folded in `state.py`; the transport is behind `conversation.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import msgspec
 import structlog
 
-from facade.replica.believed import Believed, Delta
-from shared.clock import Clock
-from shared.jsonrpc.client import Client, ConnectionLost
-from shared.jsonrpc.codec import RpcError
+from facade.replica.conversation import Connect, Conversation
+from facade.replica.state import Delta, ReplicaState
+from shared.jsonrpc.client import ConnectionLost
+from shared.jsonrpc.codec import INVALID_PARAMS, RpcError
 from shared.messages import STATE_TOPICS
 from shared.reasons import Problem
 
 log = structlog.get_logger(__name__)
 
-RETRY = 0.2
-"""s between dials: a refused local dial costs microseconds, and a person is looking at the page."""
+RETRY_DELAY = 0.2
+"""s between connection attempts: a refused local connect costs microseconds, and a person is looking at the page."""
 
-OPEN_LIMIT = 2.0
-"""s for connection and hello, as for a ping: a daemon that takes longer does not answer."""
+CONNECT_TIMEOUT = 2.0
+"""s for connection and hello, as for a ping: a daemon that takes longer counts as unreachable."""
 
-PING_EVERY = 0.25
-"""s from one ping's answer to the next ping, so that silence is known within `PING_LIMIT` and a little."""
+PING_INTERVAL = 0.25
+"""s from a ping's response to the next ping, so that silence is noticed little after the ping's timeout."""
 
-PING_LIMIT = 2.0
-"""s after which a daemon that does not answer a ping is unreachable (the contract's)."""
+WATCH_TIMEOUT = 10.0
+"""s for the response to a watch; the first pages of ten thousand positions take a tenth of a second."""
 
-WATCH_LIMIT = 10.0
-"""s for the answer to a watch; the first pages of ten thousand positions take a tenth of one."""
-
-FIRST_LIMIT = 2.0
+FIRST_ATTEMPT_TIMEOUT = 2.0
 """s that a new process waits for its first complete replica before it serves without one."""
 
-
-class _Watched(msgspec.Struct):
-    epoch: str
-    seq: int
-    reset: bool
-
-
 _delta = msgspec.json.Decoder(Delta)
-_watched = msgspec.json.Decoder(_Watched)
 
 
-class Mirror(Believed):
-    """`path`: the daemon's socket; the rest as `Believed` says."""
+class Mirror:
+    """`connect` opens conversations with the daemon; `state` is the replica that is kept current."""
 
-    def __init__(self, path: str, proof_limit: float, clock: Clock) -> None:
-        super().__init__(proof_limit, clock)
+    def __init__(self, connect: Connect, state: ReplicaState) -> None:
+        self.state = state
         self.daemon = ""
-        """What the daemon calls itself."""
-        self.settled = asyncio.Event()
-        """Set once it is known how the first dial ended: a complete replica, or no daemon."""
-        self._path = path
-        self._why = ""  # what was last said of its absence: each cause is one line, not one each dial
-        self._client: Client | None = None
-        self._wanted: Counter[str] = Counter()
-        self._more_wanted = asyncio.Event()
+        """The daemon's name and version; empty before the first conversation."""
+        self.first_attempt_done = asyncio.Event()
+        """Set once the first connection attempt has ended: with a complete replica, or with none."""
+        self.pending_calls = 0
+        """Calls that wait for the daemon's response."""
+        self._connect = connect
+        self._last_error = ""  # each cause of absence is logged once, not at each attempt
+        self._conversation: Conversation | None = None
+        self._subscribed: Counter[str] = Counter()
+        self._subscriptions_changed = asyncio.Event()
         self._refused: dict[str, Problem] = {}
-        self._asked: set[str] = set()  # topics watched on this connection
-        self._backlog: list[Delta] | None = None  # deltas that came beside the answer to a watch
-        self._news: asyncio.Future[None] | None = None
-        self._folded = False  # since the listeners were told last
+        self._watched: set[str] = set()  # topics watched in this conversation
+        self._backlog: list[Delta] | None = None  # deltas that arrived before the response to their watch
+        self._topics_changed: asyncio.Future[None] | None = None
+        self._folded = False  # since the listeners were last called
 
-    # --- what is asked ---
+    # --- requests ---
 
     async def call(self, method: str, params: Any, timeout: float) -> msgspec.Raw:
-        """The daemon's answer within `timeout` s. Raises `Problem`, with what the daemon said in its `extra`."""
-        client = self._client
-        if client is None or not self.reachable:
+        """The daemon's response within `timeout` s. Raises `Problem`, with the daemon's error data in its `extra`."""
+        conversation = self._conversation
+        if conversation is None or not self.state.reachable:
             raise Problem("daemonUnreachable")
+        self.pending_calls += 1
         try:
-            return await client.call(method, params, timeout)
+            return await conversation.call(method, params, timeout)
         except RpcError as error:
-            raise said(error) from error
+            raise problem_of(error) from error
         except ConnectionLost as error:
-            raise Problem("daemonUnreachable", "The daemon went away before it answered.") from error
+            raise Problem("daemonUnreachable", "The connection to the daemon was lost before its response.") from error
         except TimeoutError as error:
-            raise Problem("brokerTimeout", f"The daemon gave no answer within {timeout:g} s.") from error
+            raise Problem("brokerTimeout", f"The daemon did not respond within {timeout:g} s.") from error
+        finally:
+            self.pending_calls -= 1
 
-    async def told(self, topics: Iterable[str]) -> None:
-        """Until each of `topics` has been told. Raises the `Problem` with which the daemon refused one."""
+    async def wait_for_topics(self, topics: Iterable[str]) -> None:
+        """Wait until each of `topics` has arrived or the daemon is unreachable.
+
+        Raises the `Problem` with which the daemon refused one.
+        """
         while True:
             for topic in topics:
                 if topic in self._refused:
                     raise self._refused[topic]
-            if self.has(topics) or not self.reachable:
+            if self.state.has_topics(topics) or not self.state.reachable:
                 return
-            if self._news is None:
-                self._news = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._news)
+            if self._topics_changed is None:
+                self._topics_changed = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._topics_changed)
 
-    def want(self, topics: Iterable[str]) -> None:
-        """Watch topics that come and go (`quotes:…`, `bars:…`) until as many `release`s."""
+    def subscribe(self, topics: Iterable[str]) -> None:
+        """Watch dynamic topics (`quotes:…`, `bars:…`) until `unsubscribe` was called as often."""
         for topic in topics:
             if topic not in STATE_TOPICS:
-                self._wanted[topic] += 1
-                if topic not in self._asked:
-                    self._refused.pop(topic, None)  # asked again for a new reader
-                    self._more_wanted.set()
+                self._subscribed[topic] += 1
+                if topic not in self._watched:
+                    self._refused.pop(topic, None)  # a new reader is a reason to try again
+                    self._subscriptions_changed.set()
 
-    def release(self, topics: Iterable[str]) -> None:
+    def unsubscribe(self, topics: Iterable[str]) -> None:
         for topic in topics:
-            if topic in STATE_TOPICS or not self._wanted[topic]:
+            if topic in STATE_TOPICS or not self._subscribed[topic]:
                 continue
-            self._wanted[topic] -= 1
-            if not self._wanted[topic]:
-                del self._wanted[topic]
+            self._subscribed[topic] -= 1
+            if not self._subscribed[topic]:
+                del self._subscribed[topic]
                 self._refused.pop(topic, None)
-                self._more_wanted.set()
+                self._subscriptions_changed.set()
 
-    # --- the connection ---
+    # --- the conversation ---
 
     async def run(self) -> None:
-        """Stay connected, for ever."""
+        """Reconnect until cancelled."""
         while True:
             try:
                 await self._converse()
             except (OSError, RpcError, TimeoutError, msgspec.DecodeError) as error:
-                self._away(str(error) or "no answer in time")
-            self.settled.set()
-            await asyncio.sleep(RETRY)
+                self._disconnected(str(error) or "no response in time")
+            self.first_attempt_done.set()
+            await asyncio.sleep(RETRY_DELAY)
 
     async def _converse(self) -> None:
-        """One connection, from the dial to its end."""
-        client = await Client.open(self._path, "ibkr-facade/1", self._hear, self._away, OPEN_LIMIT, self._heard)
-        self._client = client
-        self._asked.clear()
-        self.interrupt()
-        self.daemon = client.welcome.daemon
+        """One conversation, from its opening to its end. Raises the error that ended it."""
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def on_close(reason: str) -> None:
+            self._disconnected(reason)
+            if not ended.done():
+                ended.set_result(None)
+
+        conversation = await self._connect(self._on_delta, self._on_read, on_close, CONNECT_TIMEOUT)
+        self._conversation = conversation
+        self._watched.clear()
+        self.state.discard_partial()
+        self.daemon = conversation.daemon
+        loops: list[asyncio.Task[None]] = []
         try:
-            await self._watch(client)
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._ping(client), name="mirror.ping")
-                tasks.create_task(self._follow(client), name="mirror.follow")
-        except* (OSError, RpcError, TimeoutError, msgspec.DecodeError) as errors:
-            raise _first(errors) from None
+            await self._watch_subscribed(conversation)
+            # not a TaskGroup: before Python 3.13 an error and a cancellation at once would lose the cancellation
+            loops = [
+                asyncio.create_task(self._ping_loop(conversation), name="mirror.ping"),
+                asyncio.create_task(self._watch_loop(conversation), name="mirror.watch"),
+            ]
+            await asyncio.wait([*loops, ended], return_when=asyncio.FIRST_COMPLETED)
+            for loop in loops:
+                if loop.done():
+                    loop.result()
         finally:
-            self._client = None
-            client.abort()
+            self._conversation = None
+            conversation.abort()
+            for loop in loops:
+                loop.cancel()
+            await asyncio.gather(*loops, return_exceptions=True)
 
-    async def _ping(self, client: Client) -> None:
+    async def _ping_loop(self, conversation: Conversation) -> None:
         while True:
-            await client.call("ping", {}, PING_LIMIT)
-            await asyncio.sleep(PING_EVERY)
+            await conversation.ping()
+            await asyncio.sleep(PING_INTERVAL)
 
-    async def _follow(self, client: Client) -> None:
-        """Keep what is watched equal to what is wanted."""
+    async def _watch_loop(self, conversation: Conversation) -> None:
+        """Keep the watched topics equal to the subscribed ones."""
         while True:
-            await self._more_wanted.wait()
-            self._more_wanted.clear()
-            if client.reason:
-                raise ConnectionLost(client.reason)
-            await self._watch(client)
+            await self._subscriptions_changed.wait()
+            self._subscriptions_changed.clear()
+            await self._watch_subscribed(conversation)
 
-    async def _watch(self, client: Client) -> None:
-        """Watch what is wanted and not watched yet, resuming where the daemon still can; let go of the rest.
+    async def _watch_subscribed(self, conversation: Conversation) -> None:
+        """Watch what is subscribed and not watched yet, resuming where the daemon can; unwatch the rest.
 
-        Nothing is held that is not watched: while a topic is not told of, the replica's step passes its changes.
+        A topic that is not watched is not held: the replica's step passes its changes.
         """
-        wanted = {*STATE_TOPICS, *self._wanted}
-        gone = self._asked - wanted
-        for topic in gone.union(self._held_lines() - wanted):
-            self.drop(topic)
-        if gone:
-            self._asked -= gone
-            await client.call("unwatch", {"topics": sorted(gone)}, WATCH_LIMIT)
-        missing = wanted - self._asked - self._refused.keys()
+        wanted = {*STATE_TOPICS, *self._subscribed}
+        unwanted = self._watched - wanted
+        for topic in unwanted.union(self._held_dynamic() - wanted):
+            self.state.drop(topic)
+        if unwanted:
+            self._watched -= unwanted
+            await conversation.unwatch(unwanted, WATCH_TIMEOUT)
+        missing = wanted - self._watched - self._refused.keys()
         # in one call, so that all of them come to the same step together
-        resumable = missing.intersection(STATE_TOPICS, self._held_state(client)) if not self._asked else set()
+        resumable = (
+            missing.intersection(STATE_TOPICS, self._held_standing(conversation)) if not self._watched else set()
+        )
         if resumable:
-            resumable |= missing & self._held_lines()
+            resumable |= missing & self._held_dynamic()
         try:
-            await self._watch_some(client, resumable, resume=True)
-        except RpcError:  # one of those that come and go can no longer be had: they begin anew
+            await self._watch(conversation, resumable, resume=True)
+        except RpcError:  # one of the dynamic topics is refused now: those start from a snapshot, one by one
             for topic in resumable.difference(STATE_TOPICS):
-                self.drop(topic)
+                self.state.drop(topic)
             resumable = resumable.intersection(STATE_TOPICS)
-            await self._watch_some(client, resumable, resume=True)
+            await self._watch(conversation, resumable, resume=True)
         missing -= resumable
-        await self._watch_some(client, missing.intersection(STATE_TOPICS), resume=False)
-        await self._watch_lines(client, missing.difference(STATE_TOPICS))
+        await self._watch(conversation, missing.intersection(STATE_TOPICS), resume=False)
+        await self._watch_dynamic(conversation, missing.difference(STATE_TOPICS))
 
-    def _held_lines(self) -> set[str]:
+    def _held_dynamic(self) -> set[str]:
         """The quotes and bars in the replica."""
-        return set() if self.replica is None else {topic for topic in self.replica.topics() if ":" in topic}
+        replica = self.state.replica
+        return set() if replica is None else {topic for topic in replica.topics() if ":" in topic}
 
-    def _held_state(self, client: Client) -> Iterable[str]:
+    def _held_standing(self, conversation: Conversation) -> Collection[str]:
         """The standing topics, if the replica is of this daemon's epoch."""
-        return STATE_TOPICS if self.replica is not None and self.replica.epoch == client.welcome.epoch else ()
+        replica = self.state.replica
+        return STATE_TOPICS if replica is not None and replica.epoch == conversation.epoch else ()
 
-    async def _watch_lines(self, client: Client, topics: set[str]) -> None:
-        """Quotes and bars; one that the daemon refuses must not cost the others."""
+    async def _watch_dynamic(self, conversation: Conversation, topics: set[str]) -> None:
+        """Watch quotes and bars; one that the daemon refuses does not affect the others."""
         try:
-            await self._watch_some(client, topics, resume=False)
+            await self._watch(conversation, topics, resume=False)
         except RpcError as error:
             if len(topics) == 1:
-                self._refused |= dict.fromkeys(topics, said(error))
-                self._tell()
+                self._refused |= dict.fromkeys(topics, problem_of(error))
+                self._notify_listeners()
                 return
             for topic in sorted(topics):
-                await self._watch_lines(client, {topic})
+                await self._watch_dynamic(conversation, {topic})
 
-    async def _watch_some(self, client: Client, topics: set[str], resume: bool) -> None:
+    async def _watch(self, conversation: Conversation, topics: set[str], resume: bool) -> None:
         if not topics:
             return
-        params: dict[str, Any] = {"topics": sorted(topics)}
-        if resume and self.replica is not None:
-            params |= {"epoch": self.replica.epoch, "since": self.replica.seq}
-        self._asked |= topics
+        replica = self.state.replica
+        epoch, since = (replica.epoch, replica.seq) if resume and replica is not None else (None, None)
+        self._watched |= topics
         self._backlog = []
         try:
-            answer = _watched.decode(await client.call("watch", params, WATCH_LIMIT))
-            if answer.reset:
-                self.begin(answer.epoch, topics)
-            elif self.replica is not None and self.replica.seq >= answer.seq:
-                self._answers(True)  # nothing was missed; otherwise the delta that follows says so
+            watched = await conversation.watch(topics, epoch, since, WATCH_TIMEOUT)
+            if watched.reset:
+                self.state.expect_snapshot(watched.epoch, topics)
+            elif self.state.replica is not None and self.state.replica.seq >= watched.seq:
+                self._set_reachable(True)  # nothing was missed; otherwise the delta that follows sets it
         except RpcError:
-            self._asked -= topics
+            self._watched -= topics
             raise
         finally:
             backlog, self._backlog = self._backlog or [], None
         for delta in backlog:
-            self._take(delta)
-        self._heard()
+            self._apply(delta)
+        self._on_read()
 
-    # --- what the daemon tells ---
+    # --- what arrives ---
 
-    def _hear(self, method: str, params: msgspec.Raw) -> None:
-        if method != "delta":
-            return
+    def _on_delta(self, params: msgspec.Raw) -> None:
         try:
             delta = _delta.decode(params)
         except msgspec.DecodeError as error:
-            if self._client is not None:
-                self._client.abort(f"a delta that cannot be read: {error}")
+            if self._conversation is not None:
+                self._conversation.abort(f"a delta that cannot be decoded: {error}")
             return
         if self._backlog is not None:
             self._backlog.append(delta)
         else:
-            self._take(delta)
+            self._apply(delta)
 
-    def _take(self, delta: Delta) -> None:
-        if not self._asked.issuperset(delta.topics):  # it crossed with our unwatch
-            delta.topics = {topic: page for topic, page in delta.topics.items() if topic in self._asked}
-        if self.take(delta):
-            self._answers(True)
+    def _apply(self, delta: Delta) -> None:
+        if not self._watched.issuperset(delta.topics):  # it crossed with our unwatch
+            delta.topics = {topic: page for topic, page in delta.topics.items() if topic in self._watched}
+        if self.state.apply(delta):
+            self._set_reachable(True)
             self._folded = True
 
-    def _heard(self) -> None:
-        """However many steps came in one piece, listeners are told once, after them."""
+    def _on_read(self) -> None:
+        """Notify listeners once, however many steps arrived together."""
         if self._folded:
-            self._tell()
+            self._notify_listeners()
 
-    def _answers(self, reachable: bool) -> None:
-        if self.reachable == reachable:
+    def _set_reachable(self, reachable: bool) -> None:
+        if self.state.reachable == reachable:
             return
-        self.reachable = reachable
-        self.upheavals += 1
-        self.settled.set()
+        self.state.reachable = reachable
+        self.state.resync_count += 1
+        self.first_attempt_done.set()
         if reachable:
-            self._why = ""
+            self._last_error = ""
             log.info("mirror.reached", message="The daemon answers.", daemon=self.daemon)
-        self._tell()
+        self._notify_listeners()
 
-    def _away(self, why: str) -> None:
-        """The connection is gone; what was last known stays, marked stale."""
-        self.interrupt()
-        self._more_wanted.set()  # so that the conversation ends now and not at its next ping
-        if why not in (self._why, "aborted"):
-            self._why = why
-            log.warning("mirror.away", message="The daemon does not answer.", error=why)
-        self._answers(False)
+    def _disconnected(self, reason: str) -> None:
+        """The conversation has ended: the last complete replica stays, marked stale."""
+        self.state.discard_partial()
+        if reason not in (self._last_error, "aborted"):
+            self._last_error = reason
+            log.warning("mirror.away", message="The daemon does not answer.", error=reason)
+        self._set_reachable(False)
 
-    def _tell(self) -> None:
+    def _notify_listeners(self) -> None:
         self._folded = False
-        if self._news is not None:
-            self._news.set_result(None)
-            self._news = None
-        super()._tell()
+        if self._topics_changed is not None:
+            self._topics_changed.set_result(None)
+            self._topics_changed = None
+        self.state.notify_listeners()
 
 
-def said(error: RpcError) -> Problem:
-    """What the daemon refused, as the problem it names."""
+def problem_of(error: RpcError) -> Problem:
+    """The daemon's error as the problem it names."""
     data = error.data if isinstance(error.data, dict) else {}
     reason = data.get("reason")
+    fallback = "invalidParameters" if error.code == INVALID_PARAMS else "brokerError"
     try:
         return Problem(
-            reason if isinstance(reason, str) else "invalidParameters" if error.code == -32602 else "brokerError",
+            reason if isinstance(reason, str) else fallback,
             str(data.get("detail") or "") or ("" if isinstance(reason, str) else error.message),
             ibCode=data.get("ibCode") if isinstance(data.get("ibCode"), int) else None,
             extra={"daemon": data},
         )
     except KeyError:  # a reason of a newer daemon
         return Problem("brokerError", error.message, extra={"daemon": data})
-
-
-def _first(errors: BaseExceptionGroup[BaseException]) -> Exception:
-    """The error that ended a group; the others were its consequence."""
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error if isinstance(error, Exception) else ConnectionError(str(error))

@@ -126,7 +126,7 @@ def executions(facade: Facade, asked: Asked) -> Any:
 
 async def _older(facade: Facade, asked: Asked) -> Answer:
     rows, _, stale = await _asked_rows(facade, asked, "executions.list", _since(asked.query.since), LOCAL)
-    seq, as_of = facade.mirror.state("fills")
+    seq, as_of = facade.mirror.state.topic_state("fills")
     return _told(facade, rows, as_of, seq, "ledger", stale=stale)
 
 
@@ -155,7 +155,7 @@ async def qualify(facade: Facade, asked: Asked) -> Answer:
 async def quotes(facade: Facade, asked: Asked) -> Answer:
     con_ids = list(dict.fromkeys(map(int, asked.query.conIds.split(","))))
     known = None
-    if asked.query.allowStale and not facade.mirror.connected:
+    if asked.query.allowStale and not facade.mirror.state.connected:
         known = _last_known(facade, con_ids)
     return known or await _rows(facade, asked, "quotes.get", {"conIds": con_ids}, QUOTES)
 
@@ -180,7 +180,7 @@ async def _asked_rows(
 
     Raises `Problem` where the link is not proven and stale rows are not welcome.
     """
-    stale = not facade.mirror.connected
+    stale = not facade.mirror.state.connected
     if stale and not getattr(asked.query, "allowStale", False):
         require_connected(facade)
     pages = await _pages(facade, _found, method, params, limit)
@@ -208,14 +208,14 @@ def _newest(rows: Iterable[Raw]) -> str | None:
 
 
 def _told(facade: Facade, written: bytes, as_of: str | None, seq: int, source: str, *, stale: bool) -> Answer:
-    replica = facade.mirror.replica
+    replica = facade.mirror.state.replica
     epoch = replica.epoch if replica is not None else ""
     return Answer(200, data(written, as_of, stale, epoch, seq, source))
 
 
 def _last_known(facade: Facade, con_ids: list[int]) -> Answer | None:
     """Quotes that somebody watches, as they were last told; `None` where one of them was not."""
-    rows = [facade.mirror.row(f"quotes:{con_id}", str(con_id)) for con_id in con_ids]
+    rows = [facade.mirror.state.row(f"quotes:{con_id}", str(con_id)) for con_id in con_ids]
     known = [row for row in rows if row is not None]
     if len(known) < len(con_ids):
         return None

@@ -61,17 +61,17 @@ async def connect(facade: Facade, asked: Asked) -> Answer:
     if asked.query.wait:
         require_connected(facade)  # a link that is gone again, or whose proof has grown old, is no success
     mirror = facade.mirror
-    return Answer(200 if asked.query.wait else 202, STATUS[mirror.connected, mirror.reachable])
+    return Answer(200 if asked.query.wait else 202, STATUS[mirror.state.connected, mirror.state.reachable])
 
 
 async def disconnect(facade: Facade, _asked: Asked) -> Answer:
     await _do(facade, "link.disconnect", {}, DEED + MARGIN)
-    return Answer(200, STATUS[facade.mirror.connected, facade.mirror.reachable])
+    return Answer(200, STATUS[facade.mirror.state.connected, facade.mirror.state.reachable])
 
 
 async def reconnect(facade: Facade, _asked: Asked) -> Answer:
     await _do(facade, "link.reconnect", {}, DEED)
-    return Answer(202, STATUS[facade.mirror.connected, facade.mirror.reachable])
+    return Answer(202, STATUS[facade.mirror.state.connected, facade.mirror.state.reachable])
 
 
 async def _do(facade: Facade, method: str, params: dict[str, Any], limit: float) -> None:
@@ -81,9 +81,9 @@ async def _do(facade: Facade, method: str, params: dict[str, Any], limit: float)
         seq = problem.extra.get("daemon", {}).get("seq")
         if isinstance(seq, int):  # what failed has its effect too: the link is back where it was
             with contextlib.suppress(Problem):
-                await facade.mirror.reach(seq, EFFECT)
+                await facade.mirror.state.wait_for_seq(seq, EFFECT)
         raise
-    await facade.mirror.reach(done.seq, EFFECT)
+    await facade.mirror.state.wait_for_seq(done.seq, EFFECT)
 
 
 def _may_be_dialled(facade: Facade, params: ConnectParams) -> None:

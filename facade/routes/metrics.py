@@ -51,14 +51,18 @@ class Figures(Collector):
 
     def _link(self) -> Iterator[Metric]:
         mirror = self._facade.mirror
-        phase = mirror.link.phase if mirror.link is not None and mirror.reachable else None
+        phase = mirror.state.link.phase if mirror.state.link is not None and mirror.state.reachable else None
         phases = GaugeMetricFamily("ibkr_link_phase", "1 for the phase that the link is in.", labels=["phase"])
         for name in PHASES:
             phases.add_metric([name], float(name == phase))
         yield phases
-        yield GaugeMetricFamily("ibkr_link_connected", "1 while the session is proven.", value=float(mirror.connected))
-        yield GaugeMetricFamily("ibkr_daemon_reachable", "1 while the daemon answers.", value=float(mirror.reachable))
-        age = mirror.proof_age
+        yield GaugeMetricFamily(
+            "ibkr_link_connected", "1 while the session is proven.", value=float(mirror.state.connected)
+        )
+        yield GaugeMetricFamily(
+            "ibkr_daemon_reachable", "1 while the daemon answers.", value=float(mirror.state.reachable)
+        )
+        age = mirror.state.proof_age
         if age is not None:
             yield GaugeMetricFamily("ibkr_link_proof_age_seconds", "Age of the gateway's last message.", value=age)
 

@@ -14,7 +14,7 @@ from msgspec import Meta, Struct
 
 from facade.http.answer import Answer
 from facade.http.table import Asked
-from facade.replica.believed import unreachable
+from facade.replica.state import unreachable_link
 from shared.reasons import CATALOGUE, Problem
 from shared.replica import NEVER
 
@@ -65,20 +65,20 @@ _encode = msgspec.json.Encoder().encode
 def status(facade: Facade, _asked: Asked) -> Answer:
     """Two truths: a proven session, and a daemon that answers."""
     mirror = facade.mirror
-    return Answer(200, STATUS[mirror.connected, mirror.reachable])
+    return Answer(200, STATUS[mirror.state.connected, mirror.state.reachable])
 
 
 def link(facade: Facade, _asked: Asked) -> Answer:
     """The link row as the daemon wrote it; while it is away, what was last known, marked stale."""
     mirror = facade.mirror
-    if not mirror.reachable:
-        return Answer(200, _encode(unreachable(mirror.link)))
-    row = mirror.row("link", "link")
-    if row is None or mirror.link is None:
-        return Answer(200, _encode(unreachable(None)))
-    if mirror.link.connected and not mirror.connected:  # its proof has grown too old on the way
+    if not mirror.state.reachable:
+        return Answer(200, _encode(unreachable_link(mirror.state.link)))
+    row = mirror.state.row("link", "link")
+    if row is None or mirror.state.link is None:
+        return Answer(200, _encode(unreachable_link(None)))
+    if mirror.state.link.connected and not mirror.state.connected:  # its proof has grown too old on the way
         sentence = CATALOGUE["notConnected"].sentence
-        row = _encode(msgspec.structs.replace(mirror.link, sentence=sentence, connected=False, stale=True))
+        row = _encode(msgspec.structs.replace(mirror.state.link, sentence=sentence, connected=False, stale=True))
     return Answer(200, row)
 
 
@@ -122,11 +122,11 @@ def topic_answer(
     Raises `Problem`: not connected (unless stale rows are welcome), never told to its end, several accounts, none such.
     """
     mirror = facade.mirror
-    replica = mirror.replica
-    stale = not mirror.connected
+    replica = mirror.state.replica
+    stale = not mirror.state.connected
     if stale and not asked.query.allowStale:
         require_connected(facade)
-    known = mirror.known(topic)
+    known = mirror.state.sync(topic)
     if replica is None or known is None or not known.known:
         raise not_told(facade, topic)
     if one_account:
@@ -165,9 +165,9 @@ def _chosen(rows: Mapping[str, bytes], account: str, scope: str) -> list[bytes]:
 def _account(facade: Facade, named: str) -> str:
     """The account asked for, else the one of the settings, else the only one. Raises `Problem`."""
     mirror = facade.mirror
-    known = sorted(mirror.replica.rows("accounts")) if mirror.replica is not None else []
-    if not known and mirror.link is not None:
-        known = list(mirror.link.accounts)
+    known = sorted(mirror.state.replica.rows("accounts")) if mirror.state.replica is not None else []
+    if not known and mirror.state.link is not None:
+        known = list(mirror.state.link.accounts)
     account = named or facade.settings.account
     if account:
         if named and known and account not in known:
@@ -184,11 +184,11 @@ def _account(facade: Facade, named: str) -> str:
 def require_connected(facade: Facade) -> None:
     """Raises the `Problem` that keeps the link from being proven, where it is not."""
     mirror = facade.mirror
-    if mirror.connected:
+    if mirror.state.connected:
         return
-    if not mirror.reachable:
+    if not mirror.state.reachable:
         raise Problem("daemonUnreachable")
-    link = mirror.link
+    link = mirror.state.link
     if link is None or link.connected:  # the row's proof has grown too old, whatever else it says
         raise Problem("notConnected")
     entry = CATALOGUE.get(link.reason or "")
@@ -200,7 +200,7 @@ def require_connected(facade: Facade) -> None:
 
 def not_told(facade: Facade, topic: str) -> Problem:
     """Why `topic` is unknown, which is not empty."""
-    if facade.mirror.replica is None:
+    if facade.mirror.state.replica is None:
         return Problem("daemonUnreachable")
     return Problem(
         "snapshotIncomplete", f"The gateway has not told the {topic} to their end yet; unknown is not empty."
@@ -217,4 +217,4 @@ def matches(given: Iterable[str], tag: bytes) -> bool:
 
 def newest(facade: Facade, topics: Iterable[str]) -> tuple[int, str]:
     """The step and time of the last change of several topics."""
-    return max((facade.mirror.state(topic) for topic in topics), default=NEVER)
+    return max((facade.mirror.state.topic_state(topic) for topic in topics), default=NEVER)

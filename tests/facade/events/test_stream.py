@@ -158,7 +158,7 @@ async def test_going_on_from_an_id_brings_what_was_missed_and_nothing_else(house
     house.daemon.store.put({"accounts": account("DU1")})
     house.daemon.store.put({"accounts": account("DU2")})
     house.daemon.store.put({"accounts": {"DU1": None}})
-    await until(lambda: house.facade.mirror.row("accounts", "DU2"))
+    await until(lambda: house.facade.mirror.state.row("accounts", "DU2"))
     async with reading(house, "accounts", last) as client:
         await client.until(lambda: client.ids)
         assert client.events == [
@@ -198,7 +198,7 @@ async def test_what_is_too_old_is_a_reset_and_a_snapshot(house: House) -> None:
     house.daemon.store.put({"accounts": {"DU1": None}})
     house.daemon.store.replica.trim("9999")
     house.daemon.store.put({"accounts": account("DU2")})
-    await until(lambda: house.facade.mirror.row("accounts", "DU2"))
+    await until(lambda: house.facade.mirror.state.row("accounts", "DU2"))
     async with reading(house, "accounts", last) as client:
         assert await client.event() == ("reset", {"reason": "tooOld"}, None)
         await client.until(lambda: client.has("accounts", "DU2"))
@@ -215,7 +215,7 @@ async def test_an_id_is_good_in_another_facade_process(tmp_path: Path, house: Ho
         await other.until(lambda: other.has("quotes:1", "1"))
         last = client.ids[-1]
     async with running(tmp_path, house.daemon) as second:
-        await until(lambda: second.facade.mirror.complete)
+        await until(lambda: second.facade.mirror.state.complete)
         async with reading(second, "accounts", last) as client:
             house.daemon.store.put({"accounts": account("DU2")})
             assert (await client.event())[0] == "delta"
@@ -229,7 +229,7 @@ async def test_an_id_is_good_in_another_facade_process(tmp_path: Path, house: Ho
 async def test_the_id_of_a_snapshot_is_good_in_a_process_that_watches_other_lines(tmp_path: Path, house: House) -> None:
     """It names the last step of the topics that were told, and not one that the other process may never come to."""
     async with running(tmp_path, house.daemon) as second, reading(house, "quotes:1") as other:
-        await until(lambda: second.facade.mirror.complete)
+        await until(lambda: second.facade.mirror.state.complete)
         await other.snapshot()
         house.daemon.store.put({"quotes:1": {"1": Quote(conId=1, bid=1.0)}})
         await other.until(lambda: other.has("quotes:1", "1"))
@@ -295,7 +295,7 @@ async def test_who_left_while_the_daemon_was_away_learns_that_it_is_back(house: 
         await house.daemon.stop()
         await client.until(lambda: all(row["stale"] for row in client.state["sync"].values()))
     await house.daemon.start()
-    await until(lambda: house.facade.mirror.connected)
+    await until(lambda: house.facade.mirror.state.connected)
     async with reading(house, last=client.ids[-1]) as again:
         again.state = client.state
         await again.until(lambda: again.state == believed(house.daemon))
@@ -306,7 +306,7 @@ async def test_a_line_that_is_told_late_comes_whole(house: House, monkeypatch: p
     monkeypatch.setattr("facade.events.stream.TOLD_LIMIT", 0.0)
     house.daemon.store.put({"quotes:1": {"1": Quote(conId=1, bid=1.0)}})
     house.daemon.link(session=2)
-    await until(lambda: house.facade.mirror.link is not None and house.facade.mirror.link.session == 2)
+    await until(lambda: house.facade.mirror.state.link is not None and house.facade.mirror.state.link.session == 2)
     async with reading(house, "link,quotes:1") as client:
         await client.until(lambda: client.has("quotes:1", "1"))
 
@@ -495,7 +495,7 @@ def fill(name: str, daemon: FakeDaemon) -> Fill:
 
 async def test_a_large_snapshot_comes_in_pages(house: House) -> None:
     house.daemon.store.put({"positions": many(10_000, 1.0)})
-    await until(lambda: house.facade.mirror.row("positions", "DU1:9999"))
+    await until(lambda: house.facade.mirror.state.row("positions", "DU1:9999"))
     async with reading(house, "positions,accounts") as client:
         await client.snapshot()
         pages = [data for event, data, _ in client.events if event == "snapshot"]
@@ -509,12 +509,12 @@ async def test_a_snapshot_that_is_overtaken_by_changes_is_right(house: House) ->
     """Rows change, come and go while it is being read; its last page is then no point to go on from, the next id is."""
     daemon = house.daemon
     daemon.store.put({"positions": many(20_000, 1.0)})
-    await until(lambda: house.facade.mirror.row("positions", "DU1:19999"))
+    await until(lambda: house.facade.mirror.state.row("positions", "DU1:19999"))
     async with reading(house, "accounts,positions", room=1 << 18) as client:
         await until(lambda: any(stream.connection.writing_paused for stream in house.facade.streams._readers))
         daemon.store.put({"positions": {"DU1:0": None, "DU1:19999": None, "DU1:20001": many(1, 2.0)["DU1:0"]}})
         daemon.store.put({"accounts": account("DU7")})
-        await until(lambda: house.facade.mirror.row("accounts", "DU7"))
+        await until(lambda: house.facade.mirror.state.row("accounts", "DU7"))
         await client.snapshot()
         assert client.state == believed(daemon, ("accounts", "positions"))
         last_page = next(here for event, data, here in client.events if event == "snapshot" and data["complete"])
@@ -532,7 +532,7 @@ async def test_whatever_happens_a_reader_that_folds_has_the_daemons_state(
     topics = "accounts,positions,quotes:1"
     for _ in range(4):
         async with running(tmp_path, daemon) as house:
-            await until(lambda house=house: house.facade.mirror.complete)
+            await until(lambda house=house: house.facade.mirror.state.complete)
             for _ in range(3):
                 async with reading(house, topics, last) as client:
                     client.state, client.complete = state, False

@@ -127,7 +127,7 @@ async def test_a_large_answer_to_one_who_does_not_read_delays_nobody(house: Hous
 
     rows = {f"DU1:{n}": Position(account="DU1", conId=n, position=1.0) for n in range(20_000)}
     house.daemon.know("positions", rows)
-    await until(lambda: house.facade.mirror.row("positions", "DU1:19999"))
+    await until(lambda: house.facade.mirror.state.row("positions", "DU1:19999"))
     reader, writer = await asyncio.open_connection("127.0.0.1", house.port, limit=1024)
     writer.write(f"GET /api/ibkr/positions HTTP/1.1\r\nHost: 127.0.0.1:{house.port}\r\n\r\n".encode())
     async with asyncio.timeout(LIMIT):
@@ -139,7 +139,7 @@ async def test_a_large_answer_to_one_who_does_not_read_delays_nobody(house: Hous
 async def test_at_the_end_what_is_on_its_way_is_answered(tmp_path: Path, daemon: FakeDaemon) -> None:
     """And told that the connection ends with it."""
     async with running(tmp_path, daemon) as house:
-        await until(lambda: house.facade.mirror.connected)
+        await until(lambda: house.facade.mirror.state.connected)
         reader, writer = await opened(house)
         assert b"Connection: close" not in await asked(house, reader, writer)
         house.facade.draining = True

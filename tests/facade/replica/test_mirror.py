@@ -9,7 +9,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from facade.replica.local import local_connector
 from facade.replica.mirror import Mirror
+from facade.replica.state import ReplicaState
 from shared.clock import SystemClock
 from shared.messages import STATE_TOPICS, Account, Proof, Quote
 from shared.reasons import Problem
@@ -19,7 +21,7 @@ from tests.waiting import until
 
 @asynccontextmanager
 async def mirroring(path: str, proof_limit: float = 10.0) -> AsyncIterator[Mirror]:
-    mirror = Mirror(path, proof_limit, SystemClock())
+    mirror = Mirror(local_connector(path), ReplicaState(proof_limit, SystemClock()))
     task = asyncio.create_task(mirror.run(), name="mirror")
     try:
         yield mirror
@@ -29,30 +31,30 @@ async def mirroring(path: str, proof_limit: float = 10.0) -> AsyncIterator[Mirro
 
 
 def row(mirror: Mirror, topic: str, key: str) -> bytes | None:
-    return mirror.row(topic, key)
+    return mirror.state.row(topic, key)
 
 
 async def test_it_holds_what_the_daemon_holds(daemon: FakeDaemon) -> None:
     """Every row and every later change, with the steps of their last change."""
     daemon.know("accounts", {"DU1": Account(account="DU1", paper=True)})
     async with mirroring(daemon.path) as mirror:
-        await until(lambda: mirror.complete)
+        await until(lambda: mirror.state.complete)
         daemon.store.put({"accounts": {"DU2": Account(account="DU2", paper=True), "DU1": None}})
-        await until(lambda: mirror.row("accounts", "DU2"))
+        await until(lambda: mirror.state.row("accounts", "DU2"))
 
-        assert mirror.replica is not None
+        assert mirror.state.replica is not None
         for topic in STATE_TOPICS:
-            assert mirror.replica.rows(topic) == daemon.store.replica.rows(topic)
-            assert mirror.replica.state(topic).seq == daemon.store.replica.state(topic).seq
-        assert mirror.replica.since(["accounts"], 0) == daemon.store.replica.since(["accounts"], 0)
+            assert mirror.state.replica.rows(topic) == daemon.store.replica.rows(topic)
+            assert mirror.state.replica.state(topic).seq == daemon.store.replica.state(topic).seq
+        assert mirror.state.replica.since(["accounts"], 0) == daemon.store.replica.since(["accounts"], 0)
 
 
 async def test_listeners_are_told_once_for_all_that_came_in_one_piece(daemon: FakeDaemon) -> None:
     """However many deltas the daemon had written before we came to read them, whoever listens finds the last."""
     async with mirroring(daemon.path) as mirror:
-        await until(lambda: mirror.complete)
+        await until(lambda: mirror.state.complete)
         heard: list[bytes | None] = []
-        mirror.listen(lambda: heard.append(mirror.row("accounts", "DU1")))
+        mirror.state.add_listener(lambda: heard.append(mirror.state.row("accounts", "DU1")))
         (speaker,) = daemon.service.peers
         written: list[bytes] = []
         write, speaker.write = speaker.write, written.append  # type: ignore[method-assign]
@@ -68,10 +70,10 @@ async def test_listeners_are_told_once_for_all_that_came_in_one_piece(daemon: Fa
 
 async def test_a_daemon_that_was_never_there_is_unreachable(socket_path: str) -> None:
     async with mirroring(socket_path) as mirror:
-        await mirror.settled.wait()
+        await mirror.first_attempt_done.wait()
 
-        assert not mirror.reachable
-        assert not mirror.connected
+        assert not mirror.state.reachable
+        assert not mirror.state.connected
         with pytest.raises(Problem, match="daemon"):
             await mirror.call("ping", {}, 1.0)
 
@@ -79,79 +81,79 @@ async def test_a_daemon_that_was_never_there_is_unreachable(socket_path: str) ->
 async def test_it_finds_the_daemon_again_and_resumes(daemon: FakeDaemon) -> None:
     """The last known rows stay while the daemon is away; what changed meanwhile is there when it is back."""
     async with mirroring(daemon.path) as mirror:
-        await until(lambda: mirror.connected)
-        replica = mirror.replica
+        await until(lambda: mirror.state.connected)
+        replica = mirror.state.replica
         await daemon.stop()
-        await until(lambda: not mirror.reachable)
-        assert not mirror.connected
-        assert mirror.replica is replica
+        await until(lambda: not mirror.state.reachable)
+        assert not mirror.state.connected
+        assert mirror.state.replica is replica
 
         daemon.know("accounts", {"DU3": Account(account="DU3", paper=False)})
         await daemon.start()
-        await until(lambda: mirror.connected)
-        assert mirror.replica is replica
-        assert mirror.row("accounts", "DU3") is not None
+        await until(lambda: mirror.state.connected)
+        assert mirror.state.replica is replica
+        assert mirror.state.row("accounts", "DU3") is not None
 
 
 async def test_another_epoch_replaces_everything(daemon: FakeDaemon) -> None:
     async with mirroring(daemon.path) as mirror:
         daemon.know("accounts", {"DU1": Account(account="DU1", paper=True)})
-        await until(lambda: mirror.row("accounts", "DU1"))
+        await until(lambda: mirror.state.row("accounts", "DU1"))
         await daemon.stop()
 
         async with FakeDaemon(daemon.path, "e2") as successor:
             successor.link()
-            await until(lambda: mirror.connected and mirror.replica and mirror.replica.epoch == "e2")
-            assert mirror.row("accounts", "DU1") is None
-            known = mirror.known("accounts")
+            await until(lambda: mirror.state.connected and mirror.state.replica and mirror.state.replica.epoch == "e2")
+            assert mirror.state.row("accounts", "DU1") is None
+            known = mirror.state.sync("accounts")
             assert known is not None
             assert not known.known
 
 
 async def test_a_silent_daemon_is_unreachable_though_its_socket_is_open(daemon: FakeDaemon) -> None:
     async with mirroring(daemon.path) as mirror:
-        await until(lambda: mirror.connected)
+        await until(lambda: mirror.state.connected)
         daemon.silent = True
-        await until(lambda: not mirror.reachable)
+        await until(lambda: not mirror.state.reachable)
         daemon.silent = False
-        await until(lambda: mirror.connected)
+        await until(lambda: mirror.state.connected)
 
 
 async def test_a_proof_that_grows_old_ends_connected_without_a_word_from_the_daemon(daemon: FakeDaemon) -> None:
     """The age of the proof when the row was made counts."""
     async with mirroring(daemon.path, proof_limit=3600.0) as mirror:
-        await until(lambda: mirror.connected)
+        await until(lambda: mirror.state.connected)
         daemon.link(proof=Proof(ageMs=3_600_000))
-        await until(lambda: not mirror.connected)
-        assert mirror.reachable
+        await until(lambda: not mirror.state.connected)
+        assert mirror.state.reachable
         daemon.link(proof=Proof(ageMs=3_000_000))
-        await until(lambda: mirror.connected)
+        await until(lambda: mirror.state.connected)
 
 
 async def test_a_proof_that_was_told_long_after_it_was_written_is_as_old_as_it_is(daemon: FakeDaemon) -> None:
     """A daemon that was stopped tells its last row as it was written: connected, proof 0 ms old."""
     async with mirroring(daemon.path, proof_limit=3600.0) as mirror:
-        await until(lambda: mirror.connected)
+        await until(lambda: mirror.state.connected)
         daemon.link(proof=Proof(at=datetime.now(UTC) - timedelta(hours=2), ageMs=0))
-        await until(lambda: not mirror.connected)
+        await until(lambda: not mirror.state.connected)
         daemon.link(proof=Proof(at=datetime.now(UTC), ageMs=0))
-        await until(lambda: mirror.connected)
+        await until(lambda: mirror.state.connected)
 
 
 async def test_a_topic_that_comes_and_goes_is_watched_while_anybody_wants_it(daemon: FakeDaemon) -> None:
     daemon.store.put({"quotes:1": {"1": Quote(conId=1, bid=2.0)}})
     async with mirroring(daemon.path) as mirror:
-        await until(lambda: mirror.complete)
-        mirror.want(["quotes:1", "quotes:2"])
-        mirror.want(["quotes:1"])
-        await until(lambda: mirror.has(["quotes:1", "quotes:2"]))
-        assert mirror.row("quotes:1", "1") is not None
+        await until(lambda: mirror.state.complete)
+        mirror.subscribe(["quotes:1", "quotes:2"])
+        mirror.subscribe(["quotes:1"])
+        await until(lambda: mirror.state.has_topics(["quotes:1", "quotes:2"]))
+        assert mirror.state.row("quotes:1", "1") is not None
 
-        mirror.release(["quotes:1", "quotes:2"])
-        await until(lambda: not mirror.has(["quotes:2"]))
-        assert mirror.has(["quotes:1"])
-        mirror.release(["quotes:1"])
-        await until(lambda: not mirror.has(["quotes:1"]))
+        mirror.unsubscribe(["quotes:1", "quotes:2"])
+        await until(lambda: not mirror.state.has_topics(["quotes:2"]))
+        assert mirror.state.has_topics(["quotes:1"])
+        mirror.unsubscribe(["quotes:1"])
+        await until(lambda: not mirror.state.has_topics(["quotes:1"]))
         assert all("quotes:1" not in daemon.feed.topics(peer) for peer in daemon.service.peers)  # type: ignore[arg-type]
 
 
@@ -159,72 +161,72 @@ async def test_a_line_that_is_refused_costs_the_others_nothing(daemon: FakeDaemo
     """They are wanted in one breath, and watched in one call."""
     daemon.refuses.add("quotes:9")
     async with mirroring(daemon.path) as mirror:
-        await until(lambda: mirror.complete)
-        mirror.want(["quotes:7", "quotes:8", "quotes:9"])
-        await mirror.told(["quotes:7", "quotes:8"])
+        await until(lambda: mirror.state.complete)
+        mirror.subscribe(["quotes:7", "quotes:8", "quotes:9"])
+        await mirror.wait_for_topics(["quotes:7", "quotes:8"])
         with pytest.raises(Problem) as refused:
-            await mirror.told(["quotes:9"])
+            await mirror.wait_for_topics(["quotes:9"])
         assert refused.value.reason == "tooManySubscriptions"
-        assert mirror.has(["quotes:7", "quotes:8"])
+        assert mirror.state.has_topics(["quotes:7", "quotes:8"])
 
 
 async def test_wanted_topics_are_watched_again_after_the_daemon_was_away(daemon: FakeDaemon) -> None:
     async with mirroring(daemon.path) as mirror:
-        await until(lambda: mirror.complete)
-        mirror.want(["quotes:7"])
-        await until(lambda: mirror.has(["quotes:7"]))
+        await until(lambda: mirror.state.complete)
+        mirror.subscribe(["quotes:7"])
+        await until(lambda: mirror.state.has_topics(["quotes:7"]))
         await daemon.stop()
-        await until(lambda: not mirror.reachable)
-        mirror.want(["quotes:8"])
+        await until(lambda: not mirror.state.reachable)
+        mirror.subscribe(["quotes:8"])
         await daemon.start()
         daemon.store.put({"quotes:7": {"7": Quote(conId=7)}, "quotes:8": {"8": Quote(conId=8)}})
-        await until(lambda: mirror.row("quotes:7", "7") and mirror.row("quotes:8", "8"))
+        await until(lambda: mirror.state.row("quotes:7", "7") and mirror.state.row("quotes:8", "8"))
 
 
 async def test_a_line_that_was_let_go_while_the_daemon_was_away_is_had_whole_again(daemon: FakeDaemon) -> None:
     """Its changes in between were nobody's, and the replica's own step has passed them."""
     async with mirroring(daemon.path) as mirror:
-        await until(lambda: mirror.complete)
-        mirror.want(["quotes:7"])
-        await until(lambda: mirror.has(["quotes:7"]))
+        await until(lambda: mirror.state.complete)
+        mirror.subscribe(["quotes:7"])
+        await until(lambda: mirror.state.has_topics(["quotes:7"]))
         await daemon.stop()
-        await until(lambda: not mirror.reachable)
-        mirror.release(["quotes:7"])
+        await until(lambda: not mirror.state.reachable)
+        mirror.unsubscribe(["quotes:7"])
         await daemon.start()
-        await until(lambda: mirror.reachable)
+        await until(lambda: mirror.state.reachable)
         daemon.store.put({"quotes:7": {"7": Quote(conId=7, bid=1.0)}})
         daemon.store.put({"accounts": {"DU4": Account(account="DU4", paper=True)}})
-        await until(lambda: mirror.row("accounts", "DU4"))
-        mirror.want(["quotes:7"])
-        await until(lambda: mirror.row("quotes:7", "7"))
+        await until(lambda: mirror.state.row("accounts", "DU4"))
+        mirror.subscribe(["quotes:7"])
+        await until(lambda: mirror.state.row("quotes:7", "7"))
 
 
 async def test_a_line_that_is_let_go_and_wanted_at_once_misses_nothing(daemon: FakeDaemon) -> None:
     async with mirroring(daemon.path) as mirror:
-        await until(lambda: mirror.complete)
+        await until(lambda: mirror.state.complete)
         for price in range(1, 20):
-            mirror.want(["quotes:7"])
-            await until(lambda: mirror.has(["quotes:7"]))
-            mirror.release(["quotes:7"])
+            mirror.subscribe(["quotes:7"])
+            await until(lambda: mirror.state.has_topics(["quotes:7"]))
+            mirror.unsubscribe(["quotes:7"])
             await asyncio.sleep(0)
             daemon.store.put({"quotes:7": {"7": Quote(conId=7, bid=float(price))}})
             daemon.store.put({"accounts": {f"DU{price}": Account(account=f"DU{price}", paper=True)}})
-            mirror.want(["quotes:7"])
+            mirror.subscribe(["quotes:7"])
             wanted = f'"bid":{float(price)}'.encode()
-            await until(lambda wanted=wanted: wanted in (mirror.row("quotes:7", "7") or b""))
-            mirror.release(["quotes:7"])
+            await until(lambda wanted=wanted: wanted in (mirror.state.row("quotes:7", "7") or b""))
+            mirror.unsubscribe(["quotes:7"])
 
 
 async def test_an_answer_is_followed_by_its_effect(daemon: FakeDaemon) -> None:
     """`reach` returns once the step that a call named is in the replica, whatever it changed."""
     async with mirroring(daemon.path) as mirror:
-        await until(lambda: mirror.complete)
+        await until(lambda: mirror.state.complete)
         daemon.store.put({"quotes:1": {"1": Quote(conId=1)}})  # a step that nobody here watches
         answer = await mirror.call("link.reconnect", {}, 5.0)
         assert b'"seq"' in bytes(answer)
-        await mirror.reach(daemon.store.seq, 5.0)
-        assert mirror.replica is not None
-        assert mirror.replica.seq >= daemon.store.seq
+        await mirror.state.wait_for_seq(daemon.store.seq, 5.0)
+        assert mirror.state.replica is not None
+        assert mirror.state.replica.seq >= daemon.store.seq
 
 
 async def test_ten_thousand_rows_come_in_pages_and_are_folded_once(daemon: FakeDaemon) -> None:
@@ -233,7 +235,9 @@ async def test_ten_thousand_rows_come_in_pages_and_are_folded_once(daemon: FakeD
     many = {f"DU{n}": Account(account=f"DU{n}", paper=True) for n in range(10_000)}
     daemon.know("accounts", many)
     async with mirroring(daemon.path) as mirror:
-        mirror.listen(lambda: seen.append(0 if mirror.replica is None else len(mirror.replica.rows("accounts"))))
-        await until(lambda: mirror.complete)
+        mirror.state.add_listener(
+            lambda: seen.append(0 if mirror.state.replica is None else len(mirror.state.replica.rows("accounts")))
+        )
+        await until(lambda: mirror.state.complete)
         await until(lambda: seen)
         assert set(seen) == {10_000}

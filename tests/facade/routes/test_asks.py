@@ -70,7 +70,7 @@ async def test_a_plus_sign_that_nobody_escaped_is_understood(house: House) -> No
 async def test_without_a_link_the_ledger_is_read_for_who_asks_for_what_may_be_old(house: House) -> None:
     house.daemon.replies["executions.list"] = paged([[{"execId": "a"}]])
     house.daemon.link(phase="waiting", reason="portClosed", connected=False)
-    await until(lambda: not house.facade.mirror.connected)
+    await until(lambda: not house.facade.mirror.state.connected)
     assert (await house.get(f"{API}/executions?since={NOW}"))[1]["reason"] == "portClosed"
     status, body, _ = await house.get(f"{API}/executions?since={NOW}&allowStale=true")
     assert (status, body["meta"]["stale"]) == (200, True)
@@ -78,7 +78,7 @@ async def test_without_a_link_the_ledger_is_read_for_who_asks_for_what_may_be_ol
 
 async def test_the_links_history_is_there_without_a_link(house: House) -> None:
     house.daemon.link(phase="waiting", reason="portClosed", connected=False)
-    await until(lambda: not house.facade.mirror.connected)
+    await until(lambda: not house.facade.mirror.state.connected)
     house.daemon.answer(
         "link.events", {"events": [{"phase": "ready"}], "uptime": {"24h": {"ratio": 1.0}}, "next": None}
     )
@@ -150,10 +150,10 @@ async def test_quotes_are_asked_for_once_each(house: House) -> None:
 async def test_last_known_quotes_without_a_daemon(house: House) -> None:
     """Only where all of them are known."""
     house.daemon.store.put({"quotes:1": {"1": Quote(conId=1, bid=2.5)}})
-    house.facade.mirror.want(["quotes:1"])
-    await until(lambda: house.facade.mirror.row("quotes:1", "1"))
+    house.facade.mirror.subscribe(["quotes:1"])
+    await until(lambda: house.facade.mirror.state.row("quotes:1", "1"))
     await house.daemon.stop()
-    await until(lambda: not house.facade.mirror.reachable)
+    await until(lambda: not house.facade.mirror.state.reachable)
     status, body, _ = await house.get(f"{API}/quotes?conIds=1&allowStale=true")
     assert (status, body["data"][0]["bid"], body["meta"]["stale"]) == (200, 2.5, True)
     assert (await house.get(f"{API}/quotes?conIds=1,2&allowStale=true"))[1]["reason"] == "daemonUnreachable"
@@ -164,10 +164,10 @@ async def test_last_known_quotes_without_a_link(house: House) -> None:
     """The daemon is there and has no session; where not all of them are known it says why."""
     house.daemon.refuse("quotes.get", "notConnected")
     house.daemon.store.put({"quotes:1": {"1": Quote(conId=1, bid=2.5)}})
-    house.facade.mirror.want(["quotes:1"])
-    await until(lambda: house.facade.mirror.row("quotes:1", "1"))
+    house.facade.mirror.subscribe(["quotes:1"])
+    await until(lambda: house.facade.mirror.state.row("quotes:1", "1"))
     house.daemon.link(phase="held", reason="manual", connected=False)
-    await until(lambda: not house.facade.mirror.connected)
+    await until(lambda: not house.facade.mirror.state.connected)
     status, body, _ = await house.get(f"{API}/quotes?conIds=1&allowStale=true")
     assert (status, body["data"][0]["bid"], body["meta"]["stale"]) == (200, 2.5, True)
     assert (await house.get(f"{API}/quotes?conIds=1,2&allowStale=true"))[1]["reason"] == "notConnected"

@@ -50,7 +50,7 @@ def value(samples: dict[Any, float], name: str, **labels: str) -> float:
 async def test_the_names_of_the_contract(house: House) -> None:
     house.daemon.answer("daemon.info", INFO)
     house.daemon.link(proof=Proof(ageMs=2000))
-    await until(lambda: (house.facade.mirror.proof_age or 0) > 1)
+    await until(lambda: (house.facade.mirror.state.proof_age or 0) > 1)
     await house.get("/api/ibkr/positions")
     await house.get("/api/ibkr/contracts/1?x=1")
     await house.get("/nothing/of/the/kind")
@@ -88,7 +88,7 @@ async def test_a_scrape_without_a_daemon_says_so(tmp_path: Path, socket_path: st
 async def test_a_daemon_that_went_away_leaves_no_phase_behind(house: House) -> None:
     """What was last known is not what is: an alert on the phase must not sleep."""
     await house.daemon.stop()
-    await until(lambda: not house.facade.mirror.reachable)
+    await until(lambda: not house.facade.mirror.state.reachable)
     samples = await scraped(house)
     assert value(samples, "ibkr_daemon_reachable") == 0
     assert value(samples, "ibkr_link_connected") == 0
