@@ -21,10 +21,21 @@ from daemon.market.contracts import Found
 from daemon.market.data import Market
 from daemon.server.holdings import Holdings
 from daemon.server.pages import Page, Pages
-from daemon.server.params import Bars, ConnectAsked, OfAccount, OfContract, OfContracts, Orders, Search, Since, Topics
+from daemon.server.params import (
+    Bars,
+    ConnectAsked,
+    Executions,
+    OfAccount,
+    OfContract,
+    OfContracts,
+    Orders,
+    Search,
+    Since,
+    Topics,
+)
 from daemon.session.supervisor import Supervisor
 from daemon.state.feed import Feed
-from daemon.state.ledger import Ledger
+from daemon.state.ledger import Ledger, Slice
 from daemon.state.store import Store
 from shared.clock import Clock
 from shared.jsonrpc.codec import APPLICATION_ERROR, INTERNAL_ERROR, RpcError
@@ -103,7 +114,7 @@ class Commands:
             "account.pnl": self._method(OfAccount, self._rows("pnl")),
             "account.positions": self._method(OfAccount, self._rows("positions")),
             "account.orders": self._method(Orders, self._rows("orders")),
-            "executions.list": self._method(Since, self._executions),
+            "executions.list": self._method(Executions, self._executions),
             "contracts.search": self._method(Search, self._search),
             "contracts.get": self._method(OfContract, self._contract),
             "contracts.qualify": self._method(ContractQuery, self._qualify),
@@ -198,14 +209,14 @@ class Commands:
             raise Problem("liveLocked")
 
     async def _events(self, peer: ServerConnection, params: Since) -> Any:
-        if params.after:
-            return self._paged(peer, self._pages.following(params.after), "events")
         now = self._clock.now()
         since = params.since or now - EVENTS_SHOWN
         planned = self._link.planned(now - timedelta(days=31), now)
-        history = await self._ledger.history(since, now, planned)
-        events = [_encode(event) for event in history.events]
-        return self._paged(peer, self._pages.first(events, {"uptime": history.uptime}), "events")
+        try:
+            page = await self._ledger.history(since, now, planned, Slice(params.limit, params.cursor))
+        except ValueError as error:
+            raise Problem("invalidParameters", f"cursor: {error}", extra={"field": "cursor"}) from error
+        return self._paged(peer, Page(page.rows, {"uptime": page.uptime}, page.next), "events")
 
     # --- what the account holds -------------------------------------------------------------------------------------
 
@@ -215,7 +226,7 @@ class Commands:
 
         return rows
 
-    async def _executions(self, peer: ServerConnection, params: Since) -> Any:
+    async def _executions(self, peer: ServerConnection, params: Executions) -> Any:
         return self._paged(peer, await self._holdings.executions(params))
 
     # --- the market -------------------------------------------------------------------------------------------------

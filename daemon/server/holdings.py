@@ -6,17 +6,17 @@ Unknown, stale and empty are told apart here as on HTTP. Never asks the gateway.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 
 import msgspec
 from msgspec import Struct
 
 from daemon.server.pages import Page, Pages
-from daemon.server.params import OfAccount, Orders, Since
-from daemon.state.ledger import Ledger
+from daemon.server.params import Executions, OfAccount, Orders
+from daemon.state.fills import cursor, position, read_cursor
+from daemon.state.ledger import Ledger, Slice, cut
 from daemon.state.store import FILLS_SHOWN, Store
 from shared.clock import Clock
-from shared.messages import Fill, Link, Sync
+from shared.messages import Link, Sync
 from shared.reasons import Problem
 from shared.settings import Settings
 
@@ -50,19 +50,22 @@ class Holdings:
         rows = [row for key, row in self._store.replica.rows(topic).items() if _has(typed[key], wanted)]
         return self._pages.first(rows, {"asOf": self._store.replica.state(topic).asOf or None, "stale": stale})
 
-    async def executions(self, params: Since) -> Page:
+    async def executions(self, params: Executions) -> Page:
         """Fills by execution time: from memory where it has them all, which includes what the disk still owes."""
-        if params.after and " " not in params.after:  # a space stands in the ledger's own
-            return self._pages.following(params.after)
+        account = self._account(params.account, needed=False, known=self._is_known("accounts"))
         since = params.since or self._clock.now() - FILLS_SHOWN
-        fills = None if params.after else self._store.fills(since)
-        if fills is not None:
-            return self._pages.first([_encode(fill) for fill in sorted(fills, key=_by_time)], {"source": "live"})
         try:
-            page = await self._ledger.fills(since, params.after)
+            start = read_cursor(params.cursor) if params.cursor else None
         except ValueError as error:
-            raise Problem("invalidParameters", f"after: {error}") from error
-        return Page(page.rows, {"source": "ledger"}, page.next)
+            raise Problem("invalidParameters", f"cursor: {error}", extra={"field": "cursor"}) from error
+        fills = self._store.fills(since)
+        if fills is None:
+            found = await self._ledger.fills(since, Slice(params.limit, params.cursor), account)
+            return Page(found.rows, {"source": "ledger"}, found.next)
+        keyed = sorted((position(fill), fill) for fill in fills if account in ("", fill.account))
+        rest = ((key, _encode(fill)) for key, fill in keyed if start is None or key > start)
+        rows, last = cut(rest, params.limit)
+        return Page(rows, {"source": "live"}, None if last is None else cursor(last))
 
     def require_connected(self) -> None:
         """Raises `Problem` with the link's own reason."""
@@ -78,25 +81,28 @@ class Holdings:
         """Raises `Problem` where the topic is not known, or is stale and nobody asked for old rows."""
         if not allowed:
             self.require_connected()
-        sync = self._store.row("sync", topic)
-        if not (isinstance(sync, Sync) and sync.known):
+        if not self._is_known(topic):
             raise Problem("snapshotIncomplete", f"The gateway has not told the {topic} to their end yet.")
-        return sync.stale or not self._connected()
+        sync = self._store.row("sync", topic)
+        return (isinstance(sync, Sync) and sync.stale) or not self._connected()
 
-    def _account(self, named: str, *, needed: bool) -> str:
-        """The account asked for; where one is needed, else the one of the settings, else the only one."""
-        known = sorted(self._store.rows("accounts"))
-        if named and named not in known:
+    def _is_known(self, topic: str) -> bool:
+        sync = self._store.row("sync", topic)
+        return isinstance(sync, Sync) and sync.known
+
+    def _account(self, named: str, *, needed: bool, known: bool = True) -> str:
+        """The account asked for; where one is needed, else the one of the settings, else the only one.
+
+        `known`: whether the list of accounts is, without which no account is refused.
+        """
+        accounts = sorted(self._store.rows("accounts"))
+        if named and known and named not in accounts:
             raise Problem("notFound", "This login has no such account.")
         account = named or (self._settings.account if needed else "")
-        if needed and not account and len(known) > 1:
-            raise Problem("accountAmbiguous", extra={"accounts": known})
+        if needed and not account and len(accounts) > 1:
+            raise Problem("accountAmbiguous", extra={"accounts": accounts})
         return account
 
 
 def _has(row: Struct, wanted: Mapping[str, object]) -> bool:
     return all(getattr(row, name, None) == value for name, value in wanted.items())
-
-
-def _by_time(fill: Fill) -> tuple[datetime, str]:
-    return fill.time, fill.execId

@@ -28,10 +28,18 @@ class Paged(_Params, frozen=True, kw_only=True):
     after: Annotated[str, Meta(max_length=300)] = ""
 
 
-class Since(Paged, frozen=True, kw_only=True):
-    """`since`: RFC 3339 with its offset, inclusive."""
+class Since(_Params, frozen=True, kw_only=True):
+    """`since`: RFC 3339 with its offset, inclusive. `limit`: rows at most. `cursor`: the `next` of the page before."""
 
     since: Annotated[datetime, Meta(tz=True)] | None = None
+    limit: Annotated[int, Meta(ge=1, le=5000)] = 1000
+    cursor: Annotated[str, Meta(max_length=300)] = ""
+
+
+class Executions(Since, frozen=True, kw_only=True):
+    """`account`: only its fills."""
+
+    account: Annotated[str, Meta(max_length=32)] = ""
 
 
 class OfAccount(Paged, frozen=True, kw_only=True):

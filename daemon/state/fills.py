@@ -6,6 +6,10 @@ replaces it. Never decides how long a fill is kept or shown.
 
 from __future__ import annotations
 
+import binascii
+import math
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+
 from msgspec.structs import replace
 
 from shared.messages import Fill
@@ -34,3 +38,27 @@ def newer(held: Fill | None, told: Fill) -> Fill | None:
         known |= {"realizedPNL": held.realizedPNL}
     merged = replace(told, **known)
     return None if merged == held else merged
+
+
+Position = tuple[float, str]
+"""Where a fill stands in a list by execution time: seconds since 1970, and what its corrections have in common."""
+
+
+def position(fill: Fill) -> Position:
+    return fill.time.timestamp(), identity(fill.execId)[0]
+
+
+def cursor(last: Position) -> str:
+    """An opaque text for the end of a page whose last fill is at `last`, safe in a URL."""
+    return urlsafe_b64encode(f"{last[0]!r} {last[1]}".encode()).decode()
+
+
+def read_cursor(text: str) -> Position:
+    """The position that `cursor` encoded. Raises `ValueError` for any other text."""
+    try:
+        time, space, base = urlsafe_b64decode(text.encode("ascii")).decode().partition(" ")
+    except (binascii.Error, UnicodeError) as error:
+        raise ValueError(f"not a cursor: {error}") from error
+    if not space or not math.isfinite(at := float(time)):
+        raise ValueError("not a cursor")
+    return at, base

@@ -7,11 +7,11 @@ A power cut can cost the last seconds, never the file. Never decides what is sho
 from __future__ import annotations
 
 import asyncio
-import math
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -20,14 +20,15 @@ import structlog
 from msgspec.structs import replace
 
 from daemon.state import uptime
-from daemon.state.fills import identity, newer
+from daemon.state.fills import Position, cursor, identity, newer, read_cursor
 from daemon.state.writer import MAX_PAGES, Job, Work, Writer
 from shared.clock import Clock
-from shared.messages import Fill, LinkEvent, LinkHistory
+from shared.messages import Fill, LinkEvent, Uptime
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
+Key = TypeVar("Key")
 
 FILE = "ledger.sqlite"
 SHOWN_ANYWAY = 1.0
@@ -49,8 +50,8 @@ EVENTS_HELD = 200_000
 """Changes of phase in the file, 40 MB: two a minute for the whole of `EVENTS_KEPT`."""
 EVENTS_READ = 20_000
 """Changes of phase in one answer's arithmetic: a day of a link that flaps every four seconds."""
-ROWS = 1_000
-"""Fills of one page, about half of what a line may hold."""
+PAGE = 512 * 1024
+"""Bytes of rows in one page: half of what a line may hold, the rest is for what stands around them."""
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS flags (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -62,16 +63,35 @@ CREATE INDEX IF NOT EXISTS events_by_time ON events (at);
 """
 VERSION = 1
 
+_PENDING = 2**62
+"""The number of an attempt that is not written yet: behind all that are."""
+_LONGEST = max(uptime.PERIODS.values())
+
 _encode = msgspec.json.Encoder().encode
 _fill = msgspec.json.Decoder(Fill)
 _event = msgspec.json.Decoder(LinkEvent)
 
 
-class FillsPage(NamedTuple):
-    """`rows`: encoded fills by time. `next`: where the next page begins, `None` at the end."""
+class Slice(NamedTuple):
+    """A part of a list: at most `limit` rows, from the `next` of the part before (empty: from the beginning)."""
+
+    limit: int = 1000
+    cursor: str = ""
+
+
+class RowsPage(NamedTuple):
+    """`rows`: encoded. `next`: the cursor of the next page, `None` at the end."""
 
     rows: list[bytes]
     next: str | None
+
+
+class EventsPage(NamedTuple):
+    """`rows`: encoded changes of phase, oldest first. `next`: see `RowsPage`."""
+
+    rows: list[bytes]
+    next: str | None
+    uptime: dict[str, Uptime]
 
 
 class Ledger:
@@ -176,28 +196,46 @@ class Ledger:
 
     async def recent(self, since: datetime) -> list[Fill]:
         """Every fill from `since` on, by execution time."""
-        return await self._read(lambda db: [_fill.decode(row) for _, _, row in _select_fills(db, since, "", -1)])
+        start = since.timestamp(), ""
+        return await self._read(lambda db: [_fill.decode(row) for _, _, row in _select_fills(db, start)])
 
-    async def fills(self, since: datetime, after: str = "", limit: int = ROWS) -> FillsPage:
-        """A page of fills from `since` on (execution time, inclusive), or from where the page before said.
+    async def fills(self, since: datetime, part: Slice = Slice(), account: str = "") -> RowsPage:  # noqa: B008
+        """Fills from `since` on (execution time, inclusive), by time; of one `account` where it is given.
 
-        Raises `ValueError` for an `after` that no page gave.
+        Raises `ValueError` for a cursor that no page gave.
         """
-        if after:
-            _cursor(after)
-        found = await self._read(lambda db: list(_select_fills(db, since, after, limit + 1)))
-        rows = [row for _, _, row in found[:limit]]
-        base, time, _ = found[limit - 1] if len(found) > limit else ("", 0.0, b"")
-        return FillsPage(rows, f"{time!r} {base}" if base else None)
+        start = read_cursor(part.cursor) if part.cursor else (since.timestamp(), "")
+        rows, last = await self._read(
+            lambda db: cut(_keyed(_select_fills(db, start, account, part.limit + 1)), part.limit)
+        )
+        return RowsPage(rows, None if last is None else cursor(last))
 
-    async def history(self, since: datetime, now: datetime, planned: Sequence[uptime.Span] = ()) -> LinkHistory:
-        """Changes of phase from `since` on, and the uptime up to `now` with `planned` windows apart."""
-        attempt = self._attempt
+    async def history(
+        self,
+        since: datetime,
+        now: datetime,
+        planned: Sequence[uptime.Span] = (),
+        part: Slice = Slice(),  # noqa: B008 - frozen
+    ) -> EventsPage:
+        """Changes of phase from `since` on, and the uptime up to `now` with `planned` windows apart.
 
-        def read(db: sqlite3.Connection) -> LinkHistory:
-            events, ends = _select_events(db, min(since, now - max(uptime.PERIODS.values())))
-            events += [attempt] if attempt is not None else []
-            return uptime.history(uptime.timed(events, ends, self.epoch), since, now, planned)
+        An event that began before `since` and lasts into it belongs to it. Raises `ValueError` as `fills` does.
+        """
+        attempt, after = self._attempt, _read_number(part.cursor)
+
+        def read(db: sqlite3.Connection) -> EventsPage:
+            ends = _select_ends(db)
+            events = _events_since(db, since, after, part.limit + 2)
+            if len(events) < part.limit + 2 and attempt is not None:
+                events.append((_PENDING, attempt))
+            timed = list(uptime.timed((event for _, event in reversed(events)), ends, self.epoch))[::-1]
+            numbered = list(zip((number for number, _ in events), timed, strict=True))
+            if after is None and numbered and numbered[0][1].at < since:
+                numbered = numbered[not uptime.lasts_into(timed[0], since, now) :]
+            rows, last = cut(((number, _encode(event)) for number, event in numbered), part.limit)
+            recent = chain([attempt] if attempt is not None else [], _newest_events(db, now - _LONGEST))
+            figures = uptime.uptimes(uptime.timed(recent, ends, self.epoch), now, planned)
+            return EventsPage(rows, None if last is None else str(last), figures)
 
         return await self._read(read)
 
@@ -249,6 +287,19 @@ class Ledger:
                 pass  # the loop has ended; nobody waits any more
 
 
+def cut(rows: Iterable[tuple[Key, bytes]], limit: int, size: int = PAGE) -> tuple[list[bytes], Key | None]:
+    """The first `limit` rows, or as many as `size` bytes hold (at least one); the key of the last if more follow."""
+    page: list[bytes] = []
+    last: Key | None = None
+    for key, row in rows:
+        size -= len(row) + 1
+        if page and (len(page) == limit or size < 0):
+            return page, last
+        page.append(row)
+        last = key
+    return page, None
+
+
 def new_epoch(now: datetime) -> str:
     """Never the same twice, without `-`, and ascending for people's eyes."""
     return f"{int(now.timestamp()):x}{secrets.token_hex(4)}"
@@ -267,25 +318,44 @@ def _write_fills(db: sqlite3.Connection, fills: Sequence[Fill]) -> None:
 
 
 def _select_fills(
-    db: sqlite3.Connection, since: datetime, after: str, limit: int
+    db: sqlite3.Connection, start: Position, account: str = "", limit: int = -1
 ) -> Iterator[tuple[str, float, bytes]]:
-    time, base = _cursor(after) if after else (since.timestamp(), "")
+    # inside a JSON text a quote is escaped: these bytes are found only as the member itself
+    member = b'"account":' + msgspec.json.encode(account) if account else b""
     yield from db.execute(
-        "SELECT base, time, row FROM fills WHERE (time, base) > (?, ?) ORDER BY time, base LIMIT ?", (time, base, limit)
+        "SELECT base, time, row FROM fills WHERE (time, base) > (?, ?) AND (? = x'' OR instr(row, ?))"
+        " ORDER BY time, base LIMIT ?",
+        (*start, member, member, limit),
     )
 
 
-def _select_events(db: sqlite3.Connection, since: datetime) -> tuple[list[LinkEvent], dict[str, datetime]]:
-    """Events from `since` on with the one before, oldest first; and when each epoch was last seen."""
+def _keyed(fills: Iterable[tuple[str, float, bytes]]) -> Iterator[tuple[Position, bytes]]:
+    return (((time, base), row) for base, time, row in fills)
+
+
+def _events_since(
+    db: sqlite3.Connection, since: datetime, after: int | None, limit: int
+) -> list[tuple[int, LinkEvent]]:
+    """Numbered events, oldest first: those after number `after`, else the last one before `since` and what follows."""
     start = since.timestamp()
-    query = "SELECT row FROM events WHERE at {} ? ORDER BY number DESC LIMIT ?"
-    found = db.execute(query.format(">="), (start, EVENTS_READ)).fetchall()
-    found += db.execute(query.format("<"), (start, 1)).fetchall() if len(found) < EVENTS_READ else []
-    seen = db.execute("SELECT epoch, seen FROM epochs")
-    return (
-        [_event.decode(row) for (row,) in reversed(found)],
-        {epoch: datetime.fromtimestamp(moment, UTC) for epoch, moment in seen},
-    )
+    if after is None:
+        found = db.execute("SELECT max(number) FROM events WHERE at < ?", (start,)).fetchone()[0]
+        after = (found or 0) - 1
+    query = "SELECT number, row FROM events WHERE number > ? ORDER BY number LIMIT ?"
+    return [(number, _event.decode(row)) for number, row in db.execute(query, (after, limit))]
+
+
+def _newest_events(db: sqlite3.Connection, since: datetime) -> Iterator[LinkEvent]:
+    """Events from `since` on and the one before, newest first, one at a time: a month may have tens of thousands."""
+    for (row,) in db.execute("SELECT row FROM events ORDER BY number DESC LIMIT ?", (EVENTS_READ,)):
+        yield (event := _event.decode(row))
+        if event.at < since:
+            return
+
+
+def _select_ends(db: sqlite3.Connection) -> dict[str, datetime]:
+    """When each epoch was last seen alive."""
+    return {epoch: datetime.fromtimestamp(seen, UTC) for epoch, seen in db.execute("SELECT epoch, seen FROM epochs")}
 
 
 def _tidy(db: sqlite3.Connection, now: datetime) -> None:
@@ -315,8 +385,9 @@ def _text(flag: bool) -> str:
     return "true" if flag else "false"
 
 
-def _cursor(text: str) -> tuple[float, str]:
-    time, _, base = text.partition(" ")
-    if not math.isfinite(at := float(time)):
-        raise ValueError("no page gave it")
-    return at, base
+def _read_number(text: str) -> int | None:
+    if not text:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) < 19):
+        raise ValueError("not a cursor")
+    return int(text)

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
-from shared.messages import LinkEvent, LinkHistory, Uptime
+from shared.messages import LinkEvent, Uptime
 
 PERIODS = {"24h": timedelta(hours=24), "7d": timedelta(days=7), "30d": timedelta(days=30)}
 
@@ -22,33 +22,35 @@ def same(one: LinkEvent, other: LinkEvent) -> bool:
     return replace(one, at=other.at, session=other.session, durationS=None) == replace(other, durationS=None)
 
 
-def timed(events: Sequence[LinkEvent], ends: Mapping[str, datetime], epoch: str) -> list[LinkEvent]:
+def timed(newest_first: Iterable[LinkEvent], ends: Mapping[str, datetime], epoch: str) -> Iterator[LinkEvent]:
     """Each event with the seconds until the next one of its epoch, or until its daemon was last seen alive.
 
-    `events` by ascending time; the last of the running `epoch` still lasts: `None`.
+    `newest_first`: without gaps. The newest of the running `epoch` still lasts: `durationS` is `None`.
     """
     following: dict[str, datetime] = {}
-    backwards = []
-    for event in reversed(events):
+    for event in newest_first:
         end = following.get(event.epoch)
         if end is None and event.epoch != epoch:
             end = ends.get(event.epoch, event.at)
         following[event.epoch] = event.at
         # a wall clock that was set back makes no negative time
         seconds = None if end is None else max(0.0, (end - event.at).total_seconds())
-        backwards.append(replace(event, durationS=seconds))
-    return backwards[::-1]
+        yield replace(event, durationS=seconds)
 
 
-def history(events: Sequence[LinkEvent], since: datetime, now: datetime, planned: Sequence[Span] = ()) -> LinkHistory:
-    """The events from `since` on, and the uptime of each period. `events`: as `timed` gives them, 30 days or more.
+def lasts_into(event: LinkEvent, since: datetime, now: datetime) -> bool:
+    """Whether a timed event ends after `since`."""
+    return _end(event, now) > since
 
-    An event that began before `since` and lasts into it belongs to it.
-    """
-    shown = tuple(event for event in events if event.at >= since or _end(event, now) > since)
-    return LinkHistory(
-        events=shown, uptime={name: uptime(events, now - period, now, planned) for name, period in PERIODS.items()}
-    )
+
+def uptimes(events: Iterable[LinkEvent], now: datetime, planned: Sequence[Span] = ()) -> dict[str, Uptime]:
+    """The uptime of each of `PERIODS`. `events`: timed, of all these periods."""
+    windows = list(_joined(planned))
+    sums = {name: _Sum(now - period, now, windows) for name, period in PERIODS.items()}
+    for event in events:
+        for each in sums.values():
+            each.add(event)
+    return {name: each.uptime() for name, each in sums.items()}
 
 
 def uptime(events: Iterable[LinkEvent], since: datetime, now: datetime, planned: Sequence[Span] = ()) -> Uptime:
@@ -56,22 +58,38 @@ def uptime(events: Iterable[LinkEvent], since: datetime, now: datetime, planned:
 
     What no daemon saw is not known and counts for nothing; nor does what nobody wanted (`UNWANTED`).
     """
-    windows = list(_joined(planned))
-    up = down = apart = known = 0.0
+    total = _Sum(since, now, list(_joined(planned)))
     for event in events:
-        start, end = max(event.at, since), min(_end(event, now), now)
+        total.add(event)
+    return total.uptime()
+
+
+class _Sum:
+    """The uptime between two moments, event by event, so that no list of events is needed."""
+
+    def __init__(self, since: datetime, now: datetime, windows: Sequence[Span]) -> None:
+        self._since = since
+        self._now = now
+        self._windows = windows
+        self._up = self._down = self._planned = self._known = 0.0
+
+    def add(self, event: LinkEvent) -> None:
+        start, end = max(event.at, self._since), min(_end(event, self._now), self._now)
         seconds = (end - start).total_seconds()
         if seconds <= 0:
-            continue
-        known += seconds
+            return
+        self._known += seconds
         if event.phase == "ready":
-            up += seconds
+            self._up += seconds
         elif event.phase not in UNWANTED:
-            inside = seconds if event.expected else sum(_overlap(start, end, window) for window in windows)
-            apart += inside
-            down += seconds - inside
-    ratio = up / (up + down) if up + down else None
-    return Uptime(ratio=ratio, upS=up, downS=down, plannedS=apart, knownS=known)
+            inside = seconds if event.expected else sum(_overlap(start, end, window) for window in self._windows)
+            self._planned += inside
+            self._down += seconds - inside
+
+    def uptime(self) -> Uptime:
+        total = self._up + self._down
+        ratio = self._up / total if total else None
+        return Uptime(ratio=ratio, upS=self._up, downS=self._down, plannedS=self._planned, knownS=self._known)
 
 
 def _end(event: LinkEvent, now: datetime) -> datetime:

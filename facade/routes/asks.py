@@ -37,6 +37,9 @@ HISTORY = 75.0
 PAGES = 128
 """Pages of one answer, a megabyte each at most: more fills than ten busy years have."""
 
+PLACE = {"executions.list": "cursor", "link.events": "cursor"}
+"""The parameter that names a page's beginning, where it is not `after`."""
+
 CON_IDS = 100
 """Contracts of one question: the market-data lines an ordinary login has."""
 
@@ -198,7 +201,7 @@ async def _pages(
         pages.append(page)
         if page.next is None:
             return pages
-        params = {**params, "after": page.next}
+        params = {**params, PLACE.get(method, "after"): page.next}
     raise Problem("tooLarge", "There is more than one answer holds: ask with a later since.")
 
 

@@ -99,7 +99,8 @@ class Mirror:
             found += answer[rows]
             if answer["next"] is None:
                 return found
-            params = {**params, "after": answer["next"]}
+            place = "cursor" if method in {"executions.list", "link.events"} else "after"
+            params = {**params, place: answer["next"]}
 
     async def leave(self) -> None:
         await self.client.close()

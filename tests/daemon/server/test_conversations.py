@@ -146,6 +146,8 @@ async def test_a_topic_there_is_not_is_named(mirror: Mirror, daemon: Daemon, top
         ("link.disconnect", {"now": True}, "now"),
         ("executions.list", {"since": "yesterday"}, "since"),
         ("executions.list", {"since": "2026-01-01T00:00:00"}, "since"),
+        ("executions.list", {"limit": 0}, "limit"),
+        ("link.events", {"limit": 5001}, "limit"),
         ("account.orders", {"scope": "all"}, "scope"),
         ("quotes.get", {"conIds": []}, "conIds"),
         ("contracts.get", {"conId": 0}, "conId"),
@@ -267,6 +269,31 @@ async def test_fills_are_listed_by_execution_time(daemon: Daemon, mirror: Mirror
     )
 
 
+@pytest.mark.parametrize("days", [3, 30])
+async def test_fills_are_listed_in_pages_of_one_account(daemon: Daemon, mirror: Mirror, days: int) -> None:
+    """From memory as from the ledger: `limit` rows at most, `next` where more follow, of all accounts or one."""
+    now = datetime.now(UTC)
+    rows = [fill(f"{n}.x.01", now - timedelta(hours=n), account=f"DU{n % 2}") for n in range(5)]
+    daemon.store.put({"fills": {row.execId: row for row in rows}})
+    await daemon.store.recorded()
+    since = (now - timedelta(days=days)).isoformat()
+
+    first = await mirror.call("executions.list", since=since, limit=2)
+    assert [row["execId"] for row in first["rows"]] == ["4.x.01", "3.x.01"]
+    rest = await mirror.all("executions.list", since=since, limit=2, cursor=first["next"])
+    assert [row["execId"] for row in rest] == ["2.x.01", "1.x.01", "0.x.01"]
+    one = await mirror.all("executions.list", since=since, limit=1, account="DU1")
+    assert [row["execId"] for row in one] == ["3.x.01", "1.x.01"]
+    daemon.store.replace("accounts", {"DU1": Account(account="DU1", paper=True)}, known=True)
+    assert (await refused(mirror, "executions.list", account="DU9")).data["reason"] == "notFound"
+
+
+async def test_a_cursor_that_no_page_gave_is_refused(mirror: Mirror) -> None:
+    for method in ("executions.list", "link.events"):
+        error = await refused(mirror, method, cursor="made up", since="2020-01-01T00:00:00Z")
+        assert (error.data["reason"], error.data["field"]) == ("invalidParameters", "cursor")
+
+
 async def test_the_link_row_is_the_body_of_get_link(mirror: Mirror) -> None:
     """`ibkr status --json` prints it as it comes."""
     assert (await mirror.call("link.get"))["phase"] == "disabled"
@@ -320,6 +347,8 @@ async def test_nothing_that_is_asked_is_a_fault_of_ours(daemon: Daemon, mirror: 
         "epoch",
         "since",
         "after",
+        "cursor",
+        "limit",
         "account",
         "scope",
         "q",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import random
 import sqlite3
@@ -14,10 +15,11 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 import structlog
 
-from daemon.state.ledger import EVENTS_KEPT, FILE, FILLS_KEPT, SEEN, Ledger, new_epoch
+from daemon.state.ledger import EVENTS_KEPT, FILE, FILLS_KEPT, PAGE, SEEN, Ledger, Slice, new_epoch
 from daemon.state.writer import Job, Writer
 from shared.messages import Fill, LinkEvent
 
@@ -74,6 +76,18 @@ async def kept(ledger: Ledger, *fills: Fill) -> None:
         await done.wait()
 
 
+async def events(ledger: Ledger, since: datetime, now: datetime, limit: int = 1000) -> list[LinkEvent]:
+    """Every page."""
+    found: list[LinkEvent] = []
+    page = await ledger.history(since, now, part=Slice(limit))
+    while True:
+        assert len(page.rows) <= limit
+        found += [msgspec.json.decode(row, type=LinkEvent) for row in page.rows]
+        if page.next is None:
+            return found
+        page = await ledger.history(since, now, part=Slice(limit, page.next))
+
+
 def aside(directory: Path) -> list[Path]:
     """The files that were moved aside."""
     return list(directory.glob("ledger-broken-*"))
@@ -95,8 +109,8 @@ async def test_what_was_kept_is_there_after_a_restart(tmp_path: Path, clock: Han
     assert second.epoch != first.epoch
     assert second.held
     assert await second.recent(NOON) == [fill("a.01"), fill("b.01", recovered=True)]
-    events = (await second.history(NOON, NOON)).events
-    assert [(event.phase, event.epoch) for event in events] == [("ready", first.epoch)]
+    found = await events(second, NOON, NOON)
+    assert [(event.phase, event.epoch) for event in found] == [("ready", first.epoch)]
     await second.close()
 
 
@@ -112,14 +126,50 @@ async def test_fills_are_read_by_execution_time_in_pages(ledger: Ledger) -> None
     """From a moment on, inclusive, in order; a page says where the next begins."""
     await kept(ledger, *(fill(f"{n}.x.01", NOON + timedelta(seconds=n // 2)) for n in range(7)))
 
-    first = await ledger.fills(NOON + timedelta(seconds=1), limit=3)
+    since = NOON + timedelta(seconds=1)
+    first = await ledger.fills(since, Slice(3))
     assert first.next is not None
-    second = await ledger.fills(NOON + timedelta(seconds=1), first.next, limit=3)
+    second = await ledger.fills(since, Slice(3, first.next))
     assert second.next is None
     found = [row.split(b'"execId":"')[1].split(b'"')[0] for row in first.rows + second.rows]
     assert found == [b"2.x.01", b"3.x.01", b"4.x.01", b"5.x.01", b"6.x.01"]
-    with pytest.raises(ValueError, match="not"):
-        await ledger.fills(NOON, "not a cursor")
+
+
+async def test_fills_of_one_account_are_read_alone(ledger: Ledger) -> None:
+    """Also where another account's order names the account in a text."""
+    await kept(ledger, fill("a.x.01"), fill("b.x.01", account="DU2", orderRef='"account":"DU1"'), fill("c.x.01"))
+
+    page = await ledger.fills(NOON, Slice(1), "DU1")
+    assert page.next is not None
+    rows = page.rows + (await ledger.fills(NOON, Slice(5, page.next), "DU1")).rows
+    assert [msgspec.json.decode(row)["execId"] for row in rows] == ["a.x.01", "c.x.01"]
+
+
+async def test_a_page_of_long_rows_is_bounded_in_bytes(ledger: Ledger) -> None:
+    """5,000 fills do not fit into a line: a page has fewer and says where the next begins."""
+    await kept(ledger, *(fill(f"{n}.x.01", orderRef="x" * 900) for n in range(1000)))
+    pages = [await ledger.fills(NOON, Slice(5000))]
+    while pages[-1].next is not None:
+        pages.append(await ledger.fills(NOON, Slice(5000, pages[-1].next)))
+
+    assert all(sum(map(len, page.rows)) <= PAGE for page in pages)
+    assert len({row for page in pages for row in page.rows}) == 1000
+
+
+async def test_events_are_read_in_pages_with_their_durations(ledger: Ledger) -> None:
+    """Any page size gives the same: first what lasted into the time asked for, last an attempt under way."""
+    phases = ("ready", "upstreamLost") * 5
+    for minute, phase in enumerate(phases):
+        ledger.phase(LinkEvent(at=NOON + timedelta(minutes=minute), phase=phase))
+    ledger.phase(LinkEvent(at=NOON + timedelta(minutes=10), phase="waiting", reason="portClosed"))
+    ledger.phase(LinkEvent(at=NOON + timedelta(minutes=11), phase="connecting"))
+    since, now = NOON + timedelta(minutes=2, seconds=30), NOON + timedelta(minutes=12)
+    whole = await events(ledger, since, now)
+
+    assert [event.phase for event in whole] == [*phases[2:], "waiting", "connecting"]
+    assert [event.durationS for event in whole] == [60.0] * 9 + [None]
+    for limit in (1, 2, 3, 9, 10, 11):
+        assert await events(ledger, since, now, limit) == whole
 
 
 async def test_an_attempt_that_changes_nothing_leaves_no_trace(ledger: Ledger) -> None:
@@ -129,18 +179,18 @@ async def test_an_attempt_that_changes_nothing_leaves_no_trace(ledger: Ledger) -
     for second in range(100):
         ledger.phase(LinkEvent(at=NOON + timedelta(seconds=second), phase="connecting"))
         ledger.phase(LinkEvent(at=NOON + timedelta(seconds=second), phase="waiting", reason="portClosed"))
-    assert [event.phase for event in (await ledger.history(NOON, NOON)).events] == ["connecting", "waiting"]
+    assert [event.phase for event in await events(ledger, NOON, NOON)] == ["connecting", "waiting"]
 
     ledger.phase(LinkEvent(at=NOON + timedelta(seconds=100), phase="connecting"))
-    events = (await ledger.history(NOON, NOON + timedelta(seconds=101))).events
-    assert [(event.phase, event.durationS) for event in events] == [
+    found = await events(ledger, NOON, NOON + timedelta(seconds=101))
+    assert [(event.phase, event.durationS) for event in found] == [
         ("connecting", 0.0),
         ("waiting", 100.0),
         ("connecting", None),
     ]
     ledger.phase(LinkEvent(at=NOON + timedelta(seconds=102), phase="syncing"))
-    events = (await ledger.history(NOON, NOON + timedelta(seconds=103))).events
-    assert [event.phase for event in events] == ["connecting", "waiting", "connecting", "syncing"]
+    found = await events(ledger, NOON, NOON + timedelta(seconds=103))
+    assert [event.phase for event in found] == ["connecting", "waiting", "connecting", "syncing"]
 
 
 async def test_a_different_failure_is_an_event_of_its_own(ledger: Ledger) -> None:
@@ -149,8 +199,8 @@ async def test_a_different_failure_is_an_event_of_its_own(ledger: Ledger) -> Non
         ledger.phase(LinkEvent(at=NOON, phase="waiting", reason=reason))
         ledger.phase(LinkEvent(at=NOON, phase="connecting"))
 
-    events = (await ledger.history(NOON, NOON)).events
-    assert [event.reason or event.phase for event in events] == [
+    found = await events(ledger, NOON, NOON)
+    assert [event.reason or event.phase for event in found] == [
         "portClosed",
         "connecting",
         "handshakeTimeout",
@@ -188,7 +238,7 @@ async def test_old_things_are_let_go(tmp_path: Path, clock: Hands) -> None:
     ledger = await Ledger.open(tmp_path, clock)
 
     assert await ledger.recent(NOON) == [fill("new.01", NOON + FILLS_KEPT)]
-    assert (await ledger.history(NOON - EVENTS_KEPT, clock.now())).events == ()
+    assert await events(ledger, NOON - EVENTS_KEPT, clock.now()) == []
     await ledger.close()
 
 
@@ -211,7 +261,7 @@ async def test_a_full_disk_is_one_warning_and_nothing_is_lost(tmp_path: Path, cl
         await kept(ledger, fill("last.x.01"))
         assert [line["event"] for line in logs] == ["ledger.failing", "ledger.working"]
     assert len(await ledger.recent(NOON)) == len(many) + 1
-    assert [event.phase for event in (await ledger.history(NOON, NOON)).events] == ["ready"]
+    assert [event.phase for event in await events(ledger, NOON, NOON)] == ["ready"]
     await ledger.close()
 
 
@@ -338,11 +388,14 @@ async def test_a_slow_disk_is_not_taken_for_a_silent_gateway(
     go_on.set()
 
 
-@pytest.mark.parametrize("after", ["nan a", "inf a", "-inf a", "x a", "a"])
-async def test_a_cursor_that_no_page_gave_is_refused(ledger: Ledger, after: str) -> None:
+@pytest.mark.parametrize("text", ["nan a", "inf a", "-inf a", "x a", "a", ""])
+async def test_a_cursor_that_no_page_gave_is_refused(ledger: Ledger, text: str) -> None:
     """It would be answered by an empty page, as if there were nothing more."""
-    with pytest.raises(ValueError):  # noqa: PT011 - the caller says what it means
-        await ledger.fills(NOON, after)
+    for cursor in (text or "x", base64.urlsafe_b64encode(text.encode()).decode() or "=", "\u20ac"):
+        with pytest.raises(ValueError):  # noqa: PT011 - the caller says what it means
+            await ledger.fills(NOON, Slice(1, cursor))
+        with pytest.raises(ValueError):  # noqa: PT011
+            await ledger.history(NOON, NOON, part=Slice(1, cursor))
 
 
 async def test_the_file_is_the_owners_alone(ledger: Ledger, tmp_path: Path) -> None:

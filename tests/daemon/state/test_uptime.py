@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from daemon.state.uptime import history, same, timed, uptime
+from daemon.state import uptime as arithmetic
+from daemon.state.uptime import same, uptime, uptimes
 from shared.messages import LinkEvent
 
 NOON = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
@@ -22,6 +23,11 @@ def at(minutes: float) -> datetime:
 
 def event(minutes: float, phase: str, epoch: str = "e2", **more: object) -> LinkEvent:
     return LinkEvent(at=at(minutes), phase=phase, epoch=epoch, **more)
+
+
+def timed(events: list[LinkEvent], ends: dict[str, datetime], epoch: str) -> list[LinkEvent]:
+    """Oldest first."""
+    return list(arithmetic.timed(events[::-1], ends, epoch))[::-1]
 
 
 def test_a_phase_lasts_until_the_next() -> None:
@@ -74,12 +80,14 @@ def test_nothing_known_has_no_ratio() -> None:
     assert uptime([], at(0), at(10)).ratio is None
 
 
-def test_the_history_begins_with_what_lasted_into_it() -> None:
-    """A link that has been ready since yesterday is part of today's history."""
-    events = timed([event(-100, "connecting"), event(-90, "ready")], {}, "e2")
+def test_each_period_has_its_uptime() -> None:
+    """24 h, 7 d and 30 d, from one pass over the events."""
+    events = timed([event(-60 * 48, "connecting"), event(-90, "ready")], {}, "e2")
+    figures = uptimes(events, at(0))
 
-    assert [each.phase for each in history(events, at(-60), at(0)).events] == ["ready"]
-    assert history(events, at(-60), at(0)).uptime["24h"].upS == 90 * 60
+    assert {name: each.upS for name, each in figures.items()} == dict.fromkeys(("24h", "7d", "30d"), 90 * 60)
+    assert figures["24h"].downS == (24 * 60 - 90) * 60
+    assert figures["7d"].downS == (48 * 60 - 90) * 60
 
 
 def test_equal_news_is_told_apart_from_different_news() -> None:

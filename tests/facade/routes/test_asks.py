@@ -20,7 +20,7 @@ def paged(pages: list[list[Any]], **more: Any) -> Any:
     """A method that answers in pages."""
 
     async def reply(params: Mapping[str, Any]) -> Any:
-        number = int(params.get("after", "0"))
+        number = int(params.get("cursor") or params.get("after", "0"))
         last = number + 1 >= len(pages)
         return {"rows": pages[number], "asOf": NOW, "next": None if last else str(number + 1), **more}
 
