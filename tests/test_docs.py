@@ -1,7 +1,8 @@
 """The documentation: links resolve, what it shows is what the commands print, and its recipes run.
 
-A `console` block is a list of commands (`$ …`) and what each prints; all run against the demonstration, in the order of the
-page. `…` stands for any text, numbers may differ, as may the width of columns. `# exit status N` names a status that is not 0.
+A `console` block is a list of commands (`$ …`) and what each prints; all run against the demonstration, in the order of
+the page. `…` stands for any text, numbers may differ, as may the width of columns. `# exit status N` names a status
+that is not 0.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ def anchors(page: Path) -> frozenset[str]:
     """What `#…` may name on a page: its headings as GitHub spells them, and its own anchors."""
     text = FENCE.sub("", page.read_text(encoding="utf-8"))
     headings = (re.sub(r"[^\w\- ]", "", heading.replace("`", "")).strip().lower() for heading in HEADING.findall(text))
-    return frozenset(heading.replace(" ", "-") for heading in headings) | frozenset(re.findall(r'<a id="([^"]+)"', text))
+    return frozenset(heading.replace(" ", "-") for heading in headings) | frozenset(
+        re.findall(r'<a id="([^"]+)"', text)
+    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
