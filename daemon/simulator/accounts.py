@@ -6,6 +6,7 @@ Each answer is an iterable of frames whose last one is its end marker.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Final
 
 from daemon.simulator import messages
@@ -145,9 +146,25 @@ def _known_account(gateway: GatewayState, session: Session, account: str, req_id
     return False
 
 
+def _has_values(gateway: GatewayState, session: Session, account: str, req_id: int = -1) -> bool:
+    """Whether the account's values may be read; an error says why not."""
+    refused = gateway.faults.refused_accounts.get(account)
+    if refused is not None:
+        session.error(req_id, 321, who="bW", cause=refused)
+        return False
+    return _known_account(gateway, session, account, req_id)
+
+
+def _shown(gateway: GatewayState, account: str) -> Iterator[Row]:
+    """The account values with the tags of the gateway's own setting: TWS 10.47 can put `$LEDGER-` before a ledger's."""
+    prefix = "$LEDGER-" if gateway.faults.ledger_prefix else ""
+    for tag, value, currency in values(gateway.world, account, gateway.clock.time()):
+        yield f"{prefix}{tag}" if tag in LEDGER else tag, value, currency
+
+
 def account_updates(gateway: GatewayState, session: Session, request: Request) -> Iterable[bytes] | None:
     account = request.fields["acctCode"] or gateway.world.managed[0]
-    if not _known_account(gateway, session, account):
+    if not _has_values(gateway, session, account):
         return None
     if not request.number("subscribe"):
         session.subscriptions.account = ""
@@ -160,7 +177,7 @@ def account_updates(gateway: GatewayState, session: Session, request: Request) -
 
 def _download(gateway: GatewayState, account: str, only: frozenset[int] | None = None) -> Iterator[bytes]:
     now = gateway.clock.time()
-    for tag, value, currency in values(gateway.world, account, now):
+    for tag, value, currency in _shown(gateway, account):
         yield messages.account_value(account, tag, value, currency)
     for held in list(gateway.world.positions.values()):
         wanted = held.position if only is None else held.contract.conId in only
@@ -173,7 +190,7 @@ def _download(gateway: GatewayState, account: str, only: frozenset[int] | None =
 
 def account_updates_multi(gateway: GatewayState, session: Session, request: Request) -> Iterable[bytes] | None:
     account, model = request.fields["account"], request.fields["modelCode"]
-    if account and not _known_account(gateway, session, account, request.reqId):
+    if account and not _has_values(gateway, session, account, request.reqId):
         return None
     session.subscriptions.account_multi[request.reqId] = (account, model)
     return _multi(gateway, request.reqId, account, model)
@@ -181,10 +198,20 @@ def account_updates_multi(gateway: GatewayState, session: Session, request: Requ
 
 def _multi(gateway: GatewayState, req_id: int, account: str, model: str, end: bool = True) -> Iterator[bytes]:
     for name in (account,) if account else gateway.world.accounts:
-        for tag, value, currency in values(gateway.world, name, gateway.clock.time()):
+        for tag, value, currency in _shown(gateway, name):
             yield messages.account_update_multi(req_id, name, model, tag, value, currency)
+        part = gateway.faults.models.get(name) if not model else None
+        if part is not None:
+            for tag, value, currency in _shown(gateway, name):
+                if currency:
+                    yield messages.account_update_multi(req_id, name, part, tag, _half(value), currency)
     if end:
         yield messages.account_update_multi_end(req_id)
+
+
+def _half(value: str) -> str:
+    """The part of an amount that a model holds."""
+    return _money(float(value) / 2) if "." in value else value
 
 
 def cancel_account_updates_multi(_gateway: GatewayState, session: Session, request: Request) -> None:
@@ -248,7 +275,12 @@ def positions_multi(gateway: GatewayState, session: Session, request: Request) -
     if account and not _known_account(gateway, session, account, request.reqId):
         return None
     session.subscriptions.positions_multi[request.reqId] = (account, model)
-    rows = [messages.position_multi(request.reqId, held, model) for held in gateway.world.held(account)]
+    rows: list[bytes] = []
+    for held in gateway.world.held(account):
+        rows.append(messages.position_multi(request.reqId, held, model))
+        part = gateway.faults.models.get(held.account) if not model else None
+        if part is not None:
+            rows.append(messages.position_multi(request.reqId, replace(held, position=held.position / 2), part))
     return [*rows, messages.position_multi_end(request.reqId)]
 
 

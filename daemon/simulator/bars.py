@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from daemon.simulator import data_messages, history, messages
+from daemon.simulator.behaviour import OddBars
 from daemon.simulator.codes import DUPLICATE_TICKER, PACING
 from daemon.simulator.contracts import NEW_YORK, Contract
 from daemon.simulator.history import InvalidQueryError, Query
@@ -112,11 +113,17 @@ def _missing(gateway: GatewayState, query: Query) -> str:
 def _bars(gateway: GatewayState, session: Session, req_id: int, query: Query, format_date: int) -> Iterable[bytes]:
     zone, name = query.contract.timeZoneId, session.version
     found = history.bars(gateway.world.prices, query)
-    dated = [(history.bar_date(bar.start, query.size, format_date, zone), bar) for bar in found]
+    odd = gateway.faults.odd_bars
+    dated = [(_date(odd, bar.start, query.size, format_date, zone), bar) for bar in found]
     begin = found[0].start if found else query.end
     yield data_messages.historical_data(
-        name, req_id, history.moment(begin, zone), history.moment(query.end, zone), dated
+        name, req_id, history.moment(begin, zone), history.moment(query.end, zone), dated, odd == "unknown"
     )
+
+
+def _date(odd: OddBars, start: float, size: int, format_date: int, zone: str) -> str:
+    date = history.bar_date(start, size, format_date, zone)
+    return date[4:] if odd == "noYear" and format_date != 2 else date
 
 
 def _schedule(query: Query, req_id: int) -> bytes:
@@ -188,7 +195,11 @@ def every_second(gateway: GatewayState, session: Session) -> None:
             stream.begin = max(stream.begin, history.open_bar(stream.query, now))
             bar = history.bar(prices, stream.query, stream.begin, now)
             date = history.bar_date(stream.begin, size, stream.format_date, stream.query.contract.timeZoneId)
-            frames.append(data_messages.historical_update(version, stream.reqId, date, bar))
+            frames.append(
+                data_messages.empty_historical_update(stream.reqId, date)
+                if gateway.faults.odd_bars == "emptyUpdate"
+                else data_messages.historical_update(version, stream.reqId, date, bar)
+            )
     if frames:
         session.write(b"".join(frames))
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from typing import Final, Literal
 
+from daemon.simulator.alterations import Alteration
 from daemon.simulator.requests import NAMES
 
 Handshake = Literal[
@@ -17,6 +18,7 @@ Handshake = Literal[
     "silent",
     "silentAfterVersion",
     "close",
+    "closeInVersion",
     "closeAfterVersion",
     "reset",
     "http",
@@ -25,6 +27,9 @@ Handshake = Literal[
     "hugeFrame",
 ]
 Answers = Literal["hang", "empty", "cached"]
+OddBars = Literal["", "unknown", "noYear", "emptyUpdate"]
+"""Bars as some gateways send them: the last one with `?` for its prices, dates without a year, empty
+updates."""
 
 LOCAL: Final = frozenset(
     [
@@ -134,6 +139,7 @@ class Behaviour:
 
     handshake: Handshake = "normal"
     version: int | None = None
+    version_after: float = 0.0
     accounts: Literal["normal", "missing", "empty"] = "normal"
     next_id: bool = True
     id_taken_until: float = 0.0
@@ -152,6 +158,15 @@ class Behaviour:
     any_entitlement: int = 0
     invalid_bars: dict[int, str] = field(default_factory=dict)
     no_history: set[int] = field(default_factory=set)
+    no_prices: set[int] = field(default_factory=set)
+    odd_bars: OddBars = ""
+    alterations: list[Alteration] = field(default_factory=list)
+    refused_accounts: dict[str, str] = field(default_factory=dict)
+    models: dict[str, str] = field(default_factory=dict)
+    ledger_prefix: bool = False
+    pending_commissions: bool = False
+    silent_orders: bool = False
+    execution_zone: tuple[str, float] | None = None
 
     def clear(self) -> None:
         """Take every fault back."""

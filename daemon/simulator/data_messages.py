@@ -62,16 +62,26 @@ def tick_by_tick_midpoint(req_id: int, at: int, price: float) -> bytes:
 # history
 
 
-def historical_data(version: int, req_id: int, begin: str, end: str, dated: Sequence[tuple[str, Bar]]) -> bytes:
+def historical_data(
+    version: int, req_id: int, begin: str, end: str, dated: Sequence[tuple[str, Bar]], unknown: bool = False
+) -> bytes:
+    """`unknown`: the last bar has no prices, which TWS writes with `?`."""
     fields: list[object] = [17, req_id, begin, end, len(dated)]
     for date, bar in dated:
         fields += [date, bar.open, bar.high, bar.low, bar.close, units(bar.volume, version), bar.average, bar.barCount]
+    if unknown and dated:
+        fields[-7:] = ["?", "?", "?", "?", -1, "-1.00", -1]
     return frame(*fields)
 
 
 def historical_update(version: int, req_id: int, date: str, bar: Bar) -> bytes:
     volume = units(bar.volume, version)
     return frame(90, req_id, bar.barCount, date, bar.open, bar.close, bar.high, bar.low, bar.average, volume)
+
+
+def empty_historical_update(req_id: int, date: str) -> bytes:
+    """An update of a bar in which nothing was traded."""
+    return frame(90, req_id, -1, date, "", "", "", "", "-1.0", -1)
 
 
 def historical_schedule(req_id: int, zone: str, sessions: Sequence[tuple[str, str, str]]) -> bytes:

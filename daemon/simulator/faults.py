@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from daemon.simulator.alterations import Where
 from daemon.simulator.broken import MALFORMED
 from daemon.simulator.verbs import Verbs
 
@@ -63,6 +64,10 @@ def _one_of(*choices: str) -> Callable[[str], str]:
     return chosen
 
 
+def _field(text: str) -> Where:
+    return "more" if text == "more" else "fewer" if text == "fewer" else _count(text)
+
+
 @dataclass(frozen=True, slots=True)
 class Verb:
     """One verb: the method it calls, how its arguments are read (in order), how many it needs, and what it does."""
@@ -78,6 +83,7 @@ class Verb:
         return [read(text) for read, text in zip(self.arguments, texts, strict=False)]
 
 
+_ODD_BARS = _one_of("", "unknown", "noYear", "emptyUpdate")
 _ANSWERS = _one_of("hang", "empty", "cached")
 
 VERBS: Final[dict[str, Verb]] = {
@@ -92,7 +98,10 @@ VERBS: Final[dict[str, Verb]] = {
     "move-port": Verb("move_port", "1300 with PORT, then drop", (int,), 1),
     "accept-silently": Verb("accept_silently", "accept and never answer"),
     "silence-after-handshake": Verb("silence_after_handshake", "answer the version and nothing after it"),
-    "close-in-handshake": Verb("close_in_handshake", "close on accept, or AFTER_VERSION, with RST", (_truth, _truth)),
+    "close-in-handshake": Verb(
+        "close_in_handshake", "close on accept, or AFTER_VERSION, with RST, INSIDE it", (_truth, _truth, _truth)
+    ),
+    "slow-version": Verb("slow_version", "answer the version after SECONDS", (_amount,), 1),
     "speak-http": Verb("speak_http", "be a web server"),
     "speak-tls": Verb("speak_tls", "be something that expects TLS"),
     "handshake": Verb("handshake", "greet new connections HOW", (_one_of("normal", "garbage", "hugeFrame"),), 1),
@@ -120,6 +129,12 @@ VERBS: Final[dict[str, Verb]] = {
     "farm": Verb("farm", "farm notice CODE for FARM", (int, str), 1),
     "farm-blip": Verb("farm_blip", "2105, 10182 for each bar stream, 2106", (_truth,)),
     "malformed": Verb("malformed", "send broken bytes of this KIND", (_one_of(*MALFORMED),), 1),
+    "alter": Verb(
+        "alter",
+        "MESSAGE goes out with FIELD (a number, more, fewer) as VALUE, so many TIMES, after SKIP",
+        (str, _field, str, int, _count),
+        2,
+    ),
     "lose-upstream": Verb("lose_upstream", "1100 (or CODE); requests hang, empty or cached", (int, _ANSWERS, _truth)),
     "restore-upstream": Verb("restore_upstream", "1102, or 1101 if DATA_LOST; FARMS still broken", (_truth, str)),
     "nightly-reset": Verb(
@@ -132,6 +147,8 @@ VERBS: Final[dict[str, Verb]] = {
     "entitlement": Verb("entitlement", "market data meets CODE, for all or for CONTRACT", (int, str), 1),
     "refuse-bars": Verb("refuse_bars", "420 for real-time bars of CONTRACT", (str,), 1),
     "no-history": Verb("no_history", "162 without data for CONTRACT", (str,), 1),
+    "no-prices": Verb("no_prices", "prices and sizes of 0 for CONTRACT", (str,), 1),
+    "odd-bars": Verb("odd_bars", "bars with ?, without years, empty updates", (_ODD_BARS,)),
     "quiet": Verb("quiet", "nothing moves", (_truth,)),
     "flood": Verb("flood", "RATE ticks a second in all, for SECONDS", (_amount, _amount), 2),
     "mark": Verb("mark", "ticks carry their time of sending", (_truth,)),
@@ -140,8 +157,16 @@ VERBS: Final[dict[str, Verb]] = {
         "fill", "an execution: CONTRACT, QUANTITY, PRICE, CLIENT, ACCOUNT", (str, _number, _positive, _count, str), 2
     ),
     "correct-fill": Verb("correct_fill", "correct EXECID to PRICE", (str, _positive), 2),
+    "pend-commissions": Verb("pend_commissions", "commissions of -1", (_truth,)),
+    "report-commission": Verb("report_commission", "the commission report of EXECID: AMOUNT", (str, _number), 1),
+    "silence-orders": Verb("silence_orders", "executions without openOrder and orderStatus", (_truth,)),
+    "repeat-order": Verb("repeat_order", "a late openOrder of PERMID, FILLED so far", (int, _amount), 1),
+    "execution-zone": Verb("execution_zone", "execution times in zone NAME, HOURS from UTC", (str, _number)),
     "place": Verb("place", "an order appears: CONTRACT, QUANTITY, LIMIT, CLIENT", (str, _number, _positive, _count), 3),
     "cancel": Verb("cancel", "order PERMID is cancelled", (int,), 1),
+    "refuse-account": Verb("refuse_account", "321 for the values of ACCOUNT, with CAUSE", (str, str), 1),
+    "prefix-ledgers": Verb("prefix_ledgers", "tags of ledgers begin with $LEDGER-", (_truth,)),
+    "hold-in-model": Verb("hold_in_model", "half of ACCOUNT is in MODEL", (str, str), 2),
     "unsubscribe-accounts": Verb("unsubscribe_accounts", "2100 to every client"),
     "update-accounts": Verb("update_accounts", "the account values, now"),
 }

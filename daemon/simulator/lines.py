@@ -125,6 +125,8 @@ class Quotes:
                 packet = packets.setdefault(line.session, [])
                 if self.marked and not line.by_tick:
                     self._marked(line, count, stamp, packet)
+                elif line.contract.conId in self.faults.no_prices:
+                    continue
                 elif line.by_tick:
                     packet += [self._by_tick(line, wall) for _ in range(count)]
                 else:

@@ -6,6 +6,7 @@ They set `behaviour.Behaviour` and send messages; what follows is decided where 
 from __future__ import annotations
 
 from daemon.simulator import messages
+from daemon.simulator.alterations import Alteration, Where, number_of
 from daemon.simulator.behaviour import Cut, Handshake, kind_of
 from daemon.simulator.broken import MALFORMED, Malformed
 from daemon.simulator.codes import NO_REQUEST, words
@@ -44,9 +45,10 @@ class LinkVerbs(GatewayState):
         """Answer the version and nothing after it."""
         self.handshake("silentAfterVersion")
 
-    def close_in_handshake(self, after_version: bool = False, reset: bool = False) -> None:
-        """Close right after accepting (with FIN, or RST), or after the version was answered."""
-        self.handshake("closeAfterVersion" if after_version else "reset" if reset else "close")
+    def close_in_handshake(self, after_version: bool = False, reset: bool = False, inside: bool = False) -> None:
+        """Close right after accepting (with FIN, or RST), after the version was answered, or inside that answer."""
+        when: Handshake = "closeInVersion" if inside else "closeAfterVersion" if after_version else "close"
+        self.handshake("reset" if reset else when)
 
     def speak_http(self) -> None:
         """Be a web server."""
@@ -55,6 +57,10 @@ class LinkVerbs(GatewayState):
     def speak_tls(self) -> None:
         """Be something that expects TLS."""
         self.handshake("tls")
+
+    def slow_version(self, seconds: float) -> None:
+        """Answer the version message only after `seconds`."""
+        self.faults.version_after = seconds
 
     def old_version(self, version: int) -> None:
         """Answer the handshake with this server version."""
@@ -179,6 +185,12 @@ class LinkVerbs(GatewayState):
     def farm(self, code: int, farm: str = "") -> None:
         """A farm notice (2103 to 2108, 2119, 2157, 2158) for `farm`, by default the one usual for the code."""
         self.say(code, words(code, farm=farm) if farm else "")
+
+    def alter(self, message: str, where: Where, value: str = "", times: int = -1, skip: int = 0) -> None:
+        """Change a field of outgoing messages: field `where` (the message's number is 0) becomes `value`, or there is
+        one field `more` or `fewer`. The first `skip` such messages stay as they are, `times` after them change (below
+        0: all). ValueError: there is no such message."""
+        self.faults.alterations.append(Alteration(number_of(message), where, value, times, skip))
 
     def malformed(self, how: Malformed) -> None:
         """Send every session bytes that no healthy gateway sends."""

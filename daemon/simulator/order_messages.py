@@ -1,4 +1,4 @@
-"""`openOrder` and `completedOrder`: the two messages that tell every attribute of an order, by server version.
+"""`openOrder` and `completedOrder`: the two messages with every attribute of an order, by server version.
 
 Pure. What the client sent comes back as it was sent; what it did not send has TWS's own default.
 """
@@ -101,12 +101,20 @@ class _Writer:
     def raw(self, *values: object) -> None:
         self.fields += values
 
-    def head(self) -> None:
+    def head(self, finished: bool = False) -> None:
+        """The contract and the order itself; TWS lists filled orders, once they are finished, with a quantity of 0."""
         order, c = self.order, self.order.contract
+        quantity = 0 if finished and order.filled else order.totalQuantity
         exchange = order.wire.get("exchange") or c.exchange
         self.raw(c.conId, c.symbol, c.secType, c.lastTradeDateOrContractMonth, c.strike, c.right or "?")
         self.raw(c.multiplier, exchange, c.currency, c.localSymbol, c.tradingClass)
-        self.raw(order.action, order.totalQuantity, order.orderType, order.lmtPrice or 0.0, order.auxPrice or 0.0)
+        self.raw(
+            order.action,
+            quantity,
+            order.orderType,
+            order.lmtPrice or 0.0,
+            order.auxPrice or 0.0,
+        )
         self.raw(order.tif, order.ocaGroup, order.account)
         self.put("openClose origin")
         self.raw(order.orderRef)
@@ -226,7 +234,7 @@ def open_order(order: Order, version: int, margin: Margin | None = None) -> byte
 def completed_order(order: Order, version: int, completed_at: str) -> bytes:
     """`completedOrder` (server versions from 150 on); `completed_at` is TWS's text of `order.completedAt`."""
     w = _Writer(order, version, [101])
-    w.head()
+    w.head(finished=True)
     w.raw(order.permId)
     w.put("outsideRth hidden discretionaryAmt goodAfterTime")
     w.allocation()

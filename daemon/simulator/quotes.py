@@ -46,13 +46,14 @@ def market_data(gateway: GatewayState, session: Session, request: Request) -> It
     if not snapshot and sum(gateway.quotes.by_contract().values()) >= gateway.quotes.limit:
         session.error(req_id, 101)
         return None
-    session.write(data_messages.tick_req_params(req_id, contract))  # its terms come before a refusal too
-    if not _may_see(gateway, session, req_id, contract):
+    terms = data_messages.tick_req_params(req_id, contract)
+    if not _may_see(gateway, session, req_id, contract, terms):
         return None
     line = Line(session, req_id, contract, _kind(gateway, session, contract), generic)
     if not snapshot:
         gateway.quotes.add(line)
     frames = first_ticks(gateway, line)
+    frames.insert(1, terms)  # after the market data type, as TWS does
     return [*frames, data_messages.tick_snapshot_end(req_id)] if snapshot else frames
 
 
@@ -64,9 +65,11 @@ def _kind(gateway: GatewayState, session: Session, contract: Contract) -> int:
     return 2 if wanted in (2, 4) and gateway.faults.quiet else 1
 
 
-def _may_see(gateway: GatewayState, session: Session, req_id: int, contract: Contract) -> bool:
-    """Whether data flows; says why not, and warns where it flows all the same."""
+def _may_see(gateway: GatewayState, session: Session, req_id: int, contract: Contract, terms: bytes = b"") -> bool:
+    """Whether data flows. If not, an error says why, after the `terms` of the line; a warning where it flows all the
+    same."""
     if gateway.faults.competing:
+        session.write(terms)
         session.error(req_id, 10197)
         return False
     code = gateway.faults.entitlement(contract.conId)
@@ -80,6 +83,7 @@ def _may_see(gateway: GatewayState, session: Session, req_id: int, contract: Con
     elif code in (10089, 10168, 10167) and delayed:
         session.error(req_id, 10167, what=what)
     elif code:
+        session.write(terms)
         session.error(req_id, 10168 if code == 10167 else code, what=what)
         return False
     return True
@@ -92,15 +96,22 @@ def first_ticks(gateway: GatewayState, line: Line) -> list[bytes]:
     quote = gateway.world.quote(contract, now)
     line.day = int(now // DAY)
     line.high, line.low = round(quote.high / contract.minTick), round(quote.low / contract.minTick)
+    price: list[tuple[int, float, int | None]]
     price = [(BID, quote.bid, quote.bidSize), (ASK, quote.ask, quote.askSize), (LAST, quote.last, quote.lastSize)]
     size = [(BID_SIZE, quote.bidSize), (ASK_SIZE, quote.askSize), (LAST_SIZE, quote.lastSize), (VOLUME, quote.volume)]
     day = [(HIGH, quote.high), (LOW, quote.low), (CLOSE, quote.close), (OPEN, quote.open)]
     frames = [data_messages.market_data_type(req_id, line.kind)]
-    if contract.secType == "IND":
-        price, size = [(LAST, quote.last, 0)], []
+    if contract.conId in gateway.faults.no_prices:
+        price, size = [(BID, -1.0, 0), (ASK, -1.0, 0), (LAST, 0.0, 0)], [(BID_SIZE, 0), (ASK_SIZE, 0), (LAST_SIZE, 0)]
+        day = [(kind, 0.0) for kind, _ in day]
+    elif contract.secType == "IND":
+        price, size = [(LAST, quote.last, None)], []
     elif contract.secType == "CASH":
         price, size = price[:2], size[:2]
-    frames += [data_messages.tick_price(req_id, line.tick(k), p, units(s, version), k != LAST) for k, p, s in price]
+    frames += [
+        data_messages.tick_price(req_id, line.tick(k), p, "" if s is None else units(s, version), k != LAST)
+        for k, p, s in price
+    ]
     frames += [data_messages.tick_size(req_id, line.tick(k), units(s, version)) for k, s in size]
     frames += [data_messages.tick_price(req_id, line.tick(k), p) for k, p in day]
     frames.append(data_messages.tick_string(req_id, line.tick(45), str(int(now))))

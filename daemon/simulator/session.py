@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Protocol, cast
 
 from daemon.simulator import messages
+from daemon.simulator.alterations import altered
 from daemon.simulator.behaviour import Behaviour, Handshake
 from daemon.simulator.broken import NONSENSE
 from daemon.simulator.clock import Clock, Timer
@@ -90,6 +91,7 @@ class Session(asyncio.Protocol):
         self._eof = False
         self._deaf = False
         self._handshake: Handshake = "normal"
+        self._greeting = b""
 
     # the socket
 
@@ -143,10 +145,18 @@ class Session(asyncio.Protocol):
             return False
         self.options = offer.options
         self.version = max(version, OLDEST_VERSION)
-        self.write(messages.greeting(version, self.gateway.local_time()))
-        if self._handshake == "closeAfterVersion":
-            self.hang_up()
+        self._greeting = messages.greeting(version, self.gateway.local_time())
+        if self.gateway.faults.version_after:
+            self.gateway.clock.call_later(self.gateway.faults.version_after, self._send_greeting)
+        else:
+            self._send_greeting()
         return not self.closing
+
+    def _send_greeting(self) -> None:
+        greeting = self._greeting
+        self.write(greeting[: len(greeting) // 2] if self._handshake == "closeInVersion" else greeting)
+        if self._handshake in ("closeInVersion", "closeAfterVersion"):
+            self.hang_up()
 
     def eof_received(self) -> bool:
         self._eof = True
@@ -192,6 +202,11 @@ class Session(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Send now, or keep while the gateway is frozen or dripping. Drops a client that has not read for too long."""
+        if self.gateway.faults.alterations and self.ready:
+            data = altered(data, self.gateway.faults.alterations)
+        self._send(data)
+
+    def _send(self, data: bytes) -> None:
         transport = self._transport
         if transport is None or transport.is_closing():
             return
@@ -255,7 +270,7 @@ class Session(asyncio.Protocol):
     def _flush(self) -> None:
         held, self._held, self._held_bytes = self._held, [], 0
         if held:
-            self.write(b"".join(held))
+            self._send(b"".join(held))
 
     def _arm_drip(self) -> None:
         if self._drip is None and self._held:

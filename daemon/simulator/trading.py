@@ -1,4 +1,4 @@
-"""Order requests and executions, and who is told of what becomes of an order.
+"""Order requests and executions, and the messages that clients get as an order changes.
 
 The orders themselves are the world's; this file turns its news into messages.
 """
@@ -6,11 +6,11 @@ The orders themselves are the world's; this file turns its news into messages.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
 from daemon.simulator import accounts, history, messages, order_messages
-from daemon.simulator.codes import words
 from daemon.simulator.contracts import NEW_YORK
 from daemon.simulator.market import Changed
 from daemon.simulator.orders import Fill, Order, Refusal
@@ -20,8 +20,11 @@ from daemon.simulator.session import Session
 from daemon.simulator.state import Answer, GatewayState
 
 
-def shown_time(fill: Fill) -> str:
-    """An execution's time as TWS writes it: the exchange's own local time."""
+def shown_time(gateway: GatewayState, fill: Fill) -> str:
+    """An execution's time as TWS writes it: the exchange's own local time, or that of the zone the gateway uses."""
+    if gateway.faults.execution_zone is not None:
+        name, hours = gateway.faults.execution_zone
+        return f"{datetime.fromtimestamp(fill.time + hours * 3600, UTC):%Y%m%d %H:%M:%S} {name}"
     return history.moment(fill.time, fill.contract.timeZoneId or NEW_YORK)
 
 
@@ -72,11 +75,16 @@ def executions(gateway: GatewayState, session: Session, request: Request) -> Ite
     """All executions of the day that the filter lets through, then their commissions, then the end."""
     wanted = [fill for fill in gateway.world.fills if _wanted(fill, request, gateway.clock.time())]
     for fill in wanted:
-        yield messages.execution(session.version, request.reqId, fill, shown_time(fill))
+        yield messages.execution(session.version, request.reqId, fill, shown_time(gateway, fill))
     for fill in wanted:
         if fill.commission is not None:
-            yield messages.commission_report(fill)
+            yield _commission(gateway, fill)
     yield messages.execution_end(request.reqId)
+
+
+def _commission(gateway: GatewayState, fill: Fill) -> bytes:
+    """The commission report of an execution; -1 where the commission is still to come."""
+    return messages.commission_report(replace(fill, commission=-1.0) if gateway.faults.pending_commissions else fill)
 
 
 def _wanted(fill: Fill, request: Request, now: float) -> bool:
@@ -181,11 +189,11 @@ def global_cancel(gateway: GatewayState, _session: Session, _request: Request) -
             publish(gateway, gateway.world.cancel(order, gateway.clock.time()))
 
 
-# who is told
+# which clients an order's news go to
 
 
 def publish(gateway: GatewayState, news: Iterable[Changed | Fill]) -> None:
-    """Tell the clients concerned, unless IBKR is out of reach: then nobody is told, and nothing is told again later."""
+    """Send news to the clients concerned; while IBKR is out of reach nothing is sent, then or later."""
     for item in news:
         if gateway.faults.upstream is not None:
             continue
@@ -193,30 +201,30 @@ def publish(gateway: GatewayState, news: Iterable[Changed | Fill]) -> None:
         for session in gateway.ready_sessions():
             concerned = session.client_id in (owner, gateway.master_client_id)
             if isinstance(item, Changed):
-                if concerned:
-                    _tell_order(session, item.order)
+                if concerned and not gateway.faults.silent_orders:
+                    _send_order(session, item.order)
             else:
                 if concerned:
-                    tell_fill(gateway, session, item)
+                    _send_fill(gateway, session, item)
                 held = gateway.world.positions[item.account, item.contract.conId]
                 accounts.position_changed(gateway, session, held)
 
 
-def _tell_order(session: Session, order: Order) -> None:
+def _send_order(session: Session, order: Order) -> None:
     if order.status == "Cancelled":
-        said = words(202, cause="")
-        session.write(messages.order_status(order) + messages.error(session.version, order.orderId, 202, said))
+        session.write(messages.order_status(order))
+        session.error(order.orderId, 202)
     else:
         session.write(state(order, session.version))
 
 
-def tell_fill(gateway: GatewayState, session: Session, fill: Fill) -> None:
+def _send_fill(gateway: GatewayState, session: Session, fill: Fill) -> None:
     """`execDetails` now, its commission when it is due."""
-    session.write(messages.execution(session.version, -1, fill, shown_time(fill)))
+    session.write(messages.execution(session.version, -1, fill, shown_time(gateway, fill)))
     if gateway.commission_delay:
-        gateway.clock.call_later(gateway.commission_delay, lambda: session.write(messages.commission_report(fill)))
+        gateway.clock.call_later(gateway.commission_delay, lambda: session.write(_commission(gateway, fill)))
     else:
-        session.write(messages.commission_report(fill))
+        session.write(_commission(gateway, fill))
 
 
 ANSWERS: Final[dict[str, Answer]] = {

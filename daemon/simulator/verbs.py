@@ -5,8 +5,10 @@ Each is one method of `Gateway`; `faults.VERBS` names them for the command line.
 
 from __future__ import annotations
 
-from daemon.simulator import accounts, codes, trading
-from daemon.simulator.behaviour import Answers, Upstream
+from dataclasses import replace
+
+from daemon.simulator import accounts, codes, messages, trading
+from daemon.simulator.behaviour import Answers, OddBars, Upstream
 from daemon.simulator.codes import NO_REQUEST
 from daemon.simulator.contracts import Contract
 from daemon.simulator.link_verbs import LinkVerbs
@@ -107,6 +109,14 @@ class Verbs(LinkVerbs):
         """162 (no data) to every historical request for this contract."""
         self.faults.no_history.add(self._contract(contract).conId)
 
+    def no_prices(self, contract: str | int) -> None:
+        """A contract without data: its ticks are prices of 0 (-1 for bid and ask) and sizes of 0."""
+        self.faults.no_prices.add(self._contract(contract).conId)
+
+    def odd_bars(self, how: OddBars = "unknown") -> None:
+        """Bars as some gateways send them: see `behaviour.OddBars`."""
+        self.faults.odd_bars = how
+
     def quiet(self, on: bool = True) -> None:
         """The market is closed: nothing moves."""
         self.faults.quiet = on
@@ -156,6 +166,34 @@ class Verbs(LinkVerbs):
         trading.publish(self, [fill])
         return fill
 
+    def pend_commissions(self, on: bool = True) -> None:
+        """Commission reports have -1: the commission is still to come."""
+        self.faults.pending_commissions = on
+
+    def report_commission(self, exec_id: str, amount: float | None = None) -> None:
+        """The commission report of an execution; without `amount` its commission is empty. KeyError: there is no such
+        execution."""
+        fill = next((fill for fill in self.world.fills if fill.execId == exec_id), None)
+        if fill is None:
+            raise KeyError(exec_id)
+        for session in self.ready_sessions():
+            session.write(messages.commission_report(replace(fill, commission=amount)))
+
+    def silence_orders(self, on: bool = True) -> None:
+        """Executions and commissions come, openOrder and orderStatus do not."""
+        self.faults.silent_orders = on
+
+    def repeat_order(self, perm_id: int, filled: float = 0.0) -> None:
+        """A late openOrder and orderStatus of an order, from when it was Submitted and `filled` so far. KeyError: there
+        is no such order."""
+        late = replace(self.world.orders[perm_id], status="Submitted", filled=filled)
+        for session in self.ready_sessions():
+            session.write(trading.state(late, session.version))
+
+    def execution_zone(self, name: str = "", hours: float = 0.0) -> None:
+        """Execution times are in the zone `name`, `hours` ahead of UTC; without a name in the exchange's own."""
+        self.faults.execution_zone = (name, hours) if name else None
+
     def place(self, contract: str | int, quantity: float, limit: float, client_id: int = 0, account: str = "") -> int:
         """A limit order appears that this client did not place (0: by hand); its permId. ValueError: there can be no
         such order."""
@@ -171,6 +209,18 @@ class Verbs(LinkVerbs):
         if order.done:
             raise ValueError(f"order {perm_id} is {order.status} already")
         trading.publish(self, self.world.cancel(order, self.clock.time()))
+
+    def refuse_account(self, account: str, cause: str = "Invalid account code") -> None:
+        """321 to every request for the values of this account."""
+        self.faults.refused_accounts[account] = cause
+
+    def prefix_ledgers(self, on: bool = True) -> None:
+        """The tags of ledgers begin with `$LEDGER-`, a setting of TWS from 10.47 on."""
+        self.faults.ledger_prefix = on
+
+    def hold_in_model(self, account: str, model: str) -> None:
+        """Half of what an account has is in a model: its values and positions come a second time, with the model."""
+        self.faults.models[account] = model
 
     def unsubscribe_accounts(self) -> None:
         """2100: the account updates of every client end."""

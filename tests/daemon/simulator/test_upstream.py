@@ -55,7 +55,7 @@ async def test_1102_keeps_streams_and_1101_forgets_them() -> None:
         assert await client.silent()
         assert not gateway.quotes.lines
         quote(client, 1)
-        assert (await client.read())[0] == "81"
+        assert (await client.read())[0] == "58"
         await client.close()
 
 
