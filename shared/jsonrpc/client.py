@@ -149,12 +149,12 @@ class Client(asyncio.Protocol):
         if self._transport is not None:
             self._end("closed by us")
             self._transport.close()
+            # not asyncio.timeout: before Python 3.11.3 it raises CancelledError in the cleanup of a cancelled task
+            timer = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._transport.abort)
             try:
-                async with asyncio.timeout(CLOSE_TIMEOUT):
-                    await self._ended.wait()
-            except TimeoutError:
-                self._transport.abort()
                 await self._ended.wait()
+            finally:
+                timer.cancel()
 
     def abort(self, reason: str = "aborted") -> None:
         """End it now, without a word."""

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
+from msgspec import Raw
 
+from facade.replica.conversation import Watched
 from facade.replica.local import local_connector
 from facade.replica.mirror import Mirror
 from facade.replica.state import ReplicaState
 from shared.clock import SystemClock
+from shared.jsonrpc.client import ConnectionLost
 from shared.messages import STATE_TOPICS, Account, Proof, Quote
 from shared.reasons import Problem
 from tests.facade.fake_daemon import FakeDaemon
-from tests.waiting import until
+from tests.waiting import LIMIT, until
 
 
 @asynccontextmanager
@@ -93,6 +97,47 @@ async def test_it_finds_the_daemon_again_and_resumes(daemon: FakeDaemon) -> None
         await until(lambda: mirror.state.connected)
         assert mirror.state.replica is replica
         assert mirror.state.row("accounts", "DU3") is not None
+
+
+class OpenConversation:
+    """A conversation that stays open and silent until `lost` is set; then its ping fails."""
+
+    daemon, epoch = "ibkr/1.0", "e1"
+
+    def __init__(self) -> None:
+        self.lost = asyncio.Event()
+        self.pinged = asyncio.Event()
+
+    async def call(self, _method: str, _params: Any, _timeout: float) -> Raw:
+        return Raw(b"{}")
+
+    async def watch(self, _topics: Collection[str], _epoch: str | None, _since: int | None, _timeout: float) -> Watched:
+        return Watched(epoch="e1", seq=1, reset=True)
+
+    async def unwatch(self, _topics: Collection[str], _timeout: float) -> None: ...
+
+    async def ping(self) -> None:
+        self.pinged.set()
+        await self.lost.wait()
+        raise ConnectionLost("lost")
+
+    def abort(self, _reason: str = "aborted") -> None: ...
+
+
+async def test_a_cancellation_that_coincides_with_a_lost_connection_ends_the_mirror() -> None:
+    """A TaskGroup would raise the error alone, and the mirror would reconnect instead of ending."""
+    conversation = OpenConversation()
+
+    async def connect(*_: Any) -> OpenConversation:
+        return conversation
+
+    task = asyncio.create_task(Mirror(connect, ReplicaState(10.0, SystemClock())).run(), name="mirror")
+    await conversation.pinged.wait()
+    conversation.lost.set()
+    task.cancel()
+    await asyncio.wait([task], timeout=LIMIT)
+
+    assert task.cancelled()
 
 
 async def test_another_epoch_replaces_everything(daemon: FakeDaemon) -> None:
