@@ -63,6 +63,8 @@ def serve(settings: Settings, environ: Mapping[str, str]) -> int:
     from shared import log as logs
 
     logs.set_up(settings.log_level, settings.log_format, file=settings.state_dir / "logs" / "daemon.log")
+    for warning in settings.warnings:
+        log.warning("settings.odd", message=warning)
     # what follows takes half a second to import, and is not needed to refuse
     from daemon.link.windows import calendar, read_overrides
     from daemon.process import Surroundings, run

@@ -1,12 +1,12 @@
-"""The settings: every `IBKR_*` name, its default, what is accepted; read once at the door and frozen.
+"""The settings: every `IBKR_*` name, its default, what is accepted; read once when a process starts, and frozen.
 
-Reads nothing but the mapping and files it is given. Never corrects a value: a bad one stops the start.
+Reads the mapping and the files that it is passed. A bad value is an error, never corrected.
 """
 
 from __future__ import annotations
 
+import configparser
 import ipaddress
-import math
 import os
 import re
 import stat
@@ -14,12 +14,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import time
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-from dotenv import dotenv_values
-from environs import Env, EnvValidationError
 from platformdirs import user_state_path
 
+from shared.env_file import OURS, EnvFile, nearest, read_env_file, without_comment
+from shared.env_file import SettingsError as SettingsError
 from shared.transport.address import default_path
 from shared.transport.private_paths import closing
 
@@ -33,13 +33,9 @@ STANDARD_PORTS = {7497: "TWS paper", 7496: "TWS live", 4002: "Gateway paper", 40
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
 
-class SettingsError(Exception):
-    """One sentence: which variable, which value, what is accepted."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What the environment and `.env` say. Times in seconds; an empty text is "not set"."""
+    """The settings in force. Times in seconds; an empty text is "not set"."""
 
     auto_connect: bool = False
     host: str = "127.0.0.1"
@@ -65,6 +61,8 @@ class Settings:
     log_format: Literal["console", "json"] = "console"
     env_file: Path | None = None
     """The file that was read, if any."""
+    warnings: tuple[str, ...] = ()
+    """What is odd in that file and does no harm: sentences for the log."""
 
     @classmethod
     def load(cls, environ: Mapping[str, str], cwd: Path | None = None) -> Settings:
@@ -72,22 +70,22 @@ class Settings:
 
         Raises `SettingsError`.
         """
-        path = _env_file(environ, Path.cwd() if cwd is None else cwd)
-        given = {name: value for name, value in _file_values(path).items() if name.startswith("IBKR_")}
-        given |= {name: value for name, value in environ.items() if name.startswith("IBKR_")}
-        given.pop("IBKR_ENV_FILE", None)
-        env = _Given({name: _without_comment(value) for name, value in given.items()})
-        unknown = sorted(set(env.values) - set(TABLE))
-        if unknown:
-            known = ", ".join(("IBKR_ENV_FILE", *TABLE))
-            raise SettingsError(f"{unknown[0]} is not a setting; known are {known}.")
-        read = {row.field: row.read(env, name) for name, row in TABLE.items() if name in env.values}
+        start = _working_directory() if cwd is None else cwd
+        file = _env_file(environ, start)
+        given = {} if file is None else _from_file(file)
+        given |= _from_environment(environ, start)
+        for value in given.values():
+            if value.name not in TABLE:
+                raise SettingsError(_unknown(value))
+        read = {TABLE[name].field: TABLE[name].read(value) for name, value in given.items()}
         if not read.get("socket"):
             try:
                 read["socket"] = default_path({**environ, "IBKR_SOCKET": ""})
             except OSError as error:
                 raise SettingsError(str(error)) from error
-        return cls(**read, env_file=path)
+        if "state_dir" not in read:
+            read["state_dir"] = default_state_dir()
+        return cls(**read, env_file=file and file.path, warnings=file.warnings if file else ())
 
     @property
     def socket_path(self) -> str:
@@ -128,10 +126,28 @@ def is_loopback(host: str) -> bool:
 
 
 def default_state_dir() -> Path:
-    return user_state_path("ibkr", appauthor=False)
+    """The per-user state directory. Raises `SettingsError` for a user without a home directory."""
+    try:
+        return user_state_path("ibkr", appauthor=False)
+    except RuntimeError:
+        raise SettingsError("This user has no home directory: set IBKR_STATE_DIR and IBKR_SOCKET.") from None
 
 
 # --- reading one value ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One setting as it was given. `where`: empty for the environment. `base`: what a relative path is relative to."""
+
+    name: str
+    text: str
+    base: Path
+    where: str = ""
+
+
+class Refused(ValueError):  # noqa: N818 - as `shared.transport`'s
+    """A value that is not acceptable, with a sentence on what was probably meant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,133 +155,134 @@ class Row:
     """How one name is read. `accepted` completes the sentence "accepted is …"."""
 
     field: str
-    parse: Callable[[Env, str], Any]
+    parse: Callable[[Value], Any]
     accepted: str
 
-    def read(self, env: _Given, name: str) -> Any:
+    def read(self, value: Value) -> Any:
         try:
-            return self.parse(env, name)
-        except (EnvValidationError, ValueError):
-            raise SettingsError(f"{name} is {env.values[name]!r}; accepted is {self.accepted}.") from None
+            return self.parse(value)
+        except ValueError as error:
+            where = f" ({value.where})" if value.where else ""
+            hint = f" {error}" if isinstance(error, Refused) else ""
+            raise SettingsError(f"{value.name} is {value.text!r}{where}; accepted is {self.accepted}.{hint}") from None
 
 
-class _Given(Env):
-    """environs on a mapping that is an argument, instead of the process's environment."""
-
-    def __init__(self, values: Mapping[str, str]) -> None:
-        super().__init__()
-        self.values = values
-
-    def _get_value(self, env_key: str, default: Any) -> Any:
-        return self.values.get(env_key, default)
+def _bool(value: Value) -> bool:
+    found = configparser.RawConfigParser.BOOLEAN_STATES.get(value.text.lower())
+    if found is None:
+        raise ValueError(value.text)
+    return found
 
 
-def _within(low: float, high: float) -> Callable[[float], bool]:
-    def check(value: float) -> bool:
-        if not (math.isfinite(value) and low <= value <= high):
-            raise ValueError(value)
-        return True
-
-    return check
-
-
-def _bool(env: Env, name: str) -> bool:
-    return env.bool(name)
-
-
-def _int(low: int, high: int) -> Callable[[Env, str], int]:
-    within = _within(low, high)
-
-    def parse(env: Env, name: str) -> int:
-        value = env.int(name)
-        within(value)
-        return value
+def _int(low: int, high: int) -> Callable[[Value], int]:
+    def parse(value: Value) -> int:
+        if not re.fullmatch(r"[+-]?[0-9]{1,20}", value.text) or not low <= int(value.text) <= high:
+            raise ValueError(value.text)
+        return int(value.text)
 
     return parse
 
 
-def _seconds(env: Env, name: str) -> float:
-    value = env.float(name)
-    if not 0 < value <= 3600:  # NaN fails too
-        raise ValueError(value)
-    return value
+def _seconds(value: Value) -> float:
+    seconds = float(value.text)
+    if not 0 < seconds <= 3600:  # NaN fails too
+        raise ValueError(value.text)
+    return seconds
 
 
-def _text(env: Env, name: str) -> str:
-    return env.str(name).strip()
-
-
-def _expanded(value: str) -> Path:
+def _path(value: Value) -> Path:
+    text = value.text
+    if re.search(r"\$\w|\$[{(]|%\w+%", text):
+        raise Refused("Variables are not expanded here: write the path out; ~ is your home directory.")
     try:
-        return Path(value).expanduser().absolute()
-    except RuntimeError as error:  # `~name` of nobody here
-        raise ValueError(value) from error
+        return value.base / Path(text).expanduser()
+    except RuntimeError as error:  # `~name` of a user that does not exist
+        raise ValueError(text) from error
 
 
-def _socket(env: Env, name: str) -> str:
-    value = _text(env, name)
-    if not value or value.startswith("\\\\"):  # a pipe of Windows
-        return value
-    return str(_expanded(value))
+def _path_or_none(value: Value) -> Path | None:
+    return _path(value) if value.text else None
 
 
-def _host(env: Env, name: str) -> str:
-    value = _text(env, name)
-    if not re.fullmatch(r"[0-9A-Za-z._:%-]{1,253}", value):
-        raise ValueError(value)
-    return value
+def _state_dir(value: Value) -> Path:
+    return _path_or_none(value) or default_state_dir()
 
 
-def _account(env: Env, name: str) -> str:
-    value = _text(env, name)
-    if not re.fullmatch(r"[0-9A-Za-z-]{0,32}", value):
-        raise ValueError(value)
-    return value
+def _socket(value: Value) -> str:
+    if not value.text or value.text.startswith("\\\\"):  # a pipe of Windows
+        return value.text
+    return str(_path(value))
 
 
-def _one_of(*choices: str) -> Callable[[Env, str], str]:
-    def parse(env: Env, name: str) -> str:
-        value = _text(env, name)
-        found = {choice.lower(): choice for choice in choices}.get(value.lower())
+def _host(port: str) -> Callable[[Value], str]:
+    """`port`: the name of the setting that holds the port of this host."""
+
+    def parse(value: Value) -> str:
+        return host_name(value.text, port)
+
+    return parse
+
+
+def host_name(text: str, port: str = "IBKR_PORT") -> str:
+    """`text`, if it is a host name or a whole numeric address. Raises `ValueError`."""
+    with_port = re.fullmatch(r"(?:\[([^\]]+)\]|([^:]+)):(\d{1,5})", text)
+    if with_port:
+        host = with_port[1] or with_port[2]
+        raise Refused(f"Write the host alone, {host}; the port is a setting of its own: {port}={with_port[3]}.")
+    if "://" in text:
+        raise Refused("Write the host alone, without http:// and path.")
+    if not re.fullmatch(r"[0-9A-Za-z._:%-]{1,253}", text):
+        raise ValueError(text)
+    if ":" in text:
+        return str(ipaddress.IPv6Address(text)) and text
+    labels = text.removesuffix(".").split(".")
+    if not all(re.fullmatch(r"[0-9A-Za-z_](?:[0-9A-Za-z_-]{0,61}[0-9A-Za-z_])?", label) for label in labels):
+        raise ValueError(text)
+    if re.fullmatch(r"[0-9]+|0[xX][0-9A-Fa-f]*", labels[-1]):  # a number: the system would read it as an address
+        try:
+            ipaddress.IPv4Address(text)
+        except ValueError:
+            raise Refused("A numeric address has four numbers from 0 to 255, such as 127.0.0.1.") from None
+    return text
+
+
+def _hosts(value: Value) -> tuple[str, ...]:
+    return tuple(map(host_name, _items(value)))
+
+
+def _names(value: Value) -> tuple[str, ...]:
+    names = tuple(map(str.lower, _items(value)))
+    if not all(re.fullmatch(r"[0-9a-z._\[\]:-]+:\d{1,5}", name) for name in names):
+        raise ValueError(value.text)
+    return names
+
+
+def _items(value: Value) -> list[str]:
+    return [item.strip() for item in value.text.split(",") if item.strip()]
+
+
+def _account(value: Value) -> str:
+    if not re.fullmatch(r"[0-9A-Za-z-]{0,32}", value.text):
+        raise ValueError(value.text)
+    return value.text
+
+
+def _one_of(*choices: str) -> Callable[[Value], str]:
+    def parse(value: Value) -> str:
+        found = {choice.lower(): choice for choice in choices}.get(value.text.lower())
         if found is None:
-            raise ValueError(value)
+            raise ValueError(value.text)
         return found
 
     return parse
 
 
-def _clock_time(env: Env, name: str) -> time | None:
-    value = _text(env, name)
-    if not value:
+def _clock_time(value: Value) -> time | None:
+    if not value.text:
         return None
-    if not re.fullmatch(r"\d{2}:\d{2}", value):
-        raise ValueError(value)
-    return time.fromisoformat(value)
-
-
-def _list(pattern: str, spelled: Callable[[str], str] = str) -> Callable[[Env, str], tuple[str, ...]]:
-    def parse(env: Env, name: str) -> tuple[str, ...]:
-        items = tuple(spelled(item.strip()) for item in env.str(name).split(",") if item.strip())
-        if not all(re.fullmatch(pattern, item) for item in items):
-            raise ValueError(items)
-        return items
-
-    return parse
-
-
-def _path(env: Env, name: str) -> Path:
-    value = _text(env, name)
-    if not value:
-        raise ValueError(value)
-    return _expanded(value)
-
-
-def _path_or_none(env: Env, name: str) -> Path | None:
-    return _path(env, name) if _text(env, name) else None
-
-
-def _state_dir(env: Env, name: str) -> Path:
-    return _path_or_none(env, name) or default_state_dir()
+    if not re.fullmatch(r"[0-9]{2}:[0-9]{2}", value.text):
+        raise ValueError(value.text)
+    return time.fromisoformat(value.text)
 
 
 SECONDS = "a number of seconds above 0 and at most 3600"
@@ -274,7 +291,7 @@ PORT = "a whole number from 1 to 65535"
 
 TABLE: dict[str, Row] = {
     "IBKR_AUTO_CONNECT": Row("auto_connect", _bool, BOOL),
-    "IBKR_HOST": Row("host", _host, "a host name or address"),
+    "IBKR_HOST": Row("host", _host("IBKR_PORT"), "a host name or address"),
     "IBKR_PORT": Row("port", _int(1, 65535), PORT),
     "IBKR_CLIENT_ID": Row("client_id", _int(0, 2**31 - 1), "a whole number from 0 to 2147483647"),
     "IBKR_ACCOUNT": Row("account", _account, "an account id such as DU1234567, or nothing"),
@@ -284,15 +301,13 @@ TABLE: dict[str, Row] = {
     "IBKR_RECONNECT_MAX": Row("reconnect_max", _seconds, SECONDS),
     "IBKR_MARKET_DATA": Row("market_data", _one_of("live", "delayed"), "live or delayed"),
     "IBKR_RESTART_AT": Row("restart_at", _clock_time, "a local time HH:MM such as 23:45, or nothing"),
-    "IBKR_ALLOWED_HOSTS": Row("allowed_hosts", _list(r"[0-9A-Za-z._:%-]{1,253}"), "host names separated by commas"),
+    "IBKR_ALLOWED_HOSTS": Row("allowed_hosts", _hosts, "host names separated by commas"),
     "IBKR_ALLOW_LIVE": Row("allow_live", _bool, BOOL),
     "IBKR_SOCKET": Row("socket", _socket, "a socket path (Windows: a pipe name), or nothing"),
     "IBKR_STATE_DIR": Row("state_dir", _state_dir, "a directory, or nothing"),
-    "IBKR_FACADE_HOST": Row("facade_host", _host, "a host name or address"),
+    "IBKR_FACADE_HOST": Row("facade_host", _host("IBKR_FACADE_PORT"), "a host name or address"),
     "IBKR_FACADE_PORT": Row("facade_port", _int(1, 65535), PORT),
-    "IBKR_FACADE_NAMES": Row(
-        "facade_names", _list(r"[0-9a-z._\[\]:-]+:\d{1,5}", str.lower), "host:port names separated by commas"
-    ),
+    "IBKR_FACADE_NAMES": Row("facade_names", _names, "host:port names separated by commas"),
     "IBKR_FACADE_TOKEN_FILE": Row("facade_token_file", _path_or_none, "a file, or nothing"),
     "IBKR_PEER_CHECK": Row("peer_check", _bool, BOOL),
     "IBKR_LOG_LEVEL": Row(
@@ -304,40 +319,71 @@ TABLE: dict[str, Row] = {
 
 
 def state_dir_of(environ: Mapping[str, str]) -> Path:
-    """The state directory as `environ` alone says it, or its default. Raises `SettingsError`."""
+    """The state directory that `environ` alone names, or its default. Raises `SettingsError`."""
     name = "IBKR_STATE_DIR"
-    return cast(Path, TABLE[name].read(_Given({name: environ.get(name, "")}), name))
+    value = Value(name, environ.get(name, "").strip(), _working_directory())
+    found: Path = TABLE[name].read(value)
+    return found
 
 
-# --- files ----------------------------------------------------------------------------------------------------------
+# --- files and environment ------------------------------------------------------------------------------------------
 
 
-def _env_file(environ: Mapping[str, str], cwd: Path) -> Path | None:
+def _working_directory() -> Path:
+    try:
+        return Path.cwd()
+    except OSError as error:
+        raise SettingsError(
+            f"The working directory cannot be used ({error.strerror}): change to another one and try again."
+        ) from None
+
+
+def _env_file(environ: Mapping[str, str], cwd: Path) -> EnvFile | None:
     named = environ.get("IBKR_ENV_FILE", "").strip()
     if named:
         try:
-            path = _expanded(named)
+            path = cwd / Path(named).expanduser()
             if path.is_file():
-                return path
-        except (OSError, ValueError):  # a name too long, a home that nobody has
+                return read_env_file(path, TABLE)
+        except (OSError, ValueError, RuntimeError):  # a name too long, a user that does not exist
             pass
         raise SettingsError(f"IBKR_ENV_FILE is {named!r}; accepted is the path of a file that exists.")
-    return next((path for path in (cwd / ".env", PROJECT_ROOT / ".env") if path.is_file()), None)
+    for path in (cwd / ".env", PROJECT_ROOT / ".env"):
+        try:
+            mode = path.stat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise SettingsError(f"The settings file {path} cannot be read: {error.strerror}.") from None
+        if not stat.S_ISREG(mode):
+            raise SettingsError(f"{path} is not a file: it is where the settings are read from. Rename it.")
+        return read_env_file(path, TABLE)
+    return None
 
 
-def _file_values(path: Path | None) -> dict[str, str]:
-    if path is None:
-        return {}
-    try:
-        read = dotenv_values(path, interpolate=False, encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"The settings file {path} cannot be read: {error}.") from error
-    return {name: value or "" for name, value in read.items()}
+def _from_file(file: EnvFile) -> dict[str, Value]:
+    return {
+        name: Value(name, one.value, file.path.parent, f"{file.path}, line {one.line}")
+        for name, one in file.assignments.items()
+    }
 
 
-def _without_comment(value: str) -> str:
-    """`7497   # Port number` is 7497. A `#` without white space before it belongs to the value."""
-    return re.sub(r"(^|\s+)#.*$", "", value, flags=re.DOTALL).strip()
+def _from_environment(environ: Mapping[str, str], cwd: Path) -> dict[str, Value]:
+    return {
+        name: Value(name, without_comment(text), cwd)
+        for name, text in environ.items()
+        if (name.startswith(OURS) or name.upper() in TABLE) and name != "IBKR_ENV_FILE"
+    }
+
+
+def _unknown(value: Value) -> str:
+    """The value is not shown: it may be a secret."""
+    where = f" ({value.where})" if value.where else ""
+    if value.name == "IBKR_ENV_FILE":
+        return f"IBKR_ENV_FILE{where} names the settings file: set it in the environment, not in the file."
+    meant = nearest(value.name, TABLE)
+    hint = f"did you mean {meant}?" if meant else "`ibkr --help` lists the settings."
+    return f"{value.name} is not a setting{where}; {hint}"
 
 
 def _token(path: Path) -> bytes:

@@ -180,7 +180,7 @@ def test_status_imports_nothing_heavy(answering: tuple[Path, dict[str, Any]], tm
     """The quick way stays quick: neither asyncio nor any package from outside is loaded."""
     code = (
         "import sys; from facade import cli; cli.main(['status']);"
-        "sys.stderr.write(','.join(sorted(set(sys.modules) & {'asyncio', 'msgspec', 'typer', 'environs', 'structlog',"
+        "sys.stderr.write(','.join(sorted(set(sys.modules) & {'asyncio', 'msgspec', 'typer', 'dotenv', 'structlog',"
         " 'aiohttp', 'dataclasses', 'subprocess', 'urllib.request'})))"
     )
     done = subprocess.run(
