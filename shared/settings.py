@@ -85,7 +85,7 @@ class Settings:
                 raise SettingsError(str(error)) from error
         if "state_dir" not in read:
             read["state_dir"] = default_state_dir()
-        return cls(**read, env_file=file and file.path, warnings=file.warnings if file else ())
+        return cls(**read, env_file=file.path if file else None, warnings=file.warnings if file else ())
 
     @property
     def socket_path(self) -> str:

@@ -100,8 +100,8 @@ class Session(asyncio.Protocol):
         self._handshake = self.gateway.faults.handshake
         self._transport.set_write_buffer_limits(high=1 << 20)
         self.gateway.accepted(self)
-        if self.gateway.faults.frozen:
-            self._transport.pause_reading()
+        # up to CPython 3.11.4, a pause in connection_made is undone: the transport begins to read after this call
+        asyncio.get_running_loop().call_soon(self._freeze_if_frozen)
         if self._handshake == "close":
             self.hang_up()
         elif self._handshake == "reset":
@@ -252,6 +252,10 @@ class Session(asyncio.Protocol):
                 self._pumping = True
                 asyncio.get_running_loop().call_soon(self._pump)
                 return
+
+    def _freeze_if_frozen(self) -> None:
+        if self.gateway.faults.frozen:
+            self.freeze()
 
     def freeze(self) -> None:
         if self._transport is not None and self._transport.is_reading():
