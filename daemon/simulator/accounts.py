@@ -24,6 +24,7 @@ UPDATE_EVERY: Final = 180.0
 """Seconds between the account updates that come without a change: TWS's own three minutes."""
 
 LEDGER: Final = [
+    "AccountOrGroup",
     "AccruedCash",
     "CashBalance",
     "CorporateBondValue",
@@ -68,12 +69,11 @@ def values(world: World, account: str, now: float) -> list[Row]:
         ("AccountCode", account, ""),
         ("AccountReady", "true", ""),
         ("AccountType", "INDIVIDUAL", ""),
+        ("ColumnPrio-C", "2", ""),
+        ("ColumnPrio-S", "1", ""),
         ("Cushion", f"{(net - maintenance) / net if net else 0:.6f}", ""),
-        ("DayTradesRemaining", "-1", ""),
-        ("DayTradesRemainingT+1", "-1", ""),
-        ("DayTradesRemainingT+2", "-1", ""),
-        ("DayTradesRemainingT+3", "-1", ""),
-        ("DayTradesRemainingT+4", "-1", ""),
+        *((f"DayTradesRemaining{day}", "-1", "") for day in ("", "T+1", "T+2", "T+3", "T+4")),
+        ("Leverage", f"{gross / net if net else 0:.2f}", ""),
         ("Leverage-S", f"{gross / net if net else 0:.2f}", ""),
         ("LookAheadNextChange", "0", ""),
         ("NLVAndMarginInReview", "false", ""),
@@ -83,18 +83,15 @@ def values(world: World, account: str, now: float) -> list[Row]:
         ("WhatIfPMEnabled", "true", ""),
     ]
     amounts: dict[str, float] = {
-        "AccruedCash": 0,
         "AccruedDividend": 0,
         "AvailableFunds": net - initial,
         "Billable": 0,
-        "BuyingPower": max(0.0, (net - initial) * 4),
         "EquityWithLoanValue": net,
         "ExcessLiquidity": net - maintenance,
         "FullAvailableFunds": net - initial,
         "FullExcessLiquidity": net - maintenance,
         "FullInitMarginReq": initial,
         "FullMaintMarginReq": maintenance,
-        "GrossPositionValue": gross,
         "Guarantee": 0,
         "IndianStockHaircut": 0,
         "InitMarginReq": initial,
@@ -104,19 +101,26 @@ def values(world: World, account: str, now: float) -> list[Row]:
         "LookAheadMaintMarginReq": maintenance,
         "MaintMarginReq": maintenance,
         "NetLiquidation": net,
-        "NetLiquidationUncertainty": 0,
         "PASharesValue": 0,
         "PhysicalCertificateValue": 0,
         "PostExpirationExcess": 0,
         "PostExpirationMargin": 0,
+        "TotalCashValue": cash,
+        "TotalDebitCardPendingCharges": 0,
+    }
+    securities: dict[str, float] = {
+        "GrossPositionValue": gross,
         "PreviousDayEquityWithLoanValue": net,
         "RegTEquity": net,
         "RegTMargin": gross * 0.5,
         "SMA": max(0.0, net - gross * 0.5),
-        "TotalCashValue": cash,
-        "TotalDebitCardPendingCharges": 0,
     }
-    rows += [(tag, _money(amount), base) for tag, amount in amounts.items()]
+    rows += [("BuyingPower", _money(max(0.0, (net - initial) * 4)), base), ("NetLiquidationUncertainty", "0.00", base)]
+    rows += [("AccruedCash-C", "0.00", base), ("AccruedCash-S", "0.00", base)]
+    for tag, amount in amounts.items():  # in all, in commodities, in securities
+        rows += [(tag, _money(amount), base), (f"{tag}-C", _money(0), base), (f"{tag}-S", _money(amount), base)]
+    for tag, amount in securities.items():
+        rows += [(tag, _money(amount), base), (f"{tag}-S", _money(amount), base)]
     ledger: dict[str, float] = {
         "CashBalance": cash,
         "TotalCashBalance": cash,
@@ -127,7 +131,9 @@ def values(world: World, account: str, now: float) -> list[Row]:
     }
     for currency in ("BASE", base):
         for tag in LEDGER:
-            if tag in ("Currency", "RealCurrency"):
+            if tag == "AccountOrGroup":
+                rows.append((tag, account, currency))
+            elif tag in ("Currency", "RealCurrency"):
                 rows.append((tag, currency, currency))
             elif tag == "ExchangeRate":
                 rows.append((tag, "1.00", currency))

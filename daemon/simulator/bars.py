@@ -19,6 +19,9 @@ from daemon.simulator.session import Session
 from daemon.simulator.state import Answer, GatewayState
 from daemon.simulator.subscriptions import BarStream
 
+STREAMED: Final = ("TRADES", "MIDPOINT", "BID", "ASK", "AGGTRADES")
+"""What bars that go on can show."""
+
 REAL_TIME: Final = 5
 """Seconds of a real-time bar; the API has no other."""
 
@@ -35,7 +38,7 @@ def historical_data(gateway: GatewayState, session: Session, request: Request) -
     try:
         query, keep = _query(gateway, contract, request)
     except InvalidQueryError as invalid:
-        session.error(req_id, 321, who="bG", cause=str(invalid))
+        session.error(req_id, invalid.code, who="bG", cause=str(invalid))
         return None
     if not _admitted(gateway, session, query, request):
         return None
@@ -60,9 +63,11 @@ def _query(gateway: GatewayState, contract: Contract, request: Request) -> tuple
     keep = fields["keepUpToDate"] == "1"
     if show not in history.SHOWN:
         raise InvalidQueryError(f"Historical data query whatToShow {show!r} is not supported")
+    if contract.secType == "CRYPTO" and show == "TRADES":
+        raise InvalidQueryError("Expected what to show is AGGTRADES, please use that instead of TRADES.", 10299)
     if keep and fields["endDateTime"]:
         raise InvalidQueryError("An end date/time cannot be used with keepUpToDate")
-    if keep and (size < REAL_TIME or show not in ("TRADES", "MIDPOINT", "BID", "ASK")):
+    if keep and (size < REAL_TIME or show not in STREAMED):
         raise InvalidQueryError(
             "Historical data with keepUpToDate is supported for bars of 5 secs and up, of TRADES, MIDPOINT, BID or ASK"
         )
@@ -159,7 +164,10 @@ def real_time_bars(gateway: GatewayState, session: Session, request: Request) ->
     if contract is None:
         return None
     show = request.fields["whatToShow"].upper()
-    if show not in ("TRADES", "MIDPOINT", "BID", "ASK"):
+    if contract.secType == "CRYPTO" and show == "TRADES":
+        session.error(req_id, 10299, cause="Expected what to show is AGGTRADES, please use that instead of TRADES.")
+        return None
+    if show not in STREAMED:
         session.error(req_id, 321, who="bP", cause="Invalid whatToShow")
         return None
     denied = gateway.faults.invalid_bars.get(contract.conId)
@@ -235,7 +243,7 @@ def historical_ticks(gateway: GatewayState, session: Session, request: Request) 
         start = history.end_of(fields["startDateTime"], 0.0, NEW_YORK)
         end = history.end_of(fields["endDateTime"], start + count if start else now, NEW_YORK)
     except InvalidQueryError as invalid:
-        session.error(request.reqId, 321, who="cM", cause=str(invalid))
+        session.error(request.reqId, invalid.code, who="cM", cause=str(invalid))
         return None
     show = fields["whatToShow"].upper()
     rows: list[tuple[object, ...]] = []

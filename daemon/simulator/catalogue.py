@@ -13,7 +13,7 @@ from datetime import date, timedelta
 from functools import cached_property
 from typing import Final
 
-from daemon.simulator.contracts import CASH, CHICAGO, INDEXES, STOCKS, Contract, stock
+from daemon.simulator.contracts import BONDS, CASH, CFDS, CHICAGO, CRYPTO, INDEXES, STOCKS, Contract, stock
 
 SYNTHETIC_CON_ID: Final = 900_000_000
 """First conId of the invented stocks that fill up large portfolios; far above those used by real ones here."""
@@ -34,6 +34,14 @@ def _quarters(today: date, count: int) -> Iterator[date]:
         year, month = (year, month + 3) if month < 12 else (year + 1, 3)
 
 
+def _third_friday_before(today: date) -> date:
+    """The last expiry of the quarters that is over."""
+    year, month = today.year, (today.month + 2) // 3 * 3
+    while _third_friday(year, month) >= today:
+        year, month = (year, month - 3) if month > 3 else (year - 1, 12)
+    return _third_friday(year, month)
+
+
 def _months(today: date, count: int) -> Iterator[date]:
     year, month = today.year, today.month
     while count:
@@ -52,7 +60,7 @@ def _futures(today: date) -> Iterator[Contract]:
         ("ES", 637_533_641, 5938.0, "50", "E-mini S&P 500"),
         ("NQ", 637_533_450, 20_750.0, "20", "E-mini NASDAQ 100"),
     ):
-        for n, expiry in enumerate(_quarters(today, 4)):
+        for n, expiry in enumerate([_third_friday_before(today), *_quarters(today, 4)], start=-1):
             yield Contract(
                 conId=con_id + n,
                 symbol=symbol,
@@ -70,6 +78,7 @@ def _futures(today: date) -> Iterator[Contract]:
                 validExchanges="CME",
                 underConId=11_004_968 + (symbol == "NQ"),
                 price=price * (1 + 0.008 * n),
+                expired=n < 0,
             )
 
 
@@ -145,7 +154,7 @@ class Catalogue:
             for n, listed in enumerate(STOCKS)
             if listed.symbol in ("AAPL", "SPY", "IBM") and listed.currency == "USD" and listed.primaryExchange != "LSE"
         }
-        everything = [*STOCKS, *CASH, *INDEXES, *_futures(today)]
+        everything = [*STOCKS, *CASH, *INDEXES, *CFDS, *CRYPTO, *BONDS, *_futures(today)]
         for chain in self.chains.values():
             everything.extend(chain.contracts())
         everything.extend(_invented(number, seed) for number in range(invented))
@@ -179,14 +188,16 @@ class Catalogue:
     def find(self, wanted: Mapping[str, str]) -> list[Contract]:
         """Every contract that fits the description of a request; an empty field fits everything."""
         con_id = int(wanted.get("conId") or 0)
+        expired = wanted.get("includeExpired") == "1"
         if con_id:
             contract = self.by_con_id.get(con_id)
-            return [contract] if contract is not None and _on(contract, wanted.get("exchange", "")) else []
+            fits = contract is not None and _on(contract, wanted.get("exchange", ""))
+            return [contract] if contract is not None and fits and (expired or not contract.expired) else []
         if wanted.get("symbol"):
             candidates = self._by_symbol.get(wanted["symbol"], [])
         else:
             candidates = self._by_local_symbol.get(wanted.get("localSymbol", ""), [])
-        return [contract for contract in candidates if _fits(contract, wanted)]
+        return [contract for contract in candidates if (expired or not contract.expired) and _fits(contract, wanted)]
 
     def search(self, pattern: str) -> list[Contract]:
         """At most 16 stocks, indexes and currency pairs whose symbol starts with, or whose name contains, `pattern`."""
@@ -198,6 +209,11 @@ class Catalogue:
         begins = [c for c in listed if c.symbol.startswith(wanted) and c.symbol != wanted]
         names = [c for c in listed if wanted in c.longName.upper() and not c.symbol.startswith(wanted)]
         return [*exact, *begins, *names][:16]
+
+    def issuers(self, pattern: str) -> list[Contract]:
+        """A bond of each issuer whose name or symbol begins with `pattern`."""
+        wanted = pattern.upper().strip()
+        return [bond for bond in BONDS if wanted and bond.symbol.startswith(wanted)]
 
 
 def _on(contract: Contract, exchange: str) -> bool:

@@ -17,6 +17,17 @@ STOCK_VENUES: Final = "SMART,AMEX,NYSE,CBOE,PHLX,ISE,CHX,ARCA,ISLAND,DRCTEDGE,BE
 
 
 @dataclass(frozen=True, slots=True)
+class Bond:
+    """What `bondContractDetails` says beyond the contract; dates as YYYYMMDD, the coupon in percent."""
+
+    cusip: str
+    coupon: float
+    maturity: str
+    issued: str
+    issuer: str
+
+
+@dataclass(frozen=True, slots=True)
 class Contract:
     """One instrument, with what `contractDetails` says of it. `price` is what it is worth around, in its currency."""
 
@@ -43,6 +54,8 @@ class Contract:
     underConId: int = 0
     derivativeSecTypes: tuple[str, ...] = ()
     price: float = 100.0
+    expired: bool = False
+    bond: Bond | None = None
 
     @property
     def size(self) -> float:
@@ -161,5 +174,57 @@ INDEXES: Final[tuple[Contract, ...]] = (
         timeZoneId=CHICAGO,
         derivativeSecTypes=("OPT", "FUT"),
         price=16.1,
+    ),
+)
+
+CFDS: Final[tuple[Contract, ...]] = tuple(
+    replace(
+        share,
+        conId=120_500_000 + share.conId % 100_000,
+        secType="CFD",
+        exchange="SMART",
+        primaryExchange="",
+        localSymbol=f"{share.symbol}n",
+        tradingClass=f"{share.symbol}n",
+        validExchanges="SMART",
+        underConId=share.conId,
+        derivativeSecTypes=(),
+    )
+    for share in STOCKS
+    if share.symbol in ("AAPL", "IBM") and share.currency == "USD" and share.primaryExchange != "LSE"
+)
+"""CFDs on shares; their market data is the share's."""
+
+CRYPTO: Final[tuple[Contract, ...]] = tuple(
+    Contract(
+        conId=con_id,
+        symbol=symbol,
+        secType="CRYPTO",
+        exchange="PAXOS",
+        localSymbol=f"{symbol}.USD",
+        tradingClass=symbol,
+        longName=name,
+        minTick=tick,
+        validExchanges="PAXOS,ZEROHASH",
+        price=price,
+    )
+    for con_id, symbol, name, tick, price in (
+        (479_624_278, "BTC", "Bitcoin", 0.25, 67_250.0),
+        (495_759_171, "ETH", "Ethereum", 0.01, 3_120.0),
+    )
+)
+
+BONDS: Final[tuple[Contract, ...]] = (
+    Contract(
+        conId=365_207_014,
+        symbol="IBM",
+        secType="BOND",
+        localSymbol="IBM 3.875 05/15/29",
+        tradingClass="IBM",
+        longName="INTL BUSINESS MACHINES CORP",
+        minTick=0.001,
+        validExchanges="SMART,BOND,TMC,TWEB",
+        price=97.4,
+        bond=Bond("459200KA8", 3.875, "20290515", "20190515", "e1428257"),
     ),
 )

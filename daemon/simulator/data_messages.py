@@ -18,6 +18,11 @@ def tick_req_params(req_id: int, contract: Contract) -> bytes:
     return frame(81, req_id, contract.minTick, "9c0001", 3)
 
 
+def reroute(req_id: int, contract: Contract) -> bytes:
+    """Market data of this line is that of another contract."""
+    return frame(91, req_id, contract.conId, contract.exchange)
+
+
 def market_data_type(req_id: int, kind: int) -> bytes:
     return frame(58, 1, req_id, kind)
 

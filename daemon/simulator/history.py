@@ -61,7 +61,11 @@ UNTRADED: Final = frozenset(
 
 
 class InvalidQueryError(Exception):
-    """A request the gateway turns down with code 321; the cause in its words."""
+    """A request that the gateway refuses, with the cause in its words; `code` is 321 or one of the query's own."""
+
+    def __init__(self, cause: str, code: int = 321) -> None:
+        super().__init__(cause)
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +124,13 @@ def zone(name: str) -> tzinfo:
         return UTC
 
 
+INVALID_END: Final = (
+    "End Date/Time: The date, time, or time-zone entered is invalid. The correct format is yyyymmdd hh:mm:ss xx/xxxx "
+    "where yyyymmdd and xx/xxxx are optional. E.g.: 20031126 15:59:00 US/Eastern  Note that there is a space between "
+    "the date and time, and between the time and time-zone.  If no date is specified, current date is assumed. If no "
+    "time-zone is specified, local time-zone is assumed(deprecated).  You can also provide yyyymmddd-hh:mm:ss time is "
+    "in UTC. Note that there is a dash between the date and time in UTC notation."
+)
 _END = re.compile(r"(\d{8})(?:[ -]+(\d{2}:\d{2}:\d{2}))?(?:\s+(\S+))?")
 
 
@@ -132,17 +143,14 @@ def end_of(text: str, now: float, zone_name: str) -> float:
         return now
     match = _END.fullmatch(text.strip())
     if not match:
-        raise InvalidQueryError(
-            "End Date/Time: The date, time, or time-zone entered is invalid. The correct format is yyyymmdd hh:mm:ss "
-            "xx/xxxx where yyyymmdd and xx/xxxx are optional."
-        )
+        raise InvalidQueryError(INVALID_END, 10314)
     utc = "-" in text
     if match[3] and match[3] not in ("UTC", "GMT") and zone(match[3]) is UTC:
-        raise InvalidQueryError(f"End Date/Time: The time zone {match[3]!r} is not known")
+        raise InvalidQueryError(INVALID_END, 10314)
     try:
         moment = datetime.strptime(f"{match[1]} {match[2] or '00:00:00'}", "%Y%m%d %H:%M:%S")
     except ValueError as error:
-        raise InvalidQueryError("End Date/Time: The date, time, or time-zone entered is invalid.") from error
+        raise InvalidQueryError(INVALID_END, 10314) from error
     return moment.replace(tzinfo=UTC if utc else zone(match[3] or zone_name)).timestamp()
 
 
@@ -151,6 +159,8 @@ def sessions_back(contract: Contract, end: float, regular: bool) -> Iterator[Ses
     local = zone(contract.timeZoneId)
     if contract.secType == "CASH":
         opens, closes = time(17, 15), time(17, 0)
+    elif contract.secType == "CRYPTO":
+        opens, closes = time(17, 0), time(16, 55)
     elif contract.secType == "FUT":
         opens, closes = (time(8, 30), time(15, 15)) if regular else (time(17, 0), time(16, 0))
     elif regular or contract.secType in ("IND", "OPT"):
@@ -161,7 +171,7 @@ def sessions_back(contract: Contract, end: float, regular: bool) -> Iterator[Ses
         opens, closes = time(4, 0), time(20, 0)
     day = datetime.fromtimestamp(end, local).date() + timedelta(days=1)
     while True:
-        if day.weekday() < 5:
+        if day.weekday() < 5 or contract.secType == "CRYPTO":
             before = day - timedelta(days=1) if opens > closes else day
             start = datetime.combine(before, opens, local).timestamp()
             if start < end:

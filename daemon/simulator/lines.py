@@ -137,7 +137,7 @@ class Quotes:
 
     def _marked(self, line: Line, count: int, stamp: float, packet: list[bytes]) -> None:
         kind, price = line.tick(LAST), f"{stamp:.6f}"
-        packet += [_price_frame(line.reqId, kind, price, next(self._number)) for _ in range(count)]
+        packet += [_price_frame(line.reqId, kind, price, str(next(self._number))) for _ in range(count)]
 
     def _moved(self, line: Line, count: int, wall: float, packet: list[bytes]) -> None:
         contract, req_id = line.contract, line.reqId
@@ -148,25 +148,29 @@ class Quotes:
         if line.day != at // DAY:  # nothing was traded yet: the first trade is both
             line.day, line.high, line.low = int(at // DAY), 0, sys.maxsize
         turn, cycle = line.turn, _CYCLES.get(contract.secType, _CYCLE)
+        part = contract.secType == "CRYPTO" and line.session.version >= 163
         for _ in range(count):
             turn += 1
             kind = cycle[turn & 7]
             wobble = turn * 7 % 3 - 1
-            size = 100 * (1 + turn * 5 % 9)
+            size = f"{0.05 * (1 + turn * 5 % 9):g}" if part else str(100 * (1 + turn * 5 % 9))
             if kind in (BID_SIZE, ASK_SIZE, VOLUME):
-                many = self.world.prices.volume(contract, at) if kind == VOLUME else size
-                payload = b"2\x006\x00%d\x00%d\x00%d\x00" % (req_id, line.tick(kind), many)
-                packet.append(_HEAD.pack(len(payload)) + payload)
+                many = str(self.world.prices.volume(contract, at)) if kind == VOLUME else size
+                packet.append(_size_frame(req_id, line.tick(kind), many))
                 continue
-            steps = max(1, middle + wobble + (-1 if kind == BID else 1 if kind == ASK else 0))
+            steps = max(1, middle + wobble)
+            if kind == BID:  # below the ask that the client has, and the ask above its bid: never crossed
+                steps = line.bid = max(1, min(steps - 1, line.ask - 1 if line.ask else steps))
+            elif kind == ASK:
+                steps = line.ask = max(2, steps + 1, line.bid + 1)
             price = f"{steps * tick:.{digits}f}"
             packet.append(_price_frame(req_id, line.tick(kind), price, size))
             if kind == LAST and steps > line.high:
                 line.high = steps
-                packet.append(_price_frame(req_id, line.tick(HIGH), price, 0))
+                packet.append(_price_frame(req_id, line.tick(HIGH), price, "0"))
             if kind == LAST and steps < line.low:
                 line.low = steps
-                packet.append(_price_frame(req_id, line.tick(LOW), price, 0))
+                packet.append(_price_frame(req_id, line.tick(LOW), price, "0"))
         line.turn = turn
 
     def _by_tick(self, line: Line, wall: float) -> bytes:
@@ -198,6 +202,11 @@ class Quotes:
         return told
 
 
-def _price_frame(req_id: int, kind: int, price: str, size: int) -> bytes:
+def _size_frame(req_id: int, kind: int, size: str) -> bytes:
+    payload = f"2\x006\x00{req_id}\x00{kind}\x00{size}\x00".encode()
+    return _HEAD.pack(len(payload)) + payload
+
+
+def _price_frame(req_id: int, kind: int, price: str, size: str) -> bytes:
     payload = f"1\x006\x00{req_id}\x00{kind}\x00{price}\x00{size}\x000\x00".encode()
     return _HEAD.pack(len(payload)) + payload

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from daemon.simulator.catalogue import Chain
 from daemon.simulator.codes import NO_REQUEST, words
-from daemon.simulator.contracts import Contract
+from daemon.simulator.contracts import Bond, Contract
 from daemon.simulator.orders import Fill, Order
 from daemon.simulator.portfolio import Holding, Position, Totals
 from daemon.simulator.wire import UNSET_DOUBLE, UNSET_INTEGER, escaped, frame
@@ -233,6 +233,20 @@ def contract_details(version: int, req_id: int, c: Contract, exchange: str, hour
     return frame(*fields)
 
 
+def bond_details(version: int, req_id: int, c: Contract, bond: Bond, exchange: str) -> bytes:
+    fields: list[object] = [18] if version >= 164 else [18, 6]
+    fields += [req_id, c.symbol, c.secType, bond.cusip, bond.coupon, bond.maturity, bond.issued, "A3/A-", "", "FIXED"]
+    fields += [False, True, False, "", exchange or c.exchange, c.currency, c.tradingClass, c.tradingClass, c.conId]
+    fields.append(c.minTick)
+    if version < 164:
+        fields.append(1)
+    fields += [ORDER_TYPES, c.validExchanges, "", "", False, "", escaped(c.longName) if version >= 153 else c.longName]
+    fields += ["", "", 1, "CUSIP", bond.cusip, 2147483647, ",".join(["67"] * len(c.validExchanges.split(",")))]
+    if version >= 164:
+        fields += [1, 1, 1]
+    return frame(*fields)
+
+
 ORDER_TYPES = (
     "ACTIVETIM,AD,ADJUST,ALERT,ALGO,ALLOC,AON,AVGCOST,BASKET,COND,CONDORDER,DAY,DEACT,DEACTDIS,DEACTEOD,GAT,GTC,GTD,GTT,"
     "HID,ICE,IOC,LIT,LMT,LOC,MIDPX,MIT,MKT,MOC,MTL,NGCOMB,NODARK,NONALGO,OCA,OPG,OPGREROUT,PEGBENCH,PEGMID,POSTATS,"
@@ -247,10 +261,12 @@ def contract_details_end(req_id: int) -> bytes:
 def symbol_samples(version: int, req_id: int, found: Sequence[Contract]) -> bytes:
     fields: list[object] = [79, req_id, len(found)]
     for c in found:
-        fields += [c.conId, c.symbol, c.secType, c.primaryExchange, c.currency]
+        # an issuer's row has no conId but, from version 176 on, the issuer's own id
+        fields += [-1 if c.bond else c.conId, c.longName if c.bond else c.symbol, c.secType, c.primaryExchange]
+        fields.append("" if c.bond else c.currency)
         fields += [len(c.derivativeSecTypes), *c.derivativeSecTypes]
         if version >= 176:
-            fields += [escaped(c.longName), ""]
+            fields += [escaped(c.longName), c.bond.issuer if c.bond else ""]
     return frame(*fields)
 
 

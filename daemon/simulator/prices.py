@@ -39,9 +39,9 @@ class Quote:
     bid: float
     ask: float
     last: float
-    bidSize: int
-    askSize: int
-    lastSize: int
+    bidSize: float
+    askSize: float
+    lastSize: float
     open: float
     high: float
     low: float
@@ -126,13 +126,14 @@ class Prices:
         day = at - at % DAY
         walked = [self.price(contract, day + (at - day) * n / 16) for n in range(17)]
         size = 1 + hash_of(contract.conId, int(at)) % 9
+        unit = 0.05 if contract.secType == "CRYPTO" else 100
         return Quote(
             bid=round(last - tick, 8),
             ask=round(last + tick, 8),
             last=last,
-            bidSize=size * 100,
-            askSize=(10 - size) * 100,
-            lastSize=size * 10,
+            bidSize=round(size * unit, 8),
+            askSize=round((10 - size) * unit, 8),
+            lastSize=round(size * unit / 10, 8),
             open=to_tick(walked[0], tick),
             high=to_tick(max(walked), tick),
             low=to_tick(min(walked), tick),

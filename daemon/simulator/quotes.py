@@ -43,6 +43,9 @@ def market_data(gateway: GatewayState, session: Session, request: Request) -> It
     contract = resolve(gateway, session, request)
     if contract is None:
         return None
+    if contract.secType == "CFD":  # a share's: TWS names the share, and sends nothing itself
+        under = gateway.world.catalogue.by_con_id[contract.underConId]
+        return [data_messages.reroute(req_id, under)]
     if not snapshot and sum(gateway.quotes.by_contract().values()) >= gateway.quotes.limit:
         session.error(req_id, 101)
         return None
@@ -95,8 +98,9 @@ def first_ticks(gateway: GatewayState, line: Line) -> list[bytes]:
     now = gateway.clock.time() - (DELAY_S if line.kind >= 3 else 0)
     quote = gateway.world.quote(contract, now)
     line.day = int(now // DAY)
+    line.bid, line.ask = round(quote.bid / contract.minTick), round(quote.ask / contract.minTick)
     line.high, line.low = round(quote.high / contract.minTick), round(quote.low / contract.minTick)
-    price: list[tuple[int, float, int | None]]
+    price: list[tuple[int, float, float | None]]
     price = [(BID, quote.bid, quote.bidSize), (ASK, quote.ask, quote.askSize), (LAST, quote.last, quote.lastSize)]
     size = [(BID_SIZE, quote.bidSize), (ASK_SIZE, quote.askSize), (LAST_SIZE, quote.lastSize), (VOLUME, quote.volume)]
     day = [(HIGH, quote.high), (LOW, quote.low), (CLOSE, quote.close), (OPEN, quote.open)]

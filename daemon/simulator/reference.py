@@ -85,6 +85,9 @@ def _details(gateway: GatewayState, session: Session, request: Request, found: l
         if key not in hours:
             hours[key] = (_hours(contract, now, False), _hours(contract, now, True))
         exchange = request.fields["exchange"]
+        if contract.bond is not None:
+            yield messages.bond_details(session.version, request.reqId, contract, contract.bond, exchange)
+            continue
         yield messages.contract_details(session.version, request.reqId, contract, exchange, hours[key])
     yield messages.contract_details_end(request.reqId)
 
@@ -110,7 +113,8 @@ def _hours(contract: Contract, now: float, regular: bool) -> str:
 
 
 def matching_symbols(gateway: GatewayState, session: Session, request: Request) -> Iterable[bytes]:
-    found = gateway.world.catalogue.search(request.fields["pattern"])
+    pattern, catalogue = request.fields["pattern"], gateway.world.catalogue
+    found = [*catalogue.search(pattern), *catalogue.issuers(pattern)]
     return [messages.symbol_samples(session.version, request.reqId, found)]
 
 

@@ -192,3 +192,63 @@ async def test_the_version_comes_late_or_cut_off(gateway: Gateway) -> None:
     client.greet()
     assert 0 < len(await client.rest()) < 20
     await client.close()
+
+
+async def test_an_account_has_as_many_values_as_a_real_one(gateway: Gateway, client: Raw) -> None:
+    client.send(76, 1, 5, gateway.world.accounts[0], "", 0)
+    rows = [await client.until("73")]
+    while (row := await client.read())[0] == "73":
+        rows.append(row)
+    assert len(rows) == len({(row[5], row[7]) for row in rows}) == 153
+
+
+def contract(symbol: str, sec_type: str, exchange: str = "SMART", con_id: int = 0) -> tuple[object, ...]:
+    return (con_id, symbol, sec_type, "", 0, "", "", exchange, "", "USD", "", "")
+
+
+async def test_market_data_of_a_cfd_is_the_shares(gateway: Gateway, client: Raw) -> None:
+    quote(client, 1, contract("AAPL", "CFD"))
+    assert await client.read() == ["91", "1", "265598", "SMART"]
+    assert not gateway.quotes.lines
+
+
+async def test_cryptocurrencies_trade_in_parts_and_have_aggregated_trades(gateway: Gateway, client: Raw) -> None:
+    bitcoin = contract("BTC", "CRYPTO", "PAXOS")
+    quote(client, 1, bitcoin)
+    assert 0 < float((await client.until("1", "6", "1", "1"))[5]) < 1
+    for req_id, show in ((2, "TRADES"), (3, "AGGTRADES")):
+        client.send(20, req_id, *bitcoin, 0, "", "1 hour", "1 D", 0, show, 1, 0, "")
+    assert (await client.until("4"))[2:4] == ["2", "10299"]
+    assert int((await client.until("17", "3"))[4]) >= 14
+
+
+async def test_an_expired_future_is_found_where_expired_ones_are_wanted(gateway: Gateway, client: Raw) -> None:
+    future = next(c for c in gateway.world.catalogue.by_con_id.values() if c.expired)
+    for req_id, expired in ((1, 0), (2, 1)):
+        client.send(9, 8, req_id, *contract("", "", "", future.conId), expired, "", "", "")
+    assert (await client.until("4"))[2:4] == ["1", "200"]
+    assert (await client.until("10"))[12] == str(future.conId)
+
+
+async def test_a_bond_has_details_of_its_own_and_its_issuer_no_con_id(gateway: Gateway, client: Raw) -> None:
+    client.send(9, 8, 1, *contract("IBM", "BOND"), 0, "", "", "")
+    assert (await client.until("18"))[1:6] == ["1", "IBM", "BOND", "459200KA8", "3.875"]
+    client.send(81, 2, "IBM")
+    found = await client.until("79", "2")
+    issuer = found.index("-1")
+    assert found[issuer : issuer + 7] == ["-1", "INTL BUSINESS MACHINES CORP", "BOND", "", "", "0", found[issuer + 6]]
+    assert found[-1] == "e1428257"
+
+
+async def test_bid_and_ask_are_never_crossed(gateway: Gateway, client: Raw) -> None:
+    gateway.quotes.rate = 20
+    quote(client, 1)
+    await client.until("46")
+    prices = {"1": 0.0, "2": float("inf")}
+    for _ in range(60):
+        gateway.clock.advance(30)  # type: ignore[attr-defined]
+        for _ in range(200):
+            tick = await client.until("1", "6", "1")
+            if tick[3] in prices and float(tick[4]) > 0:
+                prices[tick[3]] = float(tick[4])
+                assert prices["1"] < prices["2"]

@@ -321,9 +321,9 @@ def test_unenforced_pacing_is_counted_all_the_same() -> None:
     [
         ("7 mins", "1 D", "", "TRADES", "321", "Legal ones are"),
         ("1 min", "1 fortnight", "", "TRADES", "321", "duration"),
-        ("1 min", "1 D", "yesterday", "TRADES", "321", "End Date/Time"),
+        ("1 min", "1 D", "yesterday", "TRADES", "10314", "End Date/Time"),
         ("1 min", "1 D", "", "NOISE", "321", "whatToShow"),
-        ("1 min", "1 D", "20251112 16:00:00 Moon/Crater", "TRADES", "321", "time zone"),
+        ("1 min", "1 D", "20251112 16:00:00 Moon/Crater", "TRADES", "10314", "time-zone"),
         ("1 min", "1 D", "19700105 00:00:00 UTC", "TRADES", "162", "HMDS query returned no data: AAPL@SMART Trades"),
         ("1 secs", "30 D", "", "TRADES", "162", "Time length exceed max"),
     ],
