@@ -1,16 +1,16 @@
-// Owns what a person can do to the link: connect, connect elsewhere, disconnect, try now; and the token where one is
-// asked for.
+// Owns what a person can do to the link: connect, connect elsewhere, disconnect; and the token where one is required.
 
-import { command, onTokenNeeded, setToken } from './api.js';
+import { command, hasToken, onTokenNeeded, setToken } from './api.js';
 import { byId, setHidden, setText } from './dom.js';
 import { paint } from './paint.js';
 import { clearProblem, showProblem } from './problem.js';
+import { moneyOf } from './wording.js';
 
 const STANDARD_PORTS = new Set(['7497', '7496', '4002', '4001']);
 
 export function mountActions(model) {
   const problem = byId('problem');
-  const buttons = { connect: byId('connect'), reconnect: byId('reconnect'), disconnect: byId('disconnect') };
+  const buttons = { connect: byId('connect'), disconnect: byId('disconnect') };
   const form = byId('target');
 
   async function run(button, path, body) {
@@ -28,18 +28,24 @@ export function mountActions(model) {
     }
   }
 
-  // The button names nothing: what .env or the last request says is what is dialled; it joins an attempt under way.
+  const disconnect = () => run(buttons.disconnect, '/api/ibkr/disconnect', {});
+  const confirm = byId('confirm-dialog');
+
+  // The button names nothing: it dials what .env or the last request names, joins an attempt under way, ends a wait.
   buttons.connect.addEventListener('click', () => run(buttons.connect, '/api/ibkr/connect', {}));
-  buttons.disconnect.addEventListener('click', () => run(buttons.disconnect, '/api/ibkr/disconnect', {}));
-  buttons.reconnect.addEventListener('click', () => run(buttons.reconnect, '/api/ibkr/reconnect', {}));
+  buttons.disconnect.addEventListener('click', () => {
+    const kind = moneyOf([...model.rows('accounts').values()]);
+    if (model.link?.phase === 'ready' && (kind === 'live' || kind === 'mixed')) confirm.showModal();
+    else disconnect();
+  });
+  confirm.addEventListener('close', () => confirm.returnValue === 'disconnect' && disconnect());
 
   model.show(
     function available() {
       const phase = model.facade ? (model.link?.phase ?? null) : null;
-      // A dial after a failure lasts a moment and comes twice a second: the button must not go from under the finger.
-      const trying = phase === 'connecting' && model.link.reason !== null;
-      buttons.disconnect.disabled = phase === null || phase === 'held' || phase === 'disabled' || phase === 'stopping';
-      buttons.reconnect.disabled = phase !== 'waiting' && phase !== 'blocked' && !trying;
+      setHidden(buttons.disconnect, phase === null || phase === 'held' || phase === 'disabled' || phase === 'stopping');
+      // While all is well the button is at hand and no more than that.
+      buttons.connect.classList.toggle('primary', phase !== 'ready');
     },
     'link',
     'facade',
@@ -87,14 +93,14 @@ function mountForm(model, form, connect) {
 function mountToken() {
   const dialog = byId('token-dialog');
   const input = byId('token');
-  let waiting = null; // one question for all requests that were refused meanwhile
+  let waiting = null; // one dialog for all requests that were refused meanwhile
 
   onTokenNeeded((refused) => {
     waiting ??= new Promise((resolve) => {
       if (refused)
         setText(
           byId('token-why'),
-          'The facade refused this token. It stands in the file that IBKR_FACADE_TOKEN_FILE names.',
+          'The facade refused this token. It is in the file that IBKR_FACADE_TOKEN_FILE names.',
         );
       input.value = '';
       dialog.showModal();
@@ -110,5 +116,14 @@ function mountToken() {
     return waiting;
   });
   dialog.addEventListener('cancel', (event) => event.preventDefault()); // without a token there is nothing to go on with
-  byId('token-form').addEventListener('submit', () => setToken(input.value.trim()));
+  byId('token-form').addEventListener('submit', () => {
+    setToken(input.value.trim());
+    plainLinks();
+  });
+  plainLinks();
+}
+
+/** A link of the browser carries no token: with one, those that need it would lead to a refusal. */
+function plainLinks() {
+  for (const link of document.querySelectorAll('.open-only')) setHidden(link, hasToken());
 }

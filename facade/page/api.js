@@ -1,6 +1,8 @@
 // Owns requests to the facade: the token, problems (RFC 9457), deadlines, and the server's clock as seen in the Date
 // header.
 
+import { tab } from './storage.js';
+
 const TOKEN = 'ibkr.token';
 // A connect answers when the attempt has ended; IBKR_CONNECT_TIMEOUT is seldom above a minute. The event stream tells
 // the truth meanwhile.
@@ -42,7 +44,7 @@ export class Problem extends Error {
       title: late ? 'No answer in time' : 'Facade not answering',
       detail: late ? 'The facade did not answer within the deadline.' : 'The request did not reach the facade.',
       reason: late ? 'timeout' : 'facadeUnreachable',
-      advice: ['Look at the state above: the page goes on trying by itself.'],
+      advice: ['Check the state at the top of the page: it reconnects to the facade by itself.'],
     });
   }
 }
@@ -52,8 +54,10 @@ let skew = 0;
 /** The server's time in ms since the epoch, as far as the browser can know it. */
 export const serverNow = () => Date.now() + skew;
 
+export const hasToken = () => tab.get(TOKEN) !== null;
+
 export function setToken(token) {
-  sessionStorage.setItem(TOKEN, token);
+  tab.set(TOKEN, token);
 }
 
 let askForToken = () => new Promise(() => {});
@@ -69,7 +73,7 @@ export function onTokenNeeded(ask) {
  */
 export async function send(path, { method = 'GET', headers = {}, body, signal, ask = true } = {}) {
   for (;;) {
-    const token = sessionStorage.getItem(TOKEN);
+    const token = tab.get(TOKEN);
     const authorization = token === null ? {} : { Authorization: `Bearer ${token}` };
     const response = await fetch(path, {
       method,
@@ -86,7 +90,7 @@ export async function send(path, { method = 'GET', headers = {}, body, signal, a
     if (response.ok) return response;
     const problem = await Problem.of(response);
     if (response.status !== 401 || !ask) throw problem;
-    await askForToken(token !== null && token === sessionStorage.getItem(TOKEN));
+    await askForToken(token !== null && token === tab.get(TOKEN));
     signal?.throwIfAborted();
   }
 }

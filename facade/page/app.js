@@ -5,7 +5,9 @@ import { mountActions } from './actions.js';
 import { mountBlotter } from './blotter.js';
 import { EventStream } from './events.js';
 import { mountHeader } from './header.js';
+import { mountInstrument } from './instrument.js';
 import { BASE_TOPICS, Model } from './model.js';
+import { mountNotify } from './notify.js';
 import { mountQuotes } from './quotes.js';
 import { mountTimeline } from './timeline.js';
 
@@ -16,11 +18,24 @@ const stream = new EventStream(model.replica, {
   link: (row, silent) => model.linkAnswered(row, silent),
   refused: (problem) => model.streamRefused(problem),
 });
+let open = '';
+
+/** Open the stream with the quotes that are wanted now, if they are others than before. */
+function subscribe() {
+  const conIds = new Set([...quotes.conIds(), ...(instrument.conId() === null ? [] : [instrument.conId()])]);
+  const topics = [...BASE_TOPICS, ...[...conIds].map((conId) => `quotes:${conId}`)];
+  if (topics.join() === open) return;
+  open = topics.join();
+  stream.open(topics);
+}
 
 mountHeader(model);
 mountActions(model);
 mountTimeline(model);
 mountAccounts(model);
-mountBlotter(model);
-const quotes = mountQuotes(model, () => stream.open([...BASE_TOPICS, ...quotes()]));
-stream.open([...BASE_TOPICS, ...quotes()]);
+const instrument = mountInstrument(model, subscribe);
+mountBlotter(model, instrument.open);
+const quotes = mountQuotes(model, subscribe, instrument.open);
+instrument.watch(quotes.add);
+mountNotify(model);
+subscribe();

@@ -1,10 +1,10 @@
-// Owns the one connection to /api/ibkr/events and the watch over it: reads, resumes, and knows within two seconds
+// Owns the one connection to /api/ibkr/events and the watch over it: reads, resumes, and finds within two seconds
 // whether the facade answers. What a row means is model.js's business.
 
 import { Problem, send } from './api.js';
 import { eventParser } from './sse.js';
 
-// With a live link the daemon sends a newer proof every second, so that silence is worth a question after this many ms
+// With a live link the daemon publishes a newer proof every second: after this many ms of silence the facade is probed
 // …
 const SILENCE = 700;
 // … which a facade on the same machine answers in a few ms. Together below the two seconds the page promises.
@@ -20,14 +20,14 @@ export class EventStream {
   #topics = [];
   #attempt = null; // AbortController of the connection under way
   #wake = () => {};
-  #heard = -Infinity; // performance.now() of the last sign of life: a byte of the stream or an answer
-  #streamHeard = Infinity; // performance.now() of the stream's last byte or its beginning, Infinity while there is none
+  #receivedAt = -Infinity; // performance.now() of the last byte of the stream or the last answer
+  #streamAt = Infinity; // performance.now() of the stream's last byte or its beginning, Infinity while there is none
   #lostAt = null; // performance.now() of the end of the last stream, null while one is open
   #probing = false;
 
   /**
    * `replica` is resumed from its lastId. Calls: `changed(topics)` after each consistent step, `facade(answers: bool)`,
-   * `link(row, silent)` with what the facade itself says of the link, and whether no stream is there to tell it,
+   * `link(row, silent)` with the facade's own link row, and whether no stream is there to bring it,
    * `refused(problem)` for a refused stream.
    */
   constructor(replica, { changed, facade, link, refused }) {
@@ -65,14 +65,15 @@ export class EventStream {
         else if (error.name !== 'AbortError' && error.name !== 'TypeError') reportError(error);
       }
       this.replica.interrupted();
-      this.#streamHeard = Infinity;
+      this.#streamAt = Infinity;
       this.#lostAt ??= performance.now();
       if (refusal) {
         this.#answered();
         this.refused(refusal);
         await new Promise((resolve) => setTimeout(resolve, Math.max(wait, (refusal.retryAfter ?? 0) * 1000)));
       } else {
-        this.#heard = -Infinity; // ask at once whether the facade is still there
+        this.#receivedAt = -Infinity; // probe the facade at once, not with a timer: a hidden tab's come once a minute
+        this.#watch();
         await this.#pause(wait);
       }
       wait = Math.min(RETRY_MAX, wait * 2);
@@ -91,25 +92,26 @@ export class EventStream {
     const { signal } = this.#attempt;
     const headers = { Accept: 'text/event-stream' };
     if (this.replica.lastId !== null) headers['Last-Event-ID'] = this.replica.lastId;
-    this.#streamHeard = performance.now(); // a stream that does not open is as dead as one that falls silent
+    this.#streamAt = performance.now(); // a stream that does not open is as dead as a silent one
     const path = `/api/ibkr/events?topics=${this.#topics.map(encodeURIComponent).join(',')}`;
     const response = await send(path, { headers, signal });
     opened();
     this.#lostAt = null;
     this.refused(null);
-    this.#streamHeard = performance.now();
+    this.#streamAt = performance.now();
     let changed = new Set();
     const parse = eventParser(({ event, data, id }) => {
-      const told = JSON.parse(data);
-      // Of the daemon's absence the facade speaks outside the daemon's steps: no id will close that at once.
-      if (id === null && event === 'delta' && told.topic === 'link' && told.rows.link) this.link(told.rows.link, false);
-      for (const topic of this.replica.accept(event, told, id) ?? []) changed.add(topic);
+      const change = JSON.parse(data);
+      // The facade reports the daemon's absence outside the daemon's steps: no id will close that at once.
+      if (id === null && event === 'delta' && change.topic === 'link' && change.rows.link)
+        this.link(change.rows.link, false);
+      for (const topic of this.replica.accept(event, change, id) ?? []) changed.add(topic);
     });
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     for (let { done, value } = await reader.read(); !done; { done, value } = await reader.read()) {
-      signal.throwIfAborted(); // a chunk that was under way: an id in it must not be gone on from with other topics
+      signal.throwIfAborted(); // a chunk that was under way: with other topics its id must not be resumed from
       this.#answered();
-      this.#streamHeard = performance.now();
+      this.#streamAt = performance.now();
       parse(value);
       if (changed.size) {
         this.changed(changed);
@@ -119,13 +121,13 @@ export class EventStream {
   }
 
   #answered() {
-    this.#heard = performance.now();
+    this.#receivedAt = performance.now();
     this.facade(true);
   }
 
   async #watch() {
-    if (performance.now() - this.#streamHeard > STREAM_SILENCE) this.#attempt.abort();
-    if (this.#probing || performance.now() - this.#heard < SILENCE) return;
+    if (performance.now() - this.#streamAt > STREAM_SILENCE) this.#attempt.abort();
+    if (this.#probing || performance.now() - this.#receivedAt < SILENCE) return;
     this.#probing = true;
     try {
       const response = await send('/api/ibkr/link', { signal: AbortSignal.timeout(PROBE_DEADLINE), ask: false });

@@ -1,4 +1,4 @@
-// Owns the replica: what the daemon believes, as rows by topic and key. Pure: no DOM, no network, no clock. A snapshot
+// Owns the replica: the daemon's state as rows by topic and key. Pure: no DOM, no network, no clock. A snapshot
 // is staged until its last page, a delta until the id that closes its step, so that a view never sees half of one.
 
 export class Replica {
@@ -7,7 +7,7 @@ export class Replica {
     this.topics = new Map();
     /** The id to resume from; null before the first consistent point and after a reset. */
     this.lastId = null;
-    /** Whether a snapshot was ever complete: before that nothing is known of anything. */
+    /** Whether a snapshot was ever complete: before that nothing is known. */
     this.complete = false;
     this.#abandon();
   }

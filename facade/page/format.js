@@ -5,11 +5,12 @@ export const DASH = '—';
 
 const formats = new Map();
 
-function numberFormat(minimum, maximum, signDisplay) {
-  const key = `${minimum}/${maximum}/${signDisplay}`;
+function numberFormat(minimum, maximum, signDisplay, style = 'decimal') {
+  const key = `${minimum}/${maximum}/${signDisplay}/${style}`;
   let format = formats.get(key);
   if (!format) {
     format = new Intl.NumberFormat(undefined, {
+      style,
       minimumFractionDigits: minimum,
       maximumFractionDigits: maximum,
       signDisplay,
@@ -40,32 +41,64 @@ export const signed = (value) => written(value, 2, 2, 'exceptZero');
 /** How many shares or contracts: no needless decimals, fractions kept (of a coin down to its eighth decimal). */
 export const quantity = (value) => written(value, 0, 8);
 
+// IBKR's portfolio prices come as 32-bit floats: 187.52 is sent as 187.5200043.
+const FLOAT32 = 2 ** -24;
+const MOST_DECIMALS = 8;
+
+/** The fewest decimals, `least` or more, that write `number` to within `slack`. */
+function decimals(number, least, slack) {
+  let places = least;
+  while (places < MOST_DECIMALS && Math.abs(Number(number.toFixed(places)) - number) > slack) places += 1;
+  return places;
+}
+
 /**
- * A price: two decimals, more where the instrument quotes finer (currencies, anything below 1). The exact figure is the
- * cell's title.
+ * A price with as many decimals as its tick needs: two at least, five of a currency pair, four below 1. `computed`: an
+ * average or a mark, which no tick bounds; a future keeps its tick all the same. The exact figure is the cell's title.
  */
-export function price(value, secType) {
+export function price(value, secType, computed = false) {
   const number = known(value);
   if (number === null) return DASH;
-  if (secType === 'CASH') return written(number, 5, 5);
-  return Math.abs(number) < 1 && number !== 0 ? written(number, 4, 6) : written(number, 2, 2);
+  const least = secType === 'CASH' ? 5 : Math.abs(number) < 1 && number !== 0 ? 4 : 2;
+  const ticked = !computed || secType === 'FUT' || secType === 'FOP' || secType === 'BOND';
+  const places = ticked ? decimals(number, least, computed ? Math.abs(number) * FLOAT32 : 1e-9) : least;
+  return written(number, least, places);
+}
+
+/** Whether `avgCost` of this kind of contract is of the whole contract: its price is that by the multiplier. */
+const perContract = (row) => ['FUT', 'OPT', 'FOP'].includes(row.secType) && known(row.multiplier) > 0;
+
+/** The average price of a position; IBKR's `avgCost` of a future or an option is that of the whole contract. */
+export function averagePrice(row) {
+  const cost = known(row.avgCost);
+  return cost !== null && perContract(row) ? cost / Number(row.multiplier) : cost;
 }
 
 /** The share in 0..1 as a percentage. Never rounded up to 100 %: a lost second stays visible. */
 export function percent(ratio, digits = 2) {
   const number = known(ratio);
   if (number === null) return DASH;
-  const scale = 10 ** digits;
-  const share = number >= 1 ? 100 : Math.floor(number * 100 * scale) / scale;
-  return `${numberFormat(share === 100 ? 0 : digits, digits, 'negative').format(share)} %`;
+  const scale = 10 ** (digits + 2);
+  const share = number >= 1 ? 1 : Math.floor(number * scale) / scale;
+  return numberFormat(share === 1 ? 0 : digits, digits, 'negative', 'percent').format(share);
 }
 
-/** The relative change from `before` to `now`, signed. */
-export function change(now, before) {
-  const from = known(before);
-  const to = known(now);
-  if (from === null || to === null || from === 0) return DASH;
-  return `${numberFormat(2, 2, 'exceptZero').format((to / from - 1) * 100)} %`;
+/** A part of a whole, rounded, one decimal. */
+export function part(ratio) {
+  const number = known(ratio);
+  return number === null ? DASH : numberFormat(1, 1, 'negative', 'percent').format(number);
+}
+
+/** A relative change (0.01 is one percent), signed. */
+export function relative(ratio) {
+  const number = known(ratio);
+  return number === null ? DASH : numberFormat(2, 2, 'exceptZero', 'percent').format(number);
+}
+
+/** The relative change from `before` to `now`, or null where one of them is not known. */
+export function moved(now, before) {
+  const [from, to] = [known(before), known(now)];
+  return from === null || to === null || from === 0 ? null : to / from - 1;
 }
 
 /** A span of `seconds` in its two largest units. */
@@ -123,6 +156,13 @@ export function clock(at, now) {
 
 export const hour = (at) => HOUR.format(at);
 
+/** The mark of a time axis: with seconds where marks are closer than a minute. */
+export const mark = (at, seconds) => (seconds ? CLOCK : HOUR).format(at);
+
+const DATE = new Intl.DateTimeFormat(undefined, { weekday: 'short', month: 'short', day: 'numeric' });
+
+export const date = (at) => DATE.format(at);
+
 const ACRONYMS = { tws: 'TWS', ibkr: 'IBKR', pnl: 'PnL', id: 'id' };
 
 /** A name of the wire in words: `clientIdInUse` is "client id in use", `notTws` is "not TWS". */
@@ -138,7 +178,7 @@ export function words(name) {
 
 export const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
-/** A contract as a trader says it: AAPL, EUR.USD, ESZ5, "GOOGL 19 Dec 25 190 C". */
+/** A contract in a trader's words: AAPL, EUR.USD, ESZ5, "GOOGL 19 Dec 25 190 C". */
 export function contractName(row) {
   if (row.secType === 'OPT' || row.secType === 'FOP') {
     return [

@@ -1,10 +1,10 @@
-// Owns the small note in a panel's head: how many, or not known, or how old.
+// Owns the note in a panel's head: how many, or not known, or how old.
 
 import { serverNow } from './api.js';
 import { setData, setText } from './dom.js';
 import { clock, duration } from './format.js';
 
-/** Say in `node` how fresh a topic is; `count` is what stands there while all is well. */
+/** Write in `node` how fresh a topic is; `count` is the note of a current one. */
 export function freshnessNote(node, { known, stale, asOf }, count) {
   const now = serverNow();
   setData(node, 'fresh', !known ? 'unknown' : stale ? 'stale' : 'current');

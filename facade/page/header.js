@@ -1,4 +1,4 @@
-// Owns the top of the page: lamp, headline, sentence, advice, countdown, accounts' kind, facts about the link.
+// Owns the top of the page: lamp, headline, sentence, advice, countdown, kind of account, facts about the link.
 
 import { serverNow } from './api.js';
 import { byId, el, setData, setHidden, setText } from './dom.js';
@@ -7,7 +7,7 @@ import { paint } from './paint.js';
 import { reasonLink } from './problem.js';
 import { MONEY_WORDS, moneyOf, state } from './wording.js';
 
-// The proof's age has tenths of a second; four times a second is as often as an eye follows.
+// The age of the last message has tenths of a second; four times a second is as often as an eye follows.
 const CLOCK_EVERY = 250;
 // ms: a dial that fails sooner would only make the headline flicker.
 const DIAL_SHOWN_AFTER = 400;
@@ -15,8 +15,16 @@ const DIAL_SHOWN_AFTER = 400;
 export function mountHeader(model) {
   const status = byId('status');
   const facts = factList(byId('facts'));
+  const opener = byId('details-open');
   let dialSince = null; // performance.now() of a dial that is not shown yet
   let waitFrom = null; // where the bar of the countdown began: {until, from}
+
+  opener.addEventListener('click', () => {
+    const open = byId('details').hidden;
+    setHidden(byId('details'), !open);
+    opener.setAttribute('aria-expanded', String(open));
+    ticking();
+  });
 
   function title() {
     const now = state(model);
@@ -31,13 +39,17 @@ export function mountHeader(model) {
   function draw() {
     const now = state(model);
     if (passing(now)) return;
+    if (model.replica.complete || model.facade === false || now.phase !== null || now.reason !== null)
+      delete document.body.dataset.loading;
     setData(status, 'state', now.lamp);
     setData(status, 'phase', now.phase ?? '');
     setData(status, 'reason', now.reason ?? '');
     setData(document.body, 'current', String(model.current));
     byId('lamp').setAttribute('href', `#lamp-${now.lamp}`);
     setText(byId('headline'), now.headline);
+    setHidden(byId('person'), !now.person);
     setText(byId('sentence'), now.sentence || DASH);
+    setHidden(byId('sentence'), now.lamp === 'good');
     reasonLink(byId('reason'), now.lamp === 'good' ? null : now.reason);
     setData(byId('facts'), 'stale', String(model.facade === false || now.phase === null));
     advice(now);
@@ -63,36 +75,30 @@ export function mountHeader(model) {
     const wrong = now.lamp !== 'good' && now.lamp !== 'busy' && now.reason !== null;
     setHidden(byId('trouble'), !wrong && !texts.length);
     setHidden(byId('next-part'), now.lamp === 'good');
-    const error = model.link?.lastError;
-    const shown = wrong && model.facade && Boolean(error?.text || error?.code);
-    setHidden(byId('last-error'), !shown);
-    setHidden(byId('todo'), !texts.length && !shown);
-    if (shown) {
+    const error = wrong && model.facade ? errorOfNow(model) : null;
+    setHidden(byId('last-error'), error === null);
+    setHidden(byId('todo'), !texts.length && error === null);
+    if (error) {
       const code = error.code ? ` ${error.code}` : '';
-      setText(
-        byId('last-error'),
-        `Last error${code}: ${error.text ?? DASH} (${clock(instant(error.at), serverNow())})`,
-      );
+      const at = clock(instant(error.at), serverNow());
+      setText(byId('last-error'), `Last error${code}: ${error.text ?? DASH} (${at})`);
     }
   }
 
   function identity() {
     const rows = [...model.rows('accounts').values()];
     const kind = moneyOf(rows);
-    const live = kind === 'live' || kind === 'mixed';
     setData(byId('money'), 'money', kind);
     setText(byId('money'), MONEY_WORDS[kind]);
-    setHidden(byId('ribbon'), !live);
-    const ids = rows.map((row) => row.account);
-    const names = ids.length ? ids : (model.link?.accounts ?? []);
-    setText(byId('account'), names.length > 2 ? `${names.length} accounts` : names.join(' · ') || 'account not known');
-    byId('account').title = names.join(', ');
+    setHidden(byId('ribbon'), kind !== 'live' && kind !== 'mixed');
   }
 
   function ticking() {
     const { link } = model;
     const now = serverNow();
     next(link, now);
+    setText(byId('pulse'), link ? pulse(link, now, model) : '');
+    if (byId('details').hidden) return;
     for (const [name, fact] of Object.entries(FACTS))
       facts(name, ...(link && model.facade !== null ? fact(link, now, model) : [DASH, '']));
   }
@@ -102,7 +108,7 @@ export function mountHeader(model) {
     const bar = byId('next-bar');
     const until = model.facade ? instant(link?.nextAttemptAt) : null;
     setHidden(bar, until === null);
-    setText(label, model.facade === false ? 'The page tries again' : 'Next attempt');
+    setText(label, model.facade === false ? 'This page retries' : 'Next attempt');
     if (until === null) {
       waitFrom = null;
       setText(byId('next'), nextWords(link, model));
@@ -121,10 +127,34 @@ export function mountHeader(model) {
   draw();
 }
 
+/** The link in one line: when it was last heard, and the next planned reset. */
+function pulse(link, now, { facade, awaySince }) {
+  const heard = facade && link.phase !== null ? instant(link.proof?.at) : awaySince;
+  const planned = instant(link.expected?.nextAt);
+  return [
+    heard === null ? '' : `Last heard ${age(Math.max(0, now - heard) / 1000)} ago`,
+    planned === null || link.expected.active ? '' : `${words(link.expected.kind) || 'nightly reset'} ${hour(planned)}`,
+  ]
+    .filter(Boolean)
+    .join(' · ');
+}
+
+/** The link's last error, where it belongs to the trouble of now and not to one that is over. */
+function errorOfNow({ link, troubleSince }) {
+  const error = link?.lastError;
+  if (!error?.text && !error?.code) return null;
+  const began = troubleSince ?? instant(link.since);
+  const at = instant(error.at);
+  // The error that began the trouble is recorded a moment before its phase.
+  return at === null || began === null || at >= began - ERROR_BEFORE ? error : null;
+}
+
+const ERROR_BEFORE = 5000;
+
 function nextWords(link, model) {
   if (model.facade === false) return 'every second';
   if (!link || link.phase === null) return 'when the daemon answers';
-  if (link.phase === 'disabled' || link.phase === 'held') return 'none until somebody connects';
+  if (link.phase === 'disabled' || link.phase === 'held') return 'none until you connect';
   if (link.phase === 'upstreamLost') return 'not needed: TWS restores it';
   if (link.phase === 'unproven') return 'a probe is under way';
   if (link.phase === 'stopping') return 'none';
@@ -148,14 +178,14 @@ function until({ nextAt }) {
 
 const UPSTREAM = { ok: 'reachable', lost: 'lost', unknown: 'not known' };
 
-// Each fact: (link, now, model) -> [value, what stands below it, tone].
+// Each fact: (link, now, model) -> [value, its second line, tone].
 const FACTS = {
   Since({ since, phase }, now, { facade, awaySince, troubleSince }) {
-    // Who does not answer cannot say since when; the page saw it.
+    // With no answer only this page has seen since when.
     const at = facade && phase !== null ? (phase !== 'ready' && troubleSince) || instant(since) : awaySince;
     return at === null ? [DASH, ''] : [duration(Math.max(0, now - at) / 1000), `since ${clock(at, now)}`];
   },
-  'Last proof'({ proof }, now) {
+  'Last heard'({ proof }, now) {
     const at = instant(proof?.at);
     if (at === null) return [DASH, 'no answer yet'];
     const round =
@@ -178,7 +208,7 @@ const FACTS = {
       ? `${words(expected.kind) || 'planned window'}${until(expected)}`
       : at === null
         ? ''
-        : `${words(expected.kind) || 'planned'} ${hour(at)}`;
+        : `${words(expected.kind) || 'nightly reset'} ${hour(at)}`;
     return [value, below, upstream === 'lost' ? 'warn' : ''];
   },
   'Data farms'({ farms }, now, { current }) {

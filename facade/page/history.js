@@ -7,7 +7,10 @@ export const DAY_MS = 24 * 3600 * 1000;
 // A log is read, not searched: beyond this many lines the oldest are left to GET /link/events.
 const LONGEST_LOG = 2000;
 
-const NOBODY = 'no daemon recorded it';
+const UNRECORDED = 'no daemon was running';
+const UNREACHABLE = 'daemon or facade not answering';
+// The state of IBKR's data farms: connected, idle, connected again. They say nothing of the link.
+const FARM_STATUS = new Set([2104, 2106, 2107, 2108, 2119, 2158]);
 
 export const KINDS = {
   up: 'Connected',
@@ -34,9 +37,10 @@ function kindOf(event, before) {
 
 /**
  * The last 24 h as `{from, to, kind, phases: Set(words)}`, ms, neighbours of one kind joined, oldest first.
- * What lies before the first event, or between the end of one and the next (no daemon ran), is `unknown`.
+ * What lies before the first event, between the end of one and the next (no daemon ran), or after `knownUntil` (the daemon or
+ * the facade does not answer since then) is `unknown`.
  */
-export function segments(events, now) {
+export function segments(events, now, knownUntil = now) {
   const start = now - DAY_MS;
   const joined = [];
   const add = (from, to, kind, label) => {
@@ -52,14 +56,14 @@ export function segments(events, now) {
   for (const event of events) {
     const at = instant(event.at);
     if (at === null) continue;
-    // A second is lost between two writes of a ledger at most; more means that nobody was there to know.
-    if (at - end > 1000) add(end, at, (kind = 'unknown'), NOBODY);
+    // At most a second is lost between two writes of a ledger; more means that no daemon was running.
+    if (at - end > 1000) add(end, at, (kind = 'unknown'), UNRECORDED);
     kind = kindOf(event, kind);
-    const until = event.durationS === null || event.durationS === undefined ? now : at + event.durationS * 1000;
+    const until = event.durationS === null || event.durationS === undefined ? Math.max(at, knownUntil) : at + event.durationS * 1000;
     add(Math.max(at, Math.min(end, at)), until, kind, eventWords(event));
     end = Math.max(end, until);
   }
-  if (now - end > 1000) add(end, now, 'unknown', NOBODY);
+  if (now - end > 1000) add(end, now, 'unknown', knownUntil < now ? UNREACHABLE : UNRECORDED);
   return joined;
 }
 
@@ -68,7 +72,7 @@ export function eventWords({ phase, reason }) {
   return reason && words(reason) !== what ? `${what}: ${words(reason)}` : what;
 }
 
-/** What a segment says when it is pointed at: at most three of its phases, the rest counted. */
+/** A segment in words: at most three of its phases, the rest counted. */
 export function segmentWords(segment) {
   const phases = [...segment.phases];
   const rest = phases.length > 3 ? ` and ${phases.length - 3} more` : '';
@@ -77,10 +81,12 @@ export function segmentWords(segment) {
 
 const trying = (phase) => phase === 'waiting' || phase === 'connecting';
 
+/** Whether a notice is only a farm's status and no error. */
+export const isFarmStatus = ({ code }) => FARM_STATUS.has(code);
+
 /**
  * The log's lines, `{key, at, what, detail, tone, seconds}`, newest first: phases (a row of attempts that failed for
- * one reason
- * is one line; the ledger does not keep their number), IBKR's notices, gaps.
+ * one reason is one line; the ledger does not keep their number), IBKR's notices, gaps.
  */
 export function logLines(events, notices, gaps) {
   const lines = [];
@@ -132,8 +138,7 @@ export function logLines(events, notices, gaps) {
 
 /**
  * Since when (ms) the link has not been ready, or has been kept off: attempts begin a phase twice a second, the trouble
- * began
- * before them. Null while it is ready or nothing is recorded.
+ * began before them. Null while it is ready or nothing is recorded.
  */
 export function troubleSince(events) {
   const last = events.at(-1);
@@ -142,8 +147,8 @@ export function troubleSince(events) {
   for (let place = events.length - 1; place >= 0; place -= 1) {
     const { phase, at, durationS } = events[place];
     const next = instant(events[place + 1]?.at);
-    const nobody = next !== null && durationS !== null && next - (instant(at) + durationS * 1000) > 1000;
-    if (phase === 'ready' || kept(phase) !== kept(last.phase) || nobody) break;
+    const unrecorded = next !== null && durationS !== null && next - (instant(at) + durationS * 1000) > 1000;
+    if (phase === 'ready' || kept(phase) !== kept(last.phase) || unrecorded) break;
     since = instant(at);
   }
   return since;

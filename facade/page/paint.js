@@ -24,3 +24,11 @@ function frame() {
     }
   }
 }
+
+const seconds = new Set();
+
+/** Call `tick` each second: for ages that grow while nothing else changes. */
+export function everySecond(tick) {
+  if (!seconds.size) setInterval(() => seconds.forEach((each) => each()), 1000);
+  seconds.add(tick);
+}

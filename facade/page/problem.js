@@ -3,10 +3,10 @@
 
 import { el, setHidden, setText } from './dom.js';
 
-// What is said here only, and stands in no catalogue.
+// Reasons of this page only, which no catalogue has.
 const OURS = new Set(['facadeUnreachable', 'timeout']);
 
-/** Show `reason`'s name in the link `node`, which leads to what the documentation says of it. */
+/** Show `reason`'s name in the link `node`, which leads to its place in the documentation. */
 export function reasonLink(node, reason) {
   setText(node, reason ?? '');
   if (reason && !OURS.has(reason)) node.setAttribute('href', `/docs/reasons#${reason}`);

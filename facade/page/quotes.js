@@ -2,10 +2,11 @@
 
 import { read, serverNow } from './api.js';
 import { byId, el, setData, setHidden } from './dom.js';
-import { age, change, clock, contractName, DASH, instant, known, price, quantity, words } from './format.js';
+import { age, clock, contractName, DASH, instant, known, moved, price, quantity, relative, words } from './format.js';
 import { freshnessNote } from './freshness.js';
-import { paint } from './paint.js';
+import { everySecond, paint } from './paint.js';
 import { clearProblem, showProblem } from './problem.js';
+import { browser } from './storage.js';
 import { byNumber, sign, Table } from './table.js';
 import { contractTitle } from './blotter.js';
 
@@ -23,19 +24,28 @@ const CONTRACT_FIELDS = [
   'right',
   'multiplier',
   'exchange',
+  'primaryExchange',
   'currency',
   'localSymbol',
   'tradingClass',
 ];
 
-const COLUMNS = (remove) => [
+const change = (row) => moved(row.last, row.close);
+
+/** Where a contract trades: what tells three IBMs apart. */
+export const venue = ({ primaryExchange, exchange, currency }) =>
+  [primaryExchange || (exchange === 'SMART' ? '' : exchange), currency].filter(Boolean).join(' ');
+
+const COLUMNS = (open, remove) => [
   {
     key: 'contract',
     label: 'Contract',
     left: true,
     text: (row) => contractName(row.contract),
-    unit: (row) => (row.contract.secType === 'STK' ? '' : (row.contract.secType ?? '')),
+    unit: (row) => [row.contract.secType === 'STK' ? '' : row.contract.secType, venue(row.contract)].filter(Boolean).join(' '),
     title: (row) => contractTitle(row.contract),
+    name: (row) => `${contractName(row.contract)} ${venue(row.contract)}: quote and chart`,
+    press: (_, row) => open(row.contract),
   },
   {
     key: 'bid',
@@ -61,65 +71,65 @@ const COLUMNS = (remove) => [
   {
     key: 'change',
     label: 'Change',
-    text: (row) => change(row.last, row.close),
-    sort: moved,
-    tone: (row) => sign(moved(row)),
+    text: (row) => relative(change(row)),
+    sort: change,
+    tone: (row) => sign(change(row)),
     title: (row) => `close ${price(row.close, row.contract.secType)}`,
   },
   {
     key: 'kind',
     label: 'Data',
     left: true,
-    text: kind,
-    tone: kindTone,
-    title: (row) => (row.asOf ? `as of ${clock(instant(row.asOf), serverNow())}` : ''),
+    text: dataKind,
+    tone: dataTone,
+    title: (row) => (dataAt(row) === null ? '' : `as of ${clock(dataAt(row), serverNow())}`),
   },
   {
     key: 'remove',
     label: 'Remove',
+    unseen: true,
     text: () => '×',
+    name: (row) => `Remove ${contractName(row.contract)}`,
     title: (row) => `Remove ${contractName(row.contract)}`,
-    button: remove,
+    press: remove,
   },
 ];
 
-function moved(row) {
-  const [last, close] = [known(row.last), known(row.close)];
-  return last === null || !close ? null : last / close - 1;
-}
+/** When (ms) a quote's prices were last received. */
+const dataAt = (row) => instant(row.priceAsOf ?? row.asOf);
 
-function kind(row) {
+/** Of what kind a quote's data is: live, delayed, frozen, refused, old, or not there yet. */
+export function dataKind(row) {
   if (row.ibCode) return `IBKR ${row.ibCode}`;
-  if (row.stale) return row.asOf ? `${age((serverNow() - instant(row.asOf)) / 1000)} old` : DASH;
+  if (row.stale) return dataAt(row) === null ? DASH : `${age((serverNow() - dataAt(row)) / 1000)} old`;
   return row.marketDataType ? words(row.marketDataType) : 'waiting';
 }
 
-function kindTone(row) {
+export function dataTone(row) {
   if (row.ibCode) return 'warn';
   return row.marketDataType === 'live' || row.stale || !row.marketDataType ? 'muted' : 'chip';
 }
 
-/** The stored list: contracts, checked, as another version of the page or a hand may have written it. */
+/** The stored list of contracts, checked: another version of the page may have written it. */
 function stored() {
   try {
-    const list = JSON.parse(localStorage.getItem(STORED) ?? '[]');
+    const list = JSON.parse(browser.get(STORED) ?? '[]');
     return list.filter((row) => Number.isSafeInteger(row?.conId) && row.conId > 0).slice(0, MOST_QUOTES);
   } catch {
     return [];
   }
 }
 
-/** `changed()` is called when other quotes are wanted. Returns `topics()`. */
-export function mountQuotes(model, changed) {
+/** `changed()` is called when other quotes are wanted, `open(contract)` to show one. Returns `{conIds(), add}`. */
+export function mountQuotes(model, changed, open) {
   let list = stored();
   const table = new Table(byId('quotes-table'), {
     label: 'Quotes',
-    columns: COLUMNS((key) => remove(key)),
+    columns: COLUMNS(open, (key) => remove(key)),
     sort: { key: 'contract', descending: false },
-    empty: 'No quotes yet: add a symbol above.',
     extraClass: 'quotes-table',
   });
-  const topics = () => list.map(({ conId }) => `quotes:${conId}`);
+  const conIds = () => list.map(({ conId }) => conId);
 
   function draw() {
     const stale = !model.current;
@@ -129,7 +139,7 @@ export function mountQuotes(model, changed) {
         return [String(contract.conId), { ...quote, contract, stale }];
       }),
     );
-    table.show(rows, { stale });
+    table.show(rows, { stale, empty: 'No quotes yet: add a symbol above, or your positions.' });
     const fresh =
       model.replica.complete || !list.length
         ? { known: true, stale: stale && list.length > 0, asOf: null }
@@ -138,28 +148,39 @@ export function mountQuotes(model, changed) {
   }
 
   function store() {
-    localStorage.setItem(STORED, JSON.stringify(list));
+    browser.set(STORED, JSON.stringify(list));
     subscribe();
     changed();
     paint(draw);
   }
 
   function subscribe() {
-    model.show(draw, ...topics());
+    model.show(draw, ...conIds().map((conId) => `quotes:${conId}`));
   }
 
-  function add(contract) {
-    if (!list.some(({ conId }) => conId === contract.conId)) {
-      if (list.length >= MOST_QUOTES) {
-        showProblem(byId('quote-problem'), {
-          title: 'Enough quotes',
-          detail: `This page shows at most ${MOST_QUOTES}, so that other readers keep market-data lines. Remove one first.`,
-        });
-        return;
-      }
-      list = [...list, Object.fromEntries(CONTRACT_FIELDS.map((field) => [field, contract[field] ?? null]))];
-      store();
+  /** Add `contracts` that are not in the list yet, as many as there is room for. */
+  function add(...contracts) {
+    const fresh = contracts.filter(({ conId }) => !list.some((row) => row.conId === conId));
+    const room = MOST_QUOTES - list.length;
+    if (fresh.length > room) {
+      showProblem(byId('quote-problem'), {
+        title: 'Too many quotes',
+        detail: `This page shows at most ${MOST_QUOTES}: other readers need market data lines too. ${room > 0 ? `The first ${room} were added.` : 'Remove one first.'}`,
+      });
     }
+    if (!fresh.length || room <= 0) return;
+    const kept = (contract) => Object.fromEntries(CONTRACT_FIELDS.map((field) => [field, contract[field] ?? null]));
+    list = [...list, ...fresh.slice(0, room).map(kept)];
+    store();
+  }
+
+  /** The chosen account's positions, largest first. */
+  function addPositions() {
+    const rows = [...model.chosenRows('positions').values()].filter((row) => known(row.position));
+    rows.sort((a, b) => Math.abs(known(b.marketValue) ?? 0) - Math.abs(known(a.marketValue) ?? 0));
+    const distinct = new Map(rows.map((row) => [row.conId, row]));
+    clearProblem(byId('quote-problem'));
+    add(...distinct.values());
   }
 
   function remove(key) {
@@ -169,10 +190,11 @@ export function mountQuotes(model, changed) {
 
   mountSearch(add);
   subscribe();
+  byId('quote-positions').addEventListener('click', addPositions);
   model.show(draw, 'link', 'facade', 'sync');
-  setInterval(() => !model.current && paint(draw), 1000);
+  everySecond(() => !model.current && paint(draw));
   draw();
-  return topics;
+  return { conIds, add };
 }
 
 function mountSearch(add) {
@@ -182,7 +204,7 @@ function mountSearch(add) {
   let rows = [];
   let marked = -1;
   let timer = null;
-  let asked = 0; // number of the newest question: an older answer is not shown
+  let newest = 0; // number of the newest search: the answer of an older one is not shown
 
   function show(list) {
     rows = list.slice(0, MOST_FOUND);
@@ -222,7 +244,7 @@ function mountSearch(add) {
   }
 
   async function search(text) {
-    const question = ++asked;
+    const number = ++newest;
     clearTimeout(timer);
     clearProblem(problem);
     setData(input, 'busy', 'true');
@@ -231,18 +253,18 @@ function mountSearch(add) {
         ? `/api/ibkr/contracts/${text}`
         : `/api/ibkr/contracts/search?q=${encodeURIComponent(text)}`;
       const { data } = await read(path);
-      if (question !== asked) return;
+      if (number !== newest) return;
       const list = Array.isArray(data) ? data : [data];
       show(list.filter((row) => Number.isSafeInteger(row?.conId)));
       if (!rows.length)
         showProblem(problem, { title: 'Nothing found', detail: `IBKR lists no contract for “${text}”.` });
     } catch (refusal) {
-      if (question === asked) {
+      if (number === newest) {
         show([]);
         showProblem(problem, refusal);
       }
     } finally {
-      if (question === asked) setData(input, 'busy', 'false');
+      if (number === newest) setData(input, 'busy', 'false');
     }
   }
 
@@ -250,9 +272,9 @@ function mountSearch(add) {
     clearTimeout(timer);
     clearProblem(problem);
     const text = input.value.trim();
-    asked += 1;
+    newest += 1;
     if (!text) show([]);
-    // A conId is looked up when it is complete, which only Enter says.
+    // A conId is looked up when it is complete, which only Enter tells apart.
     else if (!/^\d+$/.test(text)) timer = setTimeout(() => search(text), SEARCH_AFTER);
   });
   input.addEventListener('keydown', (event) => {

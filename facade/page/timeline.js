@@ -3,17 +3,32 @@
 import { read, serverNow } from './api.js';
 import { byId, el, setText } from './dom.js';
 import { clock, duration, hour, instant, percent } from './format.js';
-import { DAY_MS, eventWords, gapMarks, KINDS, logLines, segments, segmentWords, troubleSince } from './history.js';
-import { paint } from './paint.js';
+import {
+  DAY_MS,
+  eventWords,
+  gapMarks,
+  isFarmStatus,
+  KINDS,
+  logLines,
+  segments,
+  segmentWords,
+  troubleSince,
+} from './history.js';
+import { everySecond, paint } from './paint.js';
 import { Table } from './table.js';
 
-// Between two reads of the ledger the stream's link row tells of each change; the read brings uptimes and what was
-// missed.
+// Between two reads of the ledger the stream's link row brings each change; the read brings uptimes and what was missed.
 const READ_EVERY = 60_000;
 // A flapping link must not become a flood of reads.
 const READ_AFTER_CHANGE = 2000;
 const HOURS_BETWEEN = 4;
-const MONTH_S = 30 * 86_400;
+// Uptime over a window is known once that much was recorded.
+const WINDOWS = [
+  ['24 h', '24h', 86_400],
+  ['7 d', '7d', 7 * 86_400],
+  ['30 d', '30d', 30 * 86_400],
+];
+const RECORDED_NEARLY = 0.999;
 
 export function mountTimeline(model) {
   const bar = byId('timeline');
@@ -28,7 +43,6 @@ export function mountTimeline(model) {
     label: 'Event log',
     extraClass: 'log-table',
     sort: { key: 'at', descending: true },
-    empty: 'Nothing has happened yet.',
     columns: [
       { key: 'at', label: 'Time', left: true, text: (line) => clock(line.at, serverNow()), sort: (line) => line.at },
       { key: 'what', label: 'Event', left: true, text: (line) => line.what, tone: (line) => line.tone },
@@ -49,7 +63,7 @@ export function mountTimeline(model) {
       events = data.events ?? [];
       uptime = data.uptime ?? null;
     } catch {
-      schedule(READ_AFTER_CHANGE); // the header says what is wrong; the bar keeps what it has
+      schedule(READ_AFTER_CHANGE); // the head of the page shows what is wrong; the bar keeps what it has
     }
     current();
   }
@@ -59,7 +73,7 @@ export function mountTimeline(model) {
     timer = setTimeout(readLedger, delay);
   }
 
-  /** Put the stream's own phase at the end of what the ledger told. */
+  /** Put the stream's own phase at the end of the ledger's events. */
   function current() {
     const link = model.link;
     const at = instant(link?.since);
@@ -90,7 +104,7 @@ export function mountTimeline(model) {
   function draw() {
     const now = serverNow();
     gaps = gapMarks(model.rows('gaps').values(), now);
-    parts = segments(events, now);
+    parts = segments(events, now, model.knownUntil(now));
     while (bar.children.length > parts.length) bar.lastChild.remove();
     while (bar.children.length < parts.length)
       bar.append(el('button', { type: 'button', class: 'part', tabindex: -1 }));
@@ -105,7 +119,7 @@ export function mountTimeline(model) {
     drawGaps(now);
     drawHours(now);
     drawUptime();
-    say(focused);
+    readOut(focused);
   }
 
   function drawGaps(now) {
@@ -119,7 +133,7 @@ export function mountTimeline(model) {
     );
   }
 
-  /** What the gaps within a part brought back, for its reading. */
+  /** What was recovered from the gaps within a part, for its reading. */
   function gapsIn(part) {
     if (part.kind === 'up') return '';
     const within = gaps.filter((gap) => gap.from < part.to && part.from < gap.to);
@@ -140,23 +154,20 @@ export function mountTimeline(model) {
   }
 
   function drawUptime() {
-    const figures = [
-      ['24 h', '24h'],
-      ['7 d', '7d'],
-      ['30 d', '30d'],
-    ].map(([label, key]) => {
-      const span = uptime?.[key];
-      const known = span?.knownS > 0 ? span.ratio : null;
-      const title =
-        known === null
-          ? 'not known yet'
-          : `up ${duration(span.upS)}, down ${duration(span.downS)}, planned ${duration(span.plannedS)}, of ${duration(span.knownS)} known`;
-      return el('div', { title }, el('dt', {}, label), el('dd', {}, percent(known)));
-    });
-    // A figure of 30 days stands for as many seconds as were recorded.
+    const title = (span) =>
+      span
+        ? `up ${duration(span.upS)}, down ${duration(span.downS)}, planned ${duration(span.plannedS)}, of ${duration(span.knownS)} recorded`
+        : 'not known yet';
+    const figure = (label, ratio, span) =>
+      el('div', { title: title(span) }, el('dt', {}, label), el('dd', {}, percent(ratio)));
     const recorded = Math.max(0, ...Object.values(uptime ?? {}).map((span) => span.knownS));
-    if (recorded > 0 && recorded < MONTH_S)
-      figures.push(el('div', {}, el('dt', {}, 'recorded'), el('dd', {}, duration(recorded))));
+    const figures = WINDOWS.map(([label, key, seconds]) => {
+      const span = uptime?.[key];
+      return figure(label, span?.knownS >= seconds * RECORDED_NEARLY ? span.ratio : null, span);
+    });
+    const longest = uptime?.['30d'];
+    if (recorded > 0 && recorded < WINDOWS[2][2] * RECORDED_NEARLY)
+      figures.unshift(figure(`${duration(recorded)} recorded`, longest.ratio, longest));
     byId('uptime').replaceChildren(...figures);
   }
 
@@ -164,7 +175,7 @@ export function mountTimeline(model) {
     return `${clock(part.from, now)} – ${now - part.to < 1500 ? 'now' : clock(part.to, now)}`;
   }
 
-  function say(index) {
+  function readOut(index) {
     const now = serverNow();
     const part = parts[index ?? parts.length - 1];
     for (const [place, node] of [...bar.children].entries()) node.classList.toggle('pointed', place === index);
@@ -174,13 +185,18 @@ export function mountTimeline(model) {
   }
 
   function drawLog() {
-    const notices = byId('log-notices').checked ? model.rows('notices') : new Map();
-    log.show(new Map(logLines(events, notices, model.rows('gaps')).map((line) => [line.key, line])));
+    const { value } = byId('log-show');
+    const notices = new Map();
+    if (value !== 'link')
+      for (const [key, row] of model.rows('notices'))
+        if (value === 'everything' || !isFarmStatus(row)) notices.set(key, row);
+    const lines = logLines(events, notices, model.rows('gaps'));
+    log.show(new Map(lines.map((line) => [line.key, line])), { empty: 'Nothing has happened yet.' });
   }
 
   function point(index) {
     focused = index;
-    say(index);
+    readOut(index);
   }
 
   bar.addEventListener('pointermove', (event) => {
@@ -209,15 +225,16 @@ export function mountTimeline(model) {
   model.listen(() => {
     const link = model.link;
     const now = link ? eventWords(link) : '';
-    if (now === shown) return; // a newer proof is no event
+    if (now === shown) return; // a newer time of the last message is no event
     shown = now;
     current();
   }, 'link');
-  model.listen(() => model.facade && readLedger(), 'facade');
+  model.listen(() => (paint(draw), model.facade && readLedger()), 'facade');
   model.show(drawLog, 'notices', 'gaps');
   model.show(draw, 'gaps');
-  byId('log-notices').addEventListener('change', () => paint(drawLog));
+  byId('log-show').addEventListener('change', () => paint(drawLog));
   setInterval(() => paint(draw), 30_000);
+  everySecond(() => model.awaySince !== null && paint(draw)); // the unknown grows
   byId('timeline').title = Object.values(KINDS).join(' · ');
   readLedger();
 }

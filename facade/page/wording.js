@@ -1,9 +1,17 @@
 // Owns the words for the state of the link: one headline, one sentence, what to do. Pure.
-// The daemon's sentences and advice come from its catalogue, in the row; only the facade's own absence is worded here.
+// The daemon's sentences and advice come from its catalogue, in the row; only the facade's absence is worded here.
 
 import { capital, words } from './format.js';
 
-const HEADLINES = { ready: 'Connected', upstreamLost: 'Upstream lost' };
+const HEADLINES = {
+  ready: 'Connected',
+  held: 'Disconnected by you',
+  upstreamLost: 'Upstream lost',
+  unproven: 'Not responding',
+};
+
+// Reasons that only a person at the gateway can mend, whatever the daemon tries meanwhile.
+const NEEDS_PERSON = { loginRequired: 'Login needed' };
 
 // Which lamp a phase lights. The lamp has a shape of its own for each.
 const LAMPS = {
@@ -23,25 +31,25 @@ const FACADE_AWAY = {
   lamp: 'bad',
   headline: 'IBKR: Facade not answering',
   sentence:
-    'The web server of this page does not answer. The session to IBKR is held by the daemon and does not depend on it; what stands below is the last that was known.',
+    'The web server of this page does not answer. The daemon holds the session to IBKR and does not depend on it. The values below are the last ones received.',
   advice: [
-    'Wait a moment: this page goes on trying and is right again by itself.',
-    'If it stays: ./scripts/restart_facade, or ./scripts/start where nothing runs.',
-    'The link itself can be asked in a terminal: ibkr status',
+    'Wait a moment: the page retries every second and recovers by itself.',
+    'If it stays away: run ./scripts/restart_facade, or ./scripts/start where nothing is running.',
+    'To see the state of the link in a terminal: ibkr status',
   ],
 };
 
 const LOADING = { lamp: 'off', headline: 'IBKR: Loading', sentence: 'Reading the state of the link.', advice: [] };
 
-/** What a phase without trouble means, for the moments in which the daemon says nothing of its own. */
+/** The sentence of a phase without trouble, where the row has none. */
 function plain({ phase, gateway }) {
-  if (phase === 'ready') return 'The session is up and proven.';
+  if (phase === 'ready') return 'Connected to IBKR.';
   if (phase === 'connecting') return gateway ? `Dialling ${gateway.host}:${gateway.port}.` : 'Dialling the gateway.';
   if (phase === 'syncing') return 'Connected; reading accounts, positions and orders.';
   return '';
 }
 
-/** `{lamp, headline, sentence, advice, phase, reason}` of what the model believes. */
+/** `{lamp, headline, sentence, advice, phase, reason, person}` of the model; `person`: it needs a person. */
 export function state({ facade, link, refusal }) {
   if (facade === false) return { ...FACADE_AWAY, phase: null, reason: 'facadeUnreachable' };
   if (link === null) {
@@ -60,11 +68,15 @@ export function state({ facade, link, refusal }) {
   const advice = link.advice ?? [];
   if (phase === null) return { lamp: 'bad', headline: 'IBKR: Daemon not answering', sentence, advice, phase, reason };
   if (phase === 'ready' && !link.connected) {
-    return { lamp: 'warn', headline: 'IBKR: Not proven', sentence, advice, phase, reason };
+    return { lamp: 'warn', headline: 'IBKR: Not responding', sentence, advice, phase, reason };
+  }
+  if (phase !== 'ready' && NEEDS_PERSON[reason]) {
+    return { lamp: 'act', headline: `IBKR: ${NEEDS_PERSON[reason]}`, sentence, advice, phase, reason, person: true };
   }
   // A dial after a failure is still the trouble that the reason names.
   const lamp = phase === 'connecting' && reason ? 'warn' : (LAMPS[phase] ?? 'warn');
-  return { lamp, headline: `IBKR: ${HEADLINES[phase] ?? capital(words(phase))}`, sentence, advice, phase, reason };
+  const headline = `IBKR: ${HEADLINES[phase] ?? capital(words(phase))}`;
+  return { lamp, headline, sentence, advice, phase, reason, person: phase === 'blocked' };
 }
 
 /** Whether the accounts are paper, live or not known: `paper`, `live`, `mixed`, `unknown`. */

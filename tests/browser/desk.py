@@ -29,7 +29,10 @@ def contract(place: int) -> dict[str, Any]:
 
 
 def account(name: str = "DU1234567", *, paper: bool = True) -> dict[str, Rows]:
-    values = {"NetLiquidation": "1024318.42", "AvailableFunds": "412907.10", "BuyingPower": "1651628.40"}
+    values = {
+        "NetLiquidation": "1024318.42", "TotalCashValue": "318204.11", "AvailableFunds": "412907.10",
+        "ExcessLiquidity": "466120.77", "MaintMarginReq": "187410.02", "BuyingPower": "1651628.40",
+    }  # fmt: skip
     return {
         "accounts": {name: Account(account=name, paper=paper)},
         "summary": {

@@ -116,21 +116,24 @@ async def test_disconnect_holds_the_link(desk: Desk, visit: Visit) -> None:
         await page.get_by_role("button", name="Disconnect").click()
 
     assert posted(await sent.value) == ("/disconnect", {}, "application/json")
-    await expect(page.locator("#headline")).to_have_text("IBKR: Held")
-    await expect(page.locator("#disconnect")).to_be_disabled()
+    await expect(page.locator("#headline")).to_have_text("IBKR: Disconnected by you")
+    await expect(page.locator("#disconnect")).to_be_hidden()
 
 
-async def test_try_now_ends_a_wait_and_is_offered_only_in_one(desk: Desk, visit: Visit) -> None:
-    """Where nothing waits there is nothing to try."""
+async def test_disconnecting_from_real_money_is_confirmed_first(desk: Desk, visit: Visit) -> None:
+    """A live link is not ended by one click: the dialog can be left without a word to the facade."""
+    desk.daemon.know_all(**account("U1234567", paper=False))
     page = await visit(desk.url)
-    await expect(page.locator("#headline")).to_have_text("IBKR: Connected")
-    await expect(page.locator("#reconnect")).to_be_disabled()
+    await expect(page.locator("#ribbon")).to_be_visible()
+    posts: list[str] = []
+    page.on("request", lambda request: posts.append(request.url) if request.method == "POST" else None)
 
-    desk.daemon.link(**trouble("waiting", "portClosed", next_in=60))
-    async with page.expect_request("**/api/ibkr/reconnect") as sent:
-        await page.get_by_role("button", name="Try now").click()
-
-    assert posted(await sent.value) == ("/reconnect", {}, "application/json")
+    await page.get_by_role("button", name="Disconnect").click()
+    await page.get_by_role("button", name="Stay connected").click()
+    assert posts == []
+    await page.locator("#disconnect").click()
+    async with page.expect_request("**/api/ibkr/disconnect"):
+        await page.locator("#confirm-dialog").get_by_role("button", name="Disconnect").click()
 
 
 async def test_the_form_names_host_port_and_client_id(desk: Desk, visit: Visit, shot: Shot) -> None:
@@ -138,6 +141,7 @@ async def test_the_form_names_host_port_and_client_id(desk: Desk, visit: Visit, 
     page = await visit(desk.url)
     await expect(page.locator("#headline")).to_have_text("IBKR: Connected")
 
+    await page.get_by_role("button", name="Link details").click()
     await page.get_by_role("button", name="Connect to…").click()
     form = page.locator("#target")
     await expect(form.get_by_role("textbox", name="Host")).to_be_focused()
@@ -161,6 +165,7 @@ async def test_the_form_names_host_port_and_client_id(desk: Desk, visit: Visit, 
 async def test_a_refused_form_stays_with_what_was_typed(desk: Desk, visit: Visit) -> None:
     """A live port that nobody unlocked: the facade's words, and the form as it was."""
     page = await visit(desk.url)
+    await page.get_by_role("button", name="Link details").click()
     await page.get_by_role("button", name="Connect to…").click()
     form = page.locator("#target")
     await form.get_by_role("spinbutton", name="Port").fill("7496")
@@ -218,7 +223,7 @@ async def test_the_token_is_asked_for_once_and_kept_for_the_tab(locked: Desk, vi
     await page.get_by_role("button", name="Use it").click()
 
     await expect(page.locator("#headline")).to_have_text("IBKR: Connected")
-    await expect(page.locator("#accounts")).to_contain_text("1,024,318.42")
+    await expect(page.locator("#figures")).to_contain_text("1,024,318.42")
     async with page.expect_response("**/api/ibkr/connect") as answered:
         await page.locator("#connect").click()
     assert (await answered.value).status == 200

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 TROUBLES = [
     ("disabled", "autoConnectOff", "Disabled"),
-    ("held", "manual", "Held"),
+    ("held", "manual", "Disconnected by you"),
     ("waiting", "portClosed", "Waiting"),
     ("waiting", "hostUnreachable", "Waiting"),
     ("waiting", "dialTimeout", "Waiting"),
@@ -26,9 +26,9 @@ TROUBLES = [
     ("waiting", "socketLost", "Waiting"),
     ("waiting", "probeTimeout", "Waiting"),
     ("waiting", "portMoved", "Waiting"),
-    ("waiting", "loginRequired", "Waiting"),
+    ("waiting", "loginRequired", "Login needed"),
     ("waiting", "clientIdInUse", "Waiting"),
-    ("unproven", "probeTimeout", "Unproven"),
+    ("unproven", "probeTimeout", "Not responding"),
     ("upstreamLost", "upstreamLost", "Upstream lost"),
     ("upstreamLost", "competingSession", "Upstream lost"),
     ("blocked", "clientIdInUse", "Blocked"),
@@ -51,9 +51,12 @@ async def test_a_ready_link_is_told_at_one_look(desk: Desk, visit: Visit, shot: 
     await expect(page.locator("link[rel=icon]")).to_have_attribute("href", "/ui/icons/good.svg")
     await expect(page.locator("#money")).to_have_text("PAPER")
     await expect(page.locator("#account")).to_have_text("DU1234567")
+    await expect(page.locator("#pulse")).to_contain_text("Last heard")
+    await expect(page.locator("#trouble")).to_be_hidden()
+    await expect(page.locator("#details")).to_be_hidden()
+    await page.get_by_role("button", name="Link details").click()
     await expect(page.locator("#facts")).to_contain_text("2 h 14 min")
     await expect(page.locator("#facts")).to_contain_text("127.0.0.1:7497")
-    await expect(page.locator("#trouble")).to_be_hidden()
     await expect(page.locator("#ribbon")).to_be_hidden()
     await expect(page.locator("#connect")).to_have_text("🔌 Connect IBKR")
     await shot(page, "connected", full=True)
@@ -108,14 +111,14 @@ async def test_the_next_attempt_is_counted_down(desk: Desk, visit: Visit) -> Non
 
 
 async def test_a_momentary_dial_does_not_make_the_page_flicker(desk: Desk, visit: Visit) -> None:
-    """A closed port on loopback is dialled twice a second: headline, the tab's title, advice and "Try now" stay."""
+    """A closed port on loopback is dialled twice a second: headline, the tab's title, advice and buttons stay."""
     desk.daemon.link(**trouble("waiting", "portClosed", next_in=0.5))
     page = await visit(desk.url)
     await expect(page.locator("#headline")).to_have_text("IBKR: Waiting")
     await page.evaluate("""() => {
         window.seen = new Set();
         const every = { subtree: true, childList: true, attributes: true, characterData: true };
-        const look = () => seen.add([headline.textContent, document.title, trouble.hidden, reconnect.disabled].join());
+        const look = () => seen.add([headline.textContent, document.title, trouble.hidden, disconnect.hidden].join());
         new MutationObserver(look).observe(document, every);
         look();
     }""")
@@ -178,6 +181,7 @@ async def test_a_moved_port_is_shown_beside_the_configured_one(desk: Desk, visit
     desk.daemon.link(gateway=moved)
 
     page = await visit(desk.url)
+    await page.get_by_role("button", name="Link details").click()
 
     await expect(page.locator("#facts")).to_contain_text("127.0.0.1:7500")
     await expect(page.locator("#facts")).to_contain_text("configured 127.0.0.1:7497")
@@ -191,8 +195,8 @@ async def test_a_read_only_api_says_so(desk: Desk, visit: Visit) -> None:
     page = await visit(desk.url)
 
     await expect(page.locator("#headline")).to_have_text("IBKR: Connected")
-    await expect(page.locator("#facts")).to_contain_text("read-only: orders unknown")
     await expect(page.locator("#orders-note")).to_have_text("not known")
+    await expect(page.locator("#orders-table .nothing")).to_contain_text("the TWS API is read-only")
 
 
 async def test_what_was_never_told_is_not_known_and_not_zero(desk: Desk, visit: Visit, shot: Shot) -> None:
@@ -206,7 +210,7 @@ async def test_what_was_never_told_is_not_known_and_not_zero(desk: Desk, visit: 
     for topic in ("positions", "orders", "fills", "accounts"):
         await expect(page.locator(f"#{topic}-note")).to_have_text("not known")
     await expect(page.locator("#positions-table .nothing")).to_contain_text("Not known")
-    for value in await page.locator("#accounts dd .value").all():
+    for value in await page.locator("#figures .value").all():
         await expect(value).to_have_text("—")
     await shot(page, "unknown", full=True)
 
@@ -224,7 +228,7 @@ async def test_an_empty_list_that_was_told_is_empty(desk: Desk, visit: Visit) ->
 async def test_values_of_before_a_loss_are_marked_with_their_age(desk: Desk, visit: Visit) -> None:
     """While the link is down the last values stay, greyed, with the time of the loss: until then they were kept."""
     page = await visit(desk.url)
-    await expect(page.locator("#positions-note")).to_have_text("10 positions")
+    await expect(page.locator("#positions-note")).to_have_text("10 positions · in USD")
 
     desk.daemon.store.put({"sync": {"positions": Sync(known=True, asOf=now(-240), stale=True)}})
     desk.daemon.link(**trouble("waiting", "socketLost", next_in=30))
@@ -232,7 +236,7 @@ async def test_values_of_before_a_loss_are_marked_with_their_age(desk: Desk, vis
     await expect(page.locator("#positions-note")).to_contain_text("stale · as of")
     await expect(page.locator("#positions-note")).to_contain_text("1 min")
     await expect(page.locator("#positions-table table")).to_have_attribute("data-stale", "true")
-    await expect(page.locator("#accounts dd[data-stale=true]").first).to_be_visible()
+    await expect(page.locator("#figures dd[data-stale=true]").first).to_be_visible()
 
 
 async def test_ibkrs_texts_are_text(desk: Desk, visit: Visit) -> None:
@@ -264,14 +268,14 @@ async def test_a_dead_daemon_is_told_and_its_return_too(desk: Desk, visit: Visit
 
     await desk.daemon.start()
     await expect(page.locator("#headline")).to_have_text("IBKR: Connected")
-    await expect(page.locator("#positions-note")).to_have_text("10 positions")
+    await expect(page.locator("#positions-note")).to_have_text("10 positions · in USD")
     await expect(page.locator("#positions-table tbody tr:not(.spacer):visible")).to_have_count(10)
 
 
 async def test_a_new_daemon_brings_its_own_rows(desk: Desk, visit: Visit) -> None:
     """Another epoch: what the old daemon believed is replaced, not added to."""
     page = await visit(desk.url)
-    await expect(page.locator("#positions-note")).to_have_text("10 positions")
+    await expect(page.locator("#positions-note")).to_have_text("10 positions · in USD")
 
     await desk.renew_daemon()
     desk.daemon.know_all(**account())
@@ -294,21 +298,21 @@ async def test_a_dead_facade_is_told_and_its_return_too(desk: Desk, visit: Visit
 
     await desk.open_facade()
     await expect(page.locator("#headline")).to_have_text("IBKR: Connected")
-    await expect(page.locator("#positions-note")).to_have_text("10 positions")
+    await expect(page.locator("#positions-note")).to_have_text("10 positions · in USD")
     await expect(page.locator("#positions-table tbody tr:not(.spacer):visible")).to_have_count(10)
 
 
 async def test_what_happened_while_the_facade_was_away_is_there_afterwards(desk: Desk, visit: Visit) -> None:
     """The stream goes on from where it was: a changed position is changed, a closed one is gone."""
     page = await visit(desk.url)
-    await expect(page.locator("#positions-note")).to_have_text("10 positions")
+    await expect(page.locator("#positions-note")).to_have_text("10 positions · in USD")
 
     await desk.close_facade()
     await expect(page.locator("#headline")).to_have_text("IBKR: Facade not answering")
     desk.daemon.store.put({"positions": {"DU1234567:1000": None}})
     await desk.open_facade()
 
-    await expect(page.locator("#positions-note")).to_have_text("9 positions")
+    await expect(page.locator("#positions-note")).to_have_text("9 positions · in USD")
 
 
 async def test_a_frozen_facade_is_noticed_too(desk: Desk, visit: Visit) -> None:
@@ -344,7 +348,7 @@ async def test_a_stream_that_never_opens_is_asked_for_again(desk: Desk, visit: V
 
     await page.clock.fast_forward(60_000)
 
-    await expect(page.locator("#positions-note")).to_have_text("10 positions")
+    await expect(page.locator("#positions-note")).to_have_text("10 positions · in USD")
 
 
 async def refuse_streams(page: Page, retry_after: int) -> list[Route]:
@@ -366,7 +370,7 @@ async def test_without_a_stream_the_link_is_what_the_facade_answers_and_values_a
 ) -> None:
     """The facade answers but lets no stream in: what the last one told is not taken for what IBKR says now."""
     page = await visit(desk.url)
-    await expect(page.locator("#positions-note")).to_have_text("10 positions")
+    await expect(page.locator("#positions-note")).to_have_text("10 positions · in USD")
     await refuse_streams(page, retry_after=1)
 
     await desk.close_facade()
@@ -381,7 +385,7 @@ async def test_without_a_stream_the_link_is_what_the_facade_answers_and_values_a
     await page.unroute("**/api/ibkr/events?*")
     desk.daemon.link()
     await expect(page.locator("#headline")).to_have_text("IBKR: Connected")
-    await expect(page.locator("#positions-note")).to_have_text("10 positions")
+    await expect(page.locator("#positions-note")).to_have_text("10 positions · in USD")
 
 
 async def test_a_refused_stream_is_asked_for_again_when_the_facade_said(desk: Desk, visit: Visit) -> None:

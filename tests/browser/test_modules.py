@@ -231,10 +231,15 @@ async def test_the_unknown_is_a_dash_and_never_zero(blank: Page, how: str, value
         ("price(182.5, 'STK')", "182.50"),
         ("price(0.0312, 'STK')", "0.0312"),
         ("price(1.0842, 'CASH')", "1.08420"),
-        ("percent(0.99999)", "99.99 %"),
-        ("percent(1)", "100 %"),
-        ("change(101, 100)", "+1.00 %"),
-        ("change(101, null)", "—"),
+        ("percent(0.99999)", "99.99%"),
+        ("percent(1)", "100%"),
+        ("price(110.578125, 'FUT')", "110.578125"),
+        ("price(187.5200043, 'STK', true)", "187.52"),
+        ("price(110.578125, 'FUT', true)", "110.57813"),
+        ("price(averagePrice({avgCost: 285512.5, multiplier: '50', secType: 'FUT'}), 'FUT', true)", "5,710.25"),
+        ("relative(moved(101, 100))", "+1.00%"),
+        ("relative(moved(101, null))", "—"),
+        ("part(0.1234)", "12.3%"),
         ("duration(0.4)", "< 1 s"),
         ("duration(59.9)", "59 s"),
         ("duration(192)", "3 min 12 s"),
@@ -256,7 +261,7 @@ async def test_the_unknown_is_a_dash_and_never_zero(blank: Page, how: str, value
 )
 async def test_figures_are_written_as_a_trader_reads_them(blank: Page, call: str, text: str) -> None:
     """Units, signs, two decimals of money; an uptime is never rounded up to a full 100 %."""
-    assert await run(blank, "format", f"(format) => format.{call}") == text
+    assert await run(blank, "format", f"(format) => {{ with (format) return {call}; }}") == text
 
 
 # --- history.js -----------------------------------------------------------------------------------------------------
