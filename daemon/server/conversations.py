@@ -52,8 +52,8 @@ class Server:
     def figures(self) -> dict[str, int]:
         service, listener = self.service, self._listener
         return {
-            "peers": len(service.peers),
-            "peersTurnedAway": service.turned_away,
+            "peers": len(service.connections),
+            "peersTurnedAway": service.rejected,
             "peersDropped": service.dropped,
             "peersRefused": 0 if listener is None else listener.refused,
             "peersStarved": 0 if listener is None else listener.starved,

@@ -1,4 +1,4 @@
-"""The asking end of a conversation in JSON-RPC lines. The codec is `lines.py`'s, the daemon's end `peer.py`'s."""
+"""The client side of a JSON-RPC connection over the local socket, for connections that stay open."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from shared.jsonrpc.codec import (
     MAX_LINE,
     LineSplitter,
     RpcError,
-    brief,
     notification,
     request,
+    short_reason,
 )
 from shared.log import REQUEST_ID
 from shared.messages import PROTOCOL, Hello, Welcome
@@ -26,11 +26,11 @@ from shared.transport.local_socket import connect
 
 
 class ConnectionLost(ConnectionError):  # noqa: N818 - the name says what is the case
-    """The conversation ended before the answer came; whether the deed was done is not known."""
+    """The connection ended before the response arrived. Whether the daemon carried out the call is unknown."""
 
 
-class _Said(Struct):
-    """What a daemon says. It is this user's own process, so a line is checked once, by decoding what is used."""
+class _Received(Struct):
+    """A response or notification. Only the fields in use are checked: the daemon is this user's own process."""
 
     id: int | str | UnsetType | None = UNSET
     method: str = ""
@@ -45,12 +45,12 @@ class _Error(Struct):
     data: Any = None
 
 
-_said = msgspec.json.Decoder(_Said)
+_received = msgspec.json.Decoder(_Received)
 _welcome = msgspec.json.Decoder(Welcome)
 
 
 class Client(asyncio.Protocol):
-    """One conversation with the daemon. Used once: after `on_close` a new one is opened."""
+    """One connection to the daemon. Used once: after `on_close` open a new one."""
 
     def __init__(
         self,
@@ -60,16 +60,16 @@ class Client(asyncio.Protocol):
     ) -> None:
         self.welcome: Welcome
         self.reason = ""
-        """Why it ended; empty while it lasts."""
+        """Why the connection ended; empty while it is open."""
         self._on_notification = on_notification
         self._on_close = on_close
         self._on_read = on_read
         self._transport: asyncio.Transport | None = None
         self._lines = LineSplitter()
         self._number = 0
-        self._waiting: dict[int, asyncio.Future[Raw]] = {}
-        self._room = asyncio.Event()
-        self._room.set()
+        self._pending: dict[int, asyncio.Future[Raw]] = {}
+        self._writable = asyncio.Event()
+        self._writable.set()
         self._ended = asyncio.Event()
 
     @classmethod
@@ -82,13 +82,12 @@ class Client(asyncio.Protocol):
         timeout: float = 2.0,
         on_read: Callable[[], None] | None = None,
     ) -> Client:
-        """Connect and say hello as `client` ("name/version"). `timeout`: s for all of it.
+        """Connect and send hello as `client` ("name/version"). `timeout`: s for both.
 
-        Raises `OSError` where nobody answers (`FileNotFoundError`, `ConnectionRefusedError`, `TimeoutError`,
-        `PermissionError`, `ConnectionLost`), `RpcError` where the daemon refuses. `on_notification` gets the method and
-        its params as the bytes they came in (a line lives as long as they do); it must not block. `on_read` is called
-        after all that came in one piece. `on_close` is called once, with the reason, if the conversation ends after it
-        began.
+        `on_notification` receives method and encoded params (which keep their whole line in memory); it must not block.
+        `on_read` is called after all notifications that arrived together. `on_close` is called once, with the reason,
+        when the connection ends after it was opened. Raises `OSError` where there is no daemon (`FileNotFoundError`,
+        `ConnectionRefusedError`, `TimeoutError`, `PermissionError`, `ConnectionLost`), `RpcError` where it refuses.
         """
         async with asyncio.timeout(timeout):
             _, self = await connect(lambda: cls(on_notification, None, on_read), path, timeout)
@@ -101,7 +100,7 @@ class Client(asyncio.Protocol):
                     )
             except msgspec.DecodeError:
                 self.abort()
-                raise ConnectionLost("What answers there does not speak the daemon's protocol.") from None
+                raise ConnectionLost("The program at the socket does not speak the daemon's protocol.") from None
             except BaseException:
                 self.abort()
                 raise
@@ -111,43 +110,43 @@ class Client(asyncio.Protocol):
         return self
 
     async def call(self, method: str, params: Any, timeout: float) -> Raw:
-        """`method`'s result, as the bytes it came in. `timeout`: s until the answer is here; then it is forgotten.
+        """The encoded result of `method`. `timeout`: s; a later response is ignored.
 
-        Raises `RpcError` (also `pacingBudget` when `MAX_CALLS` are under way), `TimeoutError`, `ConnectionLost`.
+        Raises `RpcError` (also `pacingBudget` when `MAX_CALLS` are pending), `TimeoutError`, `ConnectionLost`.
         """
-        if len(self._waiting) >= MAX_CALLS:
+        if len(self._pending) >= MAX_CALLS:
             raise RpcError(
-                APPLICATION_ERROR, "Too many calls are under way.", {"reason": "pacingBudget", "retryable": True}
+                APPLICATION_ERROR, "Too many calls are pending.", {"reason": "pacingBudget", "retryable": True}
             )
         self._number += 1
         number = self._number
         line = request(number, method, params, REQUEST_ID.get())
         if len(line) > MAX_LINE:
             raise RpcError(APPLICATION_ERROR, "The request is over 1 MiB.", {"reason": "tooLarge"})
-        answer: asyncio.Future[Raw] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = answer
+        response: asyncio.Future[Raw] = asyncio.get_running_loop().create_future()
+        self._pending[number] = response
         try:
             async with asyncio.timeout(timeout):
-                await self._room.wait()
+                await self._writable.wait()
                 if self._transport is None or self.reason:
                     raise ConnectionLost(self.reason)
                 self._transport.write(line)
-                return await answer
+                return await response
         finally:
-            del self._waiting[number]
-            if not answer.cancel() and not answer.cancelled():
-                answer.exception()  # an answer that crossed with our giving up is nobody's
+            del self._pending[number]
+            if not response.cancel() and not response.cancelled():
+                response.exception()  # it arrived together with the timeout; mark it as retrieved
 
     def notify(self, method: str, params: Any) -> None:
-        """Tell the daemon something that needs no answer; lost with the connection."""
+        """Send a notification; it is lost with the connection."""
         if self._transport is not None and not self.reason:
             self._transport.write(notification(method, params))
 
     async def close(self) -> None:
-        """End the conversation; `on_close` is not called."""
+        """Close after the write buffer is flushed; `on_close` is not called."""
         self._on_close = None
         if self._transport is not None:
-            self._end("closed by us")
+            self._end("closed by the client")
             self._transport.close()
             # not asyncio.timeout: before Python 3.11.3 it raises CancelledError in the cleanup of a cancelled task
             timer = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._transport.abort)
@@ -157,7 +156,7 @@ class Client(asyncio.Protocol):
                 timer.cancel()
 
     def abort(self, reason: str = "aborted") -> None:
-        """End it now, without a word."""
+        """Close now, dropping the write buffer."""
         self._end(reason)
         if self._transport is not None:
             self._transport.abort()
@@ -172,44 +171,44 @@ class Client(asyncio.Protocol):
             self._on_close(self.reason)
 
     def pause_writing(self) -> None:
-        self._room.clear()
+        self._writable.clear()
 
     def resume_writing(self) -> None:
-        self._room.set()
+        self._writable.set()
 
     def data_received(self, data: bytes) -> None:
         for line in self._lines.feed(data):
             if self.reason:
                 return
             try:
-                said = _said.decode(line)
+                message = _received.decode(line)
             except (msgspec.DecodeError, ValueError, RecursionError) as error:
-                self.abort(f"The daemon sent a line that cannot be read ({brief(error)}).")
+                self.abort(f"The daemon sent a line that cannot be decoded ({short_reason(error)}).")
                 return
-            self._hear(said)
+            self._dispatch(message)
         if self._lines.overlong:
             self.abort("The daemon sent a line over 1 MiB.")
         if self._on_read is not None:
             self._on_read()
 
-    def _hear(self, said: _Said) -> None:
-        if said.method:
-            if said.id is UNSET and self._on_notification is not None:
-                self._on_notification(said.method, said.params)
+    def _dispatch(self, message: _Received) -> None:
+        if message.method:
+            if message.id is UNSET and self._on_notification is not None:
+                self._on_notification(message.method, message.params)
             return
-        answer = self._waiting.get(said.id) if isinstance(said.id, int) else None
-        if answer is None or answer.done():
-            if said.error is not None and said.id is None:
-                self.abort(said.error.message)
-            return  # an answer that came after its deadline
-        if said.error is not None:
-            answer.set_exception(RpcError(said.error.code, said.error.message, said.error.data))
+        response = self._pending.get(message.id) if isinstance(message.id, int) else None
+        if response is None or response.done():
+            if message.error is not None and message.id is None:
+                self.abort(message.error.message)
+            return  # a response after its timeout
+        if message.error is not None:
+            response.set_exception(RpcError(message.error.code, message.error.message, message.error.data))
         else:
-            answer.set_result(said.result)
+            response.set_result(message.result)
 
     def _end(self, reason: str) -> None:
         self.reason = self.reason or reason
-        self._room.set()
-        for answer in self._waiting.values():
-            if not answer.done():
-                answer.set_exception(ConnectionLost(self.reason))
+        self._writable.set()
+        for response in self._pending.values():
+            if not response.done():
+                response.set_exception(ConnectionLost(self.reason))

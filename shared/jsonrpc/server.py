@@ -1,6 +1,6 @@
-"""The daemon's end of one conversation: hello, calls, answers, and what a peer may not do to anybody else.
+"""The server side of a JSON-RPC connection: hello, calls, responses, and the limits that isolate clients.
 
-What a method does is the daemon's table; bytes and messages are `lines.py`'s; who may connect is `local.py`'s.
+The methods are the daemon's; encoding is `codec.py`'s; who may connect is decided in `shared.transport`.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from shared.jsonrpc.codec import (
     LineSplitter,
     Request,
     RpcError,
-    brief,
     decode,
     encode,
     failure,
     notification,
     response,
+    short_reason,
 )
 from shared.log import REQUEST_ID
 from shared.messages import PROTOCOL, Hello, Welcome
@@ -45,29 +45,29 @@ from shared.transport.local_socket import peer_identity
 
 log = structlog.get_logger(__name__)
 
-MAX_PEERS = 256
-"""Connections at once: as many browsers' streams as one facade serves, each through an own client, would still fit."""
+MAX_CONNECTIONS = 256
+"""Connections at once: room for each of a facade's 256 event streams, had each a connection of its own."""
 
 HELLO_TIMEOUT = 5.0
-"""s until the first message must be there. A program says hello at once; who types it by hand can be that fast."""
+"""s until the hello must have arrived. A program sends it at once; typing it by hand takes less than that."""
 
 LINE_TIMEOUT = 10.0
-"""s from the first byte of a line to its end: 1 MiB on a local socket takes milliseconds."""
+"""s from the first byte of a line to its newline: 1 MiB on a local socket takes milliseconds."""
 
 CALL_TIMEOUT = 900.0
-"""s for a method that set itself no shorter limit: history may wait a whole ten-minute pacing window for its turn."""
+"""s for a method without a shorter deadline of its own: history may wait for a whole ten-minute pacing window."""
 
 SLOW_READER_TIMEOUT = 30.0
-"""s that a peer's unread bytes may stand above the low-water mark: by then it is stopped, not slow."""
+"""s that the write buffer may stay above the low-water mark until the connection is dropped."""
 
 HIGH_WATER = 64 * 1024
-"""Unread bytes from which a peer gets nothing new: small, because what is merged later is fresher than what waits."""
+"""Bytes in the write buffer from which nothing new is written: small, because merging later gives fresher data."""
 
 LINES_PER_ITERATION = 64
 """Lines of one connection in an iteration of the loop: about a millisecond, then the other connections follow."""
 
 MAX_WRITE_BUFFER = 4 * MAX_LINE
-"""Unread bytes at which a peer is dropped: answers to calls that were under way when it stopped reading may add up."""
+"""Bytes in the write buffer at which a connection is dropped: responses to pending calls of a stopped client add up."""
 
 
 class _Protocol(Struct):
@@ -75,15 +75,15 @@ class _Protocol(Struct):
 
 
 Method = Callable[["ServerConnection", Raw], Awaitable[Any]]
-"""`async def method(peer, params) -> result`: a struct, a mapping, or `Raw`/`bytes` already encoded.
+"""`async def method(connection, params) -> result`: a struct, a mapping, or `Raw`/`bytes` already encoded.
 
-It decodes its params with msgspec (a `ValidationError` becomes −32602), raises `RpcError` to refuse, keeps its own
-deadline. What it gives to `loop.call_soon` right before it returns runs after its answer has been written.
+It decodes its params with msgspec (a `ValidationError` becomes −32602) and raises `RpcError` to respond with an error.
+A callback that it passes to `loop.call_soon` right before it returns runs after its response has been written.
 """
 
 
 class CallLater(Protocol):
-    """`loop.call_later`, or a test's."""
+    """The signature of `loop.call_later`."""
 
     def __call__(self, delay: float, callback: Callable[[], None], /) -> Cancellable: ...
 
@@ -94,147 +94,147 @@ class Cancellable(Protocol):
 
 @dataclass(slots=True)
 class RpcService:
-    """What all peers of a daemon share: the table of methods, the answer to `hello`, who is here, what went wrong."""
+    """What all connections of a daemon share: the methods, the response to `hello`, the connections, counters."""
 
     daemon: str
     epoch: str
     methods: Mapping[str, Method]
     call_limit: float = CALL_TIMEOUT
-    peers: dict[ServerConnection, None] = field(default_factory=dict)
-    """Who is here, in the order of coming."""
-    turned_away: int = 0
-    """Peers beyond `MAX_PEERS`, closed without a byte."""
+    connections: dict[ServerConnection, None] = field(default_factory=dict)
+    """The open connections, oldest first."""
+    rejected: int = 0
+    """Connections beyond `MAX_CONNECTIONS`, closed without a byte."""
     dropped: int = 0
-    """Peers that did not read."""
+    """Connections aborted because the client did not read."""
     faults: int = 0
-    """Methods that failed in a way they had not declared."""
+    """Methods that raised an undeclared exception."""
 
-    def has_room(self) -> bool:
-        """Whether one more may come; the first that has not said who it is goes for who comes."""
-        if len(self.peers) < MAX_PEERS:
+    def admit(self) -> bool:
+        """Whether there is room for one more connection, if need be in place of the oldest without a hello."""
+        if len(self.connections) < MAX_CONNECTIONS:
             return True
-        silent = next((peer for peer in self.peers if not peer.client), None)
+        silent = next((connection for connection in self.connections if not connection.client), None)
         if silent is None:
             return False
-        self.turned_away += 1
-        del self.peers[silent]
-        silent.abort("its place was needed")
+        self.rejected += 1
+        del self.connections[silent]
+        silent.abort("no hello yet, and the limit of connections is reached")
         return True
 
     async def close(self) -> None:
         """Close every connection, flushing for `CLOSE_TIMEOUT` at most, and wait for the last task."""
-        peers = tuple(self.peers)
-        for peer in peers:
-            peer.close()
-        await asyncio.gather(*(peer.wait_closed() for peer in peers))
+        connections = tuple(self.connections)
+        for connection in connections:
+            connection.close()
+        await asyncio.gather(*(connection.wait_closed() for connection in connections))
 
 
 class ServerConnection(asyncio.Protocol):
-    """The daemon's end of one conversation. Bound: one line in, `MAX_CALLS` calls, `MAX_WRITE_BUFFER` bytes out.
+    """One client's connection. Bounds: one line in, `MAX_CALLS` calls, `MAX_WRITE_BUFFER` bytes out.
 
-    A subclass sees `greeted()`, `drained()` and `lost(reason)`. `writable` is false while the peer leaves more than
-    `HIGH_WATER` bytes unread: then nothing new is written (merge it, and go on when `drained()` is called), nothing
-    more is read from it, and after `SLOW_READER_TIMEOUT` s it is dropped.
+    A subclass overrides `greeted()`, `drained()` and `lost(reason)`. `writable` is false while more than `HIGH_WATER`
+    bytes are unread: write nothing new then (merge it until `drained()` is called). Nothing more is read from the
+    client meanwhile, and after `SLOW_READER_TIMEOUT` s the connection is dropped.
     """
 
     def __init__(self, service: RpcService, call_later: CallLater | None = None) -> None:
         self.client = ""
-        """What the peer calls itself; empty before its hello. From outside: not for a log without `log.printable`."""
+        """The client's name and version; empty before its hello. Untrusted: log it only through `log.printable`."""
         self.writable = True
         self.reason = ""
-        """Why the conversation ended, from our side."""
+        """Why the server ended the connection."""
         self._service = service
         self._call_later = call_later
         self._transport: asyncio.Transport | None = None
         self._lines = LineSplitter()
-        self._kept: deque[bytes] = deque()
+        self._received: deque[bytes] = deque()
         self._calls: set[asyncio.Task[None]] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._limits: dict[str, Cancellable] = {}
+        self._timers: dict[str, Cancellable] = {}
         self._ended = asyncio.Event()
         self._half_closed = False
-        self._reads = True
+        self._reading = True
 
-    # what a subclass may override
+    # for subclasses to override
 
     def greeted(self) -> None:
-        """The hello was right; notifications may be written from now on."""
+        """Called after a valid hello; notifications may be written from now on."""
 
     def drained(self) -> None:
-        """`writable` is true again."""
+        """Called when `writable` is true again."""
 
     def lost(self, reason: str) -> None:
-        """The conversation is over; its tasks are cancelled after this."""
+        """Called when the connection is closed, before its tasks are cancelled."""
 
-    # what a subclass and the daemon use
+    # for subclasses and the daemon
 
     @property
-    def who(self) -> PeerIdentity | None:
-        """Process and user at the other end, for the log; `None` once the connection is gone."""
+    def identity(self) -> PeerIdentity | None:
+        """The client's process and user, for the log; `None` after the connection is closed."""
         return None if self.closing else peer_identity(cast("asyncio.Transport", self._transport))
 
     @property
     def closing(self) -> bool:
-        """Whether the end has begun: what is written now goes nowhere."""
+        """Whether the connection is closed or closing: writes are dropped."""
         return self._transport is None or self._transport.is_closing()
 
     def notify(self, method: str, params: Any) -> None:
-        """Tell the peer; only after `greeted`, and for what may wait only while `writable`."""
+        """Write a notification; only after `greeted`, and only while `writable` unless it must not be delayed."""
         self.write(notification(method, params))
 
     def write(self, line: bytes) -> None:
-        """A whole encoded line, or several, with their ends."""
+        """Write one or more whole encoded lines, with their newlines."""
         if self._transport is None or self._transport.is_closing():
             return
         self._transport.write(line)
         if not self.writable and self._transport.get_write_buffer_size() > MAX_WRITE_BUFFER:
-            self._drop("too many bytes unread")
+            self._drop("the write buffer is full")
 
     def start(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
-        """A task of this conversation's: it is cancelled when the connection is lost."""
+        """Start a task that is cancelled when the connection is lost."""
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._done)
+        task.add_done_callback(self._task_done)
         if self._ended.is_set():
             task.cancel()
         return task
 
     def close(self, reason: str = "closed by the daemon") -> None:
-        """End the conversation after what is written has been read, at the latest after `CLOSE_TIMEOUT`."""
+        """Close after the write buffer is flushed, at the latest after `CLOSE_TIMEOUT`."""
         if self._transport is not None and not self._transport.is_closing():
             self.reason = self.reason or reason
             self._transport.close()
-            self._limit("close", CLOSE_TIMEOUT, self._transport.abort)
+            self._set_timer("close", CLOSE_TIMEOUT, self._transport.abort)
 
     def abort(self, reason: str) -> None:
-        """End the conversation now."""
+        """Close now, dropping the write buffer."""
         if self._transport is not None:
             self.reason = self.reason or reason
             self._transport.abort()
 
     async def wait_closed(self) -> None:
-        """Until the connection is gone and its tasks have ended."""
+        """Wait until the connection is closed and its tasks have ended."""
         await self._ended.wait()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    # what the transport calls
+    # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast("asyncio.Transport", transport)
-        if not self._service.has_room():
-            self._service.turned_away += 1
-            self.abort("too many peers")
+        if not self._service.admit():
+            self._service.rejected += 1
+            self.abort("too many connections")
             return
-        self._service.peers[self] = None
+        self._service.connections[self] = None
         transport.set_write_buffer_limits(HIGH_WATER)
-        self._limit("hello", HELLO_TIMEOUT, self._no_hello)
+        self._set_timer("hello", HELLO_TIMEOUT, self._no_hello)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._service.peers.pop(self, None)
-        self._kept.clear()
-        for limit in self._limits.values():
-            limit.cancel()
-        self._limits.clear()
+        self._service.connections.pop(self, None)
+        self._received.clear()
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
         self.lost(self.reason or (str(error) if error else "closed by the peer"))
         for task in self._tasks:
             task.cancel()
@@ -243,135 +243,139 @@ class ServerConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.closing:
             return
-        ended = self._lines.feed(data)
-        self._kept.extend(ended)
-        if ended or not self._lines.begun:
-            self._no_limit("line")
-        if self._lines.begun and self.writable and "line" not in self._limits:
-            self._limit("line", LINE_TIMEOUT, self._line_late)
-        self._go_on()
+        complete = self._lines.feed(data)
+        self._received.extend(complete)
+        if complete or not self._lines.has_partial:
+            self._cancel_timer("line")
+        if self._lines.has_partial and self.writable and "line" not in self._timers:
+            self._set_timer("line", LINE_TIMEOUT, self._line_late)
+        self._process()
 
     def eof_received(self) -> bool:
-        """A peer may ask, close its sending side and still hear its answers."""
+        """A client may close its sending side after its last request and still receive the responses."""
         self._half_closed = True
-        self._no_limit("line")  # what has no end by now never gets one
-        return not self._finish()
+        self._cancel_timer("line")  # a partial line stays partial
+        return not self._close_if_finished()
 
     def pause_writing(self) -> None:
         self.writable = False
-        self._listen()
-        self._no_limit("line")  # it is we who do not listen
-        self._limit("unread", SLOW_READER_TIMEOUT, lambda: self._drop("nothing was read for a while"))
+        self._update_reading()
+        self._cancel_timer("line")  # the server does not read meanwhile
+        self._set_timer("unread", SLOW_READER_TIMEOUT, lambda: self._drop("the client does not read"))
 
     def resume_writing(self) -> None:
         self.writable = True
-        self._no_limit("unread")
-        if self._lines.begun:
-            self._limit("line", LINE_TIMEOUT, self._line_late)
-        self._go_on()
+        self._cancel_timer("unread")
+        if self._lines.has_partial:
+            self._set_timer("line", LINE_TIMEOUT, self._line_late)
+        self._process()
         if self.writable and not self.closing:
             self.drained()
 
-    # one line at a time
+    # processing lines
 
-    def _go_on(self) -> None:
-        """What was received, as long as answers are read, some lines in this turn and the rest in the next."""
+    def _process(self) -> None:
+        """Process received lines while the client reads its responses: some in this iteration, the rest in the next."""
         for _ in range(LINES_PER_ITERATION):
-            if not self._kept or not self.writable or self.closing:
+            if not self._received or not self.writable or self.closing:
                 break
-            self._take(decode(self._kept.popleft()))
-        if self._lines.overlong and not self._kept and not self.closing:
-            self._take(OVERLONG)
-        if self._kept and self.writable and not self.closing:
-            self._limit("turn", 0.0, self._go_on)
+            self._dispatch(decode(self._received.popleft()))
+        if self._lines.overlong and not self._received and not self.closing:
+            self._dispatch(OVERLONG)
+        if self._received and self.writable and not self.closing:
+            self._set_timer("turn", 0.0, self._process)
         else:
-            self._no_limit("turn")
-        self._listen()
+            self._cancel_timer("turn")
+        self._update_reading()
         if self._half_closed:
-            self._finish()
+            self._close_if_finished()
 
-    def _take(self, said: Request | InvalidRequest) -> None:
+    def _dispatch(self, request: Request | InvalidRequest) -> None:
         if not self.client:
-            self._greet(said)
-        elif isinstance(said, InvalidRequest):
-            self.write(failure(said.id, said.code, said.message))
-            if said.fatal:
-                self.close(said.message)
-        elif said.method == "hello":
-            self._greet(said)
-        elif said.method == "ping":
-            self._answer(said, b"{}")
-        elif (method := self._service.methods.get(said.method)) is None:
-            self._refuse(said, METHOD_NOT_FOUND, f"There is no method {said.method[:100]}.")
+            self._hello(request)
+        elif isinstance(request, InvalidRequest):
+            self.write(failure(request.id, request.code, request.message))
+            if request.fatal:
+                self.close(request.message)
+        elif request.method == "hello":
+            self._hello(request)
+        elif request.method == "ping":
+            self._respond(request, b"{}")
+        elif (method := self._service.methods.get(request.method)) is None:
+            self._respond_error(request, METHOD_NOT_FOUND, f"There is no method {request.method[:100]}.")
         elif len(self._calls) >= MAX_CALLS:
             detail = f"More than {MAX_CALLS} calls of this connection are under way."
-            self._refuse(
-                said, APPLICATION_ERROR, detail, {"reason": "pacingBudget", "detail": detail, "retryable": True}
+            self._respond_error(
+                request, APPLICATION_ERROR, detail, {"reason": "pacingBudget", "detail": detail, "retryable": True}
             )
         else:
-            task = self.start(self._run(method, said), f"rpc.{said.method}")
+            task = self.start(self._run(method, request), f"rpc.{request.method}")
             self._calls.add(task)
             task.add_done_callback(self._calls.discard)
 
-    def _greet(self, said: Request | InvalidRequest) -> None:
-        """The first message must be a hello, in our protocol."""
-        if isinstance(said, InvalidRequest) or said.method != "hello":
-            self._no_hello(said.id or NULL)
+    def _hello(self, request: Request | InvalidRequest) -> None:
+        """The first message must be a hello, of our protocol version."""
+        if isinstance(request, InvalidRequest) or request.method != "hello":
+            self._no_hello(request.id or NULL)
             return
         try:
-            theirs = msgspec.json.decode(said.params, type=_Protocol).protocol
-            if theirs != PROTOCOL:  # looked at first: the rest of another protocol's hello may look different
-                detail = f"This daemon speaks protocol {PROTOCOL}, not {theirs}: update the older of the two."
-                self._refuse(said, APPLICATION_ERROR, detail, {"reason": "protocolUnsupported", "detail": detail})
+            version = msgspec.json.decode(request.params, type=_Protocol).protocol
+            if version != PROTOCOL:  # checked first: another version's hello may have other fields
+                detail = f"This daemon speaks protocol {PROTOCOL}, not {version}: update the older of the two."
+                self._respond_error(
+                    request, APPLICATION_ERROR, detail, {"reason": "protocolUnsupported", "detail": detail}
+                )
                 self.close(detail)
                 return
-            hello = msgspec.json.decode(said.params, type=Hello)
+            hello = msgspec.json.decode(request.params, type=Hello)
         except msgspec.ValidationError as error:
-            detail = f'hello takes {{"protocol": {PROTOCOL}, "client": "name/version"}} ({brief(error)}).'
+            detail = f'hello takes {{"protocol": {PROTOCOL}, "client": "name/version"}} ({short_reason(error)}).'
             if self.client:
-                self._refuse(said, INVALID_PARAMS, detail)
+                self._respond_error(request, INVALID_PARAMS, detail)
             else:
-                self._no_hello(said.id or NULL, detail)
+                self._no_hello(request.id or NULL, detail)
             return
         first = not self.client
         self.client = hello.client[:100] or "?"
-        self._no_limit("hello")
-        self._answer(said, Welcome(protocol=PROTOCOL, daemon=self._service.daemon, epoch=self._service.epoch))
+        self._cancel_timer("hello")
+        self._respond(request, Welcome(protocol=PROTOCOL, daemon=self._service.daemon, epoch=self._service.epoch))
         if first and not self.closing:
             self.greeted()
 
-    async def _run(self, method: Method, call: Request) -> None:
-        REQUEST_ID.set(call.request_id)  # of this task's own context
+    async def _run(self, method: Method, request: Request) -> None:
+        REQUEST_ID.set(request.request_id)  # of this task's own context
         try:
             async with asyncio.timeout(self._service.call_limit):
-                result = encode(await method(self, call.params))
+                result = encode(await method(self, request.params))
             if len(result) > MAX_LINE - 1024:
-                raise RpcError(APPLICATION_ERROR, "The answer is over 1 MiB: ask for less.", {"reason": "tooLarge"})
-            self._answer(call, result)
+                raise RpcError(APPLICATION_ERROR, "The result is over 1 MiB: request less.", {"reason": "tooLarge"})
+            self._respond(request, result)
         except RpcError as error:
-            self._refuse(call, error.code, error.message, error.data)
+            self._respond_error(request, error.code, error.message, error.data)
         except msgspec.ValidationError as error:
-            detail = f"{brief(error)}."
-            self._refuse(call, INVALID_PARAMS, detail, {"reason": "invalidParameters", "detail": detail})
+            detail = f"{short_reason(error)}."
+            self._respond_error(request, INVALID_PARAMS, detail, {"reason": "invalidParameters", "detail": detail})
         except TimeoutError:
-            detail = f"{call.method} was not answered in time."
-            self._refuse(
-                call, APPLICATION_ERROR, detail, {"reason": "brokerTimeout", "detail": detail, "retryable": True}
+            detail = f"{request.method} did not finish in time."
+            self._respond_error(
+                request, APPLICATION_ERROR, detail, {"reason": "brokerTimeout", "detail": detail, "retryable": True}
             )
         except Exception as error:
             self._service.faults += 1
-            log.exception("rpc.fault", message=f"{call.method} failed.", faults=self._service.faults)
-            self._refuse(call, INTERNAL_ERROR, f"{call.method} failed inside the daemon ({type(error).__name__}).")
+            log.exception("rpc.fault", message=f"{request.method} failed.", faults=self._service.faults)
+            self._respond_error(
+                request, INTERNAL_ERROR, f"{request.method} failed inside the daemon ({type(error).__name__})."
+            )
 
-    def _answer(self, call: Request, result: Any) -> None:
-        if call.id is not None:
-            self.write(response(call.id, result))
+    def _respond(self, request: Request, result: Any) -> None:
+        if request.id is not None:
+            self.write(response(request.id, result))
 
-    def _refuse(self, call: Request, code: int, message: str, data: Any = None) -> None:
-        if call.id is not None:
-            self.write(failure(call.id, code, message, data))
+    def _respond_error(self, request: Request, code: int, message: str, data: Any = None) -> None:
+        if request.id is not None:
+            self.write(failure(request.id, code, message, data))
 
-    # ends and limits
+    # ends and timers
 
     def _no_hello(self, id: bytes = NULL, detail: str = "") -> None:  # noqa: A002
         message = f"The first message must be hello, within {HELLO_TIMEOUT:g} s. {detail}".rstrip()
@@ -387,47 +391,47 @@ class ServerConnection(asyncio.Protocol):
         self._service.dropped += 1
         self.abort(reason)
 
-    def _finish(self) -> bool:
-        """Close a conversation whose peer has said its last word and has had every answer."""
-        if self._kept or self._calls:
+    def _close_if_finished(self) -> bool:
+        """Close a half-closed connection once every request has its response."""
+        if self._received or self._calls:
             return False
         self.close("closed by the peer")
         return True
 
-    def _done(self, task: asyncio.Task[Any]) -> None:
+    def _task_done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         self._calls.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._service.faults += 1
             log.error("rpc.fault", message=f"{task.get_name()} failed.", error=str(error))
         if self._half_closed:
-            self._finish()
+            self._close_if_finished()
 
-    def _listen(self) -> None:
-        """Read on only when what was read has been dealt with, and the answers are read too.
+    def _update_reading(self) -> None:
+        """Read from the socket only while no received line waits and the client reads its responses.
 
-        Looked at once a turn: Windows' transport starts a second read when it is stopped and resumed twice in one.
+        Applied once an iteration: Windows' transport starts a second read when it is paused and resumed twice in one.
         """
-        if self._reads != self._wants() and "listen" not in self._limits:
-            self._limit("listen", 0.0, self._listen_now)
+        if self._reading != self._should_read() and "reading" not in self._timers:
+            self._set_timer("reading", 0.0, self._update_reading_now)
 
-    def _listen_now(self) -> None:
-        del self._limits["listen"]
-        self._reads = self._wants()
+    def _update_reading_now(self) -> None:
+        del self._timers["reading"]
+        self._reading = self._should_read()
         if self._transport is not None and not self._transport.is_closing():
-            if self._reads:
+            if self._reading:
                 self._transport.resume_reading()
             else:
                 self._transport.pause_reading()
 
-    def _wants(self) -> bool:
-        return self.writable and not self._kept
+    def _should_read(self) -> bool:
+        return self.writable and not self._received
 
-    def _limit(self, name: str, seconds: float, then: Callable[[], None]) -> None:
-        self._no_limit(name)
+    def _set_timer(self, name: str, seconds: float, then: Callable[[], None]) -> None:
+        self._cancel_timer(name)
         later: CallLater = self._call_later or asyncio.get_running_loop().call_later
-        self._limits[name] = later(seconds, then)
+        self._timers[name] = later(seconds, then)
 
-    def _no_limit(self, name: str) -> None:
-        if (limit := self._limits.pop(name, None)) is not None:
-            limit.cancel()
+    def _cancel_timer(self, name: str) -> None:
+        if (timer := self._timers.pop(name, None)) is not None:
+            timer.cancel()

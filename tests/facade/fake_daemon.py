@@ -107,7 +107,7 @@ class FakeDaemon:
             self._listener.close()
             await self._listener.wait_closed()
             self._listener = None
-        for peer in tuple(self.service.peers):
+        for peer in tuple(self.service.connections):
             peer.abort("stopped")
         await self.service.close()
 

@@ -85,7 +85,7 @@ async def test_a_reader_that_never_reads_delays_nobody(daemon: Daemon, mirror: M
         daemon.store.replace("positions", rows)
         await mirror.until(lambda: mirror.replica is not None and mirror.replica.seq >= daemon.store.seq)
 
-    (peer,) = (peer for peer in daemon.server.service.peers if peer.client == "deaf/1")
+    (peer,) = (peer for peer in daemon.server.service.connections if peer.client == "deaf/1")
     assert not peer.writable
     assert daemon.feed.merged > 0
     assert peer._transport is not None

@@ -327,7 +327,7 @@ async def test_lines_are_watched_while_somebody_reads_them(house: House) -> None
     daemon = house.daemon
 
     def watched() -> set[str]:
-        return {t for peer in daemon.service.peers for t in daemon.feed.topics(peer) if ":" in t}  # type: ignore[arg-type]
+        return {t for peer in daemon.service.connections for t in daemon.feed.topics(peer) if ":" in t}  # type: ignore[arg-type]
 
     daemon.store.put({"quotes:265598": {"265598": Quote(conId=265598, bid=1.0)}})
     async with reading(house, "quotes:265598,bars:1:5 mins".replace(" ", "%20")) as client:

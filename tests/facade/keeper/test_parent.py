@@ -121,7 +121,7 @@ async def test_a_restart_refuses_and_resets_nobody(tmp_path: Path, daemon: FakeD
         assert facade.state["generation"] == before["generation"] + 2
         assert facade.state["child"] != before["child"]
         assert all(answer == {"connected": True, "available": True} for answer in answers)
-        await until(lambda: len(daemon.service.peers) == 1)
+        await until(lambda: len(daemon.service.connections) == 1)
 
 
 async def test_everything_can_be_asked_of_the_real_process(tmp_path: Path, daemon: FakeDaemon) -> None:
@@ -174,9 +174,9 @@ async def test_a_child_that_dies_is_replaced(tmp_path: Path, daemon: FakeDaemon)
 async def test_a_child_ends_with_its_parent(tmp_path: Path, daemon: FakeDaemon) -> None:
     """However the parent ends."""
     async with kept(tmp_path, daemon) as facade:
-        await until(lambda: daemon.service.peers)
+        await until(lambda: daemon.service.connections)
         facade.process.kill()
-        await until(lambda: not daemon.service.peers)
+        await until(lambda: not daemon.service.connections)
         async with asyncio.timeout(60):
             while await answers(facade):
                 pass

@@ -59,7 +59,7 @@ async def test_listeners_are_told_once_for_all_that_came_in_one_piece(daemon: Fa
         await until(lambda: mirror.state.complete)
         heard: list[bytes | None] = []
         mirror.state.add_listener(lambda: heard.append(mirror.state.row("accounts", "DU1")))
-        (speaker,) = daemon.service.peers
+        (speaker,) = daemon.service.connections
         written: list[bytes] = []
         write, speaker.write = speaker.write, written.append  # type: ignore[method-assign]
         for paper in (True, False, True):
@@ -199,7 +199,7 @@ async def test_a_topic_that_comes_and_goes_is_watched_while_anybody_wants_it(dae
         assert mirror.state.has_topics(["quotes:1"])
         mirror.unsubscribe(["quotes:1"])
         await until(lambda: not mirror.state.has_topics(["quotes:1"]))
-        assert all("quotes:1" not in daemon.feed.topics(peer) for peer in daemon.service.peers)  # type: ignore[arg-type]
+        assert all("quotes:1" not in daemon.feed.topics(peer) for peer in daemon.service.connections)  # type: ignore[arg-type]
 
 
 async def test_a_line_that_is_refused_costs_the_others_nothing(daemon: FakeDaemon) -> None:

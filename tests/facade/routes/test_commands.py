@@ -41,7 +41,7 @@ async def test_an_answer_waits_for_its_effect_however_late_the_news_are(house: H
     daemon = house.daemon
     daemon.link(phase="held", reason="manual", connected=False)
     await until(lambda: not house.facade.mirror.state.connected)
-    (speaker,) = daemon.service.peers
+    (speaker,) = daemon.service.connections
     write, news = speaker.write, list[bytes]()
     speaker.write = lambda line: (news.append if b'"delta"' in line else write)(line)  # type: ignore[method-assign]
 

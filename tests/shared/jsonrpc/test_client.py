@@ -23,7 +23,7 @@ async def test_a_call_comes_back(path, served):
 
     assert (client.welcome.daemon, client.welcome.epoch) == ("ibkr/1.0", "E1")
     assert bytes(await client.call("echo", {"a": [1, None]}, 5)) == b'{"a":[1,null]}'
-    assert [peer.client for peer in served.peers] == ["test/1"]
+    assert [peer.client for peer in served.connections] == ["test/1"]
     await client.close()
 
 
@@ -111,7 +111,7 @@ async def test_a_late_answer_is_nobodys(path, served):
     gate.set()
 
     assert bytes(await client.call("echo", {}, 5)) == b"{}"
-    assert client._waiting == {}
+    assert client._pending == {}
     await client.close()
 
 
@@ -125,7 +125,7 @@ async def test_the_end_of_the_daemon_ends_every_call(path, served):
     served.methods = {"hang": hang}
     client = await Client.open(path, "test/1", on_close=ends.append)
     calls = [asyncio.create_task(client.call("hang", {}, 30)) for _ in range(3)]
-    await until(lambda: any(len(peer._calls) == 3 for peer in served.peers))
+    await until(lambda: any(len(peer._calls) == 3 for peer in served.connections))
 
     await served.close()
     results = await asyncio.gather(*calls, return_exceptions=True)
@@ -143,7 +143,7 @@ async def test_a_client_that_closes_is_not_told_of_its_own_doing(path, served):
     client = await Client.open(path, "test/1", on_close=ends.append)
 
     await client.close()
-    await until(lambda: not served.peers)
+    await until(lambda: not served.connections)
 
     assert ends == []
 
@@ -158,7 +158,7 @@ async def test_calls_under_way_are_bounded(path, served):
     served.methods = {"wait": wait}
     client = await Client.open(path, "test/1")
     calls = [asyncio.create_task(client.call("wait", {}, 60)) for _ in range(module.MAX_CALLS)]
-    await until(lambda: len(client._waiting) == module.MAX_CALLS)
+    await until(lambda: len(client._pending) == module.MAX_CALLS)
 
     with pytest.raises(RpcError) as refused:
         await client.call("wait", {}, 60)
@@ -219,7 +219,7 @@ async def test_what_is_no_daemon_of_ours_is_left(path, words, error):
 
 
 async def test_a_daemon_that_loses_its_mind_is_left(path, served):
-    """A line that cannot be read ends the conversation with a reason, and with it every call."""
+    """A line that cannot be decoded ends the conversation with a reason, and with it every call."""
     ends = []
 
     async def babble(peer, _params):
@@ -229,11 +229,11 @@ async def test_a_daemon_that_loses_its_mind_is_left(path, served):
     served.methods = {"babble": babble}
     client = await Client.open(path, "test/1", on_close=ends.append)
 
-    with pytest.raises(ConnectionLost, match="cannot be read"):
+    with pytest.raises(ConnectionLost, match="cannot be decoded"):
         await client.call("babble", {}, 10)
     await until(lambda: ends)
 
-    assert "cannot be read" in ends[0]
+    assert "cannot be decoded" in ends[0]
 
 
 async def test_a_peer_that_stops_reading_harms_nobody(path, served):
@@ -248,11 +248,11 @@ async def test_a_peer_that_stops_reading_harms_nobody(path, served):
     deaf = await Client.open(path, "deaf/1")
     deaf._transport.pause_reading()
     deaf.notify("pour", {})
-    await until(lambda: any(not peer.writable for peer in served.peers))
+    await until(lambda: any(not peer.writable for peer in served.connections))
     other = await Client.open(path, "other/1")
 
     assert bytes(await other.call("echo", {}, 5)) == b"{}"
-    (poured,) = [peer for peer in served.peers if peer.client == "deaf/1"]
+    (poured,) = [peer for peer in served.connections if peer.client == "deaf/1"]
     assert poured._transport.get_write_buffer_size() < 2 * len(bytes(page))
     deaf.abort()
     await other.close()

@@ -42,7 +42,7 @@ def test_any_pieces_give_the_same_lines(wanted, cuts):
     ]
 
     assert got == wanted
-    assert not splitter.begun
+    assert not splitter.has_partial
 
 
 @given(st.lists(text_without_ends), st.lists(st.integers(0, 800)))
@@ -76,7 +76,7 @@ def test_a_line_that_trickles_in_costs_its_length_once():
     for _ in range(200_000):
         splitter.feed(b"x")
 
-    assert splitter.begun
+    assert splitter.has_partial
     assert splitter.feed(b"\n") == [b"x" * 200_000]
 
 

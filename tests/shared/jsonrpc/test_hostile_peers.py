@@ -136,25 +136,25 @@ async def test_what_is_bad_but_framed_costs_one_error(path, service, bad, what):
 
 async def test_silent_peers_in_every_place_keep_nobody_out(path, service, bad, monkeypatch):
     """Connections that say nothing make room for one that does."""
-    monkeypatch.setattr(module, "MAX_PEERS", 16)
+    monkeypatch.setattr(module, "MAX_CONNECTIONS", 16)
     monkeypatch.setattr(module, "HELLO_TIMEOUT", 600.0)  # none goes by itself
     for _ in range(16):
         await bad()
-    await until(lambda: len(service.peers) == 16)
+    await until(lambda: len(service.connections) == 16)
 
     await good_is_served(path)
 
-    assert len(service.peers) <= 16
-    assert service.turned_away == 1
+    assert len(service.connections) <= 16
+    assert service.rejected == 1
 
 
 async def test_a_peer_that_asks_and_never_reads_is_bounded(path, service, bad):
     """Its questions stay in its own buffers once its answers are not read; what we hold has an end."""
     peer = await bad()
     peer.transport.write(HELLO)
-    await until(lambda: service.peers and next(iter(service.peers)).client)
+    await until(lambda: service.connections and next(iter(service.connections)).client)
     peer.transport.pause_reading()
-    held = next(iter(service.peers))
+    held = next(iter(service.connections))
 
     def flood():
         if peer.writable:
@@ -165,7 +165,7 @@ async def test_a_peer_that_asks_and_never_reads_is_bounded(path, service, bad):
     await good_is_served(path)
 
     assert held._transport.get_write_buffer_size() < MAX_WRITE_BUFFER
-    assert len(held._kept) * len(PING) <= 1 << 20
+    assert len(held._received) * len(PING) <= 1 << 20
 
 
 async def test_calls_that_never_end_are_bounded(path, service, bad):
@@ -176,7 +176,7 @@ async def test_calls_that_never_end_are_bounded(path, service, bad):
     await until(lambda: peer.heard.count(b"pacingBudget") == 2000 - 512)
     await good_is_served(path)
 
-    assert len(next(iter(service.peers))._calls) == 512
+    assert len(next(iter(service.connections))._calls) == 512
 
 
 async def test_peers_that_vanish_in_the_middle_leave_nothing(path, service, bad):
@@ -188,4 +188,4 @@ async def test_peers_that_vanish_in_the_middle_leave_nothing(path, service, bad)
         peer.transport.abort()
     await good_is_served(path)
 
-    await until(lambda: not service.peers)
+    await until(lambda: not service.connections)

@@ -15,7 +15,7 @@ from shared.jsonrpc.server import (
     HELLO_TIMEOUT,
     LINE_TIMEOUT,
     MAX_CALLS,
-    MAX_PEERS,
+    MAX_CONNECTIONS,
     SLOW_READER_TIMEOUT,
     RpcError,
     RpcService,
@@ -191,7 +191,7 @@ async def test_a_hello_in_time_is_never_punished_later():
 def full_house(greeted):
     """A service with every place taken, by peers that have said who they are or not."""
     service = RpcService("d", "E", {})
-    peers = [ServerConnection(service, Time().call_later) for _ in range(MAX_PEERS)]
+    peers = [ServerConnection(service, Time().call_later) for _ in range(MAX_CONNECTIONS)]
     for peer in peers:
         peer.connection_made(Wire())
         if greeted:
@@ -212,7 +212,7 @@ async def test_the_peer_after_the_last_place_is_closed_without_a_byte():
 
     last = come(service)
     assert (last.written, last.ended) == (b"", "aborted")
-    assert service.turned_away == 1
+    assert service.rejected == 1
 
     peers[0].connection_lost(None)
     assert not come(service).ended
@@ -226,8 +226,8 @@ async def test_who_has_not_said_who_he_is_keeps_nobody_out():
     assert not come(service).ended
 
     assert [peer._transport.ended for peer in peers[:3]] == ["", "aborted", ""]
-    assert len(service.peers) == MAX_PEERS
-    assert service.turned_away == 1
+    assert len(service.connections) == MAX_CONNECTIONS
+    assert service.rejected == 1
 
 
 # --- calls ----------------------------------------------------------------------------------------------------------
@@ -341,7 +341,7 @@ async def test_calls_under_way_are_bounded_and_ping_still_answers():
 
     it = conversation({"wait": wait})
     it.peer.data_received(b'{"jsonrpc":"2.0","id":7,"method":"wait"}\n' * (MAX_CALLS + 1) + PING)
-    while it.peer._kept:
+    while it.peer._received:
         it.time.passes(0)
 
     refused, pong = it.wire.said()
@@ -360,7 +360,7 @@ async def test_a_flood_leaves_the_loop_to_others():
     first = len(it.wire.said())
     it.time.passes(0)
     second, reading_meanwhile = len(it.wire.said()), it.wire.reading
-    while it.peer._kept:
+    while it.peer._received:
         it.time.passes(0)
 
     it.time.passes(0)
@@ -440,7 +440,7 @@ async def test_a_peer_that_never_reads_is_dropped():
 
     assert it.wire.ended == "aborted"
     assert it.service.dropped == 1
-    assert it.peer.heard[-1] == "lost: nothing was read for a while"
+    assert it.peer.heard[-1] == "lost: the client does not read"
 
 
 async def test_a_peer_that_reads_in_time_may_stop_again():
@@ -497,7 +497,7 @@ async def test_a_lost_connection_takes_its_tasks_along():
     assert sorted(ended) == ["call", "stream"]
     assert task.get_name() == "stream"
     assert it.time.due == []
-    assert not it.service.peers
+    assert not it.service.connections
 
 
 async def test_a_peer_may_close_its_sending_side_and_hear_its_answers():
