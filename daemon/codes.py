@@ -88,6 +88,9 @@ CODES: Final[dict[int, Code]] = {
     10182: Code(retry=1.0, needs_farm=True),  # FAULTS 3: the stream is dead while everything is green
     10197: Code(request="stalls", reason="competingSession"),
     10225: Code(retry=1.0),
+    10299: _INVALID,  # whatToShow that the contract does not have
+    10314: _INVALID,  # end date and time in a form that IBKR cannot read
+    10339: _INVALID,  # end date and time of a continuous future
 }
 
 _OTHER: Final = Code()

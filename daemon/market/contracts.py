@@ -1,11 +1,12 @@
-"""What IBKR says of contracts: search, details, the one contract a description means, option chains; and their cache.
+"""Contract look-ups: symbol search, details, the one contract that a description means, option chains; and their cache.
 
-Contracts change rarely, so answers are kept and told with their age. Never keeps a “no such contract” from a time in
-which IBKR could not look (FAULTS 10), and knows nothing of prices.
+Contracts change rarely, so answers are kept and given with their age. A “no such contract” is not kept from a time in
+which IBKR could not look (FAULTS 10).
 """
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from datetime import datetime, timedelta
@@ -15,27 +16,37 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from msgspec import Struct
 
-from daemon.market.conditions import Conditions
-from daemon.market.questions import Questions, Spawn
-from daemon.market.refusals import translated
+from daemon.market.coalescing import Requests, Spawn
+from daemon.market.conditions import SETTLING, Conditions, Trust
+from daemon.market.refusals import interrupted, translated
+from daemon.tws.errors import TwsRefused
 from shared.clock import Clock
 from shared.messages import Contract, ContractDetails, ContractMatch, ContractQuery, OptionChain
 from shared.reasons import Problem
 
 DETAILS_TTL: Final = 4 * 3600.0
-"""s: trading hours are told for a few days ahead and roll over in the night."""
+"""s: trading hours are given for a few days ahead and roll over in the night."""
 SEARCH_TTL: Final = 3600.0
 CHAIN_TTL: Final = 3600.0
 """s: exchanges list new strikes during the day."""
 NEGATIVE_TTL: Final = 300.0
 """s for which “there is none” stands: long enough for a page that asks on each key, short enough for a new listing."""
+RECHECK: Final = 2.0
+"""s until a “there is none” of just after an outage is asked again; TWS may have answered from the outage."""
 KEPT: Final = {"details": 2048, "search": 256, "chain": 32}
 """Answers kept: contracts of a large account and its look-ups, about 4 MB; chains of an index have 100 KB each."""
 
+SEARCH_INTERVAL: Final = 1.0
+"""s between symbol searches: IBKR's limit."""
+SEARCH_WAIT: Final = 8.0
+"""s that a search may wait for its turn; a page that searches on each key must not wait longer."""
+
 LIMIT: Final = 10.0
-"""s for an answer: IBKR's take well under a second, several when its secdef farm wakes up."""
-CHAIN_LIMIT: Final = 30.0
+"""s for one answer of the session: IBKR's take well under a second, several when its secdef farm wakes up."""
+CHAIN_LIMIT: Final = 25.0
 """s: the chain of an index comes in dozens of messages."""
+OUTER_LIMIT: Final = 28.0
+"""s for a look-up with all that it may take: its turn, its answer, the same again. Below the facade's 30."""
 CANDIDATES: Final = 50
 """Candidates named for an ambiguous description: as many as a person looks through."""
 LONGEST_SEARCH: Final = 64
@@ -44,7 +55,7 @@ Row = TypeVar("Row", bound=Struct)
 
 
 class Lookups(Protocol):
-    """What a session answers. Each raises TwsError; `timeout` in s."""
+    """A session, as far as look-ups go. Each raises TwsError; `timeout` in s."""
 
     async def contract_details(self, query: ContractQuery, timeout: float) -> list[ContractDetails]: ...
 
@@ -95,13 +106,14 @@ class _Memory:
 
 
 class Contracts:
-    """Look-ups, each asked once however many want it, and remembered. Raises `Problem`."""
+    """Look-ups, each sent once however many callers wait for it, and remembered. Raises `Problem`."""
 
     def __init__(self, spawn: Spawn, clock: Clock, conditions: Conditions) -> None:
         self._clock = clock
         self._conditions = conditions
         self._tws: Lookups | None = None
-        self._questions: Questions[Found[Struct]] = Questions(spawn)
+        self._requests: Requests[Found[Struct]] = Requests(spawn)
+        self._next_search = 0.0  # monotonic s
         self._memories = {kind: _Memory(size) for kind, size in KEPT.items()}
 
     def ready(self, tws: Lookups) -> None:
@@ -110,22 +122,43 @@ class Contracts:
     def lost(self) -> None:
         self._tws = None
 
+    def upstream_lost(self) -> None:
+        """No answer will come to what is in flight."""
+        self._requests.interrupt(lambda: interrupted("the look-up"))
+
     async def search(self, q: str) -> Found[ContractMatch]:
         """Underlyings whose symbol or name begins like `q`; none is `[]`."""
         pattern = q.strip()
         if not pattern or len(pattern) > LONGEST_SEARCH or not pattern.isprintable():
             raise Problem("invalidParameters", f"q: 1 to {LONGEST_SEARCH} characters of a symbol or a company's name")
-        return await self._look_up(
-            "search", pattern.upper(), SEARCH_TTL, LIMIT, lambda tws: tws.matching_symbols(pattern, LIMIT)
-        )
+        return await self._look_up("search", pattern.upper(), SEARCH_TTL, lambda tws: self._search(tws, pattern))
+
+    async def _search(self, tws: Lookups, pattern: str) -> list[ContractMatch]:
+        """One search a second goes out; the others wait for their turn."""
+        now = self._clock.monotonic()
+        at = max(now, self._next_search)
+        if at - now > SEARCH_WAIT:
+            raise Problem(
+                "pacingBudget",
+                f"IBKR takes one symbol search a second, and {math.ceil(at - now)} are waiting already.",
+                retryAfter=at - now,
+            )
+        self._next_search = at + SEARCH_INTERVAL
+        if at > now:
+            await self._clock.sleep(at - now)
+        return await tws.matching_symbols(pattern, LIMIT)
 
     async def details(self, conId: int) -> Found[ContractDetails]:
-        """The one contract with this number."""
-        found = await self._described(ContractQuery(conId=conId))
+        """The one contract with this number; a future also after it has expired."""
+        found = await self._look_up(
+            "details", ContractQuery(conId=conId), DETAILS_TTL, lambda tws: by_number(tws, conId)
+        )
+        if not found.rows:
+            raise Problem("notFound", "IBKR knows no such contract.")
         return Found((chosen(found.rows, ""),), found.asOf)
 
     def known(self, conId: int) -> ContractDetails | None:
-        """The details where they need not be asked for."""
+        """The details that are remembered."""
         kept = self._memories["details"].get(ContractQuery(conId=conId), self._clock.monotonic())
         return chosen(kept.rows, "") if isinstance(kept, Found) and kept.rows else None
 
@@ -148,7 +181,7 @@ class Contracts:
         more = f", of which {len(shown)} are shown" if len(several) > len(shown) else ""
         raise Problem(
             "contractAmbiguous",
-            f"This describes {len(several)} contracts{more}: name one by its conId, or say more of it.",
+            f"This describes {len(several)} contracts{more}: name one by its conId, or describe it further.",
             extra={"candidates": msgspec.to_builtins(shown)},
         )
 
@@ -160,15 +193,12 @@ class Contracts:
             "chain",
             conId,
             CHAIN_TTL,
-            CHAIN_LIMIT,
             lambda tws: tws.option_chain(under.symbol, exchange, under.secType, conId, CHAIN_LIMIT),
         )
 
     async def _described(self, query: ContractQuery) -> Found[ContractDetails]:
         """At least one row."""
-        found = await self._look_up(
-            "details", query, DETAILS_TTL, LIMIT, lambda tws: tws.contract_details(query, LIMIT)
-        )
+        found = await self._look_up("details", query, DETAILS_TTL, lambda tws: tws.contract_details(query, LIMIT))
         if not found.rows:
             raise Problem("notFound", "IBKR knows no such contract.")
         return found
@@ -178,7 +208,6 @@ class Contracts:
         kind: str,
         key: Hashable,
         ttl: float,
-        limit: float,
         question: Callable[[Lookups], Awaitable[Sequence[Row]]],
     ) -> Found[Row]:
         memory = self._memories[kind]
@@ -192,32 +221,43 @@ class Contracts:
             raise Problem("notConnected", "Contracts can be looked up while the session is there.")
 
         async def ask() -> Found[Struct]:
-            try:
-                with translated("the look-up", self._doubtful):
-                    rows = await question(tws)
-            except Problem as problem:
-                if problem.reason in ("notFound", "contractAmbiguous"):
-                    self._keep(memory, key, again(problem), NEGATIVE_TTL)
-                raise
-            if not rows and self._doubtful():
-                raise Problem(
+            answer = await self._answer(question, tws)
+            if self._trust() == "settling" and (not answer or isinstance(answer, Problem)):
+                await self._clock.sleep(RECHECK)
+                answer = await self._answer(question, tws)
+            trust, nothing = self._trust(), not answer or isinstance(answer, Problem)
+            if not answer and trust == "impaired":
+                answer = Problem(
                     "upstreamLost",
-                    "IBKR found nothing, but its link or a data farm is or was just broken: "
-                    "that cannot be believed yet.",
-                    retryAfter=60.0,
+                    "IBKR found nothing while its link or a data farm is down, which may only mean that.",
+                    retryAfter=SETTLING,
                 )
-            found = Found[Struct](tuple(rows), self._clock.now())
-            self._keep(memory, key, found, ttl if rows else NEGATIVE_TTL)
+            found = answer if isinstance(answer, Problem) else Found[Struct](tuple(answer), self._clock.now())
+            if trust == "sound" or not nothing:
+                kept = again(found) if isinstance(found, Problem) else found
+                memory.keep(key, kept, self._clock.monotonic() + (NEGATIVE_TTL if nothing else ttl))
+            if isinstance(found, Problem):
+                raise found
             return found
 
-        # a second beyond the session's own deadline, which says more precisely what was missing
-        return await self._questions.ask((kind, key), "the look-up", ask, limit + 1.0)  # type: ignore[return-value]
+        if not self._conditions.upstream:
+            raise interrupted("the look-up")
+        return await self._requests.ask((kind, key), "the look-up", ask, OUTER_LIMIT)  # type: ignore[return-value]
 
-    def _keep(self, memory: _Memory, key: Hashable, found: Found[Struct] | Problem, ttl: float) -> None:
-        memory.keep(key, found, self._clock.monotonic() + ttl)
+    async def _answer(
+        self, question: Callable[[Lookups], Awaitable[Sequence[Row]]], tws: Lookups
+    ) -> Sequence[Row] | Problem:
+        """IBKR's answer; a problem that is one (there is none, there are several) is returned and not raised."""
+        try:
+            with translated("the look-up", self._trust):
+                return await question(tws)
+        except Problem as problem:
+            if problem.reason in ("notFound", "contractAmbiguous"):
+                return problem
+            raise
 
-    def _doubtful(self) -> bool:
-        return self._conditions.doubtful(self._clock.monotonic())
+    def _trust(self) -> Trust:
+        return self._conditions.trust(self._clock.monotonic())
 
 
 def again(problem: Problem) -> Problem:
@@ -235,13 +275,27 @@ def plain(details: ContractDetails) -> Contract:
 
 
 def as_query(details: ContractDetails) -> ContractQuery:
-    """The description by which data of this contract is asked for."""
+    """The description by which data of this contract is requested: of futures also when they have expired."""
     fields = {name: getattr(details, name) for name in Contract.__struct_fields__}
-    return ContractQuery(**{**fields, "strike": details.strike or 0.0}, primaryExchange=details.primaryExchange)
+    return ContractQuery(
+        **{**fields, "strike": details.strike or 0.0},
+        primaryExchange=details.primaryExchange,
+        includeExpired=details.secType == "FUT",
+    )
+
+
+async def by_number(tws: Lookups, conId: int) -> list[ContractDetails]:
+    """The details of contract `conId`, also where it has expired."""
+    try:
+        return await tws.contract_details(ContractQuery(conId=conId), LIMIT)
+    except TwsRefused as refused:
+        if refused.code != 200:
+            raise
+    return await tws.contract_details(ContractQuery(conId=conId, includeExpired=True), LIMIT)
 
 
 def trading(details: ContractDetails, at: datetime) -> bool | None:
-    """Whether the contract's session is open at `at`; `None` where IBKR has not said so for that day.
+    """Whether the contract's session is open at `at`; `None` where that day is not among its hours.
 
     `tradingHours` reads `20240722:0400-20240722:2000;20240723:CLOSED`, sessions in `timeZoneId`.
     """

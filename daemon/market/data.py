@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
+from daemon.market.coalescing import Spawn
 from daemon.market.conditions import Conditions
 from daemon.market.contracts import Contracts, Lookups, as_query, trading
-from daemon.market.gate import Slot
 from daemon.market.history import QUEUE_LIMIT, STREAM_BARS, BarSource, History, paced, streaming
-from daemon.market.questions import Spawn
+from daemon.market.pacing_queue import Slot
 from daemon.market.refusals import history as meaning
-from daemon.market.refusals import problem, translated
+from daemon.market.refusals import interrupted, problem, translated
 from daemon.market.streams import LINES, Ask, Cancel, Changed, Order, Release, Stream, Streams
 from daemon.market.topics import Kind, read
 from shared.clock import Clock
@@ -121,7 +121,7 @@ class Market:
         """For ever: what is due by the clock. Ends with its task."""
         while True:
             self.act()
-            self.history.gate.admit()
+            self.history.queue.admit()
             await self._clock.sleep(ROUND)
 
     # --- quotes -------------------------------------------------------------------------------------------------------
@@ -140,6 +140,8 @@ class Market:
         try:
             self.act()
             await self._spoken(topics)
+            if not self.conditions.upstream:
+                raise interrupted("the request for quotes")
             streams = [self._table.by_topic[topic] for topic in topics]
             if len(streams) == 1 and (against := streams[0].problem) is not None:
                 raise Problem(
@@ -159,18 +161,19 @@ class Market:
         silent = [topic for topic in topics if not self._has_spoken(self._table.by_topic[topic])]
         if not silent:
             return
-        waits: dict[str, asyncio.Future[None]] = {}
-        for topic in silent:
-            waits[topic] = asyncio.get_running_loop().create_future()
-            self._first.setdefault(topic, []).append(waits[topic])
-        all_of_them = asyncio.gather(*waits.values())
-        patience = self._spawn(self._clock.sleep(FIRST_TICK), "first quotes")
+        waits = {topic: asyncio.get_running_loop().create_future() for topic in silent}
+        for topic, wait in waits.items():
+            self._first.setdefault(topic, []).append(wait)
+        limit = self._spawn(self._clock.sleep(FIRST_TICK), "first quotes")
         try:
-            await asyncio.wait((all_of_them, patience), return_when=asyncio.FIRST_COMPLETED)
+            pending: set[asyncio.Future[Any]] = set(waits.values())
+            while pending and not limit.done():
+                _, pending = await asyncio.wait({*pending, limit}, return_when=asyncio.FIRST_COMPLETED)
+                pending.discard(limit)
         finally:
-            all_of_them.cancel()
-            patience.cancel()
+            limit.cancel()
             for topic, wait in waits.items():
+                wait.cancel()
                 self._first[topic].remove(wait)
                 if not self._first[topic]:
                     del self._first[topic]
@@ -204,7 +207,7 @@ class Market:
         return StreamFigures(wanted=len(self._table.by_topic), live=self._table.live)
 
     def pacing(self) -> Pacing:
-        return self.history.gate.figures()
+        return self.history.queue.figures()
 
     # --- the session --------------------------------------------------------------------------------------------------
 
@@ -240,6 +243,10 @@ class Market:
             return
         if was and not self.conditions.upstream:
             self._lostAt = now
+            self.contracts.upstream_lost()
+            self.history.upstream_lost()
+            for topic in self._first:
+                self._wake(topic)
             self._become_stale(list(self._shown))
         elif not was and self.conditions.upstream:
             self._table.verify(self._lostAt, now)
@@ -283,9 +290,9 @@ class Market:
             details = (await self.contracts.details(stream.spec.conId)).rows[0]
             if stream.spec.kind == "bars":
                 question = streaming(stream.spec.conId, stream.spec.size, details.secType)
-                slot = await self.history.gate.enter(paced(question, details, self._clock.monotonic() + QUEUE_LIMIT))
+                slot = await self.history.queue.enter(paced(question, details, self._clock.monotonic() + QUEUE_LIMIT))
             if stream.turn == ask.turn and self._tws is not None:
-                with translated("the request for the stream", lambda: False):
+                with translated("the request for the stream"):
                     request = self._subscribe(self._tws, stream, details)
                 self._table.opened(ask, request, self._clock.monotonic())
                 if slot is not None:
@@ -368,15 +375,15 @@ class Market:
 
     def _on_trouble(self, reqId: int, code: int, text: str) -> None:
         now = self._clock.monotonic()
-        doubtful = self.conditions.doubtful(now)
-        stream = self._table.trouble(reqId, code, problem(code, text, doubtful=doubtful), now, doubtful=doubtful)
+        trust = self.conditions.trust(now)
+        stream = self._table.trouble(reqId, code, problem(code, text, trust), now, final=trust == "sound")
         if stream is None:
             return
         if stream.spec.kind == "bars" and code == 162 and meaning(text) == "pacing":
             details = self.contracts.known(stream.spec.conId)
             if details is not None:
                 question = streaming(stream.spec.conId, stream.spec.size, details.secType)
-                self.history.gate.violated(paced(question, details, now))
+                self.history.queue.violated(paced(question, details, now))
         self._act_soon()
 
     # --- rows ---------------------------------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
-"""Bars: what may be asked, asking each question once within IBKR's pacing, and remembering the last answers briefly.
+"""Historical bars: parameters checked, equal requests sent once within IBKR's pacing, the last answers kept briefly.
 
-Owns the questions for history in flight and the parameters of streaming bars. Never talks to a reader, never holds a
-stream: `streams.py` does.
+Also the parameters of streaming bars; the streams themselves are in `streams.py`.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from msgspec import Struct
 from msgspec.structs import replace
 
+from daemon.market.coalescing import Requests, Spawn
 from daemon.market.conditions import Conditions
 from daemon.market.contracts import Contracts, Found, as_query
-from daemon.market.gate import Gate
 from daemon.market.pacing import IDENTICAL, SMALL_BAR, Request
-from daemon.market.questions import Questions, Spawn
+from daemon.market.pacing_queue import PacingQueue
 from daemon.market.refusals import history as meaning
-from daemon.market.refusals import translated
+from daemon.market.refusals import interrupted, problem, translated
 from daemon.tws.errors import TwsRefused
 from shared.clock import Clock
 from shared.messages import Bar, BarsParams, ContractDetails, ContractQuery
@@ -50,8 +49,8 @@ SHOWN: Final = (
 )  # fmt: skip
 """What bars can be made of. Not SCHEDULE, whose answer is no bars."""
 
-QUOTED: Final = frozenset({"CASH", "CFD", "CMDTY"})
-"""Kinds of contracts that have quotes but no trades of their own."""
+DEFAULT_SHOW: Final = {"CASH": "MIDPOINT", "CFD": "MIDPOINT", "CMDTY": "MIDPOINT", "CRYPTO": "AGGTRADES"}
+"""What bars are made of by kind of contract, where that is not TRADES: most of these have no trades of their own."""
 
 STREAM_SPANS: Final = (
     (60, "1 D"), (180, "2 D"), (300, "1 W"), (900, "2 W"), (1800, "1 M"), (14_400, "6 M"), (28_800, "1 Y"),
@@ -78,7 +77,7 @@ class BarsQuestion(Struct, frozen=True, kw_only=True):
 
 
 class BarSource(Protocol):
-    """What a session answers. Raises TwsError; `timeout` in s; cancelled, it cancels at the gateway too."""
+    """A session, as far as bars go. Raises TwsError; `timeout` in s; cancelled, it cancels at the gateway too."""
 
     async def historical_bars(
         self,
@@ -97,12 +96,12 @@ class History:
     """`bars.fetch`. Raises `Problem`."""
 
     def __init__(self, spawn: Spawn, clock: Clock, conditions: Conditions, contracts: Contracts) -> None:
-        self.gate = Gate(clock)
+        self.queue = PacingQueue(clock)
         self._clock = clock
         self._conditions = conditions
         self._contracts = contracts
         self._tws: BarSource | None = None
-        self._questions: Questions[Found[Bar]] = Questions(spawn)
+        self._requests: Requests[Found[Bar]] = Requests(spawn)
         self._recent: OrderedDict[BarsQuestion, tuple[float, Found[Bar]]] = OrderedDict()
 
     def ready(self, tws: BarSource) -> None:
@@ -110,7 +109,11 @@ class History:
 
     def lost(self) -> None:
         self._tws = None
-        self.gate.lost()
+        self.queue.lost()
+
+    def upstream_lost(self) -> None:
+        """No answer will come to what is in flight."""
+        self._requests.interrupt(lambda: interrupted("the request for bars"))
 
     async def fetch(self, params: BarsParams) -> Found[Bar]:
         """The bars, oldest first; none is `[]`. Equal requests share one, also with an answer younger than 15 s."""
@@ -120,13 +123,15 @@ class History:
         recent = self._recall(question)
         if recent is not None:
             return recent
-        return await self._questions.ask(question, "the request for bars", lambda: self._ask(question, details), LIMIT)
+        if not self._conditions.upstream:
+            raise interrupted("the request for bars")
+        return await self._requests.ask(question, "the request for bars", lambda: self._ask(question, details), LIMIT)
 
     async def _ask(self, question: BarsQuestion, details: ContractDetails) -> Found[Bar]:
         request = paced(question, details, self._clock.monotonic() + QUEUE_LIMIT)
-        slot = await self.gate.enter(request)
+        slot = await self.queue.enter(request)
         try:
-            with translated("the request for bars", lambda: self._conditions.doubtful(self._clock.monotonic())):
+            with translated("the request for bars"):
                 bars = await self._request(question, details, request)
         finally:
             slot.leave()
@@ -136,7 +141,7 @@ class History:
 
     async def _request(self, question: BarsQuestion, details: ContractDetails, request: Request) -> list[Bar]:
         if self._tws is None:
-            raise Problem("notConnected", "Bars can be asked for while the session is there.")
+            raise Problem("notConnected", "Bars can be requested while there is a session with the gateway.")
         try:
             return await self._tws.historical_bars(
                 as_query(details),
@@ -150,13 +155,15 @@ class History:
         except TwsRefused as refused:
             kind = meaning(refused.text) if refused.code == 162 else "other"
             if kind == "pacing":
-                self.gate.violated(request)
+                refusal = problem(refused.code, refused.text)
+                refusal.retryAfter = self.queue.violated(request)
+                raise refusal from refused
             if kind != "empty":
                 raise
             if not self._conditions.upstream or not self._conditions.farm("hmds"):
-                raise Problem(  # noqa: B904 - `translated` is for what IBKR meant
+                raise Problem(
                     "upstreamLost", "IBKR has no data now because its history farm is broken.", ibCode=refused.code
-                )
+                ) from refused
             return []
 
     def _recall(self, question: BarsQuestion) -> Found[Bar] | None:
@@ -175,7 +182,7 @@ class History:
 
 
 def read(params: BarsParams) -> BarsQuestion:
-    """The question that `params` put, checked; `whatToShow` may still be empty. `invalidParameters` names the field."""
+    """The checked question; `whatToShow` may still be empty. Raises `invalidParameters`, which names the field."""
     duration = _DURATION.fullmatch(params.durationStr)
     if not duration or (duration[2] == "S" and int(duration[1]) > 86_400):
         raise _invalid(
@@ -199,7 +206,7 @@ def read(params: BarsParams) -> BarsQuestion:
 
 
 def _end(text: str) -> datetime | None:
-    """Never in the unspoken zone of whatever machine TWS runs on."""
+    """The moment, which must name its zone: TWS would read it in that of the machine it runs on."""
     if not text:
         return None
     try:
@@ -227,7 +234,7 @@ def _invalid(name: str, value: str, accepted: str) -> Problem:
 
 
 def default_show(secType: str) -> str:
-    return "MIDPOINT" if secType in QUOTED else "TRADES"
+    return DEFAULT_SHOW.get(secType, "TRADES")
 
 
 def paced(question: BarsQuestion, details: ContractDetails, deadline: float) -> Request:

@@ -1,15 +1,15 @@
-"""What IBKR lets one session ask of its history servers, as pure arithmetic on what was asked before.
+"""IBKR's pacing rules for historical data, as pure arithmetic on the requests made before.
 
-Source of the rules: FAULTS 44. Never asks anything, never waits, reads no clock: `history.py` does.
+Source: FAULTS 44. For bars of 30 s or less:
 
-* bars of 30 s or less: 60 requests in any ten minutes, BID_ASK counting twice
+* 60 requests in any ten minutes, BID_ASK counting twice
 * no identical request within 15 s
 * fewer than six requests for one contract, exchange and type of data within 2 s
-* at most 50 requests open at once
 
-IBKR states the second and third for small bars only; they are kept for all, since they cost a large bar little.
+For all bars: at most 50 requests open at once. Larger bars have no other limit; where the server calls one of them a
+violation all the same, an equal request waits for 15 s, and others of its contract for 2 s.
 
-IBKR counts a request when it arrives, which we do not see: it may stand in a send queue first. So its windows are
+IBKR counts a request when it arrives, which is not visible here: it may stand in a send queue first. So its windows are
 counted from its answer, before which it must have arrived; until then it counts as sent this moment.
 """
 
@@ -48,25 +48,29 @@ class Request(Struct, frozen=True, kw_only=True):
 
 
 class Sent(Struct, frozen=True):
-    """A request that has surely arrived by `at`. `counted`: against the ten minutes."""
+    """A request for small bars that has surely arrived by `at`."""
 
     at: float
     key: Hashable
     group: Hashable
     weight: int
-    counted: bool
+
+
+class Violation(Struct, frozen=True):
+    """A request for large bars that IBKR called a violation `at`."""
+
+    at: float
+    key: Hashable
+    group: Hashable
 
 
 class Budget(Struct, frozen=True, kw_only=True):
-    """`sent`: lately, by `at`. `pending`: not answered yet. `open`: those, and the streams that stay open.
-
-    `strictUntil`: until then large bars count too.
-    """
+    """`sent`: in the last ten minutes, by `at`. `pending`: not answered yet. `open`: those, and the open streams."""
 
     sent: tuple[Sent, ...] = ()
+    violations: tuple[Violation, ...] = ()
     pending: tuple[Request, ...] = ()
     open: int = 0
-    strictUntil: float = -math.inf
 
 
 class Go(Struct, frozen=True):
@@ -96,17 +100,14 @@ class Figures(Struct, frozen=True, kw_only=True):
     resetsIn: float | None
 
 
-def counts(budget: Budget, request: Request, now: float) -> bool:
-    """Whether the request uses up the ten minutes' allowance."""
-    return request.small or now < budget.strictUntil
-
-
 def decide(budget: Budget, request: Request, now: float, ahead: int = 0) -> Decision:
-    """Whether `request` may be sent. `ahead`: units of the ten minutes' allowance promised to requests before it."""
+    """Whether `request` may be sent. `ahead`: units of the ten minutes' allowance reserved for requests before it."""
     sent = _sent(budget, now)
-    until = max(now, _identical(sent, request), _burst(sent, request))
-    if counts(budget, request, now):
-        until = max(until, _allowance(sent, ahead + request.weight, now))
+    until = max(now, _violated(budget.violations, request))
+    if request.small:
+        until = max(
+            until, _identical(sent, request), _burst(sent, request), _allowance(sent, ahead + request.weight, now)
+        )
     if until > request.deadline:
         return Refuse(until - now)
     if until > now:
@@ -122,13 +123,13 @@ def opened(budget: Budget, request: Request) -> Budget:
 
 
 def answered(budget: Budget, request: Request, now: float) -> Budget:
-    """The budget after the first answer to `request`, or its end; what no rule looks at any more is dropped."""
+    """The budget after the first answer to `request`, or its end; what no rule needs any more is dropped."""
     if request not in budget.pending:
         return budget
-    entry = Sent(now, request.key, request.group, request.weight, counts(budget, request, now))
-    kept = tuple(sent for sent in budget.sent if now < sent.at + (WINDOW if sent.counted else IDENTICAL) + SLACK)
-    pending = tuple(each for each in budget.pending if each != request)
-    return replace(budget, sent=(*kept, entry), pending=pending)
+    kept = tuple(sent for sent in budget.sent if now < sent.at + WINDOW + SLACK)
+    entry = (Sent(now, request.key, request.group, request.weight),) if request.small else ()
+    violations = tuple(each for each in budget.violations if now < each.at + IDENTICAL + SLACK)
+    return replace(budget, sent=(*kept, *entry), violations=violations, pending=_without(budget.pending, request))
 
 
 def closed(budget: Budget, request: Request, now: float) -> Budget:
@@ -137,10 +138,8 @@ def closed(budget: Budget, request: Request, now: float) -> Budget:
 
 
 def unsent(budget: Budget, request: Request) -> Budget:
-    """The budget after nobody wanted `request` any more by the time it could be sent."""
-    pending = list(budget.pending)
-    pending.remove(request)
-    return replace(budget, pending=tuple(pending), open=budget.open - 1)
+    """The budget after `request` was opened and given up before it was sent."""
+    return replace(budget, pending=_without(budget.pending, request), open=budget.open - 1)
 
 
 def lost(budget: Budget, now: float) -> Budget:
@@ -150,14 +149,16 @@ def lost(budget: Budget, now: float) -> Budget:
     return replace(budget, open=0)
 
 
-def spent(budget: Budget, request: Request, now: float) -> Budget:
-    """The budget after IBKR called `request` a violation: somebody else asks too (a chart in TWS, an earlier daemon).
+def violated(budget: Budget, request: Request, now: float) -> Budget:
+    """The budget after IBKR called `request` a violation, as it does when another client asks too (a chart in TWS).
 
-    What is not known to be used counts as used now. If the bars were large, large ones count for the next ten minutes.
+    For small bars, the rest of the ten minutes' allowance counts as used by that client now.
     """
+    budget = answered(budget, request, now)
+    if not request.small:
+        return replace(budget, violations=(*budget.violations, Violation(now, request.key, request.group)))
     unknown = LIMIT - _used(_sent(budget, now), now)
-    sent = (*budget.sent, Sent(now, None, None, unknown, True)) if unknown > 0 else budget.sent
-    return replace(budget, sent=sent, strictUntil=budget.strictUntil if request.small else now + WINDOW)
+    return replace(budget, sent=(*budget.sent, Sent(now, None, None, unknown))) if unknown > 0 else budget
 
 
 def figures(budget: Budget, now: float) -> Figures:
@@ -167,11 +168,15 @@ def figures(budget: Budget, now: float) -> Figures:
 
 
 def _sent(budget: Budget, now: float) -> tuple[Sent, ...]:
-    """What counts, oldest first: what is not answered yet counts as sent now."""
-    if not budget.pending:
-        return budget.sent
-    pending = (Sent(now, each.key, each.group, each.weight, counts(budget, each, now)) for each in budget.pending)
+    """Requests for small bars, oldest first; those not answered yet count as sent now."""
+    pending = (Sent(now, each.key, each.group, each.weight) for each in budget.pending if each.small)
     return (*budget.sent, *pending)
+
+
+def _without(pending: tuple[Request, ...], request: Request) -> tuple[Request, ...]:
+    """Less one of those that are equal to `request`: large bars may be requested twice at once."""
+    at = pending.index(request)
+    return (*pending[:at], *pending[at + 1 :])
 
 
 def _used(sent: Iterable[Sent], now: float) -> int:
@@ -180,7 +185,7 @@ def _used(sent: Iterable[Sent], now: float) -> int:
 
 def _expiries(sent: Iterable[Sent], now: float) -> list[tuple[float, int]]:
     """When how many units of the allowance come back, soonest first."""
-    back = ((each.at + WINDOW + SLACK, each.weight) for each in sent if each.counted)
+    back = ((each.at + WINDOW + SLACK, each.weight) for each in sent)
     return [(at, weight) for at, weight in back if at > now]
 
 
@@ -191,6 +196,13 @@ def _allowance(sent: Iterable[Sent], units: int, now: float) -> float:
     slots = list(chain(repeat(now, free), *(repeat(at, weight) for at, weight in expiries)))
     rounds, slot = divmod(units - 1, LIMIT)
     return slots[slot] + rounds * (WINDOW + SLACK)
+
+
+def _violated(violations: Iterable[Violation], request: Request) -> float:
+    """When a violation by an equal request, or by one of its group, is over."""
+    by_key = (each.at + IDENTICAL for each in violations if each.key == request.key)
+    by_group = (each.at + BURST_WINDOW for each in violations if each.group == request.group)
+    return max(chain(by_key, by_group), default=-math.inf) + SLACK
 
 
 def _identical(sent: Iterable[Sent], request: Request) -> float:

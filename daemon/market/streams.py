@@ -176,8 +176,8 @@ class Streams:
             stream.code = stream.problem = None
         return stream
 
-    def trouble(self, reqId: int, code: int, problem: Problem, now: float, *, doubtful: bool) -> Stream | None:
-        """IBKR says `code` of a stream. `doubtful`: in a time of trouble no refusal is final (FAULTS 10, 48)."""
+    def trouble(self, reqId: int, code: int, problem: Problem, now: float, *, final: bool) -> Stream | None:
+        """IBKR says `code` of a stream. `final` is false in or just after an outage (FAULTS 10, 48)."""
         stream = self.by_request.get(reqId)
         means = meaning(code)
         stalls = means.request == "stalls"
@@ -187,7 +187,7 @@ class Streams:
             self._end(stream)
         stream.stalled = stalls
         stream.needsFarm = means.needs_farm
-        self._refuse(stream, problem, min(means.retry, REMEMBERED) if doubtful else means.retry, now)
+        self._refuse(stream, problem, means.retry if final else min(means.retry, REMEMBERED), now)
         if code == 101 and (idle := self._least_recently_wanted()):
             self._due += self._release(idle)  # fewer lines are ours than we thought
         return stream

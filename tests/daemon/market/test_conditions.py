@@ -1,4 +1,4 @@
-"""Whether what the gateway says can be believed."""
+"""How far the gateway's answers can be trusted."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ def link(upstream: Upstream = "ok", **farms: str) -> Link:
 
 
 @pytest.mark.parametrize("bad", [link("lost"), link(hmds="broken"), link(secdef="connecting")])
-def test_trouble_is_remembered_for_a_minute_after_it_has_ended(bad: Link) -> None:
+def test_an_outage_leaves_a_minute_of_settling(bad: Link) -> None:
     conditions = Conditions()
-    assert not conditions.doubtful(0.0)
+    assert conditions.trust(0.0) == "sound"
 
     assert conditions.observe(*bad, 10.0)
-    assert conditions.doubtful(5000.0)
+    assert conditions.trust(5000.0) == "impaired"
 
     assert conditions.observe(*link(), 5000.0)
-    assert not conditions.troubled
-    assert conditions.doubtful(5000.0 + SETTLING - 1)
-    assert not conditions.doubtful(5000.0 + SETTLING)
+    assert conditions.trust(5000.0 + SETTLING - 1) == "settling"
+    assert conditions.trust(5000.0 + SETTLING) == "sound"
 
 
 def test_a_farm_on_demand_is_as_good_as_up() -> None:

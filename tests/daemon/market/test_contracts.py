@@ -10,9 +10,18 @@ import msgspec
 import pytest
 
 from daemon.market.conditions import Conditions
-from daemon.market.contracts import DETAILS_TTL, KEPT, NEGATIVE_TTL, Contracts, trading
+from daemon.market.contracts import (
+    DETAILS_TTL,
+    KEPT,
+    NEGATIVE_TTL,
+    RECHECK,
+    SEARCH_INTERVAL,
+    Contracts,
+    as_query,
+    trading,
+)
 from daemon.tws.errors import LinkLost, TwsRefused, TwsSilent
-from shared.messages import Contract, ContractMatch, ContractQuery, FarmState, OptionChain, Upstream
+from shared.messages import Contract, ContractDetails, ContractMatch, ContractQuery, FarmState, OptionChain, Upstream
 from shared.reasons import Problem
 from tests.daemon.market.fakes import FakeSession, HandClock, Tasks, details, settled
 
@@ -80,38 +89,114 @@ async def test_an_unknown_contract_is_not_found_and_that_is_remembered_for_a_whi
         with pytest.raises(Problem) as raised:
             await desk.contracts.details(AAPL)
         assert (raised.value.reason, raised.value.ibCode) == ("notFound", 200)
-    assert desk.tws.count("details") == 1
+    assert desk.tws.count("details") == 2  # once more for a contract that has expired
 
     del desk.tws.contracts[AAPL]
     await desk.clock.advance(NEGATIVE_TTL)
     assert (await desk.contracts.details(AAPL)).rows
 
 
-@pytest.mark.parametrize("trouble", [{"upstream": "lost"}, {"secdef": "broken"}, {"market": "connecting"}])
-async def test_no_such_contract_is_not_believed_in_a_time_of_trouble(desk: Desk, trouble: dict[str, str]) -> None:
-    """FAULTS 10: what an outage says of a contract is neither told as not found nor kept, nor for 60 s after it."""
+async def test_an_expired_future_is_found_by_its_number(desk: Desk) -> None:
+    """IBKR describes it only where `includeExpired` is set; its bars are then requested in the same way."""
+    asked: list[ContractQuery] = []
+
+    async def contract_details(query: ContractQuery, timeout: float) -> list[ContractDetails]:
+        asked.append(query)
+        if not query.includeExpired:
+            raise NOTHING
+        return [details(query.conId, secType="FUT", exchange="CME")]
+
+    desk.tws.contract_details = contract_details
+    found = (await desk.contracts.details(7)).rows[0]
+
+    assert (found.secType, [query.includeExpired for query in asked]) == ("FUT", [False, True])
+    assert as_query(found).includeExpired
+    assert not as_query(details(AAPL)).includeExpired
+
+
+OUTAGES = [{"upstream": "lost"}, {"secdef": "broken"}, {"market": "connecting"}]
+
+
+@pytest.mark.parametrize("outage", OUTAGES[1:])
+async def test_no_such_contract_means_little_in_an_outage(desk: Desk, outage: dict[str, str]) -> None:
+    """FAULTS 10: a 200 from an outage is neither “not found” nor kept."""
     desk.tws.contracts[AAPL] = NOTHING
-    desk.link(**trouble)
+    desk.link(**outage)
     for _ in range(2):
         with pytest.raises(Problem) as raised:
             await desk.contracts.details(AAPL)
         assert (raised.value.reason, raised.value.ibCode) == ("upstreamLost", 200)
-        desk.link()
-        await desk.clock.advance(50)
-    assert desk.tws.count("details") == 2
 
-    with pytest.raises(Problem) as raised:
-        await desk.contracts.details(AAPL)
-    assert raised.value.reason == "notFound"
+    assert desk.tws.count("details") == 4
 
 
-async def test_finding_nothing_is_an_empty_list_but_not_in_a_time_of_trouble(desk: Desk) -> None:
+@pytest.mark.parametrize("outage", OUTAGES)
+async def test_just_after_an_outage_it_is_asked_again_and_then_not_found_with_a_note(
+    desk: Desk, outage: dict[str, str]
+) -> None:
+    """No sentence about a lost link that is back; and nothing is remembered for a minute."""
+    desk.tws.contracts[AAPL] = NOTHING
+    desk.link(**outage)
+    desk.link()
+    for _ in range(2):
+        asked = asyncio.ensure_future(desk.contracts.details(AAPL))
+        await desk.clock.advance(RECHECK)
+        with pytest.raises(Problem) as raised:
+            await asked
+        assert (raised.value.reason, raised.value.ibCode) == ("notFound", 200)
+        assert "was down" in raised.value.detail
+    assert desk.tws.count("details") == 8
+
+    asked = asyncio.ensure_future(desk.contracts.details(AAPL))
+    await settled()
+    del desk.tws.contracts[AAPL]
+    await desk.clock.advance(RECHECK)
+    assert (await asked).rows[0].conId == AAPL
+
+
+async def test_finding_nothing_is_an_empty_list_but_not_in_an_outage(desk: Desk) -> None:
     assert (await desk.contracts.search("NOSUCH")).rows == ()
 
     desk.link(secdef="broken")
+    asked = asyncio.ensure_future(desk.contracts.search("OTHER"))
+    await desk.clock.advance(SEARCH_INTERVAL)
     with pytest.raises(Problem) as raised:
-        await desk.contracts.search("OTHER")
+        await asked
     assert raised.value.reason == "upstreamLost"
+
+
+async def test_searches_go_out_at_ibkrs_pace(desk: Desk) -> None:
+    """One a second, in the order of their coming; those that would wait too long are refused with the time to wait."""
+    asked = [asyncio.ensure_future(desk.contracts.search(f"S{number}")) for number in range(12)]
+    sent = []
+    for _ in range(10):
+        await settled()
+        sent.append(desk.tws.count("search"))
+        await desk.clock.advance(SEARCH_INTERVAL)
+
+    assert sent == [1, 2, 3, 4, 5, 6, 7, 8, 9, 9]
+    assert [what[1] for what in desk.tws.asked] == [f"S{number}" for number in range(9)]
+    refused = [each.exception() for each in asked[9:]]
+    assert [(each.reason, each.retryAfter) for each in refused if isinstance(each, Problem)] == [
+        ("pacingBudget", 9.0)
+    ] * 3
+    assert all(each.result().rows == () for each in asked[:9])
+
+
+async def test_an_upstream_loss_ends_what_is_in_flight_at_once(desk: Desk) -> None:
+    """And what is asked while it lasts; what is remembered is still answered."""
+    await desk.contracts.details(1)
+    desk.tws.hold("details")
+    asked = asyncio.ensure_future(desk.contracts.details(AAPL))
+    await settled()
+    desk.link("lost")
+    desk.contracts.upstream_lost()
+
+    for each in (asked, asyncio.ensure_future(desk.contracts.details(2))):
+        with pytest.raises(Problem) as raised:
+            await each
+        assert raised.value.reason == "upstreamLost"
+    assert (await desk.contracts.details(1)).rows
 
 
 async def test_a_symbol_that_was_not_found_is_found_once_it_is_listed(desk: Desk) -> None:

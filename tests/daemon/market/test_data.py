@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -456,6 +457,34 @@ async def test_a_first_quote_waits_for_its_first_tick_but_not_for_long(house: Ho
     assert house.tws.count("quote") == 1
 
 
+async def test_a_quote_without_a_tick_leaves_no_exception_behind(house: House) -> None:
+    """Neither a time-out nor a refusal is logged by asyncio as never retrieved."""
+    reported: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reported.append(context))
+    for _ in range(2):
+        asked = asyncio.ensure_future(house.market.quotes([AAPL, IBM]))
+        await house.pass_time(FIRST_TICK + 0.1)
+        await asked
+    cancelled = asyncio.ensure_future(house.market.quotes([1]))
+    await settled()
+    cancelled.cancel()
+    await settled()
+    gc.collect()
+    await settled()
+
+    assert reported == []
+
+
+async def test_an_upstream_loss_ends_the_wait_for_a_first_tick(house: House) -> None:
+    asked = asyncio.ensure_future(house.market.quotes([AAPL]))
+    await settled()
+    house.link(upstream="lost")
+
+    with pytest.raises(Problem) as raised:
+        await asked
+    assert raised.value.reason == "upstreamLost"
+
+
 async def test_an_unknown_contract_has_no_quote(house: House) -> None:
     house.tws.contracts[AAPL] = []
 
@@ -538,12 +567,12 @@ async def test_streaming_bars_are_bounded(house: House) -> None:
 
 async def test_a_streams_request_holds_one_of_the_open_fifty_until_it_is_released(house: House) -> None:
     await house.watch(f"bars:{AAPL}:5secs")
-    assert (house.market.history.gate.budget.open, house.market.pacing().used) == (1, 1)
+    assert (house.market.history.queue.budget.open, house.market.pacing().used) == (1, 1)
 
     house.market.leave("facade")
     await house.pass_time(LINGER + 1)
 
-    assert house.market.history.gate.budget.open == 0
+    assert house.market.history.queue.budget.open == 0
     assert house.tws.bar_lines == {}
 
 

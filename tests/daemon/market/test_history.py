@@ -11,7 +11,7 @@ import pytest
 
 from daemon.market.conditions import Conditions
 from daemon.market.contracts import Contracts
-from daemon.market.history import BAR_SIZES, QUEUE_LIMIT, History, paced, read, streaming
+from daemon.market.history import BAR_SIZES, QUEUE_LIMIT, History, default_show, paced, read, streaming
 from daemon.market.pacing import IDENTICAL, LIMIT, OPEN, SLACK, WINDOW
 from daemon.tws.errors import TwsRefused
 from shared.messages import Bar, BarsParams, FarmState
@@ -36,7 +36,7 @@ class Desk:
     async def _look(self) -> None:
         """As the market does."""
         while True:
-            self.history.gate.admit()
+            self.history.queue.admit()
             await self.clock.sleep(0.5)
 
     def ask(self, conId: int = AAPL, **params: Any) -> asyncio.Task[Any]:
@@ -105,8 +105,8 @@ async def test_a_burst_is_answered_or_truthfully_refused_and_never_above_the_lim
     assert {each.reason for each in refused} == {"pacingBudget"}
     assert all(QUEUE_LIMIT < each.retryAfter <= 5 * (WINDOW + SLACK) for each in refused)
     assert (len(outcomes) - len(refused), desk.tws.count("bars")) == (2 * LIMIT, LIMIT)
-    assert desk.history.gate.figures().used == LIMIT
-    assert desk.history.gate.waiting == 0
+    assert desk.history.queue.figures().used == LIMIT
+    assert desk.history.queue.waiting == 0
 
 
 async def test_large_bars_wait_only_for_the_fifty_that_may_be_open(desk: Desk) -> None:
@@ -138,11 +138,11 @@ async def test_the_last_asker_leaving_cancels_at_the_gateway_and_frees_the_place
     await settled()
     first.cancel()
     await settled()
-    assert (desk.tws.cancelled, desk.history.gate.budget.open) == (0, 1)
+    assert (desk.tws.cancelled, desk.history.queue.budget.open) == (0, 1)
 
     second.cancel()
     await settled()
-    assert (desk.tws.cancelled, desk.history.gate.budget.open) == (1, 0)
+    assert (desk.tws.cancelled, desk.history.queue.budget.open) == (1, 0)
 
 
 async def test_a_waiting_request_leaves_the_queue_with_its_asker(desk: Desk) -> None:
@@ -152,7 +152,7 @@ async def test_a_waiting_request_leaves_the_queue_with_its_asker(desk: Desk) -> 
         await settled()
     asked[-1].cancel()
     await settled()
-    assert desk.history.gate.waiting == 1
+    assert desk.history.queue.waiting == 1
 
     desk.tws.let_go()
     for _ in range(10):
@@ -168,6 +168,7 @@ async def test_a_waiting_request_leaves_the_queue_with_its_asker(desk: Desk) -> 
         ("No market data permissions for NYSE STK", "notSubscribed"),
         ("Trading TWS session is connected from a different IP address", "competingSession"),
         ("Time length exceed max.", "invalidParameters"),
+        ("HMDS server disconnect occurred.  Attempting reconnection...", "upstreamLost"),
         ("Abfrage historischer Daten fehlgeschlagen", "brokerError"),
     ],
 )
@@ -180,8 +181,12 @@ async def test_what_162_means_is_told_apart(desk: Desk, text: str, reason: str) 
     assert (raised.value.reason, raised.value.ibCode) == (reason, 162)
 
 
-async def test_no_data_is_an_empty_answer(desk: Desk) -> None:
-    desk.tws.bars = TwsRefused(162, ERROR + "HMDS query returned no data: AAPL@SMART Trades")
+@pytest.mark.parametrize(
+    "text",
+    ["HMDS query returned no data: AAPL@SMART Trades", "No historical market data for EUR/CASH@IDEALPRO Last 60"],
+)
+async def test_no_data_is_an_empty_answer(desk: Desk, text: str) -> None:
+    desk.tws.bars = TwsRefused(162, ERROR + text)
 
     assert (await desk.ask()).rows == ()
 
@@ -195,6 +200,54 @@ async def test_no_data_from_a_broken_farm_is_no_empty_answer(desk: Desk) -> None
     assert await reason_of(desk.ask()) == "upstreamLost"
 
 
+async def test_a_violation_by_daily_bars_holds_that_request_alone(desk: Desk) -> None:
+    """For 15 s, which the refusal names; other contracts, small bars and the ten minutes' figures are unaffected."""
+    desk.tws.bars = TwsRefused(162, ERROR + "Historical data request pacing violation")
+    with pytest.raises(Problem) as raised:
+        await desk.ask(barSizeSetting="1 day")
+    assert (raised.value.reason, raised.value.retryAfter) == ("pacingBudget", IDENTICAL + SLACK)
+    desk.tws.bars = BARS
+
+    assert (await desk.ask(1, barSizeSetting="1 day")).rows
+    assert (await desk.ask(1, barSizeSetting="5 secs")).rows
+    again = desk.ask(barSizeSetting="1 day")
+    await desk.clock.advance(IDENTICAL - 1)
+    assert (again.done(), desk.history.queue.figures().used) == (False, 1)
+    await desk.clock.advance(2)
+    assert (await again).rows
+
+
+async def test_the_figures_are_published_before_a_refusal(desk: Desk) -> None:
+    """A reader of the figures is never behind a reader of the refusal."""
+    published: list[int] = []
+    desk.history.queue.on_refusal = lambda: published.append(desk.history.queue.figures().used)
+    desk.tws.bars = TwsRefused(162, ERROR + "Historical data request pacing violation")
+    assert await reason_of(desk.ask(barSizeSetting="5 secs")) == "pacingBudget"
+    assert published == [LIMIT]
+
+    assert await reason_of(desk.ask(1, barSizeSetting="5 secs")) == "pacingBudget"
+    assert published == [LIMIT, LIMIT]
+
+
+@pytest.mark.parametrize(("secType", "show"), [("STK", "TRADES"), ("CASH", "MIDPOINT"), ("CRYPTO", "AGGTRADES")])
+def test_bars_are_made_of_what_the_kind_of_contract_has(secType: str, show: str) -> None:
+    assert default_show(secType) == streaming(1, "1 min", secType).whatToShow == show
+
+
+async def test_an_upstream_loss_ends_what_is_in_flight_at_once(desk: Desk) -> None:
+    """Also what waits in the queue, and what is asked while it lasts."""
+    desk.tws.hold("bars")
+    asked = [desk.ask(number + 1, barSizeSetting="1 day") for number in range(OPEN + 1)]
+    for _ in range(10):
+        await settled()
+    desk.conditions.observe("lost", {}, 0.0)
+    desk.history.upstream_lost()
+
+    assert {await reason_of(each) for each in asked} == {"upstreamLost"}
+    assert await reason_of(desk.ask(1, barSizeSetting="1 hour")) == "upstreamLost"
+    assert (desk.history.queue.budget.open, desk.history.queue.waiting) == (0, 0)
+
+
 async def test_a_violation_spends_the_budget_for_everybody(desk: Desk) -> None:
     """What IBKR counted and we did not know of is respected from then on: nothing small goes out for ten minutes."""
     desk.tws.bars = TwsRefused(162, ERROR + "Historical data request pacing violation")
@@ -204,7 +257,7 @@ async def test_a_violation_spends_the_budget_for_everybody(desk: Desk) -> None:
     assert await reason_of(desk.ask(1, barSizeSetting="5 secs")) == "pacingBudget"
     assert (await desk.ask(1, barSizeSetting="1 day")).rows
     assert desk.tws.count("bars") == 2
-    assert desk.history.gate.figures().used == LIMIT
+    assert desk.history.queue.figures().used == LIMIT
 
     await desk.clock.advance(WINDOW + 2 * SLACK)
     assert (await desk.ask(1, barSizeSetting="5 secs")).rows
@@ -220,7 +273,7 @@ async def test_a_lost_link_ends_what_is_asked_and_what_waits(desk: Desk) -> None
     desk.tws.let_go()
 
     assert {await reason_of(each) for each in asked} == {"notConnected"}
-    assert (desk.history.gate.budget.open, desk.history.gate.waiting) == (0, 0)
+    assert (desk.history.queue.budget.open, desk.history.queue.waiting) == (0, 0)
 
 
 async def test_what_was_sent_in_an_earlier_session_still_counts(desk: Desk) -> None:
@@ -228,8 +281,8 @@ async def test_what_was_sent_in_an_earlier_session_still_counts(desk: Desk) -> N
     desk.history.lost()
     desk.history.ready(desk.tws)
 
-    assert desk.history.gate.figures().used == 1
-    assert desk.history.gate.figures().resetsAt > desk.clock.now()
+    assert desk.history.queue.figures().used == 1
+    assert desk.history.queue.figures().resetsAt > desk.clock.now()
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from daemon.market.pacing import (
     LIMIT,
@@ -25,7 +25,7 @@ from daemon.market.pacing import (
     figures,
     lost,
     opened,
-    spent,
+    violated,
 )
 
 
@@ -64,8 +64,10 @@ def assert_no_rule_broken(log: list[tuple[float, Request]]) -> None:
         before = log[: index + 1]
         ten_minutes = sum(each.weight for at, each in before if each.small and at > now - 600.0)
         assert not request.small or ten_minutes <= 60
-        assert Counter(each.key for at, each in before if at > now - 15.0)[request.key] == 1
-        assert sum(each.weight for at, each in before if each.group == request.group and at > now - 2.0) < 6
+        recent = [(at, each) for at, each in before if each.small]
+        assert not request.small or Counter(each.key for at, each in recent if at > now - 15.0)[request.key] == 1
+        burst = sum(each.weight for at, each in recent if each.group == request.group and at > now - 2.0)
+        assert not request.small or burst < 6
 
 
 @given(steps)
@@ -85,7 +87,8 @@ def test_no_schedule_that_it_lets_through_violates_a_rule(plan: list[tuple[Reque
             arrivals.append((at + (now - at) * delay, request))
             budget = closed(budget, request, now)
 
-    for number, (request, pause, answers, delay) in enumerate(plan):
+    for number, (planned, pause, answers, delay) in enumerate(plan):
+        request = replace(planned, deadline=1e9 + number)  # each one is another
         now += pause if number % 7 == 0 else pause / 100
         answer(*budget.pending[:answers])
         decision = decide(budget, request, now)
@@ -125,12 +128,6 @@ def test_a_request_that_cannot_make_its_deadline_is_refused_at_once_with_the_tim
     assert decide(budget, small("patient", deadline=700.0), 10.0) == Wait(WINDOW + SLACK)
 
 
-def test_large_bars_do_not_use_up_the_ten_minutes() -> None:
-    budget = sent_all(LIMIT)
-
-    assert decide(budget, Request(key="day", group="day", small=False), 1.0) == Go()
-
-
 def test_bid_ask_counts_twice() -> None:
     assert figures(sent_all(30, weight=2), 0.0).used == LIMIT
     assert isinstance(decide(sent_all(30, weight=2), small("one more"), 1.0), Wait)
@@ -147,23 +144,40 @@ def test_fifty_open_requests_hold_everything_until_one_closes() -> None:
     assert decide(closed(budget, budget.pending[0], 1.0), request, 1.0) == Go()
 
 
-@pytest.mark.parametrize("is_small", [True, False])
-def test_a_violation_told_by_ibkr_leaves_nothing_to_spend(is_small: bool) -> None:
-    """After 162 pacing the allowance is used up for ten minutes; where large bars were refused, for large bars too."""
-    refused = Request(key="refused", group="refused", small=is_small)
-    budget = spent(sent_all(10), refused, 100.0)
+def large(key: object, group: object = None) -> Request:
+    return Request(key=key, group=key if group is None else group, small=False)
 
-    assert figures(budget, 100.0).used == LIMIT
+
+def test_a_violation_by_small_bars_uses_up_the_allowance() -> None:
+    """Another client has used what we have not; large bars are not held by the rules for small ones."""
+    refused = small("refused")
+    budget = violated(opened(sent_all(10), refused), refused, 100.0)
+    again = violated(budget, small("again"), 200.0)
+
+    assert (figures(budget, 100.0).used, figures(again, 200.0).used) == (LIMIT, LIMIT)
     assert figures(budget, 100.0).resetsIn == WINDOW + SLACK - 100.0
-    assert decide(budget, small("small"), 100.0) == Wait(WINDOW + SLACK)
-    large = decide(budget, Request(key="large", group="large", small=False), 100.0)
-    assert large == (Go() if is_small else Wait(WINDOW + SLACK))
+    assert decide(again, small("small"), 200.0) == Wait(WINDOW + SLACK)
+    assert decide(again, large("large"), 200.0) == Go()
 
 
-def test_a_second_violation_does_not_count_the_unknown_twice() -> None:
-    once = spent(sent_all(10), small("refused"), 100.0)
+def test_a_violation_by_large_bars_costs_what_the_short_rules_cost() -> None:
+    """15 s for an equal request, 2 s for the contract, nothing for any other, and nothing of the ten minutes."""
+    refused = large(("AAPL", "1 day"), "AAPL")
+    budget = closed(violated(opened(Budget(), refused), refused, 100.0), refused, 100.0)
 
-    assert spent(once, small("again"), 200.0).sent == once.sent
+    assert figures(budget, 100.0).used == 0
+    assert decide(budget, refused, 100.0) == Wait(100.0 + 15.0 + SLACK)
+    assert decide(budget, large(("AAPL", "1 week"), "AAPL"), 100.0) == Wait(100.0 + 2.0 + SLACK)
+    assert decide(budget, large("MSFT"), 100.0) == Go()
+    assert decide(budget, small("MSFT"), 100.0) == Go()
+    assert decide(budget, refused, 100.0 + 15.0 + SLACK) == Go()
+
+
+def test_large_bars_may_be_requested_as_often_as_fifty_open_requests_allow() -> None:
+    budget = Budget()
+    for _ in range(100):
+        assert decide(budget, large("day"), 1.0) == Go()
+        budget = asked(budget, large("day"), 1.0)
 
 
 def test_what_is_not_answered_counts_as_sent_now() -> None:
@@ -194,10 +208,12 @@ def test_figures_of_an_unused_budget() -> None:
     assert (figures(Budget(), 5.0).used, figures(Budget(), 5.0).resetsIn) == (0, None)
 
 
-def test_what_no_rule_looks_at_is_forgotten() -> None:
+def test_what_no_rule_needs_is_dropped() -> None:
     """The budget's memory is bounded by the rules' windows."""
     budget = sent_all(50, step=1.0)
     for number in range(100):
-        budget = asked(budget, Request(key=("day", number), group="day", small=False), 2000.0 + 20 * number)
+        now = 2000.0 + 20 * number
+        budget = violated(asked(budget, large(("day", number)), now), large(("day", number)), now)
+    budget = asked(budget, small("one"), 9000.0)
 
-    assert len(budget.sent) == 1
+    assert (len(budget.sent), len(budget.violations)) == (1, 0)

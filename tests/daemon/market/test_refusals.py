@@ -26,6 +26,9 @@ ERROR = "Historical Market Data Service error message:"
         (10089, "notSubscribed", 403),
         (10168, "notSubscribed", 403),
         (10182, "brokerError", 502),
+        (10299, "invalidParameters", 422),
+        (10314, "invalidParameters", 422),
+        (10339, "invalidParameters", 422),
         (10197, "competingSession", 503),
         (424242, "brokerError", 502),
     ],
@@ -42,6 +45,11 @@ def test_each_code_has_its_reason_and_keeps_its_number(code: int, reason: str, s
     [
         ("Historical data request pacing violation", "pacing", "pacingBudget"),
         ("HMDS query returned no data: AAPL@SMART Trades", "empty", "brokerError"),
+        ("No historical market data for EUR/CASH@IDEALPRO Last 60", "empty", "brokerError"),
+        ("HMDS server disconnect occurred.  Attempting reconnection...", "farm", "upstreamLost"),
+        ("HMDS connection attempt failed.  Connection will be re-attempted...", "farm", "upstreamLost"),
+        ("Starting time must occur before ending time", "invalid", "invalidParameters"),
+        ("BEST queries are not supported for this contract", "invalid", "invalidParameters"),
         ("API historical data query cancelled: 11", "cancelled", "brokerError"),
         ("No market data permissions for ISLAND STK", "denied", "notSubscribed"),
         ("Trading TWS session is connected from a different IP address", "competing", "competingSession"),
@@ -54,14 +62,19 @@ def test_162_says_many_things(text: str, kind: str, reason: str) -> None:
     assert problem(162, ERROR + text).reason == reason
 
 
-def test_a_pacing_violation_says_when_it_is_over() -> None:
+def test_what_passes_has_a_time_after_which_to_try_again() -> None:
     assert problem(162, ERROR + "Historical data request pacing violation").retryAfter == 600.0
+    assert problem(162, ERROR + "HMDS connection attempt failed.").retryAfter == 10.0
 
 
-def test_no_such_contract_is_not_believed_while_ibkr_could_not_look() -> None:
-    told = problem(200, "No security definition has been found for the request", doubtful=True)
+def test_no_such_contract_means_little_while_ibkr_cannot_look() -> None:
+    text = "No security definition has been found for the request"
+    impaired, settling, sound = (problem(200, text, trust) for trust in ("impaired", "settling", "sound"))
 
-    assert (told.reason, told.ibCode, told.retryAfter) == ("upstreamLost", 200, 60.0)
+    assert (impaired.reason, impaired.ibCode, impaired.retryAfter) == ("upstreamLost", 200, 60.0)
+    assert (settling.reason, settling.ibCode, sound.reason) == ("notFound", 200, "notFound")
+    assert "was down" in settling.detail
+    assert "was down" not in sound.detail
 
 
 @pytest.mark.parametrize(
@@ -75,6 +88,6 @@ def test_no_such_contract_is_not_believed_while_ibkr_could_not_look() -> None:
     ],
 )
 def test_failures_of_the_session_become_problems(failure: Exception, reason: str) -> None:
-    with pytest.raises(Problem) as raised, translated("a question", lambda: False):
+    with pytest.raises(Problem) as raised, translated("a question"):
         raise failure
     assert raised.value.reason == reason

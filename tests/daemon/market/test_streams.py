@@ -102,7 +102,7 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(data=st.data(), code=st.sampled_from(CODES))
     def trouble_comes(self, data: st.DataObject, code: int) -> None:
         request = data.draw(st.sampled_from(sorted(self.open)))
-        self.table.trouble(request, code, problem(code, ""), self.now, doubtful=self.conditions.doubtful(self.now))
+        self.table.trouble(request, code, problem(code, ""), self.now, final=self.conditions.trust(self.now) == "sound")
         self.plan()
 
     @rule()

@@ -1,14 +1,14 @@
-"""Where requests for history wait until IBKR's limits let them through, in the order of their coming.
-
-Keeps the one budget of `pacing.py` and its queue. Never knows what is asked, and never decides what the limits are.
-"""
+"""The queue in which requests for historical data wait for IBKR's pacing rules, first come first served."""
 
 from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
+
+from msgspec.structs import replace
 
 from daemon.market import pacing
 from daemon.market.pacing import Go, Refuse, Request, Wait
@@ -23,22 +23,22 @@ QUEUE: Final = 1000
 class Slot:
     """Permission to have one request open, given back by `leave`."""
 
-    def __init__(self, gate: Gate, request: Request, session: int) -> None:
-        self._gate = gate
+    def __init__(self, queue: PacingQueue, request: Request, session: int) -> None:
+        self._queue = queue
         self._request = request
         self._session = session
         self._held = True
 
     def answered(self) -> None:
-        """The first of its stream's bars came."""
+        """The stream's first bars have arrived."""
         if self._held:
-            self._gate.answered(self._request, self._session)
+            self._queue.answered(self._request, self._session)
 
     def leave(self, *, sent: bool = True) -> None:
-        """The request was answered, refused or cancelled, or never sent. Says so once, however often it is called."""
+        """The request was answered, refused or cancelled, or never sent. Idempotent."""
         if self._held:
             self._held = False
-            self._gate.left(self._request, self._session, sent=sent)
+            self._queue.left(self._request, self._session, sent=sent)
 
 
 class _Waiter:
@@ -47,11 +47,15 @@ class _Waiter:
         self.slot: asyncio.Future[Slot] = asyncio.get_running_loop().create_future()
 
 
-class Gate:
-    """One for the daemon's life: what was asked in an earlier session counts for IBKR all the same."""
+class PacingQueue:
+    """One for the daemon's life: IBKR counts the requests of earlier sessions too.
+
+    `on_refusal` is called before a request is refused, so that the published figures are no older than the refusal.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self.budget = pacing.Budget()
+        self.on_refusal: Callable[[], object] = lambda: None
         self._clock = clock
         self._queue: dict[_Waiter, None] = {}  # ordered, and left from anywhere
         self._session = 0
@@ -66,13 +70,14 @@ class Gate:
         return Pacing(used=now.used, limit=now.limit, resetsAt=back)
 
     async def enter(self, request: Request) -> Slot:
-        """Wait until `request` may be sent, which has to be done at once. `pacingBudget` if not before its deadline."""
+        """Wait until `request` may be sent; it must then be sent at once. Raises `pacingBudget` at its deadline."""
         now = self._clock.monotonic()
-        ahead = sum(w.request.weight for w in self._queue if pacing.counts(self.budget, w.request, now))
+        ahead = sum(waiter.request.weight for waiter in self._queue if waiter.request.small)
         decision = pacing.decide(self.budget, request, now, ahead)
         if isinstance(decision, Refuse):
             raise self._refusal(decision)
         if len(self._queue) >= QUEUE:
+            self.on_refusal()
             raise Problem("pacingBudget", f"{QUEUE} requests for history are waiting already.", retryAfter=30.0)
         waiter = _Waiter(request)
         self._queue[waiter] = None
@@ -100,13 +105,17 @@ class Gate:
                 self.budget = pacing.unsent(self.budget, request)
             self.admit()
 
-    def violated(self, request: Request) -> None:
-        """IBKR called `request` a violation: the budget is spent, and who cannot make it any more is told now."""
-        self.budget = pacing.spent(self.budget, request, self._clock.monotonic())
+    def violated(self, request: Request) -> float:
+        """IBKR called `request` a violation; the seconds after which an equal one may be sent."""
+        now = self._clock.monotonic()
+        self.budget = pacing.violated(self.budget, request, now)
+        self.on_refusal()
         self.admit()
+        decision = pacing.decide(self.budget, replace(request, deadline=math.inf), now)
+        return decision.until - now if isinstance(decision, Wait) else 0.0
 
     def lost(self) -> None:
-        """The session is over: nothing is open any more, and who waits is told."""
+        """The session is over: no request is open any more, and those that wait fail."""
         self._session += 1
         self.budget = pacing.lost(self.budget, self._clock.monotonic())
         for waiter in self._queue:
@@ -115,7 +124,7 @@ class Gate:
         self._queue.clear()
 
     def admit(self) -> None:
-        """Let through what may go now, and tell who cannot make it. To be called now and then, as time passes."""
+        """Let through requests that may go now, refuse those that miss their deadline. To be called every second."""
         now, ahead = self._clock.monotonic(), 0
         for waiter in list(self._queue):
             request = waiter.request
@@ -123,7 +132,7 @@ class Gate:
                 continue  # nothing can go before one closes
             decision = pacing.decide(self.budget, request, now, ahead)
             if isinstance(decision, Wait):
-                ahead += request.weight if pacing.counts(self.budget, request, now) else 0
+                ahead += request.weight if request.small else 0
                 continue
             del self._queue[waiter]
             if waiter.slot.done():
@@ -135,6 +144,7 @@ class Gate:
                 waiter.slot.set_exception(self._refusal(decision))
 
     def _refusal(self, refuse: Refuse) -> Problem:
+        self.on_refusal()
         now = pacing.figures(self.budget, self._clock.monotonic())
         return Problem(
             "pacingBudget",
