@@ -206,6 +206,10 @@ class Market:
     def streams(self) -> StreamFigures:
         return StreamFigures(wanted=len(self._table.by_topic), live=self._table.live)
 
+    def on_pacing_refusal(self, call: Callable[[], None]) -> None:
+        """Call `call` before each request that is refused for IBKR's pacing rules."""
+        self.history.queue.on_refusal = call
+
     def pacing(self) -> Pacing:
         return self.history.queue.figures()
 

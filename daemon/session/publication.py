@@ -117,6 +117,11 @@ class Publication:
         if (due and self.heard != self._proof) or self._outlived():
             self.publish(link)
 
+    def refresh_pacing(self, link: Link) -> None:
+        """Publish the pacing figures if they differ from the published ones."""
+        if self._row is not None and self._row.pacing.used != self._market.pacing().used:
+            self.publish(link)
+
     def _outlived(self) -> bool:
         """Whether the row says what is no longer so: its proof has grown too old, or a planned window has begun."""
         row, heard = self._row, self.heard

@@ -66,5 +66,8 @@ class Market(Protocol):
     def link_changed(self, upstream: Upstream, farms: Mapping[str, FarmState]) -> None:
         """The gateway's own link to IBKR, or one of its data farms, has changed."""
 
+    def on_pacing_refusal(self, call: Callable[[], None]) -> None:
+        """Call `call` before each request that is refused for IBKR's pacing rules."""
+
     def streams(self) -> Streams: ...
     def pacing(self) -> Pacing: ...

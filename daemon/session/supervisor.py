@@ -113,6 +113,7 @@ class Supervisor:
             proofLimit=probeInterval + probeTimeout,
             version=version,
         )
+        market.on_pacing_refusal(lambda: self._told.refresh_pacing(self._link))
         self._reading = Reading(store, clock, policy.configured.timeout, self._hear, self._recovered)
         self._slots: Slots
         self._listening: Listening

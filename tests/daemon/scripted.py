@@ -211,6 +211,9 @@ class Lines:
     def streams(self) -> Streams:
         return Streams(wanted=self.wanted, live=self.live)
 
+    def on_pacing_refusal(self, call: Callable[[], None]) -> None:
+        """No request is refused here."""
+
     def pacing(self) -> Pacing:
         return Pacing()
 

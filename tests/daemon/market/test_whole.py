@@ -281,6 +281,7 @@ async def test_what_somebody_else_has_used_up_is_told_as_pacing(house: House) ->
     house.gateway.history.limits = type(house.gateway.history.limits)(requests=0)
 
     data = await refusal(house.bars(conId=house.conId("AAPL"), durationStr="60 S", barSizeSetting="5 secs"))
+    assert house.daemon.store.row("link", "link").pacing.used == 60  # no later than the refusal
     again = await refusal(house.bars(conId=house.conId("MSFT"), durationStr="60 S", barSizeSetting="5 secs"))
 
     assert (data["reason"], data["ibCode"], again["reason"]) == ("pacingBudget", 162, "pacingBudget")
