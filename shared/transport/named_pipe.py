@@ -1,8 +1,7 @@
-"""Windows: the local socket as a named pipe that this user alone can open.
+"""Windows: the local socket as a named pipe that only this user can open.
 
-Same functions as the Unix side of `local.py`. CPython's own accept loop does the work; only the making of a pipe
-instance is ours, because asyncio gives no way to say who may open it. A start-up test reads back what the system
-made of our wish.
+CPython's own accept loop serves it; only the creation of pipe instances is replaced, because asyncio has no way to
+pass a security descriptor. At start the descriptor is read back and checked.
 """
 
 from __future__ import annotations
@@ -33,38 +32,38 @@ REJECT_REMOTE = 0x8
 """PIPE_REJECT_REMOTE_CLIENTS; together with zeros for byte type, byte mode and waiting."""
 
 BUFFER = 64 * 1024
-"""Bytes the system keeps for a reader that is busy, each way; as much as `peer.HIGH_WATER`."""
+"""Bytes of the system's buffer in each direction; as much as `jsonrpc.server.HIGH_WATER`."""
 
 ACCEPT_PAUSE = 1.0
-"""s between tries to make another instance while there is no memory for one."""
+"""s until the next attempt to create an instance after one failed for lack of memory."""
 
 FILE_NOT_FOUND, ACCESS_DENIED, PIPE_BUSY = 2, 5, 231
 
 
 async def listen(factory: Callable[[], asyncio.Protocol], path: str) -> _PipeListener:
-    """Serve the pipe `path`. Raises `AlreadyRunning` when this user serves it, `UnsafePath` when somebody else does."""
-    _must_be_a_pipe(path)
-    _must_be_free(path)
+    """Serve the pipe `path`. Raises `AlreadyRunning` where this user serves it, `UnsafePath` where another one does."""
+    _require_pipe_name(path)
+    _require_unused(path)
     listener = _PipeListener(factory, path)
     await listener.serve()
     return listener
 
 
 async def connect(factory: Callable[[], P], path: str, timeout: float) -> tuple[asyncio.Transport, P]:
-    """A connection to whoever serves `path`, who is known to be this user before a byte is sent.
+    """Connect to the pipe `path`. The server's user is checked before a byte is sent.
 
-    Raises `FileNotFoundError` where nobody listens, `TimeoutError` after `timeout` s, `PermissionError` where another
-    user does.
+    Raises `FileNotFoundError` where there is no listener, `TimeoutError` after `timeout` s, `PermissionError` where it
+    is another user's.
     """
     loop = _proactor()
     async with asyncio.timeout(timeout):
         made, _ = await loop.create_pipe_connection(cast(Any, asyncio.Protocol), path)
     transport = cast("asyncio.Transport", made)
-    # nothing was awaited since, so nothing was read or said: the protocol comes in once the owner is known
+    # nothing was awaited since, so nothing was read or sent: the protocol is set once the owner is checked
     try:
         owner = windows_security.access_of_pipe(_handle(transport)).owner
         if owner != windows_security.own_sid():
-            raise PermissionError(f"{path} is served by another user ({owner or 'unknown'}); nothing was said to them.")
+            raise PermissionError(f"{path} is served by another user ({owner or 'unknown'}); no data was sent.")
     except BaseException:
         transport.abort()
         raise
@@ -75,12 +74,12 @@ async def connect(factory: Callable[[], P], path: str, timeout: float) -> tuple[
 
 
 def peer_identity(transport: asyncio.BaseTransport) -> PeerIdentity:
-    """Who is at the other end of `transport`: nobody but this user can open the pipe."""
+    """Process and user at the other end of `transport`: only this user can open the pipe."""
     return PeerIdentity(windows_security.client_pid(_handle(transport)), windows_security.own_sid())
 
 
 class _PipeListener:
-    """CPython's pipe server with instances of our making."""
+    """CPython's pipe server with instances that only this user can open."""
 
     def __init__(self, factory: Callable[[], asyncio.Protocol], path: str) -> None:
         self.address = path
@@ -89,13 +88,13 @@ class _PipeListener:
         self._factory = factory
         self._loop = _proactor()
         self._pause: asyncio.TimerHandle | None = None
-        self._again: asyncio.Task[None] | None = None
-        self._hungry = False
-        self._server = _Server(path, self._starve)
+        self._restart: asyncio.Task[None] | None = None
+        self._accept_paused = False
+        self._server = _Server(path, self._pause_accepting)
 
     async def serve(self) -> None:
-        """Start, or start again, CPython's accept loop on our server."""
-        # the loop names the class by a global of its module; the coroutine does not suspend, so nobody else sees ours
+        """Start, or restart, CPython's accept loop on this server."""
+        # the loop looks the class up in its module's globals; the coroutine does not suspend, so no other call sees it
         original = windows_events.PipeServer
         windows_events.PipeServer = lambda _address: self._server  # type: ignore[misc, assignment]
         try:
@@ -104,46 +103,46 @@ class _PipeListener:
             windows_events.PipeServer = original  # type: ignore[misc]
 
     def close(self) -> None:
-        """Accept nobody any more; the name is free once the last peer has gone. Twice is once."""
+        """Stop accepting; the name is free once the last connection is closed. Idempotent."""
         if self._pause is not None:
             self._pause.cancel()
-        if self._again is not None:
-            self._again.cancel()
+        if self._restart is not None:
+            self._restart.cancel()
         self._server.close()
 
     async def wait_closed(self) -> None:
-        if self._again is not None:
-            await asyncio.gather(self._again, return_exceptions=True)
-        await asyncio.sleep(0)  # the accept loop hears of its cancelled future in the next turn
+        if self._restart is not None:
+            await asyncio.gather(self._restart, return_exceptions=True)
+        await asyncio.sleep(0)  # the accept loop sees its cancelled future in the next iteration
 
     def _admit(self) -> asyncio.Protocol:
-        if self._hungry:
-            self._hungry = False
-            log.info("socket.accepting", message="Peers are accepted again.", refusedBefore=self.starved)
+        if self._accept_paused:
+            self._accept_paused = False
+            log.info("socket.accepting", message="Accepting connections again.", refusedBefore=self.starved)
         return self._factory()
 
-    def _starve(self, error: OSError) -> None:
+    def _pause_accepting(self, error: OSError) -> None:
         self.starved += 1
-        if not self._hungry:
-            self._hungry = True
+        if not self._accept_paused:
+            self._accept_paused = True
             log.warning(
-                "socket.starved", message="No peer can be accepted for now; the link stays up.", error=str(error)
+                "socket.starved", message="No pipe instance could be created; the link stays up.", error=str(error)
             )
         self._pause = self._loop.call_later(ACCEPT_PAUSE, self._resume)
 
     def _resume(self) -> None:
         self._pause = None
-        self._again = self._loop.create_task(self.serve(), name="socket.serve")
+        self._restart = self._loop.create_task(self.serve(), name="socket.serve")
 
 
 class _Server(windows_events.PipeServer):
-    """A pipe whose every instance has our descriptor."""
+    """A pipe server that creates each instance with this user's security descriptor."""
 
     _address: str
     _free_instances: weakref.WeakSet[windows_utils.PipeHandle]
 
-    def __init__(self, address: str, starve: Callable[[OSError], None]) -> None:
-        self._starve = starve
+    def __init__(self, address: str, on_failure: Callable[[OSError], None]) -> None:
+        self._on_failure = on_failure
         self._label = True
         super().__init__(address)
 
@@ -151,42 +150,42 @@ class _Server(windows_events.PipeServer):
         try:
             return super()._get_unconnected_pipe()  # type: ignore[misc]
         except OSError as error:
-            # CPython's loop would try again at once, for ever; `None` ends it, and the listener starts it anew
-            self._starve(error)
+            # CPython's loop would retry at once, endlessly; `None` ends it, and the listener restarts it
+            self._on_failure(error)
             return None
 
     def _server_pipe_handle(self, first: bool) -> windows_utils.PipeHandle | None:
         if self.closed():
             return None
-        pipe = windows_utils.PipeHandle(self._made(first))
+        pipe = windows_utils.PipeHandle(self._create(first))
         if first:
             try:
-                must_be_ours_alone(pipe.fileno(), self._address)
+                require_private(pipe.fileno(), self._address)
             except BaseException:
                 pipe.close()
                 raise
         self._free_instances.add(pipe)
         return pipe
 
-    def _made(self, first: bool) -> int:
+    def _create(self, first: bool) -> int:
         try:
-            return made(self._address, first, self._label)
+            return create_instance(self._address, first, self._label)
         except OSError as error:
             if not (first and self._label):
                 raise
-            # a system without mandatory labels; where the name is the trouble the second try says so too
+            # a system without mandatory labels; a name that is taken fails the second time too
             log.debug("pipe.label", message="No integrity label on the pipe.", error=str(error))
             self._label = False
-            return made(self._address, first, self._label)
+            return create_instance(self._address, first, self._label)
 
 
-def made(path: str, first: bool, label: bool) -> int:
-    """A handle of a new instance of the pipe `path`: byte mode, local clients of this user only. Raises `OSError`."""
+def create_instance(path: str, first: bool, label: bool) -> int:
+    """Create an instance of the pipe `path`: byte mode, local clients of this user only. Raises `OSError`."""
     mode = _winapi.PIPE_ACCESS_DUPLEX | _winapi.FILE_FLAG_OVERLAPPED
     if first:
         mode |= _winapi.FILE_FLAG_FIRST_PIPE_INSTANCE
     try:
-        with windows_security.ours_alone(label) as attributes:
+        with windows_security.private_attributes(label) as attributes:
             return _winapi.CreateNamedPipe(
                 path, mode, REJECT_REMOTE, _winapi.PIPE_UNLIMITED_INSTANCES, BUFFER, BUFFER, 0, attributes
             )
@@ -196,19 +195,19 @@ def made(path: str, first: bool, label: bool) -> int:
         raise
 
 
-def must_be_ours_alone(handle: int, path: str) -> None:
-    """The start-up test: what the system made is what was asked for. Raises `UnsafePath`."""
+def require_private(handle: int, path: str) -> None:
+    """Check at start that the system applied the descriptor. Raises `UnsafePath`."""
     access = windows_security.access_of_pipe(handle)
-    if not access.ours_alone:
+    if not access.private:
         raise UnsafePath(
             f"The pipe {path} would be open to others (owner {access.owner or 'unknown'}, allowed "
-            f"{', '.join(access.allowed or ('everybody',))}), so nothing is served. Start the daemon as yourself, "
+            f"{', '.join(access.allowed or ('everyone',))}), so it is not served. Start the daemon as yourself, "
             "not elevated: ibkr doctor"
         )
 
 
-def _must_be_free(path: str) -> None:
-    """FIRST_PIPE_INSTANCE would only say that the name is taken; asking its holder says by whom."""
+def _require_unused(path: str) -> None:
+    """FIRST_PIPE_INSTANCE only reports that the name is taken; connecting shows which process has it."""
     try:
         handle = _winapi.CreateFile(
             path, _winapi.GENERIC_READ | _winapi.GENERIC_WRITE, 0, _winapi.NULL, _winapi.OPEN_EXISTING, 0, _winapi.NULL
@@ -234,10 +233,10 @@ def _taken(path: str) -> UnsafePath:
     )
 
 
-def _must_be_a_pipe(path: str) -> None:
+def _require_pipe_name(path: str) -> None:
     if not path.lower().startswith("\\\\.\\pipe\\") or len(path) > 256:
         raise UnsafePath(
-            f"{path} is no pipe name (\\\\.\\pipe\\NAME, at most 256 characters). "
+            f"{path} is not a pipe name (\\\\.\\pipe\\NAME, at most 256 characters). "
             rf"Use one: $env:IBKR_SOCKET = '\\.\pipe\ibkr-{windows_security.own_sid()}'"
         )
 

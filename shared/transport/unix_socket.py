@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import structlog
 
 from shared.transport.interfaces import Listener, PeerIdentity
-from shared.transport.private_paths import AlreadyRunning, UnsafePath, out_of_the_way, private_directory
+from shared.transport.private_paths import AlreadyRunning, UnsafePath, private_directory, rename_advice
 
 assert sys.platform != "win32"  # noqa: S101 - for the type checker: everything below is POSIX
 
@@ -29,41 +29,41 @@ log = structlog.get_logger(__name__)
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 BACKLOG = 64
-"""Connections that may wait to be accepted while the loop is busy; clients that find it full try again."""
+"""Connections in the accept queue while the loop is busy; clients that find it full retry."""
 
 ACCEPT_PAUSE = 1.0
-"""s between looks at the queue while there are no descriptors: soon enough for people, no busy loop."""
+"""s until the next accept() after one failed for lack of descriptors or memory."""
 
 CONNECT_PAUSE = 0.02
-"""s before a client tries a full queue, or a listener the directory's lock, again."""
+"""s until a client retries a full accept queue, or a listener the directory's lock."""
 
-START_LIMIT = 2.0
-"""s that another process may hold the directory while it binds; binding takes microseconds."""
+LOCK_TIMEOUT = 2.0
+"""s to wait for another process that holds the directory's lock while it binds; binding takes microseconds."""
 
 
 async def listen(factory: Callable[[], asyncio.Protocol], path: str) -> Listener:
-    """Serve `path`, 0600 from birth in a directory of this user alone; what a dead process left there is replaced.
+    """Serve `path`, created with mode 0600 in a directory that only this user can enter; replace a stale socket.
 
-    `factory` is called once a peer of this user (or root). Raises `UnsafePath` for a place, or a thing at it, that
-    is not ours, `AlreadyRunning` when somebody serves it, other `OSError`s as the system gives them.
+    `factory` is called for each connection of this user (or root). Raises `UnsafePath` where the directory, or what is
+    at `path`, is not this user's alone, `AlreadyRunning` where another process serves it, other `OSError`s as raised.
     """
-    directory, name = _parts(path)
-    with private_directory(directory, "IBKR_SOCKET") as inside:
-        _short_enough(path)
-        await _sole_starter(inside, path)
+    directory, name = _split(path)
+    with private_directory(directory, "IBKR_SOCKET") as directory_fd:
+        _require_short_path(path)
+        await _lock_directory(directory_fd, path)
         try:
-            _make_way(inside, name, path)
-            sock = _bound(path)
-            return _UnixListener(factory, path, sock, os.dup(inside), name)
+            _remove_stale_socket(directory_fd, name, path)
+            sock = _bind(path)
+            return _UnixListener(factory, path, sock, os.dup(directory_fd), name)
         finally:
-            fcntl.flock(inside, fcntl.LOCK_UN)  # the listener's copy of the descriptor would keep it
+            fcntl.flock(directory_fd, fcntl.LOCK_UN)  # the listener's copy of the descriptor would keep the lock
 
 
 async def connect(factory: Callable[[], P], path: str, timeout: float) -> tuple[asyncio.Transport, P]:
-    """A connection to whoever serves `path`, who is known to be this user (or root) before a byte is sent.
+    """Connect to `path`. The listener's user is checked before a byte is sent.
 
-    Raises `FileNotFoundError` or `ConnectionRefusedError` where nobody listens, `TimeoutError` after `timeout` s,
-    `PermissionError` where another user does.
+    Raises `FileNotFoundError` or `ConnectionRefusedError` where there is no listener, `TimeoutError` after `timeout` s,
+    `PermissionError` where it is another user's (not root's).
     """
     loop = asyncio.get_running_loop()
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -71,11 +71,11 @@ async def connect(factory: Callable[[], P], path: str, timeout: float) -> tuple[
         sock.setblocking(False)
         async with asyncio.timeout(timeout):
             with short_address(path) as address:
-                # not loop.sock_connect: it takes a full queue for success
-                while (answer := sock.connect_ex(address)) == errno.EAGAIN:  # noqa: ASYNC110 - nothing tells us
+                # not loop.sock_connect: it reports success on a full accept queue
+                while (code := sock.connect_ex(address)) == errno.EAGAIN:  # noqa: ASYNC110 - there is no event for it
                     await asyncio.sleep(CONNECT_PAUSE)
-            if answer:
-                raise OSError(answer, os.strerror(answer), path)
+            if code:
+                raise OSError(code, os.strerror(code), path)
             require_own_peer(sock, path)
             transport, protocol = await loop.create_unix_connection(factory, sock=sock)
     except BaseException:
@@ -85,49 +85,49 @@ async def connect(factory: Callable[[], P], path: str, timeout: float) -> tuple[
 
 
 def peer_identity(transport: asyncio.BaseTransport) -> PeerIdentity:
-    """Who is at the other end of `transport`."""
+    """Process and user at the other end of `transport`."""
     pid, uid = peer_credentials(transport.get_extra_info("socket"))
     return PeerIdentity(pid, str(uid))
 
 
-def _parts(path: str) -> tuple[str, str]:
+def _split(path: str) -> tuple[str, str]:
     return os.path.split(os.path.abspath(path))
 
 
-async def _sole_starter(inside: int, path: str) -> None:
-    """The lock on the directory: looking, unlinking and binding are one act among daemons that start at once."""
+async def _lock_directory(directory_fd: int, path: str) -> None:
+    """Lock the directory, so that check, unlink and bind are atomic among daemons that start together."""
     loop = asyncio.get_running_loop()
-    ends = loop.time() + START_LIMIT
+    deadline = loop.time() + LOCK_TIMEOUT
     while True:
         try:
-            return fcntl.flock(inside, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return fcntl.flock(directory_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if loop.time() >= ends:
+            if loop.time() >= deadline:
                 raise AlreadyRunning(None, path) from None
         await asyncio.sleep(CONNECT_PAUSE)
 
 
-def _make_way(inside: int, name: str, path: str) -> None:
-    """Remove a socket that nobody serves; refuse everything else that has the name."""
+def _remove_stale_socket(directory_fd: int, name: str, path: str) -> None:
+    """Remove a socket that no process serves; raise for anything else at `path`."""
     try:
-        found = os.stat(name, dir_fd=inside, follow_symlinks=False)
+        status = os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
     except FileNotFoundError:
         return
-    if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.getuid():
-        raise UnsafePath(f"What is at {path} is no socket of ours. {out_of_the_way(path)}")
+    if not stat.S_ISSOCK(status.st_mode) or status.st_uid != os.getuid():
+        raise UnsafePath(f"{path} exists and is not a socket of this user. {rename_advice(path)}")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, short_address(path) as address:
         probe.setblocking(False)
-        answer = probe.connect_ex(address)
-        if answer in (0, errno.EAGAIN, errno.EINPROGRESS):  # EAGAIN: served, its queue is full
-            raise AlreadyRunning(peer_credentials(probe)[0] if answer == 0 else None, path)
-    if answer != errno.ECONNREFUSED:
-        raise UnsafePath(f"{path} cannot be tried ({os.strerror(answer)}). {out_of_the_way(path)}")
-    os.unlink(name, dir_fd=inside)
+        code = probe.connect_ex(address)
+        if code in (0, errno.EAGAIN, errno.EINPROGRESS):  # EAGAIN: served, its accept queue is full
+            raise AlreadyRunning(peer_credentials(probe)[0] if code == 0 else None, path)
+    if code != errno.ECONNREFUSED:
+        raise UnsafePath(f"Connecting to {path} failed ({os.strerror(code)}). {rename_advice(path)}")
+    os.unlink(name, dir_fd=directory_fd)
 
 
-def _bound(path: str) -> socket.socket:
+def _bind(path: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    umask = os.umask(0o177)  # 0600 from birth; process-wide, for as long as bind takes
+    umask = os.umask(0o177)  # created with mode 0600; process-wide, for as long as bind takes
     try:
         with short_address(path) as address:
             sock.bind(address)
@@ -141,52 +141,52 @@ def _bound(path: str) -> socket.socket:
     return sock
 
 
-def _short_enough(path: str) -> None:
+def _require_short_path(path: str) -> None:
     if sys.platform != "linux" and len(os.fsencode(path)) > MAX_PATH:
         short = 'mkdir -p -m 700 "$HOME/.ibkr" && export IBKR_SOCKET="$HOME/.ibkr/daemon.sock"'
         raise UnsafePath(f"{path} is too long for a socket (at most {MAX_PATH} bytes). Use a shorter one: {short}")
 
 
 class _UnixListener:
-    """Accepts, looks who it is, hands on. Without descriptors it pauses and says so once."""
+    """Accepts connections of this user. Without descriptors it pauses accepting and logs that once."""
 
     def __init__(
-        self, factory: Callable[[], asyncio.Protocol], path: str, sock: socket.socket, inside: int, name: str
+        self, factory: Callable[[], asyncio.Protocol], path: str, sock: socket.socket, directory_fd: int, name: str
     ) -> None:
         self.address = path
         self.refused = 0
         self.starved = 0
         self._factory = factory
         self._sock = sock
-        self._inside = inside
+        self._directory_fd = directory_fd
         self._name = name
-        self._born = self._at_the_name()
+        self._inode = self._inode_at_path()
         self._loop = asyncio.get_running_loop()
         self._opening: set[asyncio.Task[Any]] = set()
         self._pause: asyncio.TimerHandle | None = None
-        self._hungry = False
+        self._accept_paused = False
         self._loop.add_reader(sock.fileno(), self._accept)
 
     def close(self) -> None:
-        """Accept nobody any more, and take the name away if it is still ours. Twice is once."""
+        """Stop accepting, and unlink the path if it is still this socket. Idempotent."""
         if self._sock.fileno() < 0:
             return
         if self._pause is not None:
             self._pause.cancel()
         self._loop.remove_reader(self._sock.fileno())
-        # while it still listens nobody can think the name stale and put theirs in its place
-        if self._born is not None and self._at_the_name() == self._born:
-            os.unlink(self._name, dir_fd=self._inside)
-        os.close(self._inside)
+        # while it still listens, no other daemon can find the path stale and replace it
+        if self._inode is not None and self._inode_at_path() == self._inode:
+            os.unlink(self._name, dir_fd=self._directory_fd)
+        os.close(self._directory_fd)
         self._sock.close()
 
     async def wait_closed(self) -> None:
-        """Until who was accepted last is a peer like the others."""
+        """Wait until the last accepted connection has its protocol."""
         await asyncio.gather(*self._opening, return_exceptions=True)
 
-    def _at_the_name(self) -> tuple[int, int] | None:
+    def _inode_at_path(self) -> tuple[int, int] | None:
         try:
-            found = os.stat(self._name, dir_fd=self._inside, follow_symlinks=False)
+            found = os.stat(self._name, dir_fd=self._directory_fd, follow_symlinks=False)
         except OSError:
             return None
         return (found.st_dev, found.st_ino)
@@ -198,21 +198,21 @@ class _UnixListener:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                self._starve(error)
+                self._pause_accepting(error)
                 return
-            if self._hungry:
-                self._hungry = False
-                log.info("socket.accepting", message="Peers are accepted again.", refusedBefore=self.starved)
+            if self._accept_paused:
+                self._accept_paused = False
+                log.info("socket.accepting", message="Accepting connections again.", refusedBefore=self.starved)
             self._admit(sock)
 
     def _admit(self, sock: socket.socket) -> None:
         try:
-            if not self._welcome(sock):
+            if not self._is_allowed(sock):
                 sock.close()
                 return
             protocol = self._factory()
-        except Exception as error:  # one peer's trouble is not the next one's
-            log.warning("socket.peer_failed", message="A peer could not be served.", error=str(error))
+        except Exception as error:  # must not stop accepting the next
+            log.warning("socket.peer_failed", message="An accepted connection could not be set up.", error=str(error))
             sock.close()
             return
         sock.setblocking(False)
@@ -220,22 +220,22 @@ class _UnixListener:
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
 
-    def _welcome(self, sock: socket.socket) -> bool:
-        """Whether the peer is this user or root; others are counted. Raises `OSError` where it has gone already."""
+    def _is_allowed(self, sock: socket.socket) -> bool:
+        """Whether the peer is this user or root; others are counted. Raises `OSError` where it has closed already."""
         _pid, uid = peer_credentials(sock)
         if uid in (os.getuid(), 0):
             return True
         self.refused += 1
         return False
 
-    def _starve(self, error: OSError) -> None:
-        """The queue keeps who waits; ask again in a second, and count."""
+    def _pause_accepting(self, error: OSError) -> None:
+        """Stop accepting for `ACCEPT_PAUSE`; clients wait in the accept queue meanwhile."""
         self.starved += 1
-        if not self._hungry:
-            self._hungry = True
+        if not self._accept_paused:
+            self._accept_paused = True
             log.warning(
                 "socket.starved",
-                message="No peer can be accepted for now; the link stays up. More open files: ulimit -n 4096",
+                message="accept() failed; the link stays up. Raise the limit of open files: ulimit -n 4096",
                 error=str(error),
             )
         self._loop.remove_reader(self._sock.fileno())

@@ -1,7 +1,7 @@
-"""Windows: who this user is, who owns a pipe or a directory, who may open it. The only caller of the security API.
+"""Windows: this user's SID, owner and access list of a pipe or directory, descriptors. Calls the security API.
 
-Never decides what to do about it. Elevated or not, a user's SID is the same, so everything here goes by it; what an
-elevated process makes without saying so belongs to the Administrators, which is why every descriptor names its owner.
+A user's SID is the same elevated or not, so everything here compares SIDs. What an elevated process creates by default
+belongs to the Administrators, which is why every descriptor names its owner.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ OWNER_AND_DACL = 0x1 | 0x4
 ALLOWED = 0
 """ACCESS_ALLOWED_ACE_TYPE."""
 
-EVERYBODY = frozenset({"S-1-1-0", "S-1-5-2", "S-1-5-4", "S-1-5-7", "S-1-5-11", "S-1-5-32-545", "S-1-5-32-546"})
+EVERYONE = frozenset({"S-1-1-0", "S-1-5-2", "S-1-5-4", "S-1-5-7", "S-1-5-11", "S-1-5-32-545", "S-1-5-32-546"})
 """Everyone, Network, Interactive, Anonymous, Authenticated Users, Users, Guests."""
 
 ADMINISTRATORS = frozenset({"S-1-5-18", "S-1-5-32-544"})
-"""The system and its administrators: what they own in a user's profile is not a stranger's."""
+"""The system and its administrators: trusted as owners of directories in a user's profile."""
 
 
 def _function(dll: ctypes.WinDLL, name: str, result: type | None, *arguments: type) -> ctypes._NamedFuncPointer:
@@ -66,57 +66,57 @@ class Attributes(ctypes.Structure):
 
 
 class Access:
-    """Whose a thing is, and who is let in: `None` where it has no list, which lets everybody in."""
+    """Owner and allowed SIDs of an object. `allowed` is `None` where it has no access list, which allows everyone."""
 
     def __init__(self, owner: str, allowed: tuple[str, ...] | None) -> None:
         self.owner, self.allowed = owner, allowed
 
     @property
-    def ours_alone(self) -> bool:
-        """Owned by this user, who alone is named in the list."""
+    def private(self) -> bool:
+        """Whether this user owns it and is the only one in the list."""
         return self.owner == own_sid() and self.allowed == (own_sid(),)
 
     @property
-    def open_to_everybody(self) -> bool:
-        return self.allowed is None or not EVERYBODY.isdisjoint(self.allowed)
+    def open_to_others(self) -> bool:
+        return self.allowed is None or not EVERYONE.isdisjoint(self.allowed)
 
 
 @cache
 def own_sid() -> str:
     """This user's SID, as text. Raises `OSError`."""
     token = c_void_p()
-    _must(_open_token(_current_process(), TOKEN_QUERY, byref(token)))
+    _check(_open_token(_current_process(), TOKEN_QUERY, byref(token)))
     try:
         size = c_ulong()
         _token_information(token, TOKEN_USER, None, 0, byref(size))
         user = ctypes.create_string_buffer(size.value)
-        _must(_token_information(token, TOKEN_USER, user, size, byref(size)))
+        _check(_token_information(token, TOKEN_USER, user, size, byref(size)))
         return _text(c_void_p.from_buffer(user))
     finally:
         _close(token)
 
 
 @contextmanager
-def ours_alone(label: bool) -> Iterator[int]:
-    """The address of security attributes that let in this user and nobody else.
+def private_attributes(label: bool) -> Iterator[int]:
+    """The address of security attributes that allow this user only.
 
-    `label`: also forbid the user's own programs of low integrity (a browser's sandbox). Raises `OSError`.
+    `label`: also deny the user's own programs of low integrity (a browser's sandbox). Raises `OSError`.
     """
     with _attributes(f"O:{own_sid()}D:P(A;;GA;;;{own_sid()})" + ("S:(ML;;NWNRNX;;;ME)" if label else "")) as address:
         yield address
 
 
 def make_directory(path: str) -> None:
-    """A directory of this user's (and of the system and its administrators, as in a profile). Raises `OSError`."""
-    rights = "".join(f"(A;OICI;FA;;;{who})" for who in (own_sid(), "SY", "BA"))
+    """Create a directory for this user (and the system and its administrators, as in a profile). Raises `OSError`."""
+    rights = "".join(f"(A;OICI;FA;;;{sid})" for sid in (own_sid(), "SY", "BA"))
     with _attributes(f"O:{own_sid()}D:P{rights}") as address:
-        _must(_make_directory(path, address))
+        _check(_make_directory(path, address))
 
 
 @contextmanager
 def _attributes(sddl: str) -> Iterator[int]:
     descriptor = c_void_p()
-    _must(_from_text(sddl, 1, byref(descriptor), None))
+    _check(_from_text(sddl, 1, byref(descriptor), None))
     try:
         attributes = Attributes(ctypes.sizeof(Attributes), descriptor, False)
         yield ctypes.addressof(attributes)
@@ -125,12 +125,12 @@ def _attributes(sddl: str) -> Iterator[int]:
 
 
 def access_of_pipe(handle: int) -> Access:
-    """Who may use the pipe. Raises `OSError` where that cannot be read."""
+    """Owner and access list of the pipe. Raises `OSError`."""
     return _access(lambda *wanted: int(_of_handle(handle, SE_KERNEL_OBJECT, OWNER_AND_DACL, *wanted)))
 
 
 def access_of_path(path: str) -> Access:
-    """Who may use the file or directory. Raises `OSError` where that cannot be read."""
+    """Owner and access list of the file or directory. Raises `OSError`."""
     return _access(lambda *wanted: int(_of_name(path, SE_FILE_OBJECT, OWNER_AND_DACL, *wanted)))
 
 
@@ -142,14 +142,14 @@ def server_pid(handle: int) -> int | None:
     return _pid(_server_pid, handle)
 
 
-def _pid(ask: ctypes._NamedFuncPointer, handle: int) -> int | None:
+def _pid(query: ctypes._NamedFuncPointer, handle: int) -> int | None:
     pid = c_ulong()
-    return pid.value if ask(handle, byref(pid)) and pid.value else None
+    return pid.value if query(handle, byref(pid)) and pid.value else None
 
 
-def _access(ask: Callable[..., int]) -> Access:
+def _access(query: Callable[..., int]) -> Access:
     owner, acl, descriptor = c_void_p(), c_void_p(), c_void_p()
-    error = ask(byref(owner), None, byref(acl), None, byref(descriptor))
+    error = query(byref(owner), None, byref(acl), None, byref(descriptor))
     if error:
         raise ctypes.WinError(error)
     try:
@@ -159,12 +159,12 @@ def _access(ask: Callable[..., int]) -> Access:
 
 
 def _allowed(acl: int | None) -> tuple[str, ...]:
-    """The SIDs of an ACL's entries that allow something to somebody now (not only to what is made inside)."""
+    """The SIDs of an ACL's allowing entries that apply to the object itself, not only to what is created inside."""
     assert acl is not None  # noqa: S101 - for the type checker
     names = []
     for number in range(c_ushort.from_address(acl + 4).value):  # ACL.AceCount
         entry = c_void_p()
-        _must(_ace(acl, number, byref(entry)))
+        _check(_ace(acl, number, byref(entry)))
         address = entry.value or 0
         kind, flags = ctypes.c_ubyte.from_address(address).value, ctypes.c_ubyte.from_address(address + 1).value
         if kind == ALLOWED and not flags & 0x08:  # INHERIT_ONLY_ACE
@@ -174,13 +174,13 @@ def _allowed(acl: int | None) -> tuple[str, ...]:
 
 def _text(sid: c_void_p) -> str:
     text = c_void_p()
-    _must(_sid_text(sid, byref(text)))
+    _check(_sid_text(sid, byref(text)))
     try:
         return ctypes.wstring_at(text.value or 0)
     finally:
         _local_free(text)
 
 
-def _must(done: int) -> None:
+def _check(done: int) -> None:
     if not done:
         raise ctypes.WinError(ctypes.get_last_error())

@@ -71,7 +71,7 @@ async def test_the_pipe_is_its_users_alone(path, peers):
     async with serving(path, peers, Echo):
         for _ in range(2):
             transport, protocol = await connect(Talk, path, 10)
-            assert security.access_of_pipe(transport.get_extra_info("pipe").fileno()).ours_alone
+            assert security.access_of_pipe(transport.get_extra_info("pipe").fileno()).private
             await hung_up(transport, protocol)
         await until(lambda: len(peers) == 2)
 
@@ -173,22 +173,22 @@ async def test_nothing_is_said_to_another_users_server(path):
 def test_a_pipe_that_came_out_open_to_others_is_not_served(path):
     """The start-up test reads what the system made, and refuses with the reason."""
     with instance(path, f"O:{security.own_sid()}D:(A;;GA;;;{security.own_sid()})(A;;GR;;;WD)") as handle:
-        assert security.access_of_pipe(handle).open_to_everybody
+        assert security.access_of_pipe(handle).open_to_others
         with pytest.raises(UnsafePath, match="open to others"):
-            named_pipe.must_be_ours_alone(handle, path)
+            named_pipe.require_private(handle, path)
 
 
 async def test_without_memory_it_waits_and_says_so_once(path, peers, monkeypatch):
     """One counted warning, no busy loop, one line when it works again; who comes then is served."""
     monkeypatch.setattr(named_pipe, "ACCEPT_PAUSE", 0.01)
-    made, failing = named_pipe.made, True
+    made, failing = named_pipe.create_instance, True
 
     def sometimes(*arguments):
         if failing and not arguments[1]:
             raise OSError(8, "Not enough memory")
         return made(*arguments)
 
-    monkeypatch.setattr(named_pipe, "made", sometimes)
+    monkeypatch.setattr(named_pipe, "create_instance", sometimes)
     with capture_logs() as logs:
         async with serving(path, peers, Echo) as listener:
             await until(lambda: listener.starved >= 3)
@@ -203,7 +203,7 @@ async def test_without_memory_it_waits_and_says_so_once(path, peers, monkeypatch
 @pytest.mark.parametrize("name", ["daemon.sock", r"C:\run\daemon.sock", r"\\.\pipe\ ".strip() + "x" * 300])
 async def test_what_is_no_pipe_name_is_refused(name):
     """A Unix path in the settings gets a sentence, not an error number."""
-    with pytest.raises(UnsafePath, match="is no pipe name"):
+    with pytest.raises(UnsafePath, match="is not a pipe name"):
         await listen(Talk, name)
 
 
@@ -216,9 +216,9 @@ def test_the_usual_name_is_this_users():
 @pytest.mark.real_windows
 def test_the_name_can_be_taken_once(path):
     """FIRST_PIPE_INSTANCE: a squatter that comes between our look and our making is found out."""
-    handle = named_pipe.made(path, True, True)
+    handle = named_pipe.create_instance(path, True, True)
     with pytest.raises(UnsafePath):
-        named_pipe.made(path, True, True)
+        named_pipe.create_instance(path, True, True)
     _winapi.CloseHandle(handle)
 
 

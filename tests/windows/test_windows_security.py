@@ -28,7 +28,7 @@ def test_what_we_make_is_closed_to_others(tmp_path):
     for made in ("a", "a/b"):
         access = security.access_of_path(str(tmp_path / made))
         assert access.owner == security.own_sid()
-        assert not access.open_to_everybody
+        assert not access.open_to_others
 
 
 def test_a_directory_open_to_others_is_refused_with_the_command_that_closes_it(tmp_path):
@@ -38,7 +38,7 @@ def test_a_directory_open_to_others_is_refused_with_the_command_that_closes_it(t
     with pytest.raises(UnsafePath, match="icacls"):
         claim(tmp_path / "open")
 
-    assert security.access_of_path(str(tmp_path / "open")).open_to_everybody
+    assert security.access_of_path(str(tmp_path / "open")).open_to_others
 
 
 def test_a_token_file_open_to_others_is_told_from_a_closed_one(tmp_path):
@@ -75,4 +75,4 @@ def test_a_junction_is_refused(tmp_path):
 @pytest.mark.real_windows
 def test_the_profile_is_private_as_it_is(tmp_path):
     """The usual state directory needs no mending."""
-    assert not security.access_of_path(os.environ["LOCALAPPDATA"]).open_to_everybody
+    assert not security.access_of_path(os.environ["LOCALAPPDATA"]).open_to_others

@@ -193,7 +193,7 @@ async def connected(gateway: Gateway, **more: object) -> AsyncIterator[dict[str,
         async with running(config):
             mirror = await Mirror.join(config.socket, ("link", "farms"))
             try:
-                await mirror.until(lambda: mirror.state.link["connected"])
+                await mirror.until(lambda: mirror.link["connected"])
                 none = directory / "none.env"
                 none.touch()
                 yield environment(directory, IBKR_PORT=str(gateway.port), IBKR_ENV_FILE=str(none))

@@ -74,7 +74,7 @@ def test_what_is_no_directory_is_refused_and_untouched(tmp_path):
     file = tmp_path / "file"
     file.write_text("mine")
 
-    with pytest.raises(UnsafePath, match="no directory"), private_directory(str(file), "IBKR_STATE_DIR"):
+    with pytest.raises(UnsafePath, match="not a directory"), private_directory(str(file), "IBKR_STATE_DIR"):
         pass
 
     assert file.read_text() == "mine"
