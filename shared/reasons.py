@@ -13,7 +13,7 @@ Patience = Literal[
     "loopbackPort",  # portClosed: constant on loopback, doubling elsewhere
     "atOnce",  # first attempt at once, unless the loss before was moments ago
     "doubling",
-    "handshake",  # slow: each attempt may raise another dialog in TWS
+    "handshake",  # the one connection stays open: each new one may raise another dialog in TWS
     "ghost",  # our own dead session's client id first, then a person must act
     "portMoved",
     "person",  # blocked; slow attempts go on
@@ -134,7 +134,7 @@ CATALOGUE: dict[str, Reason] = {
         advice=(FINISH_LOGIN, "Wait: TWS may still be starting or in its nightly reset.", RESTART_GATEWAY),
         status=503,
         retryable=True,
-        patience="doubling",
+        patience="handshake",
     ),
     "versionUnsupported": Reason(
         title="This TWS version is not supported",

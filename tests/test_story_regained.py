@@ -117,7 +117,7 @@ async def test_15_a_missed_second_factor_looks_like_an_open_port_that_does_not_g
 
         assert told.explains("handshakeTimeout")
         assert FINISH_LOGIN in told.row.advice
-        assert told.patience == pytest.approx(15, abs=0.1)
+        assert told.patience == pytest.approx(118.5, abs=0.1)
         assert told.warned("handshakeTimeout") == 1
 
 
@@ -143,20 +143,20 @@ async def test_16_a_restart_that_does_not_come_back_probably_needs_a_login() -> 
 
 
 async def test_17_our_own_ghost_is_waited_out_under_the_same_client_id() -> None:
-    """326 ends the attempt at once, not after its timeout; 5, 10 and 20 s later the id is free again."""
+    """326 ends the attempt at once, not after its timeout; 1, 2, 3 and 5 s later the id is tried again."""
     async with story(before=Gateway.client_id_in_use, connected=False) as told:
         row = await told.becomes("waiting", "clientIdInUse")
         assert row.lastError is not None
         assert row.lastError.code == 326
         assert told.explains("clientIdInUse")
         waits = []
-        for _ in range(3):
+        for _ in range(4):
             waits.append(round(told.patience))
             before = told.dials
             await told.clock.pass_(waits[-1] + 0.1)
             await until(lambda before=before: told.dials == before + 1)
             await told.becomes("waiting", "clientIdInUse")
-        assert waits == [5, 10, 20]
+        assert waits == [1, 2, 3, 5]
         told.gateway.client_id_free()
         await told.clock.pass_(31)
         await told.becomes("ready")
@@ -238,10 +238,10 @@ async def test_20_10197_ends_streams_and_not_the_session() -> None:
         (lambda it: it.handshake("garbage"), "blocked", "notTws", 300, ""),
         (lambda it: it.handshake("hugeFrame"), "blocked", "notTws", 300, "not the stream of a TWS"),
         (lambda it: it.old_version(100), "blocked", "versionUnsupported", 300, "100 is not between"),
-        (Gateway.no_accounts, "waiting", "sessionIncomplete", 1, "no account list came"),
-        (Gateway.empty_accounts, "waiting", "sessionIncomplete", 1, "the account list was empty"),
-        (Gateway.no_next_id, "waiting", "sessionIncomplete", 1, "no next valid id came"),
-        (Gateway.silence_after_handshake, "waiting", "sessionIncomplete", 1, "no account list came"),
+        (Gateway.no_accounts, "waiting", "sessionIncomplete", 120, "no account list came"),
+        (Gateway.empty_accounts, "waiting", "sessionIncomplete", 120, "the account list was empty"),
+        (Gateway.no_next_id, "waiting", "sessionIncomplete", 120, "no next valid id came"),
+        (Gateway.silence_after_handshake, "waiting", "sessionIncomplete", 120, "no account list came"),
         (Gateway.refuse, "waiting", "portClosed", 0.5, "Connect call failed"),
     ],
 )
@@ -260,7 +260,7 @@ async def test_21_to_27_each_end_of_an_attempt_has_its_own_name(
         assert told.said("✗ Auto-connect to IBKR failed: ") == 1
         told.gateway.behave()
         await told.gateway.listen()
-        await told.clock.pass_(wait + 0.2)
+        await told.clock.pass_(wait + 1.2)
 
         await told.becomes("ready")
 
@@ -279,8 +279,7 @@ async def test_23_the_configured_account_must_be_behind_the_port() -> None:
             await told.link.connect(ConnectParams(account="U7654321"))
 
         assert caught.value.reason == "accountMismatch"
-        await told.becomes("ready")
-        assert told.gateway.connections.clean == 2, "the session of the wrong login was closed politely"
+        assert (told.row.phase, told.dials) == ("ready", 1), "a healthy session is not dropped to find that out"
 
 
 async def test_23_another_login_after_a_restart_is_not_taken_for_the_same() -> None:

@@ -64,9 +64,13 @@ class Keep(Action, frozen=True, kw_only=True):
 
 
 class Answer(Action, frozen=True, kw_only=True):
-    """To the request to connect of this step: `None` is connected, else the reason why not."""
+    """To the request to connect of this step: `None` is connected, else the reason why not.
+
+    `text`: what `lastError` does not hold about it.
+    """
 
     reason: str | None
+    text: str = ""
 
 
 class Await(Action, frozen=True, kw_only=True):

@@ -13,7 +13,10 @@ class Event(Struct, frozen=True, kw_only=True):
 
 
 class Target(Struct, frozen=True, kw_only=True):
-    """Whom to dial, and as whom. `timeout`: s over dial, handshake and account list. `account` empty: any."""
+    """Which gateway to dial, and as which client. `account` empty: any.
+
+    `timeout`: s over dial, handshake and account list until the attempt is reported as failed.
+    """
 
     host: str
     port: int
@@ -89,6 +92,17 @@ class Opened(SessionEvent, frozen=True, kw_only=True):
 
 class Failed(SessionEvent, frozen=True, kw_only=True):
     """The attempt ended before `Opened`. `code`: IBKR's number or errno; `text`: theirs."""
+
+    reason: str
+    code: int | None = None
+    text: str = ""
+
+
+class AttemptOverdue(SessionEvent, frozen=True, kw_only=True):
+    """The target's timeout passed without `Opened`. The connection stays open until the machine ends it.
+
+    Comes once without a server version; with one, every further timeout until the rest is there.
+    """
 
     reason: str
     code: int | None = None

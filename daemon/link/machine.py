@@ -29,7 +29,17 @@ from daemon.link.actions import (
     StopReading,
 )
 from daemon.link.events import Target
-from daemon.link.patience import COMPETING_AFTER, COMPETING_MEMORY, FLAPPING, Outage, Strain, after, at_once, probably
+from daemon.link.patience import (
+    COMPETING_AFTER,
+    COMPETING_MEMORY,
+    FLAPPING,
+    KEPT_OPEN,
+    Outage,
+    Strain,
+    after,
+    at_once,
+    probably,
+)
 from daemon.link.states import (
     Back,
     Connecting,
@@ -38,6 +48,7 @@ from daemon.link.states import (
     Link,
     Live,
     Now,
+    Overdue,
     Policy,
     Pursuit,
     Return,
@@ -45,6 +56,7 @@ from daemon.link.states import (
     Stopping,
     Waiting,
     Was,
+    reason,
 )
 from shared.messages import FarmState, LastError
 
@@ -93,6 +105,11 @@ def _decide(link: Link, event: ev.Event, now: Now) -> tuple[Link, Actions]:
             return replace(link, state=Down(True)), (*_hang_up(state), Keep(held=True))
         case ev.StopAsked(), _:
             return replace(link, state=Stopping()), _hang_up(state)
+        case ((ev.ReconnectAsked() | ev.WindowEnded() | ev.MachineWoke()), Connecting(overdue=Overdue(reason=why))):
+            link, dial = _dial(link, state.pursuit, now, why=why)
+            return link, (*_hang_up(state), *dial)
+        case ev.TimeCame(), Connecting(overdue=Overdue(reason=why, until=until)) if now.monotonic >= until:
+            return _fail(link, why, now, *_hang_up(state))
         case ((ev.ReconnectAsked() | ev.WindowEnded() | ev.MachineWoke()), Waiting()):
             return _redial(link, state, now)
         case ev.TimeCame(), Waiting(until=until) if now.monotonic >= until:
@@ -106,6 +123,8 @@ def _decide(link: Link, event: ev.Event, now: Now) -> tuple[Link, Actions]:
             return _fail(_note(link, event.code, event.text, now), "socketLost", now)
         case ((ev.Failed() | ev.Lost()), Connecting()):
             return _fail(_note(link, event.code, event.text, now), event.reason, now)
+        case ev.AttemptOverdue(), Connecting():
+            return _overdue(_note(link, event.code, event.text, now), state, event.reason, now)
         case ev.Opened(), Connecting():
             return _open(link, state, event, now)
         case ev.Synced(), Live(reading=True):
@@ -134,6 +153,20 @@ def _decide(link: Link, event: ev.Event, now: Now) -> tuple[Link, Actions]:
 
 def _connect(link: Link, event: ev.ConnectAsked, now: Now) -> tuple[Link, Actions]:
     state, target = link.state, event.target
+    first: Actions = ()
+    if isinstance(state, Connecting) and state.overdue is not None:
+        # it waits, but for its connection, which is closed before the new dial
+        first = _hang_up(state)
+        state = Waiting(pursuit=state.pursuit, reason=state.overdue.reason, until=now.monotonic)
+    if isinstance(state, Live) and _same_gateway(target, state.pursuit.target) and not event.bare:
+        accounts = state.pursuit.accounts
+        if target.account and target.account not in accounts:
+            text = f"The session is logged in to {', '.join(accounts)}, not to {target.account}."
+            return link, (Answer(reason="accountMismatch", text=text),)
+        # the session that is there is meant; those that follow it have to be logged in to this account too
+        wanted = replace(state.pursuit.target, account=target.account)
+        state = replace(state, pursuit=replace(state.pursuit, target=wanted))
+        link = replace(link, state=state)
     same = link.pursuit is not None and (event.bare or _same(target, link.pursuit.target))
     match state:
         case Connecting() if same:
@@ -145,8 +178,8 @@ def _connect(link: Link, event: ev.ConnectAsked, now: Now) -> tuple[Link, Action
         case Live() if same:
             return link, (Await(session=state.session),)
         case Waiting(pursuit=pursuit) if same:
-            wanted = pursuit if event.bare else replace(pursuit, target=target)
-            link, actions = _dial(link, wanted, now, why=link.reason, back=state.back, asked=True)
+            limit = None if event.bare else target.timeout
+            link, actions = _dial(link, pursuit, now, why=link.reason, back=state.back, asked=True, timeout=limit)
         case Connecting():
             return link, (Answer(reason="connectInProgress"),)
         case Live() if link.phase == "syncing":
@@ -159,12 +192,17 @@ def _connect(link: Link, event: ev.ConnectAsked, now: Now) -> tuple[Link, Action
             link, actions = _dial(link, Pursuit(target=target), now, back=state, asked=True)
         case Stopping():
             return link, (Answer(reason="shuttingDown"),)
-    return link, (*actions, Await(session=link.session))
+    return link, (*first, *actions, Await(session=link.session))
 
 
 def _same(one: Target, other: Target) -> bool:
-    """Whether they are the same session; how long somebody is ready to wait for it does not matter."""
+    """Whether they are the same session; how long a caller is ready to wait for it does not matter."""
     return replace(one, timeout=0.0) == replace(other, timeout=0.0)
+
+
+def _same_gateway(one: Target, other: Target) -> bool:
+    """Whether they are the same session but for the account it is used for."""
+    return _same(replace(one, account=""), replace(other, account=""))
 
 
 def _hang_up(state: State) -> Actions:
@@ -180,35 +218,54 @@ def _hang_up(state: State) -> Actions:
 
 
 def _dial(
-    link: Link, pursuit: Pursuit, now: Now, *, why: str | None = None, back: Back | None = None, asked: bool = False
+    link: Link,
+    pursuit: Pursuit,
+    now: Now,
+    *,
+    why: str | None = None,
+    back: Back | None = None,
+    asked: bool = False,
+    timeout: float | None = None,
 ) -> tuple[Link, Actions]:
     number = link.session + 1
+    limit = pursuit.target.timeout if timeout is None else timeout
     pursuit = replace(pursuit, attempts=pursuit.attempts + 1, outage=pursuit.outage or Outage(since=now.monotonic))
-    state = Connecting(session=number, pursuit=pursuit, why=why, back=back, asked=asked)
-    return replace(link, session=number, state=state), (Dial(session=number, target=pursuit.target),)
+    state = Connecting(session=number, pursuit=pursuit, timeout=limit, why=why, back=back, asked=asked)
+    return replace(link, session=number, state=state), (
+        Dial(session=number, target=replace(pursuit.target, timeout=limit)),
+    )
 
 
 def _redial(link: Link, state: Waiting, now: Now) -> tuple[Link, Actions]:
     return _dial(link, state.pursuit, now, why=link.reason, back=state.back)
 
 
+def _overdue(link: Link, state: Connecting, why: str, now: Now) -> tuple[Link, Actions]:
+    """Reported as failed; only an automatic attempt goes on, since nothing else is tried while it is open."""
+    left = KEPT_OPEN - state.timeout
+    if state.back is not None or (state.overdue is None and left <= 0):
+        return _fail(link, why, now, *_hang_up(state))
+    until = now.monotonic + left if state.overdue is None else state.overdue.until
+    # who asked for it has been answered: from here on it is automatic, and another login is not taken for the last one
+    return replace(link, state=replace(state, overdue=Overdue(reason=why, until=until), asked=False)), ()
+
+
 def _open(link: Link, state: Connecting, event: ev.Opened, now: Now) -> tuple[Link, Actions]:
     """A session; the accounts behind it are looked at before anything else is."""
     link = replace(link, opened=link.opened + 1)
     close = Close(session=state.session)
-    if not event.accounts:
-        return _fail(_note(link, None, "the account list is empty", now), "sessionIncomplete", now, close)
     wanted = _expected_accounts(state)
     if wanted and not set(wanted) & set(event.accounts):
         text = f"logged in to {', '.join(event.accounts)}, expected {' or '.join(wanted)}"
         link = replace(link, state=replace(state, pursuit=replace(state.pursuit, found=event.accounts)))
         return _fail(_note(link, None, text, now), "accountMismatch", now, close)
     facts = replace(state.facts, serverVersion=event.serverVersion)
+    target = replace(state.pursuit.target, timeout=state.timeout)
     live = Live(
         session=state.session,
-        pursuit=replace(state.pursuit, accounts=event.accounts),
+        pursuit=replace(state.pursuit, target=target, accounts=event.accounts),
         facts=facts,
-        why=state.why,
+        why=reason(state),
         back=state.back,
         reading=facts.lost is None,
     )
@@ -418,7 +475,7 @@ def _settled(before: Link, now: Link, event: ev.Event) -> Actions:
     if session is None:
         return ()
     if now.current == session:
-        if now.phase in ("ready", "upstreamLost") and now.phase != before.phase:
+        if now.phase in ("ready", "upstreamLost", "waiting") and now.phase != before.phase:
             return (Settled(session=session, reason=now.reason),)
         return ()
     match event:
@@ -426,14 +483,14 @@ def _settled(before: Link, now: Link, event: ev.Event) -> Actions:
             return (Settled(session=session, reason="manual"),)
         case ev.StopAsked():
             return (Settled(session=session, reason="shuttingDown"),)
-        case ev.Failed(reason=why):
+        case ev.Failed(reason=why) | ev.AttemptOverdue(reason=why):
             return (Settled(session=session, reason=why),)
         case ev.PortMoved():
             return (Settled(session=session, reason="portMoved"),)
         case ev.ProbeOverdue():
             return (Settled(session=session, reason="probeTimeout"),)
         case ev.Opened():
-            return (Settled(session=session, reason="accountMismatch" if event.accounts else "sessionIncomplete"),)
+            return (Settled(session=session, reason="accountMismatch"),)
     return (Settled(session=session, reason="socketLost"),)
 
 

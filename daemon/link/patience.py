@@ -15,8 +15,13 @@ from shared import reasons
 from shared.backoff import doubling, ladder, spread
 from shared.settings import is_loopback
 
+KEPT_OPEN = 120.0
+"""s for which an attempt's one connection stays open: each new one may raise another dialog in TWS, and a gateway that
+is frozen or slow answers the one that is there."""
 GHOST = 120.0
 """s in which a client id in use is probably our own dead session, which TWS releases by itself."""
+GHOST_WAITS = (1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0)
+"""s: a gateway mostly releases the id of a session that was reset within a second or two."""
 FLAPPING = 30.0
 """s: a loss so soon after the one before waits, and a session must be ready for as long to be called recovered."""
 COMPETING_AFTER = 300.0
@@ -56,9 +61,9 @@ PATIENCE: Mapping[reasons.Patience, Patience] = {
     "doubling": Patience(seconds=_ordinary),
     "atOnce": Patience(seconds=_ordinary, atOnce=True),
     "portMoved": Patience(seconds=_ordinary, atOnce=True),
-    "handshake": Patience(seconds=lambda tries, _longest: doubling(15.0, 60.0, tries)),
+    "handshake": Patience(seconds=lambda _tries, _longest: 1.0),
     "ghost": Patience(
-        seconds=lambda tries, _longest: ladder((5.0, 10.0, 20.0, 30.0), tries), blockedAfter=GHOST, blockedSeconds=60.0
+        seconds=lambda tries, _longest: ladder(GHOST_WAITS, tries), blockedAfter=GHOST, blockedSeconds=60.0
     ),
     "person": Patience(seconds=lambda _tries, _longest: 300.0, blocked=True),
     "upstream": NEVER,

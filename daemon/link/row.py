@@ -7,7 +7,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from daemon.link.states import Facts, Link, Live, Waiting
+from daemon.link.states import Facts, Link, Live
 from shared import reasons
 from shared.messages import DaemonFacts, Endpoint, Expected, Farm, GatewayFacts, Pacing, Proof, Streams
 from shared.messages import Link as LinkRow
@@ -46,7 +46,7 @@ def row(link: Link, around: Around, monotonic: float, wall: datetime) -> LinkRow
     proven = age is not None and age < around.proofLimit
     if link.phase == "ready" and not proven:
         sentence = SENTENCES["unheard"]
-    until = link.state.until if isinstance(link.state, Waiting) else None
+    until = link.next_attempt
     return LinkRow(
         phase=link.phase,
         reason=link.reason,

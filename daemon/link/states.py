@@ -88,14 +88,26 @@ Back = Down | Waiting | Return
 """What a target that somebody asked for, or that a gateway named, gives way to when it fails."""
 
 
+class Overdue(Struct, frozen=True, kw_only=True):
+    """An attempt that was reported as failed for `reason`, whose connection stays open until `until` (monotonic)."""
+
+    reason: str
+    until: float
+
+
 class Connecting(Struct, frozen=True, kw_only=True):
-    """`why`: the reason the link was not ready before. `asked`: a person wants it, whoever is logged in."""
+    """`why`: the reason the link was not ready before. `asked`: a person wants it, whoever is logged in.
+
+    `timeout`: s until it is reported as failed, which a person may have chosen for this attempt alone.
+    """
 
     session: int
     pursuit: Pursuit
+    timeout: float
     why: str | None = None
     back: Back | None = None
     asked: bool = False
+    overdue: Overdue | None = None
     facts: Facts = Facts()
 
 
@@ -166,11 +178,19 @@ class Link(Struct, frozen=True, kw_only=True):
         return self.base if self.pursuit is None else self.pursuit.target
 
     @property
+    def next_attempt(self) -> float | None:
+        """Monotonic time of the next dial, where it is known."""
+        match self.state:
+            case Waiting(until=until) | Connecting(overdue=Overdue(until=until)):
+                return until
+        return None
+
+    @property
     def wake(self) -> float | None:
         """Monotonic time at which `TimeCame` is due."""
         match self.state:
-            case Waiting(until=until):
-                return until
+            case Waiting() | Connecting():
+                return self.next_attempt
             case Live(facts=Facts(competing=False, suspectAt=at)):
                 return at
         return None
@@ -195,8 +215,8 @@ def phase(state: State) -> Phase:
             return "held" if held else "disabled"
         case Waiting(blocked=blocked):
             return "blocked" if blocked else "waiting"
-        case Connecting():
-            return "connecting"
+        case Connecting(overdue=overdue):
+            return "connecting" if overdue is None else "waiting"
         case Live(overdue=True):
             return "unproven"
         case Live(facts=Facts(lost=int())):
@@ -213,6 +233,8 @@ def reason(state: State) -> str | None:
             return "manual" if held else "autoConnectOff"
         case Waiting(reason=known, hint=hint):
             return hint or known
+        case Connecting(overdue=Overdue(reason=known)):
+            return known
         case Connecting(why=why):
             return why
         case Live(overdue=True):

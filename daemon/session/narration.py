@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 
 from daemon.link.row import words
-from daemon.link.states import Connecting, Link, Live, Waiting
+from daemon.link.states import Connecting, Link, Live
 from shared.reasons import describe
 
 log = structlog.get_logger("daemon.session")
@@ -96,7 +96,7 @@ class Narration:
 
     def _first_failed(self, before: Link, after: Link) -> bool:
         """Told once, in words that people look for."""
-        if not (self._first and isinstance(before.state, Connecting) and isinstance(after.state, Waiting)):
+        if not (self._first and before.phase == "connecting" and after.phase in ("waiting", "blocked")):
             return False
         self._first = False
         why = after.lastError.text if after.lastError is not None else words(after)[0]

@@ -22,6 +22,7 @@ from daemon.link import events as ev
 from daemon.link import machine
 from daemon.link.events import Event
 from daemon.link.hints import listening
+from daemon.link.patience import KEPT_OPEN
 from daemon.link.states import Down, Link, Live, Now, Policy, Stopping, Waiting
 from daemon.session.listening import Listening
 from daemon.session.publication import Publication
@@ -68,7 +69,7 @@ class Asked(Struct):
     """An event that somebody waits to see stepped. `wait`: also for what becomes of it."""
 
     event: Event
-    reply: asyncio.Future[str | None]
+    reply: asyncio.Future[Problem | None]
     wait: bool = True
 
 
@@ -102,7 +103,7 @@ class Supervisor:
         self._open_ports = listening
         self._inbox: asyncio.Queue[Event | Asked] = asyncio.Queue(INBOX)
         self._flooded: int | None = None
-        self._replies: dict[int, list[asyncio.Future[str | None]]] = {}
+        self._replies: dict[int, list[asyncio.Future[Problem | None]]] = {}
         self._link, self._first = machine.begin(policy, self._now(), held=memory.held)
         self._told = Publication(
             policy,
@@ -175,14 +176,14 @@ class Supervisor:
         """The planned windows that touch a time, for the uptime."""
         return [(span.start, span.end) for span in self._policy.calendar.spans(since, until)]
 
-    def problem(self, reason: str) -> Problem:
-        """Why a request cannot be served now, in the catalogue's words and the gateway's own."""
-        error = None if reason in UNEXPLAINED else self._link.lastError
-        until = self._link.wake if self._link.phase in ("waiting", "blocked") else None
+    def problem(self, reason: str, text: str = "") -> Problem:
+        """Why a request cannot be served now, in the catalogue's words and in `text`, or else the gateway's own."""
+        error = None if text or reason in UNEXPLAINED else self._link.lastError
+        until = self._link.next_attempt
         code = None if error is None else error.code
         return Problem(
             reason,
-            "" if error is None else error.text,
+            text if error is None else error.text,
             # the code may also be the system's errno, and none of those is a code of the link
             ibCode=code if code is not None and meaning(code).concerns == "link" else None,
             retryAfter=None if until is None else max(0.0, until - self._clock.monotonic()),
@@ -191,15 +192,15 @@ class Supervisor:
     async def _ask(self, event: Event, limit: float, *, wait: bool = True) -> int:
         if isinstance(self._link.state, Stopping):
             raise self.problem("shuttingDown")
-        reply: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        reply: asyncio.Future[Problem | None] = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(limit):
                 await self._inbox.put(Asked(event, reply, wait))
-                reason = await reply
+                problem = await reply
         except TimeoutError:
-            reason = "brokerTimeout"
-        if reason is not None:
-            raise self.problem(reason)
+            problem = self.problem("brokerTimeout")
+        if problem is not None:
+            raise problem
         return self._store.seq
 
     # --- the one task that steps ------------------------------------------------------------------------------------
@@ -247,7 +248,7 @@ class Supervisor:
         while not self._inbox.empty():
             item = self._inbox.get_nowait()
             if isinstance(item, Asked):
-                _answer(item, "shuttingDown")
+                _answer(item, self.problem("shuttingDown"))
         for session in list(self._replies):
             self._settle(session, "shuttingDown")
 
@@ -282,7 +283,8 @@ class Supervisor:
         if refused and is_loopback(after.target.host) and self._clock.monotonic() >= self._look_at:
             self._look_at = self._clock.monotonic() + LOOK
             self._slots.start("looking", self._look())
-        if isinstance(event, ev.Failed) and event.reason in TIMED_OUT and self._listening.away > self._dialled:
+        timed_out = isinstance(event, ev.Failed | ev.AttemptOverdue) and event.reason in TIMED_OUT
+        if timed_out and self._listening.away > self._dialled:
             self._hear(ev.MachineWoke(seconds=0.0))  # it was we who did not listen: no reason to wait
 
     def _hear(self, event: Event) -> None:
@@ -321,8 +323,8 @@ class Supervisor:
                     self._listening.probe()
                 case act.Keep(held=held):
                     self._finish("memory", self._memory.set_held(held))
-                case act.Answer(reason=reason):
-                    _answer(asked, reason)
+                case act.Answer(reason=reason, text=text):
+                    _answer(asked, None if reason is None else self.problem(reason, text))
                 case act.Await(session=session) if asked is not None and asked.wait:
                     self._replies.setdefault(session, []).append(asked.reply)
                 case act.Await():
@@ -346,7 +348,7 @@ class Supervisor:
     def _settle(self, session: int, reason: str | None) -> None:
         for reply in self._replies.pop(session, ()):
             if not reply.done():
-                reply.set_result(reason)
+                reply.set_result(None if reason is None else self.problem(reason))
 
     def _dial(self, action: act.Dial) -> None:
         self._drop(polite=False)
@@ -358,11 +360,12 @@ class Supervisor:
     async def _open(self, tws: Tws, action: act.Dial) -> None:
         """The attempt, which ends in Opened or Failed whatever happens; the session before it is over first."""
         await self._ended()
+        limit = max(action.target.timeout, KEPT_OPEN) + GRACE
         try:
-            async with asyncio.timeout(action.target.timeout + GRACE):
+            async with asyncio.timeout(limit):
                 await tws.open()
         except TimeoutError:
-            text = f"nothing came of the attempt within {action.target.timeout:g} s"
+            text = f"nothing came of the attempt within {limit:g} s"
             self._hear(ev.Failed(session=action.session, reason="handshakeTimeout", text=text))
 
     def _drop(self, *, polite: bool) -> None:
@@ -423,7 +426,7 @@ class Supervisor:
             self._told.refresh(self._link)
 
 
-def _answer(asked: Asked | None, reason: str | None) -> None:
-    """Once, and not to somebody who has stopped waiting."""
+def _answer(asked: Asked | None, problem: Problem | None) -> None:
+    """Once, and not to a caller that has stopped waiting."""
     if asked is not None and not asked.reply.done():
-        asked.reply.set_result(reason)
+        asked.reply.set_result(problem)

@@ -67,15 +67,15 @@ class LinkVerbs(GatewayState):
         self.faults.version = version
 
     def no_accounts(self) -> None:
-        """Never send managedAccounts to new sessions."""
+        """Never send managedAccounts: not to new sessions, and not on request."""
         self.faults.accounts = "missing"
 
     def empty_accounts(self) -> None:
-        """Send new sessions an empty account list."""
+        """Send an empty account list, to new sessions and on request."""
         self.faults.accounts = "empty"
 
     def no_next_id(self) -> None:
-        """Never send nextValidId to new sessions."""
+        """Never send nextValidId: not to new sessions, and not on request."""
         self.faults.next_id = False
 
     def client_id_in_use(self, for_s: float = float("inf")) -> None:

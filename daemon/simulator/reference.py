@@ -147,11 +147,15 @@ def current_time(gateway: GatewayState, _session: Session, _request: Request) ->
 
 
 def ids(gateway: GatewayState, _session: Session, _request: Request) -> Iterable[bytes]:
-    return [messages.next_valid_id(gateway.world.next_order_id)]
+    """Nothing where the gateway is told not to send the id."""
+    return [messages.next_valid_id(gateway.world.next_order_id)] if gateway.faults.next_id else []
 
 
 def managed_accounts(gateway: GatewayState, _session: Session, _request: Request) -> Iterable[bytes]:
-    return [messages.managed_accounts(gateway.world.managed)]
+    """As at the start of a session: nothing, or an empty list, where the gateway is told so."""
+    if gateway.faults.accounts == "missing":
+        return []
+    return [messages.managed_accounts(gateway.world.managed if gateway.faults.accounts == "normal" else ())]
 
 
 def accepted(gateway: GatewayState, session: Session, request: Request) -> None:

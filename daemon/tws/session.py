@@ -15,7 +15,7 @@ from ib_async.ib import IB
 from msgspec import Struct
 
 from daemon.codes import meaning
-from daemon.link.events import Dialled, Event, Failed, Greeted, Heard, Lost, Opened, Target
+from daemon.link.events import AttemptOverdue, Dialled, Event, Failed, Greeted, Heard, Lost, Opened, Target
 from daemon.state.sink import Sink
 from daemon.tws import codes
 from daemon.tws.api import HIGHEST, LOWEST, Api, check_version
@@ -78,6 +78,7 @@ class Tws:
         self._list_came = False  # an account list, if only an empty one
         self._last_error: tuple[int, str] | None = None
         self._opening: asyncio.Future[None] | None = None
+        self._deadline: asyncio.TimerHandle | None = None  # when the attempt is reported as overdue
         self._ended = asyncio.Event()
 
         self.gate = gate = Gate(clock, limits.rate)
@@ -128,12 +129,17 @@ class Tws:
     # --- beginning --------------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Dial and shake hands under one deadline. Emits Dialled, Greeted, then exactly one of Opened and Failed."""
+        """Dial and shake hands. Emits Dialled, Greeted, then exactly one of Opened and Failed.
+
+        A dial fails after the target's timeout. A handshake that is not over by then is reported as `AttemptOverdue`
+        and goes on until `abort()` or `close()`.
+        """
         loop = asyncio.get_running_loop()
         self._opening = loop.create_future()
         deadline = loop.time() + self.target.timeout
         try:
             sock, peer = await dial(self.target.host, self.target.port, self.target.timeout)
+            self._deadline = loop.call_at(deadline, self._report_overdue)
             await loop.create_connection(lambda: self._wire, sock=sock)
             if self._over:  # somebody has ended it meanwhile
                 self._wire.disconnect()
@@ -141,18 +147,30 @@ class Tws:
             self.emit(Dialled(session=self.number, peer=peer))
             versions = b"v%d..%d" % (LOWEST, HIGHEST)
             self._wire.sendMsg(b"API\0" + len(versions).to_bytes(4, "big") + versions)
-            async with asyncio.timeout_at(deadline):
-                await self._opening
+            await self._opening
         except DialError as failed:
             self._fail(failed.reason, failed.code, str(failed))
-        except TimeoutError:
-            self._fail(*self._unfinished())
         except BaseException:
             self.abort()
             raise
+        finally:
+            if self._deadline is not None:
+                self._deadline.cancel()
+
+    def _report_overdue(self) -> None:
+        """Once without a version; with one, every further timeout, and what is missing is requested again."""
+        self._deadline = None
+        reason, code, text = self._unfinished()
+        self.emit(AttemptOverdue(session=self.number, reason=reason, code=code, text=text))
+        if self.server_version is not None and not self._over:
+            self._deadline = asyncio.get_running_loop().call_later(self.target.timeout, self._report_overdue)
+            if not self.accounts:
+                self.api.client.reqManagedAccts()
+            if not self._has_id:
+                self.api.client.reqIds(1)
 
     def _unfinished(self) -> tuple[str, int | None, str]:
-        """What the deadline found missing."""
+        """What is missing at the deadline."""
         limit = f"within {self.target.timeout:g} s"
         if self.server_version is None:
             return "handshakeTimeout", None, f"the connection was accepted, but no server version came {limit}"
@@ -179,6 +197,8 @@ class Tws:
         self.server_version = int(version)
         self._wire.frames.settled()
         self.emit(Greeted(session=self.number, serverVersion=self.server_version))
+        if self._opening is not None and self._deadline is None:  # it came late: the rest gets as long again
+            self._deadline = asyncio.get_running_loop().call_later(self.target.timeout, self._report_overdue)
         if not LOWEST <= self.server_version <= HIGHEST:
             text = f"server version {version} is not between {LOWEST} and {HIGHEST}"
             self._fail("versionUnsupported", None, text)

@@ -103,6 +103,11 @@ class Script:
         outcome = self.gateway.outcome
         if outcome == "hang":
             await self._over.wait()
+        elif outcome in ("handshakeTimeout", "sessionIncomplete"):
+            await self.gateway.clock.sleep(self.target.timeout)
+            if self.ended is None:
+                self.emit(ev.AttemptOverdue(session=self.number, reason=outcome, text="theirs"))
+            await self._over.wait()
         elif outcome is not None:
             self.emit(ev.Failed(session=self.number, reason=outcome, code=111, text="theirs"))
         else:

@@ -107,6 +107,13 @@ class Told:
         self.after(max(0.0, self.link.wake - self.monotonic))
         return self.tell(ev.TimeCame())
 
+    def overdue(self, reason: str = "handshakeTimeout", text: str = "theirs") -> tuple[act.Action, ...]:
+        """The time limit of the attempt under way passes."""
+        assert isinstance(self.link.state, Connecting)
+        if self.link.state.overdue is None:
+            self.after(self.link.state.timeout)
+        return self.tell(ev.AttemptOverdue(session=self.session, reason=reason, text=text))
+
     def waits(self, reason: str, times: int) -> list[float]:
         """The waits after `times` failures in a row."""
         seen = []
@@ -168,9 +175,7 @@ ORDINARY = [1.0, 2.0, 4.0, 8.0, 15.0, 15.0]
         (HOME, "hostUnreachable", ORDINARY),
         (HOME, "dialTimeout", ORDINARY),
         (HOME, "closedDuringHandshake", ORDINARY),
-        (HOME, "sessionIncomplete", ORDINARY),
-        (HOME, "handshakeTimeout", [15.0, 30.0, 60.0, 60.0]),
-        (HOME, "clientIdInUse", [5.0, 10.0, 20.0, 30.0, 30.0, 30.0]),
+        (HOME, "clientIdInUse", [1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 30.0]),
         (HOME, "versionUnsupported", [300.0, 300.0]),
         (HOME, "notTws", [300.0, 300.0]),
         (HOME, "accountMismatch", [300.0, 300.0]),
@@ -227,7 +232,7 @@ def test_the_latest_attempts_own_reason_decides_the_next_wait() -> None:
     """A refused dial after a silent one waits as refused dials do, and neither forgets how far it had come."""
     told = Told(AWAY)
     assert told.waits("portClosed", 3) == [1.0, 2.0, 4.0]
-    assert told.waits("handshakeTimeout", 2) == [15.0, 30.0]
+    assert told.waits("clientIdInUse", 2) == [1.0, 2.0]
     assert told.waits("dialTimeout", 1) == [8.0]
 
 
@@ -268,6 +273,149 @@ def test_a_night_of_refusals_is_one_wait_that_began_with_the_first() -> None:
     told.wakes()
     told.fails("handshakeTimeout")
     assert told.link.since == told.wall
+
+
+# --- attempts that stay open ----------------------------------------------------------------------------------------
+
+UNANSWERED = ["handshakeTimeout", "sessionIncomplete"]
+
+
+@pytest.mark.parametrize("reason", UNANSWERED)
+def test_an_unanswered_attempt_is_reported_and_stays_open_for_two_minutes(reason: str) -> None:
+    """One connection in 120 s, then a new one after a second: each may raise another dialog in TWS."""
+    told = Told()
+
+    assert told.overdue(reason) == (act.Settled(session=1, reason=reason),)
+    assert (told.link.phase, told.link.reason, told.link.current) == ("waiting", reason, 1)
+    assert told.link.next_attempt == 1000.0 + 120.0
+    began = told.link.since
+    assert told.after(109.9).tell(ev.TimeCame()) == ()
+    assert told.wakes()[0] == act.Abort(session=1)
+    assert (told.link.phase, told.link.reason, told.wait()) == ("waiting", reason, 1.0)
+    assert told.wakes() == (act.Dial(session=2, target=HOME),)
+    told.overdue(reason)
+    assert told.link.since == began, "it has been unanswered all the time"
+
+
+@pytest.mark.parametrize("seconds", [0.0, 20.0, 109.0])
+def test_an_open_attempt_becomes_the_session_when_the_gateway_answers(seconds: float) -> None:
+    told = Told()
+    told.overdue()
+
+    told.after(seconds).tell(ev.Greeted(session=1, serverVersion=178))
+    assert told.opens() == (act.Read(session=1),)
+    assert (told.link.phase, told.link.reason) == ("syncing", "handshakeTimeout")
+    told.syncs()
+
+    assert (told.link.phase, told.link.reason, told.link.wake) == ("ready", None, None)
+    assert dials(told.ordered) == [HOME]
+
+
+def test_an_open_attempt_whose_version_came_but_not_the_rest_is_incomplete() -> None:
+    """Its 120 s began with the dial."""
+    told = Told()
+    told.overdue()
+    told.after(30).overdue("sessionIncomplete", "no next valid id came")
+
+    assert (told.link.phase, told.link.reason) == ("waiting", "sessionIncomplete")
+    assert told.link.next_attempt == 1120.0
+    assert told.link.lastError is not None
+    assert told.link.lastError.text == "no next valid id came"
+
+
+def test_an_open_attempt_that_the_gateway_ends_is_what_it_ended_for() -> None:
+    told = Told(AWAY)
+    told.overdue()
+
+    told.fails("closedDuringHandshake")
+
+    assert (told.link.phase, told.link.reason, told.wait()) == ("waiting", "closedDuringHandshake", 1.0)
+
+
+@pytest.mark.parametrize("event", [ev.ReconnectAsked(), ev.MachineWoke(seconds=60), ev.WindowEnded()])
+def test_what_ends_a_wait_closes_the_open_attempt_and_dials_anew(event: ev.Event) -> None:
+    told = Told()
+    told.overdue()
+
+    assert told.tell(event)[:2] == (act.Abort(session=1), act.Dial(session=2, target=HOME))
+
+
+@pytest.mark.parametrize("event", [asked(bare=True), asked()])
+def test_connect_closes_the_open_attempt_and_dials_anew(event: ev.Event) -> None:
+    told = Told()
+    told.overdue()
+
+    assert told.tell(event)[:3] == (act.Abort(session=1), act.Dial(session=2, target=HOME), act.Await(session=2))
+    assert told.overdue() == (act.Settled(session=2, reason="handshakeTimeout"),), "the answer comes at the time limit"
+    assert told.link.current == 2, "and the attempt stays open, since the target is an automatic one"
+
+
+def test_connect_elsewhere_closes_the_open_attempt_and_goes_back_to_dialling_if_it_fails() -> None:
+    told = Told()
+    told.overdue()
+
+    assert told.tell(asked(OTHER))[:2] == (act.Abort(session=1), act.Dial(session=2, target=OTHER))
+    told.fails("portClosed")
+    assert (told.link.phase, told.link.reason) == ("waiting", "handshakeTimeout")
+    assert dials(told.wakes()) == [HOME]
+
+
+def test_an_attempt_that_only_a_person_asked_for_is_closed_at_its_time_limit() -> None:
+    told = Told(automatic=False)
+    told.tell(asked(replace(HOME, timeout=3.0)))
+
+    assert told.overdue() == (act.Abort(session=1), act.Settled(session=1, reason="handshakeTimeout"))
+    assert told.link.phase == "disabled"
+
+
+def test_a_named_port_that_does_not_answer_gives_way_at_the_time_limit() -> None:
+    told = Told().up()
+    told.tell(ev.PortMoved(session=1, port=7498, text="reset"))
+
+    assert told.overdue()[:2] == (act.Abort(session=2), act.Dial(session=3, target=HOME))
+
+
+def test_an_attempt_whose_time_limit_is_longer_than_two_minutes_fails_at_it() -> None:
+    told = Told(replace(HOME, timeout=120.0))
+
+    assert told.overdue()[0] == act.Abort(session=1)
+    assert (told.link.phase, told.wait()) == ("waiting", 1.0)
+
+
+def test_disconnect_closes_an_open_attempt() -> None:
+    told = Told()
+    told.overdue()
+
+    assert told.tell(ev.DisconnectAsked())[0] == act.Abort(session=1)
+    assert told.link.phase == "held"
+
+
+def test_a_person_who_connected_in_time_has_not_agreed_to_the_login_that_answers_later() -> None:
+    """Paper was there; the request failed; minutes later live answers the connection that stayed open."""
+    told = Told().up()
+    told.lost()
+    told.tell(asked(bare=True))
+    told.overdue()
+
+    told.opens(("U7654321",))
+
+    assert (told.link.phase, told.link.reason) == ("blocked", "accountMismatch")
+
+
+def test_the_time_limit_of_a_request_is_kept_only_by_a_session_that_it_brought() -> None:
+    """A request that fails leaves the automatic attempts as they were."""
+    told = Told()
+    told.fails("dialTimeout")
+    short = replace(HOME, timeout=0.5)
+
+    assert dials(told.tell(asked(short))) == [short]
+    told.fails("dialTimeout")
+    assert dials(told.wakes()) == [HOME]
+    told.fails("dialTimeout")
+
+    told.tell(asked(short))
+    told.up().after(60).lost()
+    assert dials(told.ordered)[-1] == short
 
 
 # --- losses ---------------------------------------------------------------------------------------------------------
@@ -629,14 +777,6 @@ def test_a_person_who_connects_means_whoever_is_logged_in_now() -> None:
     assert told.link.phase == "syncing"
 
 
-def test_a_session_without_accounts_is_incomplete() -> None:
-    told = Told()
-
-    told.opens(())
-
-    assert (told.link.phase, told.link.reason) == ("waiting", "sessionIncomplete")
-
-
 # --- what somebody asks for -----------------------------------------------------------------------------------------
 
 
@@ -683,6 +823,32 @@ def test_connect_joins_an_equal_attempt_and_refuses_a_different_one() -> None:
 
 def test_connect_while_connected_is_already_done() -> None:
     assert Told().up().tell(asked()) == (act.Answer(reason=None),)
+
+
+def test_connect_for_an_account_that_the_session_does_not_have_is_refused_and_changes_nothing() -> None:
+    told = Told().up()
+    before = told.link
+
+    (answer,) = told.tell(asked(replace(HOME, account="U7654321")))
+
+    assert isinstance(answer, act.Answer)
+    assert answer.reason == "accountMismatch"
+    assert all(account in answer.text for account in ("DU1234567", "U7654321"))
+    assert told.link == before
+
+
+def test_connect_for_the_sessions_own_account_joins_it_and_the_next_session_must_have_it_too() -> None:
+    told = Told()
+    told.opens(("DU1", "DU2"))
+    own = replace(HOME, account="DU2")
+    assert told.tell(asked(own)) == (act.Await(session=1),)
+    assert told.syncs()[-1] == act.Settled(session=1, reason=None)
+    assert told.tell(asked(own)) == (act.Answer(reason=None),)
+
+    told.after(60).lost()
+    told.opens(("DU1",))
+
+    assert (told.link.phase, told.link.reason) == ("blocked", "accountMismatch")
 
 
 @pytest.mark.parametrize("reason", ["portClosed", "notTws"])
@@ -884,7 +1050,7 @@ PHASES = set(get_args(Phase))
 ENDS = (act.Abort, act.Close)
 TARGETS = st.sampled_from([HOME, OTHER, AWAY, replace(HOME, account="DU1234567")])
 FAILURES = st.sampled_from(sorted(set(LINK_REASONS) - {"autoConnectOff", "manual", "shuttingDown", "accountMismatch"}))
-ACCOUNTS = st.sampled_from([("DU1234567",), ("U7654321",), ()])
+ACCOUNTS = st.sampled_from([("DU1234567",), ("U7654321",), ("DU1234567", "DU7654321")])
 
 
 class AnyLink(RuleBasedStateMachine):
@@ -959,6 +1125,7 @@ class AnyLink(RuleBasedStateMachine):
                 [
                     ev.Dialled(session=number, peer="127.0.0.1"),
                     ev.Greeted(session=number, serverVersion=178),
+                    ev.AttemptOverdue(session=number, reason=data.draw(st.sampled_from(UNANSWERED))),
                     ev.Opened(session=number, serverVersion=178, accounts=data.draw(ACCOUNTS)),
                     ev.Opened(session=number, serverVersion=178, accounts=PAPER),
                     ev.Synced(session=number),
@@ -1006,9 +1173,15 @@ class AnyLink(RuleBasedStateMachine):
             assert link.state.facts.lost is None
             assert link.reason is None
             assert link.state.back is None, "a session that works is the target"
-        if isinstance(link.state, Waiting):
+        if link.phase in ("waiting", "blocked"):
             assert link.wake is not None, "a wait always ends"
+            assert link.wake == link.next_attempt
             assert link.wake - self.told.monotonic <= 360
+            assert not self.waiters, "the answer does not wait for the next attempt"
+        if isinstance(link.state, Connecting) and link.state.overdue is not None:
+            assert link.state.overdue.until - self.told.monotonic <= 120
+            assert link.state.back is None, "only what is tried by itself stays open"
+        if isinstance(link.state, Waiting):
             assert not self.open
         if link.current is not None:
             assert self.open == {link.current}

@@ -84,9 +84,17 @@ def test_what_is_ready_or_under_way_gives_no_advice() -> None:
 
 def test_the_next_attempt_is_a_moment_of_the_wall_clock() -> None:
     told = Told()
-    told.fails("handshakeTimeout")
+    told.fails("notTws")
 
-    assert shown(told.after(5)).nextAttemptAt == WEDNESDAY + timedelta(seconds=15)
+    assert shown(told.after(5)).nextAttemptAt == WEDNESDAY + timedelta(seconds=300)
+
+
+def test_the_next_attempt_after_an_open_one_is_when_that_is_given_up() -> None:
+    told = Told()
+    told.overdue()
+
+    row = shown(told.after(5))
+    assert (row.phase, row.nextAttemptAt) == ("waiting", WEDNESDAY + timedelta(seconds=120))
     told.tell(ev.ReconnectAsked())
     assert shown(told).nextAttemptAt is None
 

@@ -84,9 +84,9 @@ async def test_a_night_of_refusals_is_one_warning_and_a_count(lines: pytest.LogC
     await story.pass_(30.2)
     assert 60 <= len(story.gateway.sessions) <= 62
     story.gateway.outcome = "handshakeTimeout"
-    await story.pass_(40)
+    await story.pass_(300)
     story.gateway.outcome = None
-    await story.pass_(60)
+    await story.pass_(120)
 
     story.link.stop()
     await running
@@ -291,7 +291,7 @@ async def test_a_handshake_that_timed_out_while_we_were_away_is_tried_again_at_o
     await settle()
     story.clock.jump(60)
     await settle()
-    story.session.says(ev.Failed, reason="handshakeTimeout")
+    story.session.says(ev.AttemptOverdue, reason="handshakeTimeout")
     story.gateway.outcome = None
     await settle()
 
@@ -374,6 +374,59 @@ async def test_what_somebody_connected_is_not_called_automatic(lines: pytest.Log
     assert told(lines)[-1] == "INFO:     ✓ Auto-connected to IBKR successfully on port 7498"
     story.link.stop()
     await running
+
+
+async def test_an_attempt_that_outlives_its_time_limit_is_answered_then_and_becomes_the_session_later(
+    lines: pytest.LogCaptureFixture,
+) -> None:
+    story = Story()
+    story.gateway.outcome = "handshakeTimeout"
+    running = asyncio.create_task(story.link.run(), name="the link under test")
+    await settle()
+    connecting = asyncio.create_task(story.link.connect(BARE))
+    await story.pass_(10)
+    with pytest.raises(Problem) as caught:
+        await connecting
+    assert (caught.value.reason, caught.value.retryAfter) == ("handshakeTimeout", 110.0)
+    assert (story.row.phase, story.row.nextAttemptAt) == ("waiting", WEDNESDAY + timedelta(seconds=120))
+
+    await story.pass_(100)
+    story.session.says(ev.Opened, serverVersion=178, accounts=("DU1234567",))
+    await settle()
+    assert story.row.connected
+    assert len(story.gateway.sessions) == 1
+    assert told(lines)[-2:] == [
+        "INFO:     ✓ Connected to IBKR on port 7497",
+        "INFO:     ✓ Auto-connected to IBKR successfully on port 7497",
+    ]
+    await story.pass_(20)
+    assert story.row.connected, "the end of the wait is no end of the session"
+    story.link.stop()
+    await running
+
+
+async def test_a_person_dials_anew_where_an_attempt_is_still_open() -> None:
+    story = Story()
+    story.gateway.outcome = "handshakeTimeout"
+    running = asyncio.create_task(story.link.run(), name="the link under test")
+    await story.pass_(10)
+    story.gateway.outcome = None
+    await story.link.connect(BARE)
+
+    assert [session.ended for session in story.gateway.sessions] == ["aborted", None]
+    story.link.stop()
+    await running
+
+
+async def test_an_account_that_the_session_does_not_have_is_refused_with_both_names() -> None:
+    async with supervised() as story:
+        with pytest.raises(Problem) as caught:
+            await story.link.connect(ConnectParams(account="U7654321"))
+
+        assert (caught.value.reason, len(story.gateway.sessions)) == ("accountMismatch", 1)
+        assert "DU1234567" in caught.value.detail
+        assert "U7654321" in caught.value.detail
+        assert story.row.lastError is None, "nothing is wrong with the session"
 
 
 async def test_connect_that_is_not_waited_for_is_answered_at_once() -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from daemon.link.events import Event, Failed, Target
+from daemon.link.events import AttemptOverdue, Event, Failed, Target
 from daemon.simulator import Gateway
 from daemon.state.store import Store
 from daemon.tws import Limits, Tws
 from shared.clock import SystemClock
 from tests.daemon.tws.scripted import Peer, ScriptedGateway
+from tests.waiting import until
 
 Script = Callable[[Peer], Awaitable[None]]
 
@@ -37,6 +39,13 @@ class Session:
     def of(self, kind: type[Event]) -> list[Event]:
         return [event for event in self.events if isinstance(event, kind)]
 
+    async def overdue(self) -> AttemptOverdue:
+        """The report that the attempt is overdue; what comes of the attempt after it is for the caller to wait for."""
+        await until(lambda: self.of(AttemptOverdue))
+        event = self.of(AttemptOverdue)[-1]
+        assert isinstance(event, AttemptOverdue)
+        return event
+
     @property
     def failed(self) -> Failed:
         (event,) = self.of(Failed)
@@ -57,6 +66,18 @@ async def session(script: Script, timeout: float = 60.0, **how: Any) -> AsyncIte
     """One with a gateway that follows a script."""
     async with ScriptedGateway(script) as gateway, joined(gateway.port, timeout, **how) as made:
         yield made
+
+
+@asynccontextmanager
+async def attempting(port: int, timeout: float) -> AsyncIterator[Session]:
+    """One whose attempt is under way, and ends with the block."""
+    made = Session(port, timeout)
+    opening = asyncio.create_task(made.tws.open(), name="the attempt")
+    try:
+        yield made
+    finally:
+        made.tws.abort()
+        await opening
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from daemon.link.events import (
+    AttemptOverdue,
     Dialled,
     Failed,
     FarmChanged,
@@ -21,8 +22,10 @@ from daemon.link.events import (
 )
 from daemon.tws import LinkLost
 from tests.daemon.tws.scripted import Peer, ScriptedGateway
-from tests.daemon.tws.sessions import Script, Session, session
+from tests.daemon.tws.sessions import Script, Session, attempting, session
 from tests.waiting import until
+
+REQ_IDS, REQ_MANAGED_ACCOUNTS = 8, 17
 
 
 async def attempt(script: Script, timeout: float = 60.0) -> Session:
@@ -157,10 +160,11 @@ async def test_half_a_session_says_which_half_is_missing(told: list[tuple[object
             peer.say(*fields)
         await peer.finish()
 
-    made = await attempt(gateway, timeout=1)
+    async with ScriptedGateway(gateway) as scripted, attempting(scripted.port, timeout=0.5) as made:
+        overdue = await made.overdue()
 
-    assert made.failed.reason == "sessionIncomplete"
-    assert missing in made.failed.text
+    assert overdue.reason == "sessionIncomplete"
+    assert missing in overdue.text
 
 
 async def test_silence_after_the_dial_is_a_handshake_timeout():
@@ -168,9 +172,36 @@ async def test_silence_after_the_dial_is_a_handshake_timeout():
         await peer.hello()
         await peer.finish()
 
-    made = await attempt(gateway, timeout=0.2)
+    async with ScriptedGateway(gateway) as scripted, attempting(scripted.port, timeout=0.2) as made:
+        overdue = await made.overdue()
 
-    assert made.failed.reason == "handshakeTimeout"
+    assert overdue.reason == "handshakeTimeout"
+
+
+async def test_an_overdue_attempt_stays_open_and_reports_once_more_when_only_a_version_came():
+    """The rest has as long again as the version had; then it is requested, and a session that is complete opens."""
+    version, rest = asyncio.Event(), asyncio.Event()
+
+    async def gateway(peer: Peer) -> None:
+        await peer.hello()
+        await version.wait()
+        peer.say(176, "20261125 10:00:00 UTC")
+        await peer.until(REQ_MANAGED_ACCOUNTS)
+        await peer.until(REQ_IDS)
+        rest.set()
+        peer.say(15, 1, "DU1234567")
+        peer.say(9, 1, 1)
+        await peer.finish()
+
+    async with ScriptedGateway(gateway) as scripted, attempting(scripted.port, timeout=0.2) as made:
+        assert (await made.overdue()).reason == "handshakeTimeout"
+        version.set()
+        await until(lambda: len(made.of(AttemptOverdue)) == 2)
+        assert (await made.overdue()).reason == "sessionIncomplete"
+        await until(rest.is_set)
+        await until(lambda: made.of(Opened))
+
+    assert made.of(Failed) == []
 
 
 async def test_cancelling_an_attempt_ends_it_without_a_word():
