@@ -52,6 +52,11 @@ FIRST_FOUR = (START_TWS, CHECK_PORT, ENABLE_API, FIREWALL)
 LOOK_AT_TWS = "Look at the TWS or Gateway window: accept the incoming connection if a dialog asks for it."
 FINISH_LOGIN = "Finish the login there, with two-factor authentication if it asks."
 TRUSTED_IPS = "In API → Settings, add this machine's address to “Trusted IPs”, or allow connections from localhost."
+STAYS_OPEN = (
+    "If TWS is only slow, wait: an automatic attempt stays open for two minutes and connects as soon as TWS answers. "
+    "IBKR_CONNECT_TIMEOUT=60 gives it longer before that is reported."
+)
+SLOW_PROBE = "If TWS is only slow, raise IBKR_PROBE_TIMEOUT, for example to 15."
 RESTART_GATEWAY = "If nothing helps, restart TWS or Gateway."
 WAIT_UPSTREAM = "Wait: TWS reconnects to IBKR by itself; the session is kept and nothing needs to be restarted."
 PRESS_CONNECT = "Press “🔌 Connect IBKR” or POST {{}} to /api/ibkr/connect."
@@ -85,7 +90,7 @@ CATALOGUE: dict[str, Reason] = {
     "handshakeTimeout": Reason(
         title="The port is open, but no TWS greeting came",
         sentence="Port {port} of {host} took the connection, but TWS said nothing: it probably waits for a person.",
-        advice=(LOOK_AT_TWS, FINISH_LOGIN, ENABLE_API, TRUSTED_IPS, RESTART_GATEWAY),
+        advice=(LOOK_AT_TWS, FINISH_LOGIN, STAYS_OPEN, ENABLE_API, TRUSTED_IPS, RESTART_GATEWAY),
         status=504,
         retryable=True,
         patience="handshake",
@@ -131,7 +136,12 @@ CATALOGUE: dict[str, Reason] = {
     "sessionIncomplete": Reason(
         title="TWS answered, but not completely",
         sentence="TWS answered on {host}:{port} but did not name its accounts or the next order id in time.",
-        advice=(FINISH_LOGIN, "Wait: TWS may still be starting or in its nightly reset.", RESTART_GATEWAY),
+        advice=(
+            FINISH_LOGIN,
+            "Wait: TWS may still be starting or in its nightly reset.",
+            STAYS_OPEN,
+            RESTART_GATEWAY,
+        ),
         status=503,
         retryable=True,
         patience="handshake",
@@ -169,6 +179,7 @@ CATALOGUE: dict[str, Reason] = {
         sentence="The socket is open but TWS does not answer: it is probably frozen.",
         advice=(
             "Look at the TWS or Gateway window: if it does not react, restart it.",
+            SLOW_PROBE,
             "Gateway out of memory is a common cause: raise its Java heap and let it restart daily.",
         ),
         status=504,
