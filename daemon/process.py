@@ -124,7 +124,8 @@ class Daemon:
     async def load(self) -> None:
         """What earlier daemons have written down: fills that IBKR may not list any more."""
         try:
-            self.store.load(await self.ledger.recent(self._around.clock.now() - FILLS_KNOWN))
+            fills = await self.ledger.recent(self._around.clock.now() - FILLS_KNOWN)
+            self.store.load(fills, await self.ledger.complete())
             self._loaded = True
         except (OSError, sqlite3.Error):
             pass  # the ledger has said so; it is tried again

@@ -274,6 +274,13 @@ CATALOGUE: dict[str, Reason] = {
         status=503,
         retryable=True,
     ),
+    "ledgerUnavailable": Reason(
+        title="The daemon's ledger cannot be used",
+        sentence="The daemon cannot read its ledger (ledger.sqlite in IBKR_STATE_DIR); everything else works.",
+        advice=("Check free disk space and the permissions of the state directory.", "See daemon.log for the error."),
+        status=503,
+        retryable=True,
+    ),
     "tooManyStreams": Reason(
         title="Too many event streams",
         sentence="All event streams of the facade are in use.",

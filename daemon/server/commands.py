@@ -38,7 +38,7 @@ from daemon.state.feed import Feed
 from daemon.state.ledger import Ledger, Slice
 from daemon.state.store import Store
 from shared.clock import Clock
-from shared.jsonrpc.codec import APPLICATION_ERROR, INTERNAL_ERROR, RpcError
+from shared.jsonrpc.codec import APPLICATION_ERROR, RpcError
 from shared.jsonrpc.server import ServerConnection
 from shared.messages import (
     PROTOCOL,
@@ -140,8 +140,9 @@ class Commands:
                 return await run(peer, decode(params))
             except Problem as problem:
                 raise self._refused(peer, problem) from problem
-            except sqlite3.Error as error:
-                raise RpcError(INTERNAL_ERROR, f"The ledger cannot be read: {error}.") from error
+            except (sqlite3.Error, OSError) as error:  # of the ledger's file; nothing else here raises them
+                unavailable = Problem("ledgerUnavailable", f"The ledger cannot be read: {error}.")
+                raise self._refused(peer, unavailable) from error
 
         return method
 

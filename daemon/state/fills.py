@@ -1,7 +1,7 @@
-"""What is known of one execution when it is told again: pure rules, the same for the topic and for the ledger.
+"""One execution that is received again: pure rules, the same for the topic and for the ledger.
 
 IBKR names an execution `0000e0d5.6534a1f2.01.01`; a correction comes with a higher number after the last dot and
-replaces it. Never decides how long a fill is kept or shown.
+replaces it.
 """
 
 from __future__ import annotations
@@ -21,22 +21,25 @@ def identity(exec_id: str) -> tuple[str, int]:
     return (base, int(revision)) if dot and revision.isascii() and revision.isdigit() else (exec_id, 0)
 
 
-def newer(held: Fill | None, told: Fill) -> Fill | None:
-    """The fill to hold from now on, or `None` when `told` adds nothing.
+def newer(held: Fill | None, received: Fill) -> Fill | None:
+    """The fill to hold from now on, or `None` when `received` adds nothing.
 
-    An older revision changes nothing. How the fill was first learnt stays true; a commission once told stays until a
-    newer one comes, since IBKR reports it apart and only once.
+    An older revision changes nothing. A correction is a row of its own: how it was learnt and what it cost is its own.
+    Of one and the same row, `recovered` stays as it was first, and a commission stays until a newer one comes, since
+    IBKR reports it apart and only once.
     """
     if held is None:
-        return told
-    if identity(told.execId)[1] < identity(held.execId)[1]:
+        return received
+    if identity(received.execId)[1] < identity(held.execId)[1]:
         return None
+    if received.execId != held.execId:
+        return received
     known: dict[str, object] = {"recovered": held.recovered}
-    if told.commission is None:
+    if received.commission is None:
         known |= {"commission": held.commission, "commissionCurrency": held.commissionCurrency}
-    if told.realizedPNL is None:
+    if received.realizedPNL is None:
         known |= {"realizedPNL": held.realizedPNL}
-    merged = replace(told, **known)
+    merged = replace(received, **known)
     return None if merged == held else merged
 
 

@@ -166,6 +166,10 @@ class Ledger:
             self._last = event
             self._write_event(event)
 
+    def fills_complete(self, at: datetime) -> None:
+        """The list of fills was read to its end at `at`."""
+        self._write(lambda db: _set_flag(db, "fillsComplete", at.isoformat()))
+
     async def set_held(self, held: bool) -> None:
         """Remember whether somebody holds the link down. Returns when that is written, or the disk is in trouble."""
         self.held, self._held_known = held, True
@@ -198,6 +202,11 @@ class Ledger:
         """Every fill from `since` on, by execution time."""
         start = since.timestamp(), ""
         return await self._read(lambda db: [_fill.decode(row) for _, _, row in _select_fills(db, start)])
+
+    async def complete(self) -> datetime | None:
+        """When a daemon last read the list of fills to its end; `None`: none ever did."""
+        text = await self._read(lambda db: _flag(db, "fillsComplete"))
+        return None if text is None else datetime.fromisoformat(text)
 
     async def fills(self, since: datetime, part: Slice = Slice(), account: str = "") -> RowsPage:  # noqa: B008
         """Fills from `since` on (execution time, inclusive), by time; of one `account` where it is given.
@@ -359,8 +368,10 @@ def _select_ends(db: sqlite3.Connection) -> dict[str, datetime]:
 
 
 def _tidy(db: sqlite3.Connection, now: datetime) -> None:
-    db.execute("DELETE FROM fills WHERE time < ?", ((now - FILLS_KEPT).timestamp(),))
-    db.execute("DELETE FROM events WHERE at < ?", ((now - EVENTS_KEPT).timestamp(),))
+    """Delete what is too old, seen from `now` and from the newest row: a clock may be years ahead for a while."""
+    at, fills, events = now.timestamp(), FILLS_KEPT.total_seconds(), EVENTS_KEPT.total_seconds()
+    db.execute("DELETE FROM fills WHERE time < (SELECT min(?, max(time)) FROM fills) - ?", (at, fills))
+    db.execute("DELETE FROM events WHERE at < (SELECT min(?, max(at)) FROM events) - ?", (at, events))
     db.execute("DELETE FROM events WHERE number <= (SELECT max(number) FROM events) - ?", (EVENTS_HELD,))
     db.execute("DELETE FROM epochs WHERE seen < ?", ((now - EVENTS_KEPT).timestamp(),))
 

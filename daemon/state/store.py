@@ -39,6 +39,9 @@ TOMBSTONE_AGE = timedelta(minutes=30)
 class Recorder(Protocol):
     """Where fills are kept before they are shown: the ledger."""
 
+    def fills_complete(self, at: datetime) -> None:
+        """The list of fills was read to its end at `at`."""
+
     def keep(self, fills: Sequence[Fill], then: Callable[[], object]) -> None:
         """Write, and call `then` on the event loop once that is done, has failed, or takes too long."""
 
@@ -134,16 +137,28 @@ class Store:
     def gap(self, gap: Gap) -> int:
         return self._append("gaps", gap, GAPS)
 
-    def load(self, fills: Iterable[Fill]) -> int:
-        """Fills already recorded, at start."""
+    def load(self, fills: Iterable[Fill], complete: datetime | None = None) -> int:
+        """Fills recorded by earlier daemons; `complete`: when one of them last read the list to its end.
+
+        With that the topic is known, and stale until this daemon's session has read it.
+        """
         kept = [fill for fill in fills if self._hold(fill)]
-        return self._show(kept)
+        seq = self._show(kept)
+        if complete is None or self._is_known("fills"):
+            return seq
+        return self._step({"sync": {"fills": Sync(known=True, asOf=complete, stale=True)}}, "fills")
 
     def expire(self) -> int:
-        """Let go of what has become too old. To be called about once a minute."""
+        """Hide the fills that have become too old, and show those that a passing error of the clock had hidden.
+
+        To be called about once a minute.
+        """
         now = self._clock.now()
-        seq = self._hide(base for base in self._shown if self._fills[base].time < now - FILLS_SHOWN)
-        for base in [base for base, fill in self._fills.items() if fill.time < now - FILLS_KNOWN]:
+        oldest = now - FILLS_SHOWN
+        self._hide([base for base in self._shown if self._fills[base].time < oldest])
+        seq = self._show([fill for base, fill in self._fills.items() if base not in self._shown])
+        newest = max((fill.time for fill in self._fills.values()), default=now)
+        for base in [base for base, fill in self._fills.items() if fill.time < min(now, newest) - FILLS_KNOWN]:
             del self._fills[base]
         self.replica.trim(_at(now - TOMBSTONE_AGE))
         return seq
@@ -205,7 +220,10 @@ class Store:
         if topic == "fills" and self._recording:
             self._told = True
             return self.seq
-        sync = {topic: Sync(known=True, asOf=self._clock.now())}
+        now = self._clock.now()
+        if topic == "fills" and self._recorder is not None:
+            self._recorder.fills_complete(now)
+        sync = {topic: Sync(known=True, asOf=now)}
         return self._step({**changes, "sync": sync}, None if self._is_known(topic) else topic)
 
     def _is_known(self, topic: str) -> bool:

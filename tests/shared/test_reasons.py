@@ -17,7 +17,7 @@ autoConnectOff manual shuttingDown
 CONTRACT_5 = {
     503: "daemonUnreachable notConnected snapshotIncomplete portClosed hostUnreachable "
     "socketLost closedDuringHandshake sessionIncomplete upstreamLost competingSession autoConnectOff manual "
-    "shuttingDown tooManyStreams",
+    "shuttingDown ledgerUnavailable tooManyStreams",
     504: "dialTimeout handshakeTimeout probeTimeout brokerTimeout",
     502: "notTws versionUnsupported brokerError",
     409: "clientIdInUse accountMismatch connectInProgress accountAmbiguous",

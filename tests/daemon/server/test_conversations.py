@@ -319,23 +319,33 @@ async def test_holding_the_link_down_survives_the_daemon() -> None:
             await mirror.leave()
 
 
-async def test_a_ledger_that_could_not_be_read_is_read_later() -> None:
-    """A daemon that starts beside a disk in trouble runs all the same, and shows its earlier fills once it can."""
+async def test_a_ledger_that_cannot_be_used_is_named_and_read_later() -> None:
+    """503 `ledgerUnavailable` for what needs the ledger, nothing else; its fills are shown once it can be read."""
     async with place() as directory:
         config = settings(directory)
         file = config.state_dir / "ledger.sqlite"
         async with running(config) as daemon:
             daemon.store.put({"fills": {"a.b.01": fill("a.b.01", datetime.now(UTC))}})
             await daemon.store.recorded()
+            daemon.store.replace("fills", {}, known=True)
         file.rename(directory / "aside")
         file.mkdir()
         async with running(config) as daemon:
-            assert daemon.store.replica.rows("fills") == {}
-            assert daemon.ledger.failed > 0
+            mirror = await Mirror.join(config.socket_path)
+            for method in ("link.events", "executions.list"):
+                error = await refused(mirror, method, since="2020-01-01T00:00:00Z")
+                assert (error.code, error.data["reason"]) == (-32000, "ledgerUnavailable")
+            assert (await mirror.call("link.get"))["phase"] == "disabled"
+            assert mirror.rows("fills") == {}
+            assert mirror.rows("sync")["fills"]["known"] is False
+
             file.rmdir()
             (directory / "aside").rename(file)
             await daemon.load()
-            assert set(daemon.store.replica.rows("fills")) == {"a.b.01"}
+            await mirror.until(lambda: set(mirror.rows("fills")) == {"a.b.01"})
+            sync = mirror.rows("sync")["fills"]
+            assert (sync["known"], sync["stale"]) == (True, True)
+            await mirror.leave()
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -37,15 +37,13 @@ def test_the_same_fill_told_again_adds_nothing() -> None:
     assert newer(FILL, replace(FILL, recovered=True)) is None
 
 
-def test_how_a_fill_was_first_learnt_never_changes() -> None:
-    """Neither a correction nor a commission turns `recovered`."""
-    first = replace(FILL, recovered=True)
+def test_a_correction_has_its_own_facts() -> None:
+    """How it was learnt, and what it cost once IBKR reports that: none of it is what the corrected fill had."""
+    first = replace(FILL, recovered=True, commission=1.25, commissionCurrency="USD", realizedPNL=3.0)
     correction = replace(FILL, execId="0000e0d5.6534a1f2.01.02", price=6.0)
 
-    held = newer(first, correction)
-    assert held is not None
-    assert held.recovered
-    assert held.price == 6.0
+    assert newer(first, correction) == correction
+    assert newer(correction, replace(correction, commission=1.0, recovered=True)) == replace(correction, commission=1.0)
 
 
 def test_a_commission_once_told_stays() -> None:
