@@ -1,81 +1,58 @@
-"""How cost grows: `python scripts/bench growth` makes docs/growth-positions.png, -streams.png and -ticks.png.
+"""How cost grows with positions, event clients and ticks: `python scripts/bench growth`.
 
-Status and positions latency against positions held, the facade against event clients, the whole chain against ticks a
-second; processor time and memory of daemon and facade with each. One facade serves 256 event clients, so that a
-thousand are shared among four. Takes about three minutes; the number of rounds does not matter to it.
+Prints each curve with its slope in log-log over the last two points (1: linear, 0: constant), draws docs/growth-*.png.
+One facade serves 256 event clients, so that a thousand are shared among four. About three minutes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 
-from load import CLIENT, load
-from processes import ROOT, Pace, Process, Stack, free_port, get, python, stack, subscribe, until
-from report import Figure
-from streams import Readers
-from ticks import EVENTS, latencies
+from clients import Readers, ages, load, subscribe
+from measure import Figure, shown
+from processes import ROOT, Pace, Process, Stack, free_port, get, python, stack, until
+from ticks import EVENTS
 
 POSITIONS = (1, 10, 100, 1_000, 10_000)
 CLIENTS = (1, 10, 100, 250, 500, 1_000)
 TICKS = (Pace(100), Pace(300), Pace(1_000), Pace(3_000, 10), Pace(10_000, 100), Pace(30_000, 300), Pace(100_000, 1_000))
-A_FACADE = 250  # event clients; 256 is the most it serves
-EVENTS_A_SECOND = 20
+PER_FACADE = 250  # event clients; 256 is the most it serves
+EVENT_RATE = 20  # ticks/s
 SECONDS = 4.0
 MB = 1e6
-DOCS = ROOT / "docs"
 
-
-@dataclass
-class Curves:
-    """What was measured at each place on the axis, by name."""
-
-    at: list[float] = field(default_factory=list)
-    named: dict[str, list[float]] = field(default_factory=dict)
-
-    def add(self, at: float, **measured: float) -> None:
-        self.at.append(at)
-        for name, value in measured.items():
-            self.named.setdefault(name, []).append(value)
-
-    def figures(self, of: str) -> Iterator[Figure]:
-        for name, values in self.named.items():
-            points = ", ".join(f"{at:g}: {value:.3g}" for at, value in zip(self.at, values, strict=True))
-            notes = dict(zip(map(str, self.at), values, strict=True))
-            yield Figure("growth", f"{name.replace('_', ' ')} by {of} ({points})", "", values, notes=notes)
+Point = tuple[float, dict[str, float]]
 
 
 @contextlib.contextmanager
-def _used(**processes: Sequence[Process]) -> Iterator[dict[str, float]]:
-    """Fills in, at the end of the block, % of one processor and resident MB of each group."""
-    told: dict[str, float] = {}
+def usage(**processes: Sequence[Process]) -> Iterator[dict[str, float]]:
+    """Filled in at the end of the block: % of one processor and resident MB of each group."""
+    used: dict[str, float] = {}
     begun = time.monotonic()
     before = {name: sum(one.cpu() for one in group) for name, group in processes.items()}
-    yield told
+    yield used
     seconds = time.monotonic() - begun
     for name, group in processes.items():
-        told[f"{name}_CPU_%"] = 100 * (sum(one.cpu() for one in group) - before[name]) / seconds
-        told[f"{name}_MB"] = sum(sum(one.memory()) for one in group) / MB
+        used[f"{name}, %"] = 100 * (sum(one.cpu() for one in group) - before[name]) / seconds
+        used[f"{name}, MB"] = sum(sum(one.memory()) for one in group) / MB
 
 
-def _positions() -> Curves:
-    curves = Curves()
+def positions() -> Iterator[Point]:
     for held in POSITIONS:
-        with stack(positions=held) as ours, _used(daemon=[ours.daemon], facade=[ours.facade]) as used:
-            status = load(f"{ours.url}/api/ibkr/status", connections=1, seconds=2)
-            rows = load(f"{ours.url}/api/ibkr/positions", connections=1, seconds=2)
+        with stack(positions=held) as ours, usage(daemon=[ours.daemon], facade=[ours.facade]) as used:
+            status = load(f"{ours.url}/api/ibkr/status", connections=1)
+            rows = load(f"{ours.url}/api/ibkr/positions", connections=1)
         memory = {name: value for name, value in used.items() if name.endswith("MB")}
-        curves.add(held, status_ms=status.p50 * 1e3, positions_ms=rows.p50 * 1e3, **memory)
-    return curves
+        yield held, {"status, ms": status.p50 * 1e3, "positions, ms": rows.p50 * 1e3, **memory}
 
 
 @contextlib.contextmanager
-def _facades(ours: Stack, number: int) -> Iterator[list[tuple[Process, str]]]:
-    """That many facades on the one daemon, ours among them."""
+def facades(ours: Stack, number: int) -> Iterator[list[tuple[Process, str]]]:
+    """That many facades on the one daemon, the stack's own among them."""
     made = [(ours.facade, ours.url)]
     try:
         for more in range(1, number):
@@ -90,107 +67,80 @@ def _facades(ours: Stack, number: int) -> Iterator[list[tuple[Process, str]]]:
             process.stop()
 
 
-def _streams() -> Curves:
-    curves = Curves()
-    with stack(pace=Pace(EVENTS_A_SECOND)) as ours:
+def streams() -> Iterator[Point]:
+    with stack(pace=Pace(EVENT_RATE)) as ours:
         for clients in CLIENTS:
             with contextlib.ExitStack() as running:
-                facades = running.enter_context(_facades(ours, -(-clients // A_FACADE)))
+                served = running.enter_context(facades(ours, -(-clients // PER_FACADE)))
                 sock, rest = subscribe(ours.url, EVENTS)
                 running.enter_context(sock)
-                per = -(-clients // len(facades))
-                crowd = [Readers(url, EVENTS, min(per, clients - n * per)) for n, (_, url) in enumerate(facades)]
-                for readers in crowd:
-                    running.callback(readers.close)
-                processes = [process for process, _ in facades]
-                with _used(daemon=[ours.daemon], facade=processes) as used:
+                per = -(-clients // len(served))
+                crowd = [
+                    running.enter_context(Readers(url, EVENTS, min(per, clients - n * per)))
+                    for n, (_, url) in enumerate(served)
+                ]
+                found: list[float] = []
+                with usage(daemon=[ours.daemon], facade=[process for process, _ in served]) as used:
                     ends = time.monotonic() + SECONDS
-                    found: list[float] = []
                     while time.monotonic() < ends:
-                        found += latencies(sock, rest, 2 / EVENTS_A_SECOND)
+                        found += ages(sock, rest, 2 / EVENT_RATE)
                         rest = b""
                         for readers in crowd:
                             readers.read(0.02)
-                curves.add(clients, event_ms=statistics.median(found) * 1e3, **used)
-    return curves
+            yield clients, {"event, ms": statistics.median(found) * 1e3, **used}
 
 
-def _ticks() -> Curves:
-    curves = Curves()
+def ticks() -> Iterator[Point]:
     for pace in TICKS:
         with stack(pace=pace) as ours:
             sock, rest = subscribe(ours.url, EVENTS)
             with sock:
-                latencies(sock, rest, 1.0, pace.burst)
+                ages(sock, rest, 1.0, pace.burst)
                 sent = ours.gateway.status()["ticks"]
                 begun = time.monotonic()
-                with _used(daemon=[ours.daemon], facade=[ours.facade]) as used:
-                    found = latencies(sock, b"", SECONDS, pace.burst)
+                with usage(daemon=[ours.daemon], facade=[ours.facade]) as used:
+                    found = ages(sock, b"", SECONDS, pace.burst)
                 rate = (ours.gateway.status()["ticks"] - sent) / (time.monotonic() - begun)
-            curves.add(rate, event_ms=statistics.median(found) * 1e3, **used)
-    return curves
+        yield rate, {"event, ms": statistics.median(found) * 1e3, **used}
 
 
-def _draw(curves: Curves, title: str, axis: str, path: Path) -> None:
+PLOTS = {
+    "positions": (positions, "positions", "One client; memory after it; the facade with its keeper"),
+    "streams": (streams, "event clients", f"{EVENT_RATE} events a second to each; {PER_FACADE} clients a facade"),
+    "ticks": (ticks, "ticks/s", "One line, one client; a tick a packet up to 1 000/s, up to 1 000 a packet beyond"),
+}
+
+
+def growth(rounds: int) -> Iterator[Figure]:  # noqa: ARG001 - each point is measured once, for seconds
+    for name, (measure, axis, title) in PLOTS.items():
+        points = list(measure())
+        at = [x for x, _ in points]
+        curves = {curve: [values[curve] for _, values in points] for curve in points[0][1]}
+        draw(at, curves, axis, title, name)
+        for curve, values in curves.items():
+            slope = math.log(values[-1] / values[-2]) / math.log(at[-1] / at[-2]) if values[-2] > 0 else 0.0
+            text = ", ".join(f"{shown(x)}: {shown(y)}" for x, y in zip(at, values, strict=True))
+            yield Figure("growth", f"{curve} by {axis} ({text}); slope at the end", [slope])
+
+
+def draw(at: Sequence[float], curves: dict[str, list[float]], axis: str, title: str, name: str) -> None:
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
-    from matplotlib.ticker import FuncFormatter, LogLocator
 
-    plain = FuncFormatter(lambda value, _: f"{value:,.10g}".replace(",", " "))
-
-    groups = [
-        [(name, values) for name, values in curves.named.items() if name.endswith(unit)] for unit in ("ms", "%", "MB")
-    ]
-    groups = [group for group in groups if group]
-    figure, panels = plt.subplots(1, len(groups), figsize=(4.2 * len(groups), 3.2), constrained_layout=True)
-    for panel, group in zip(panels, groups, strict=True):
-        for name, values in group:
-            what, _, unit = name.rpartition("_")
-            panel.plot(curves.at, values, marker="o", label=what.replace("_CPU", "").replace("_", " "))
-        panel.set(xscale="log", xlabel=axis)
+    units = list(dict.fromkeys(curve.rpartition(", ")[2] for curve in curves))
+    figure, panels = plt.subplots(1, len(units), figsize=(4.2 * len(units), 3.2), constrained_layout=True)
+    for panel, unit in zip(panels, units, strict=True):
+        for curve, values in curves.items():
+            if curve.endswith(f", {unit}"):
+                panel.plot(at, values, marker="o", label=curve.removesuffix(f", {unit}"))
         label = {"ms": "p50, ms", "%": "% of one processor", "MB": "resident, MB"}[unit]
-        panel.set(ylabel=label)
-        panel.xaxis.set_major_formatter(plain)
-        if unit == "ms":
-            panel.set(yscale="log")
-            panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            panel.yaxis.set_major_formatter(plain)
-            panel.yaxis.set_minor_formatter("")
-        else:
-            panel.set_ylim(0, 1.15 * max(max(values) for _, values in group))
+        panel.set(xscale="log", yscale="log" if unit == "ms" else "linear", xlabel=axis, ylabel=label)
+        if unit != "ms":
+            panel.set_ylim(bottom=0)
         panel.grid(visible=True, which="major", alpha=0.3)
         panel.legend(frameon=False, loc="best")
     figure.suptitle(title)
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    figure.savefig(ROOT / "docs" / f"growth-{name}.png", dpi=110, metadata={"Software": None})
     plt.close(figure)
-
-
-def run(rounds: int) -> Iterator[Figure]:  # noqa: ARG001 - each point is measured once, for seconds
-    for measure, of, title, axis, name in (
-        (
-            _positions,
-            "positions",
-            f"One client asks ({CLIENT}); memory after it; the facade with its parent",
-            "positions held",
-            "positions",
-        ),
-        (
-            _streams,
-            "event clients",
-            f"{EVENTS_A_SECOND} events a second to each; {A_FACADE} clients a facade, all together",
-            "event clients",
-            "streams",
-        ),
-        (
-            _ticks,
-            "ticks/s",
-            "One line, one event client; packets of one tick up to 1 000/s, of 10 to 1 000 ticks beyond",
-            "ticks a second",
-            "ticks",
-        ),
-    ):
-        curves = measure()
-        _draw(curves, title, axis, DOCS / f"growth-{name}.png")
-        yield from curves.figures(of)

@@ -1,6 +1,6 @@
-"""Processes for the benchmarks: our own three, the bare ones they are compared with; free ports, own directories.
+"""Processes for the benchmarks: gateway, daemon and facade, and the programs they are compared with, on free ports.
 
-Starts, waits until it answers, stops what it started by its process id. Measures nothing but processor time and memory.
+Each is started, waited for and stopped by its process id. Processor time and memory are read here.
 """
 
 from __future__ import annotations
@@ -15,16 +15,15 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import psutil
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-HERE = Path(__file__).resolve().parent
+PROGRAMS = Path(__file__).resolve().parent / "programs"
 UP_LIMIT = 60.0  # s for a process to answer: ten thousand positions on a busy machine
 
 
@@ -47,32 +46,7 @@ def until(found: Callable[[], Any], limit: float = UP_LIMIT, pause: float = 0.01
             if found():
                 return time.perf_counter() - begun
         time.sleep(pause)
-    raise TimeoutError(f"not so within {limit:.0f} s: {found}")
-
-
-def request(url: str, target: str) -> tuple[tuple[str, int], bytes]:
-    """Where to connect, and a GET of `target` as bytes."""
-    parts = urlsplit(url)
-    assert parts.hostname is not None
-    assert parts.port is not None
-    return (parts.hostname, parts.port), f"GET {target} HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode()
-
-
-def subscribe(url: str, target: str, limit: float = 10.0) -> tuple[socket.socket, bytes]:
-    """An event stream's socket behind its response head, and what came with it."""
-    address, asked = request(url, target)
-    sock = socket.create_connection(address, timeout=limit)
-    sock.sendall(asked)
-    data = b""
-    while b"\r\n\r\n" not in data:
-        more = sock.recv(1 << 16)
-        if not more:
-            raise ConnectionError(f"{url}{target} ended: {data!r}")
-        data += more
-    head, _, rest = data.partition(b"\r\n\r\n")
-    if b" 200 " not in head.split(b"\r\n")[0] + b" ":
-        raise ConnectionError(f"{url}{target}: {head!r}")
-    return sock, rest
+    raise TimeoutError(f"not within {limit:.0f} s: {found}")
 
 
 @dataclass
@@ -128,12 +102,12 @@ def _cpu(process: psutil.Process) -> float:
 
 
 def python(name: str, *arguments: str, environ: dict[str, str] | None = None, read: bool = False) -> Process:
-    """Start this Python with `arguments`; our own settings never leak in."""
+    """Start this Python with `arguments`, without the settings of this shell."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("IBKR_")}
     popen = subprocess.Popen(
         [sys.executable, *arguments],
         env=clean | {"PYTHONPATH": str(ROOT)} | (environ or {}),
-        cwd=HERE,
+        cwd=PROGRAMS,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE if read else subprocess.DEVNULL,
         stderr=None if os.environ.get("BENCH_LOGS") else subprocess.DEVNULL,
@@ -142,11 +116,11 @@ def python(name: str, *arguments: str, environ: dict[str, str] | None = None, re
     return Process(name, popen)
 
 
-def last_word(process: Process, limit: float = UP_LIMIT) -> str:
-    """What a child that prints one line says."""
+def first_line(process: Process, limit: float = UP_LIMIT) -> str:
+    """What a child that prints one line has printed."""
     assert process.popen.stdout is not None
     if not select.select([process.popen.stdout], [], [], limit)[0]:
-        raise TimeoutError(f"{process.name} said nothing within {limit:.0f} s")
+        raise TimeoutError(f"{process.name} printed nothing within {limit:.0f} s")
     return process.popen.stdout.readline().strip()
 
 
@@ -169,7 +143,7 @@ class Gateway:
     port: int
     control: Path
 
-    def tell(self, verb: str) -> str:
+    def send(self, verb: str) -> str:
         """One verb, and its answer."""
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(10)
@@ -182,20 +156,20 @@ class Gateway:
         return answer
 
     def status(self) -> dict[str, Any]:
-        said: dict[str, Any] = json.loads(self.tell("status"))
-        return said
+        status: dict[str, Any] = json.loads(self.send("status"))
+        return status
 
 
 def start_gateway(directory: Path, positions: int = 25, pace: Pace | None = None) -> Gateway:
     control = directory / "control"
     command = ["-m", "daemon.simulator", "--tick-rate", "0"]
     if pace is not None:
-        command = [str(HERE / "paced_gateway.py"), "--rate", str(pace.rate), "--burst", str(pace.burst)]
+        command = [str(PROGRAMS / "paced_gateway.py"), "--rate", str(pace.rate), "--burst", str(pace.burst)]
     process = python(
         "gateway", *command, "--port", "0", "--positions", str(positions), "--control", str(control), read=True
     )
     try:
-        return Gateway(process, int(last_word(process).rpartition(":")[2]), control)
+        return Gateway(process, int(first_line(process).rpartition(":")[2]), control)
     except BaseException:
         process.stop()
         raise
@@ -250,7 +224,7 @@ class Stack:
     def start(self, positions: int, pace: Pace | None, *, monitored: bool = False) -> None:
         self.gateway = start_gateway(self.directory, positions, pace)
         self.started.append(self.gateway.process)
-        command = [str(HERE / "monitored.py"), str(self.directory / "turns")] if monitored else ["-m", "daemon"]
+        command = [str(PROGRAMS / "monitored.py"), str(self.directory / "turns")] if monitored else ["-m", "daemon"]
         self.daemon = python("daemon", *command, environ=self.environ)
         self.started.append(self.daemon)
         until((self.directory / "run" / "daemon.sock").exists)
@@ -261,8 +235,8 @@ class Stack:
     def connected(self) -> bool:
         return bool(get(f"{self.url}/api/ibkr/status")["connected"])
 
-    def tell(self, verb: str) -> str:
-        return self.gateway.tell(verb)
+    def send(self, verb: str) -> str:
+        return self.gateway.send(verb)
 
 
 @contextlib.contextmanager
@@ -282,7 +256,7 @@ def stack(positions: int = 25, pace: Pace | None = None, *, monitored: bool = Fa
 def server(name: str, script: str, *arguments: str, ready: str = "/", **environ: str) -> Iterator[tuple[Process, str]]:
     """A script of this folder that serves HTTP on the port it is given; the process and its URL."""
     port = free_port()
-    process = python(name, str(HERE / script), str(port), *arguments, environ=environ)
+    process = python(name, str(PROGRAMS / script), str(port), *arguments, environ=environ)
     url = f"http://127.0.0.1:{port}"
     try:
         until(lambda: get(url + ready))
@@ -295,11 +269,7 @@ def server(name: str, script: str, *arguments: str, ready: str = "/", **environ:
 def peer(gateway_port: int) -> Iterator[tuple[Process, str]]:
     """The FastAPI application, connected and with its positions; its process and the URL of its API."""
     environ = {"PEER_GATEWAY_PORT": str(gateway_port)}
-    with server("peer", "peers/web_app.py", ready="/api/ibkr/status", **environ) as (process, url):
+    with server("peer", "web_app.py", ready="/api/ibkr/status", **environ) as (process, url):
         api = f"{url}/api/ibkr"
         until(lambda: get(f"{api}/status")["connected"] and get(f"{api}/positions"))
         yield process, api
-
-
-def ratio(above: Sequence[float], below: Sequence[float]) -> list[float]:
-    return [a / b for a, b in zip(above, below, strict=True)]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import sys
+from collections.abc import AsyncIterator
 
 import uvicorn
 from fastapi import FastAPI
-from ib_async import IB
+from fastapi.responses import StreamingResponse
+from ib_async import IB, Stock, Ticker
 
 app = FastAPI()
 ib = IB()
@@ -50,6 +54,41 @@ async def positions() -> list[dict[str, object]]:
         }
         for item in ib.portfolio()
     ]
+
+
+readers: dict[int, set[asyncio.Queue[str]]] = {}
+
+
+def publish(tickers: set[Ticker]) -> None:
+    for ticker in tickers:
+        con_id = ticker.contract.conId if ticker.contract is not None else 0
+        names = ("bid", "bidSize", "ask", "askSize", "last", "lastSize", "volume")
+        row = {"conId": con_id, **{name: getattr(ticker, name) for name in names}}
+        event = f"data: {json.dumps({'rows': {con_id: row}})}\n\n"
+        for queue in readers.get(con_id, ()):
+            if not queue.full():
+                queue.put_nowait(event)
+
+
+ib.pendingTickersEvent += publish
+
+
+@app.get("/api/ibkr/events")
+async def events(conId: int) -> StreamingResponse:
+    queue: asyncio.Queue[str] = asyncio.Queue(1000)
+    if conId not in readers:
+        readers[conId] = set()
+        ib.reqMktData(Stock("AAPL", "SMART", "USD", conId=conId))
+    readers[conId].add(queue)
+
+    async def stream() -> AsyncIterator[str]:
+        try:
+            while True:
+                yield await queue.get()
+        finally:
+            readers[conId].discard(queue)
+
+    return StreamingResponse(stream(), media_type="text/event-stream")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ REQUEST = b"GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
 
 class Source(asyncio.Protocol):
-    """The first process's events, for as long as somebody reads them."""
+    """The first process's events, for as long as there are clients."""
 
     def __init__(self, clients: set[asyncio.Transport]) -> None:
         self.clients = clients
@@ -33,13 +33,16 @@ class Source(asyncio.Protocol):
 
 
 class Reader(Client):
+    """A client; the first one opens the source."""
+
     def __init__(self, clients: set[asyncio.Transport], source: int) -> None:
         super().__init__(clients)
         self.source = source
 
     def data_received(self, data: bytes) -> None:
+        first = not self.clients
         super().data_received(data)
-        if self.transport in self.clients:
+        if first and self.clients:
             loop = asyncio.get_running_loop()
             self.dial = loop.create_task(loop.create_connection(lambda: Source(self.clients), "127.0.0.1", self.source))
 
