@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from shared.jsonrpc import blocking_client
-from shared.transport.address import default_path
+from shared.transport.address import DEFAULT_SESSION, default_path
 
 TYPE_CHECKING = False  # as in blocking_client.py
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 CONNECTED, NOT_CONNECTED, USAGE, NO_DAEMON = 0, 1, 2, 3
 """Exit statuses; 78 stands for bad settings."""
+
+SESSION_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
 
 PATIENCE = 2.0
 """s for the daemon's answer; one that takes longer counts as unreachable, as it does over HTTP."""
@@ -32,6 +34,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a console that lacks a character gets a question mark, not a traceback
             stream.reconfigure(errors="replace")
+    session = take_session(arguments)
+    if session is not None:
+        if not SESSION_CHARACTERS.issuperset(session) or not 0 < len(session) <= 32 or session[0] == "-":
+            print(f"ibkr: --session {session!r} is not a name of a-z, 0-9 and -, of at most 32.", file=sys.stderr)
+            return USAGE
+        os.environ["IBKR_SESSION"] = session
     if arguments in (["status"], ["status", "--json"]) and (path := socket_path(os.environ)):
         try:
             link = blocking_client.call_once(path, "link.get", {}, PATIENCE)
@@ -44,15 +52,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(arguments)
 
 
+def take_session(arguments: list[str]) -> str | None:
+    """Remove `--session NAME` or `--session=NAME` from `arguments`; the name, `None` where there is none."""
+    for number, word in enumerate(arguments):
+        if word == "--session" and number + 1 < len(arguments):
+            session = arguments[number + 1]
+            del arguments[number : number + 2]
+            return session
+        if word.startswith("--session="):
+            del arguments[number]
+            return word.partition("=")[2]
+    return None
+
+
 def socket_path(environ: Mapping[str, str]) -> str | None:
-    """Where the daemon listens, if that can be told without reading a settings file; `None` where it names one."""
+    """The daemon's socket, if it is known without parsing a settings file; `None` where a file may name it."""
+    if environ.get("IBKR_SOCKET"):
+        return environ["IBKR_SOCKET"]
+    session = environ.get("IBKR_SESSION", "").strip() or DEFAULT_SESSION
+    if session != DEFAULT_SESSION and not environ.get("IBKR_ENV_FILE"):
+        return None  # a file of its own may name the socket
     named = environ.get("IBKR_ENV_FILE")
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     files = [named] if named else [".env", os.path.join(root, ".env")]
     for file in files:
         try:
             with open(file, encoding="utf-8-sig") as lines:
-                if any("IBKR_SOCKET" in line and not _empty(line) for line in lines) and "IBKR_SOCKET" not in environ:
+                if any(_names_socket(line) for line in lines):
                     return None
                 break
         except OSError:
@@ -61,14 +87,16 @@ def socket_path(environ: Mapping[str, str]) -> str | None:
         except UnicodeDecodeError:
             return None
     try:
-        return default_path(environ)
+        return default_path(environ, session)
     except OSError:
         return None
 
 
-def _empty(line: str) -> bool:
-    """Whether `line` of a settings file sets its name to nothing."""
-    return line.lstrip().startswith("#") or not line.partition("=")[2].partition("#")[0].strip()
+def _names_socket(line: str) -> bool:
+    """Whether `line` of a settings file may set the socket's path or the session to anything but the default."""
+    if ("IBKR_SOCKET" not in line and "IBKR_SESSION" not in line) or line.lstrip().startswith("#"):
+        return False
+    return line.partition("=")[2].partition("#")[0].strip() not in ("", DEFAULT_SESSION)
 
 
 def show(link: Mapping[str, Any], out: TextIO, *, as_json: bool) -> int:

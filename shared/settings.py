@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import configparser
 import ipaddress
+import itertools
 import os
 import re
 import stat
@@ -20,7 +21,7 @@ from platformdirs import user_state_path
 
 from shared.env_file import OURS, EnvFile, nearest, read_env_file, without_comment
 from shared.env_file import SettingsError as SettingsError
-from shared.transport.address import default_path
+from shared.transport.address import DEFAULT_SESSION, default_path
 from shared.transport.private_paths import closing
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
@@ -30,13 +31,27 @@ BAD_SETTINGS = 78
 LIVE_PORTS = (7496, 4001)
 STANDARD_PORTS = {7497: "TWS paper", 7496: "TWS live", 4002: "Gateway paper", 4001: "Gateway live"}
 
+SESSION_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionAddress:
+    """A session that a facade serves. `path`: the socket or pipe of its daemon."""
+
+    name: str
+    path: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """The settings in force. Times in seconds; an empty text is "not set"."""
 
+    session: str = DEFAULT_SESSION
+    """The name of the session of this daemon, or of the one that the command is about."""
+    sessions: tuple[SessionAddress, ...] = ()
+    """What `IBKR_SESSIONS` names, in its order; an empty path is that session's default."""
     auto_connect: bool = False
     host: str = "127.0.0.1"
     port: int = 7497
@@ -68,29 +83,52 @@ class Settings:
     def load(cls, environ: Mapping[str, str], cwd: Path | None = None) -> Settings:
         """From `environ`, then the file `IBKR_ENV_FILE` names, else `.env` in `cwd`, else in the project root.
 
-        Raises `SettingsError`.
+        A named session reads `.env.NAME` from the same places before `.env`. Raises `SettingsError`.
         """
         start = _working_directory() if cwd is None else cwd
         file = _env_file(environ, start)
         given = {} if file is None else _from_file(file)
-        given |= _from_environment(environ, start)
+        outside = _from_environment(environ, start)
+        session = _session_name(given | outside)
+        warnings = () if file is None else file.warnings
+        if session != DEFAULT_SESSION and not environ.get("IBKR_ENV_FILE", "").strip():
+            own = _file_named(f".env.{session}", start)
+            if own is not None:
+                given |= _from_file(own)
+                file, warnings = own, (*warnings, *own.warnings)
+        given |= outside
+        if _session_name(given) != session:
+            raise SettingsError(f"{given['IBKR_SESSION'].where}: IBKR_SESSION is another one than {session!r}.")
         for value in given.values():
             if value.name not in TABLE:
                 raise SettingsError(_unknown(value))
         read = {TABLE[name].field: TABLE[name].read(value) for name, value in given.items()}
         if not read.get("socket"):
             try:
-                read["socket"] = default_path({**environ, "IBKR_SOCKET": ""})
+                read["socket"] = default_path({**environ, "IBKR_SOCKET": ""}, session)
             except OSError as error:
                 raise SettingsError(str(error)) from error
-        if "state_dir" not in read:
-            read["state_dir"] = default_state_dir()
-        return cls(**read, env_file=file.path if file else None, warnings=file.warnings if file else ())
+        if read.get("state_dir") is None:
+            read["state_dir"] = default_state_dir(session)
+        return cls(**read, env_file=file.path if file else None, warnings=warnings)
 
     @property
     def socket_path(self) -> str:
-        """Where the daemon listens: `IBKR_SOCKET`, else the per-user place of this system."""
-        return self.socket or default_path({})
+        """Where the daemon listens: `IBKR_SOCKET`, else the per-user default of the session."""
+        return self.socket or default_path({}, self.session)
+
+    def served_sessions(self) -> tuple[SessionAddress, ...]:
+        """The sessions that a facade serves, the default one first. Raises `SettingsError` where two are one."""
+        if not self.sessions:
+            return (SessionAddress(self.session, self.socket_path),)
+        served = tuple(SessionAddress(one.name, one.path or self._path_of(one.name)) for one in self.sessions)
+        for first, second in itertools.combinations(served, 2):
+            if first.path == second.path:
+                raise SettingsError(f"IBKR_SESSIONS: {first.name} and {second.name} are the same socket, {first.path}.")
+        return served
+
+    def _path_of(self, session: str) -> str:
+        return self.socket_path if session == self.session else default_path({}, session)
 
     @property
     def loopback(self) -> bool:
@@ -125,10 +163,11 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def default_state_dir() -> Path:
-    """The per-user state directory. Raises `SettingsError` for a user without a home directory."""
+def default_state_dir(session: str = DEFAULT_SESSION) -> Path:
+    """The per-user state directory of `session`. Raises `SettingsError` for a user without a home directory."""
     try:
-        return user_state_path("ibkr", appauthor=False)
+        state = user_state_path("ibkr", appauthor=False)
+        return state if session == DEFAULT_SESSION else state / "sessions" / session
     except RuntimeError:
         raise SettingsError("This user has no home directory: set IBKR_STATE_DIR and IBKR_SOCKET.") from None
 
@@ -204,10 +243,6 @@ def _path_or_none(value: Value) -> Path | None:
     return _path(value) if value.text else None
 
 
-def _state_dir(value: Value) -> Path:
-    return _path_or_none(value) or default_state_dir()
-
-
 def _socket(value: Value) -> str:
     if not value.text or value.text.startswith("\\\\"):  # a pipe of Windows
         return value.text
@@ -261,6 +296,25 @@ def _items(value: Value) -> list[str]:
     return [item.strip() for item in value.text.split(",") if item.strip()]
 
 
+def _session(value: Value) -> str:
+    if value.text and not SESSION_NAME.fullmatch(value.text):
+        raise ValueError(value.text)
+    return value.text or DEFAULT_SESSION
+
+
+def _sessions(value: Value) -> tuple[SessionAddress, ...]:
+    found: dict[str, SessionAddress] = {}
+    for item in _items(value):
+        name, equals, address = (part.strip() for part in item.partition("="))
+        if not SESSION_NAME.fullmatch(name) or (equals and not address):
+            raise ValueError(value.text)
+        if name in found:
+            raise Refused(f"{name} is there twice.")
+        path = _socket(Value(value.name, address, value.base, value.where)) if address else ""
+        found[name] = SessionAddress(name, path)
+    return tuple(found.values())
+
+
 def _account(value: Value) -> str:
     if not re.fullmatch(r"[0-9A-Za-z-]{0,32}", value.text):
         raise ValueError(value.text)
@@ -290,6 +344,8 @@ BOOL = "true or false"
 PORT = "a whole number from 1 to 65535"
 
 TABLE: dict[str, Row] = {
+    "IBKR_SESSION": Row("session", _session, "a name of a-z, 0-9 and -, of at most 32 characters"),
+    "IBKR_SESSIONS": Row("sessions", _sessions, "NAME or NAME=SOCKET, separated by commas, or nothing"),
     "IBKR_AUTO_CONNECT": Row("auto_connect", _bool, BOOL),
     "IBKR_HOST": Row("host", _host("IBKR_PORT"), "a host name or address"),
     "IBKR_PORT": Row("port", _int(1, 65535), PORT),
@@ -304,7 +360,7 @@ TABLE: dict[str, Row] = {
     "IBKR_ALLOWED_HOSTS": Row("allowed_hosts", _hosts, "host names separated by commas"),
     "IBKR_ALLOW_LIVE": Row("allow_live", _bool, BOOL),
     "IBKR_SOCKET": Row("socket", _socket, "a socket path (Windows: a pipe name), or nothing"),
-    "IBKR_STATE_DIR": Row("state_dir", _state_dir, "a directory, or nothing"),
+    "IBKR_STATE_DIR": Row("state_dir", _path_or_none, "a directory, or nothing"),
     "IBKR_FACADE_HOST": Row("facade_host", _host("IBKR_FACADE_PORT"), "a host name or address"),
     "IBKR_FACADE_PORT": Row("facade_port", _int(1, 65535), PORT),
     "IBKR_FACADE_NAMES": Row("facade_names", _names, "host:port names separated by commas"),
@@ -321,9 +377,9 @@ TABLE: dict[str, Row] = {
 def state_dir_of(environ: Mapping[str, str]) -> Path:
     """The state directory that `environ` alone names, or its default. Raises `SettingsError`."""
     name = "IBKR_STATE_DIR"
-    value = Value(name, environ.get(name, "").strip(), _working_directory())
-    found: Path = TABLE[name].read(value)
-    return found
+    start = _working_directory()
+    found: Path | None = TABLE[name].read(Value(name, environ.get(name, "").strip(), start))
+    return found or default_state_dir(_session_name(_from_environment(environ, start)))
 
 
 # --- files and environment ------------------------------------------------------------------------------------------
@@ -348,7 +404,12 @@ def _env_file(environ: Mapping[str, str], cwd: Path) -> EnvFile | None:
         except (OSError, ValueError, RuntimeError):  # a name too long, a user that does not exist
             pass
         raise SettingsError(f"IBKR_ENV_FILE is {named!r}; accepted is the path of a file that exists.")
-    for path in (cwd / ".env", PROJECT_ROOT / ".env"):
+    return _file_named(".env", cwd)
+
+
+def _file_named(name: str, cwd: Path) -> EnvFile | None:
+    """The settings file of that name in `cwd`, else in the project root."""
+    for path in (cwd / name, PROJECT_ROOT / name):
         try:
             mode = path.stat().st_mode
         except (FileNotFoundError, NotADirectoryError):
@@ -366,6 +427,12 @@ def _from_file(file: EnvFile) -> dict[str, Value]:
         name: Value(name, one.value, file.path.parent, f"{file.path}, line {one.line}")
         for name, one in file.assignments.items()
     }
+
+
+def _session_name(given: Mapping[str, Value]) -> str:
+    value = given.get("IBKR_SESSION")
+    name: str = DEFAULT_SESSION if value is None else TABLE["IBKR_SESSION"].read(value)
+    return name
 
 
 def _from_environment(environ: Mapping[str, str], cwd: Path) -> dict[str, Value]:

@@ -30,6 +30,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+
+@app.callback()
+def options(
+    session: Annotated[
+        str, typer.Option("--session", metavar="NAME", help="The session that the command is about; also after it.")
+    ] = "",
+) -> None:
+    """Options of every command."""
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object instead of words.")]
 CONNECT_SLACK = 5.0
 """s beyond the attempt's own limit for the daemon to say how it ended."""

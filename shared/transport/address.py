@@ -9,19 +9,21 @@ import os
 import sys
 from collections.abc import Mapping
 
+DEFAULT_SESSION = "default"
 
-def default_path(env: Mapping[str, str]) -> str:
-    """`IBKR_SOCKET` in `env`, else the per-user default. Raises `OSError` for a user without a home directory."""
-    return env.get("IBKR_SOCKET") or _per_user_path(env)
+
+def default_path(env: Mapping[str, str], session: str = DEFAULT_SESSION) -> str:
+    """`IBKR_SOCKET` in `env`, else the per-user default of `session`. Raises `OSError` without a home directory."""
+    return env.get("IBKR_SOCKET") or _per_user_path(env, session)
 
 
 if sys.platform == "win32":
 
-    def _per_user_path(env: Mapping[str, str]) -> str:  # noqa: ARG001 - the SID is enough
+    def _per_user_path(env: Mapping[str, str], session: str) -> str:  # noqa: ARG001 - the SID is enough
         """A pipe name with this user's SID in it, so that no other user's daemon has the same."""
         from shared.transport.windows_security import own_sid
 
-        return rf"\\.\pipe\ibkr-{own_sid()}"
+        return rf"\\.\pipe\ibkr-{own_sid()}" + ("" if session == DEFAULT_SESSION else f"-{session}")
 
 else:
     import contextlib
@@ -83,16 +85,17 @@ else:
             return False
         return status.st_mode & 0o170077 == 0o040000 and status.st_uid == os.getuid()
 
-    def _per_user_path(env: Mapping[str, str]) -> str:
+    def _per_user_path(env: Mapping[str, str], session: str) -> str:
         """In the per-user runtime directory; where there is none, in a private one below the state directory."""
+        name = "daemon.sock" if session == DEFAULT_SESSION else f"{session}.sock"
         if sys.platform == "darwin":
-            return os.path.join(_home(env), "Library", "Application Support", "ibkr", "daemon.sock")
+            return os.path.join(_home(env), "Library", "Application Support", "ibkr", name)
         # without a login session's environment (cron, sudo) the directory is the same, so that both ends meet
         runtime = env.get("XDG_RUNTIME_DIR", "")
         for place in (runtime, f"/run/user/{os.getuid()}"):
             if os.path.isabs(place) and _is_private(place):
-                return os.path.join(place, "ibkr", "daemon.sock")
+                return os.path.join(place, "ibkr", name)
         state = env.get("XDG_STATE_HOME", "")
         if not os.path.isabs(state):
             state = os.path.join(_home(env), ".local", "state")
-        return os.path.join(state, "ibkr", "run", "daemon.sock")
+        return os.path.join(state, "ibkr", "run", name)

@@ -129,6 +129,25 @@ def test_a_socket_named_in_the_settings_file_is_found(answering: tuple[Path, dic
     assert ibkr(tmp_path, "status").returncode == 0
 
 
+@pytest.mark.parametrize("arguments", [("--session", "paper", "status"), ("status", "--session=paper", "--json")])
+def test_a_command_is_about_the_session_that_it_names(
+    tmp_path: Path, answering: tuple[Path, Any], arguments: tuple[str, ...]
+) -> None:
+    """The session's own file says where its daemon listens; no other session's daemon responds instead."""
+    (tmp_path / ".env.paper").write_text(f"IBKR_SOCKET={answering[0]}\n")
+
+    assert ibkr(tmp_path, *arguments).returncode == 0
+    assert ibkr(tmp_path, "status", "--session", "live").returncode == 3
+    assert ibkr(tmp_path, "status").returncode == 3
+
+
+@pytest.mark.parametrize("name", ["", "Live", "-x", "a/b", "x" * 33])
+def test_a_session_name_that_cannot_be_is_wrong_usage(tmp_path: Path, name: str) -> None:
+    done = ibkr(tmp_path, "status", f"--session={name}")
+    assert done.returncode == 2
+    assert "is not a name" in done.stderr
+
+
 def test_without_a_daemon_the_exit_status_is_3_and_the_advice_is_told(tmp_path: Path) -> None:
     done = ibkr(tmp_path, "status", IBKR_SOCKET=str(tmp_path / "none"))
     assert done.returncode == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from datetime import time
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.settings import PROJECT_ROOT, TABLE, Settings, SettingsError
+from shared.settings import PROJECT_ROOT, TABLE, SessionAddress, Settings, SettingsError
 
 homes = pytest.mark.skipif(os.name == "nt", reason="Windows takes any name's home for one beside the user's own")
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="pipes have their own test")
 
 
 def load(tmp_path: Path, file: str | None = None, **environ: str) -> Settings:
@@ -69,6 +72,74 @@ def test_the_working_directorys_file_is_read_unless_another_is_named(tmp_path: P
     (tmp_path / "other").write_text("IBKR_CLIENT_ID=8\n")
     assert Settings.load({}, cwd=tmp_path).client_id == 7
     assert Settings.load({"IBKR_ENV_FILE": str(tmp_path / "other")}, cwd=tmp_path).client_id == 8
+
+
+@posix
+def test_a_named_session_has_a_socket_and_a_state_directory_of_its_own(tmp_path: Path) -> None:
+    default, paper = load(tmp_path), load(tmp_path, IBKR_SESSION="paper")
+
+    assert (default.session, paper.session) == ("default", "paper")
+    assert Path(paper.socket_path) == Path(default.socket_path).with_name("paper.sock")
+    assert paper.state_dir == default.state_dir / "sessions" / "paper"
+    assert load(tmp_path, IBKR_SESSION="paper", IBKR_SOCKET="/x/own.sock").socket_path == "/x/own.sock"
+    assert load(tmp_path, IBKR_SESSION="paper", IBKR_STATE_DIR="/x/own").state_dir == Path("/x/own")
+
+
+def test_a_named_session_reads_its_own_file_before_the_common_one(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("IBKR_CLIENT_ID=7\nIBKR_PORT=7497\n")
+    (tmp_path / ".env.live").write_text("IBKR_PORT=7496\n")
+
+    live = Settings.load({"IBKR_SESSION": "live"}, cwd=tmp_path)
+    assert (live.port, live.client_id, live.env_file) == (7496, 7, tmp_path / ".env.live")
+    assert Settings.load({"IBKR_SESSION": "live", "IBKR_PORT": "4001"}, cwd=tmp_path).port == 4001
+    assert Settings.load({}, cwd=tmp_path).port == 7497
+    assert Settings.load({"IBKR_SESSION": "other"}, cwd=tmp_path).port == 7497
+
+
+def test_a_sessions_file_that_names_another_session_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("IBKR_SESSION=live\n")
+    (tmp_path / ".env.live").write_text("IBKR_SESSION=paper\n")
+    with pytest.raises(SettingsError, match=r"\.env\.live, line 1: IBKR_SESSION is another one than 'live'"):
+        Settings.load({}, cwd=tmp_path)
+
+
+@posix
+def test_a_facade_serves_the_sessions_of_the_list_in_its_order(tmp_path: Path) -> None:
+    served = load(tmp_path, IBKR_SESSIONS="live, default,far=run/far.sock").served_sessions()
+
+    assert [one.name for one in served] == ["live", "default", "far"]
+    assert [one.path for one in served] == [
+        str(Path(load(tmp_path).socket_path).with_name("live.sock")),
+        load(tmp_path).socket_path,
+        str(Path.cwd() / "run" / "far.sock"),
+    ]
+    assert load(tmp_path, IBKR_SESSION="live", IBKR_SOCKET="/x/s").served_sessions() == (
+        SessionAddress("live", "/x/s"),
+    )
+
+
+def test_two_sessions_of_one_socket_are_an_error(tmp_path: Path) -> None:
+    settings = load(tmp_path, IBKR_SESSIONS="live=/run/a.sock,paper=/run/a.sock")
+    with pytest.raises(SettingsError, match="live and paper are the same socket"):
+        settings.served_sessions()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("IBKR_SESSION", "Live"),
+        ("IBKR_SESSION", "-x"),
+        ("IBKR_SESSION", "x" * 33),
+        ("IBKR_SESSION", "../up"),
+        ("IBKR_SESSIONS", "live,live"),
+        ("IBKR_SESSIONS", "live="),
+        ("IBKR_SESSIONS", "=/x"),
+        ("IBKR_SESSIONS", "a b"),
+    ],
+)
+def test_bad_names_of_sessions_are_errors(tmp_path: Path, name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"{name} is"):
+        load(tmp_path, **{name: value})
 
 
 def test_a_named_file_that_is_missing_is_an_error(tmp_path: Path) -> None:
