@@ -1,24 +1,19 @@
-"""The facade's door: `python -m facade` keeps it, `python -m facade restart` replaces its serving process.
+"""Entry point: `python -m facade` is the keeper, `python -m facade restart` replaces its serving child.
 
-`python -m facade serve …` is the serving process itself, started by the keeper alone.
+`python -m facade serve …` is the serving child itself, started by the keeper alone.
 """
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from collections.abc import Sequence
 
 USAGE = "usage: python -m facade [restart]\n\nSettings come from the environment and .env; see README.md."
 
-NEVER_USED = ("rich", "ssl")
-"""What our libraries load where it is there and do without where it is not: structlog draws tracebacks with rich,
-asyncio and aiohttp speak TLS, which is a proxy's job here. 10 MB and a tenth of a second of each serving process."""
-
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit status: 0 stopped as asked, 1 could not serve, 2 usage, 78 bad settings."""
+    """The exit status: 0 stopped by request, 1 could not serve, 2 usage, 78 bad settings."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     match arguments:
         case []:
@@ -26,9 +21,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             return keep(os.environ)
         case ["serve", *handed]:
-            gc.disable()  # nothing that is loaded is garbage; serving enables it again
-            for name in NEVER_USED:
-                sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # importing it fails, as where it is missing
             from facade.serving import serve
 
             return serve(os.environ, handed)

@@ -1,37 +1,37 @@
-"""The facade: what its handlers share, and the way of one request through guard, route and handler to its answer.
-
-Never talks to the daemon itself (`replica/`), knows no route (`routes/`) and no rule (`http/guard.py`).
-"""
+"""The state that request handlers share, and the aiohttp application around it: one middleware, one router."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import structlog
-from aiohttp.web_request import BaseRequest
+from aiohttp import web
 
-from facade.http.answer import Answer
-from facade.http.asking import parsed_body, parsed_query
-from facade.http.guard import Guard
+from facade.events.stream import Streams
+from facade.http.guard import BODY_LIMIT, Guard
 from facade.http.problems import ProblemDetails, fault, refusal
-from facade.http.table import Asked, Table
+from facade.http.responses import LARGE, NO_HEADERS, add_headers, request_id, send_in_time
+from facade.http.routing import Route, add_routes
+from facade.replica.mirror import Mirror
+from shared.clock import Clock
+from shared.log import REQUEST_ID
 from shared.reasons import Problem
-
-if TYPE_CHECKING:
-    from facade.events.stream import Streams
-    from facade.http.connection import Connection, HttpServer
-    from facade.replica.mirror import Mirror
-    from shared.clock import Clock
-    from shared.settings import Settings
+from shared.settings import Settings
 
 log = structlog.get_logger(__name__)
+_logger = logging.getLogger(__name__)  # asked first where a line is rarely wanted
 
-STATED = frozenset(ProblemDetails.__struct_fields__) | {"sentence", "allow", "retryAfter", "seq"}
-"""Members of a problem that are ours to say; the daemon's others (`candidates`, `accounts` …) pass through."""
+FAILURE_TIMEOUT = 5.0
+"""s for the replica to hold what a failed call has changed; the delta follows the daemon's answer at once."""
+
+OWN_MEMBERS = frozenset(ProblemDetails.__struct_fields__) | {"sentence", "allow", "retryAfter", "seq"}
+"""Members of a problem that are set here; the daemon's others (`candidates`, `accounts` …) pass through."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -42,81 +42,105 @@ class Facade:
     mirror: Mirror
     streams: Streams
     clock: Clock
-    table: Table
+    routes: tuple[Route, ...]
     guard: Guard
-    joined: dict[tuple[str, str, str], tuple[bytes, bytes]] = field(default_factory=dict)
-    """Data answers by topic, account and scope, each with its entity tag."""
+    joined: dict[tuple[str, str, str], tuple[str, bytes]] = field(default_factory=dict)
+    """Data responses by topic, account and scope, each with its entity tag."""
     counts: Counter[tuple[str, int]] = field(default_factory=Counter)
     draining: bool = False
-    """Every answer ends its connection: this process is about to go."""
-    http: HttpServer | None = None
+    """Every response ends its connection: this process is about to end."""
+    server: web.Server | None = None
     loop_lag: float = 0.0
     examination: asyncio.Task[Any] | None = None
-    """The doctor's latest, for all who ask while it is under way."""
+    """The doctor's latest run, shared by all requests that come while it is under way."""
 
-    async def answer(self, request: BaseRequest) -> Answer:
-        """The one way through: guard, route, parameters, body, handler. Raises nothing but cancellation."""
-        path = request.raw_path.partition("?")[0]
+    async def call(self, method: str, params: Any, timeout: float) -> msgspec.Raw:
+        """The daemon's result. Raises `Problem`, after the replica holds what the failed call has changed."""
         try:
-            route, args = self.guard.admit(request, path)
-            template = route.label or route.template
-            query = None if route.query is None else parsed_query(request.raw_path, route.query)
-            body = None if route.body is None else await parsed_body(request, route.body)
-            answer = route.handle(self, Asked(request, route, args, query, body))
-            if not isinstance(answer, Answer):
-                answer = await answer
+            return await self.mirror.call(method, params, timeout)
         except Problem as problem:
-            template = self.table.label(path)
-            answer = self.refuse(problem, request, path)
+            seq = problem.extra.get("daemon", {}).get("seq")
+            if isinstance(seq, int):
+                with contextlib.suppress(Problem):
+                    await self.mirror.state.wait_for_seq(seq, FAILURE_TIMEOUT)
+            raise
+
+
+def application(facade: Facade) -> web.Application:
+    """The routes of `facade` behind its guard."""
+    labels = {route.template: route.label or route.template for route in facade.routes}
+
+    @web.middleware
+    async def respond(request: web.Request, handler: Any) -> web.StreamResponse:
+        """Guard, route, response. Raises nothing but cancellation."""
+        REQUEST_ID.set(request_id(request.headers.get("X-Request-Id")))  # of this request's own context
+        path = request.raw_path.partition("?")[0]
+        response: web.StreamResponse
+        try:
+            facade.guard.admit(request, path)
+            response = await handler(request)
+        except Problem as problem:
+            response = _refuse(facade, problem, path)
+        except web.HTTPNotFound:
+            response = _refuse(facade, Problem("notFound", "There is no such path here."), path)
         except Exception:
             log.exception("facade.fault", message="A request failed inside the facade.", path=path)
-            template = self.table.label(path)
-            answer = fault(path)
-        if self.draining:
-            answer.close = True
-        self.counts[template, answer.status] += 1
-        return answer
+            response = fault(path)
+        resource = request.match_info.route.resource
+        label = labels[resource.canonical] if resource is not None else "unknown"
+        facade.counts[label, response.status] += 1
+        if request.method == "POST" or _logger.isEnabledFor(logging.DEBUG):
+            level = logging.INFO if request.method == "POST" else logging.DEBUG
+            log.log(level, "facade.request", message=f"{request.method} {path}: {response.status}")
+        # a body that was not read would be taken for the next request
+        if facade.draining or not request.content.is_eof():
+            response.force_close()
+        if isinstance(response, web.Response) and isinstance(response.body, bytes) and len(response.body) > LARGE:
+            await send_in_time(request, response)
+        return response
 
-    def refuse(self, problem: Problem, request: BaseRequest, path: str) -> Answer:
-        """`problem` with what the link row, or the daemon's own answer, says of it."""
-        told: dict[str, Any] = problem.extra.get("daemon") or {}
-        extra = {key: value for key, value in problem.extra.items() if key not in ("daemon", "allow")}
-        extra |= {key: value for key, value in told.items() if key not in STATED}
-        link = self.mirror.state.link if self.mirror.state.reachable else None
-        facts: dict[str, Any] = {}
-        if self.mirror.state.link is not None and self.mirror.state.link.gateway is not None:
-            facts = msgspec.structs.asdict(self.mirror.state.link.gateway)
-        about_link = link is not None and link.reason == problem.reason and not problem.detail
-        advice = told.get("advice") or (link.advice if link is not None and about_link else None)
-        next_attempt = link.nextAttemptAt if link is not None else None
-        more = b""
-        if problem.reason == "methodNotAllowed":
-            more = b"Allow: " + problem.extra["allow"].encode("ascii") + b"\r\n"
-        elif problem.reason == "tokenMissing":
-            more = b'WWW-Authenticate: Bearer realm="ibkr"\r\n'
-        close = problem.reason == "bodyTimeout"
-        if close:
-            connection: Connection = request.protocol  # type: ignore[assignment]
-            connection.no_linger()
-        return refusal(
-            Problem(
-                problem.reason,
-                problem.detail,
-                ibCode=problem.ibCode,
-                retryAfter=problem.retryAfter if problem.retryAfter is not None else _seconds(told.get("retryAfter")),
-                extra=extra,
-            ),
-            instance=path,
-            phase=link.phase if link is not None else None,
-            sentence=link.sentence if link is not None and about_link else "",
-            advice=advice,
-            facts=facts,
-            next_attempt=next_attempt,
-            now=self.clock.now(),
-            more=more,
-            close=close,
-        )
+    app = web.Application(middlewares=[respond], client_max_size=BODY_LIMIT)
+    add_routes(app.router, facade.routes, facade)
+    app.on_response_prepare.append(add_headers)
+    return app
 
 
-def _seconds(told: Any) -> float | None:
-    return float(told) if isinstance(told, int | float) else None
+def _refuse(facade: Facade, problem: Problem, path: str) -> web.Response:
+    """`problem` with what the link row, or the daemon's own answer, adds to it."""
+    from_daemon: dict[str, Any] = problem.extra.get("daemon") or {}
+    extra = {key: value for key, value in problem.extra.items() if key not in ("daemon", "allow")}
+    extra |= {key: value for key, value in from_daemon.items() if key not in OWN_MEMBERS}
+    state = facade.mirror.state
+    link = state.link if state.reachable else None
+    facts: dict[str, Any] = {}
+    if state.link is not None and state.link.gateway is not None:
+        facts = msgspec.structs.asdict(state.link.gateway)
+    about_link = link is not None and link.reason == problem.reason and not problem.detail
+    headers = NO_HEADERS
+    if problem.reason == "methodNotAllowed":
+        headers = {"Allow": problem.extra["allow"]}
+    elif problem.reason == "tokenMissing":
+        headers = {"WWW-Authenticate": 'Bearer realm="ibkr"'}
+    return refusal(
+        Problem(
+            problem.reason,
+            problem.detail,
+            ibCode=problem.ibCode,
+            retryAfter=problem.retryAfter
+            if problem.retryAfter is not None
+            else _seconds(from_daemon.get("retryAfter")),
+            extra=extra,
+        ),
+        instance=path,
+        phase=link.phase if link is not None else None,
+        sentence=link.sentence if link is not None and about_link else "",
+        advice=from_daemon.get("advice") or (link.advice if link is not None and about_link else None),
+        facts=facts,
+        next_attempt=link.nextAttemptAt if link is not None else None,
+        now=facade.clock.now(),
+        headers=headers,
+    )
+
+
+def _seconds(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) else None

@@ -1,13 +1,12 @@
-"""The serving child: one process's loop, from the listening socket to the last answer.
+"""The serving child: one process's loop, from the listening socket to the last response.
 
-Owns the order of start and stop, and nothing else.
+Owns the order of start and stop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 import signal
 import socket
@@ -15,16 +14,15 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
 
 import structlog
+from aiohttp import web
 
-from facade.app import Facade
+from facade.app import Facade, application
 from facade.events.stream import Streams
-from facade.http.accepting import Accepting
-from facade.http.connection import HttpServer
+from facade.http.accept_thread import AcceptThread
+from facade.http.connections import CONNECTIONS, AcceptErrors, bounded, server_logger
 from facade.http.guard import Guard, names, spelled
-from facade.http.table import Table
 from facade.keeper.handover import WINDOWS, Line, received
 from facade.keeper.whereabouts import say
 from facade.replica.local import local_connector
@@ -35,73 +33,100 @@ from facade.routes.paths import ROUTES
 from shared.clock import Clock, SystemClock
 from shared.log import set_up
 from shared.settings import BAD_SETTINGS, Settings, SettingsError
-from shared.transport.private_paths import EXHAUSTED, UnsafePath, private_directory
+from shared.transport.private_paths import UnsafePath, private_directory
 
 log = structlog.get_logger(__name__)
 
 DRAIN = 0.25
-"""s between the last accept and the first close: what is on its way is answered, and answers end their connection."""
+"""s between the last accept and the first close: requests under way are answered, and responses end connections."""
 
-STOP_LIMIT = 2.0
-"""s for requests under way at the end; a client that waits for history longer than this asks again."""
+STOP_TIMEOUT = 2.0
+"""s for requests under way at the end; a client that waits longer, for history, must retry."""
+
+BACKLOG = 512
+"""Connections that may wait to be accepted: as many as are served."""
 
 LAG_EVERY = 0.5
-"""s between looks at how late the loop is."""
+"""s between measurements of the loop's lag."""
+
+
+KEEP_ALIVE = 15.0
+"""s that a connection may be idle, or take for a request's headers."""
+
+LINGER = 1.0
+"""s in which the rest of a refused body is read and dropped, so that the refusal arrives before the close."""
 
 
 def build(settings: Settings, port: int, clock: Clock) -> Facade:
-    """A facade whose parts know each other; nothing runs yet. Raises `SettingsError` for an unusable token file."""
-    table = Table([*ROUTES, *page_routes()])
-    proof_limit = settings.probe_interval + settings.probe_timeout
-    mirror = Mirror(local_connector(settings.socket_path), ReplicaState(proof_limit, clock))
+    """A facade whose parts are connected; nothing runs yet. Raises `SettingsError` for an unusable token file."""
+    routes = (*ROUTES, *page_routes())
+    state = ReplicaState(settings.probe_interval + settings.probe_timeout, clock)
+    mirror = Mirror(local_connector(settings.socket_path), state)
     guard = Guard(
-        table,
         names(settings.facade_host, port),
         spelled(settings.facade_names),
+        (route.template for route in routes if route.open),
         token=settings.token(),
         peer_check=settings.peer_check,
     )
-    return Facade(settings=settings, mirror=mirror, streams=Streams(mirror), clock=clock, table=table, guard=guard)
+    return Facade(settings=settings, mirror=mirror, streams=Streams(mirror), clock=clock, routes=routes, guard=guard)
 
 
 @asynccontextmanager
 async def served(
     settings: Settings, sock: socket.socket, clock: Clock | None = None, *, drain: float = DRAIN
 ) -> AsyncIterator[Facade]:
-    """Serve `sock` inside the block. At its end: accept no more, answer what is on its way, close."""
+    """Serve `sock` inside the block. At its end: accept no more, answer what is under way, close."""
     clock = clock or SystemClock()
     facade = build(settings, sock.getsockname()[1], clock)
     loop = asyncio.get_running_loop()
+    runner = web.AppRunner(
+        application(facade),
+        access_log=None,
+        auto_decompress=False,
+        handler_cancellation=True,
+        keepalive_timeout=KEEP_ALIVE,
+        lingering_time=LINGER,
+        logger=server_logger(),
+        shutdown_timeout=STOP_TIMEOUT,
+    )
     async with asyncio.TaskGroup() as tasks:
         running = [
             tasks.create_task(facade.mirror.run(), name="mirror"),
             tasks.create_task(facade.streams.run(), name="streams"),
             tasks.create_task(_measure_lag(facade, clock), name="lag"),
         ]
-        http = facade.http = HttpServer(facade.answer)
-        server: Accepting | asyncio.Server | None = None
+        server: AcceptThread | asyncio.Server | None = None
         try:
+            await runner.setup()
+            facade.server = runner.server
+            assert facade.server is not None  # noqa: S101 - set up
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(FIRST_ATTEMPT_TIMEOUT):
                     await facade.mirror.first_attempt_done.wait()
-            server = Accepting(http, sock) if WINDOWS else await loop.create_server(http, sock=sock)
+            factory = bounded(facade.server, CONNECTIONS)
+            if WINDOWS:
+                server = AcceptThread(factory, sock)
+            else:
+                server = await loop.create_server(factory, sock=sock, backlog=BACKLOG)
             yield facade
         finally:
             facade.draining = True
             if server is not None:
-                _accept_no_more(loop, server, sock)
+                _stop_accepting(loop, server, sock)
                 await asyncio.sleep(drain)
                 server.close()
             facade.streams.close()
-            http.pre_shutdown()
-            await http.shutdown(STOP_LIMIT)
+            await runner.cleanup()
             for task in running:
                 task.cancel()
 
 
-def _accept_no_more(loop: asyncio.AbstractEventLoop, server: Accepting | asyncio.Server, sock: socket.socket) -> None:
-    """Leave what knocks now to whoever else has the socket; asyncio's own server cannot without closing it."""
-    if isinstance(server, Accepting):
+def _stop_accepting(
+    loop: asyncio.AbstractEventLoop, server: AcceptThread | asyncio.Server, sock: socket.socket
+) -> None:
+    """Leave new connections to the other processes that hold the socket; asyncio's server can only close it."""
+    if isinstance(server, AcceptThread):
         server.close()
     else:
         loop.remove_reader(sock.fileno())
@@ -116,12 +141,9 @@ async def _measure_lag(facade: Facade, clock: Clock) -> None:
 
 # --- the process ----------------------------------------------------------------------------------------------------
 
-BACKLOG = 512
-"""Connections that may wait to be accepted: as many as are served."""
-
 
 def serve(environ: Mapping[str, str], handed: Sequence[str]) -> int:
-    """Serve until the parent says so, or is gone. The exit status: 0, 1 where it cannot bind, 78 for bad settings."""
+    """Serve until the parent ends the conversation. The exit status: 0, 1 if it cannot bind, 78 for bad settings."""
     line, listener = received([word for word in handed if word != "--activated"])
     try:
         settings = Settings.load(environ)
@@ -145,7 +167,7 @@ def serve(environ: Mapping[str, str], handed: Sequence[str]) -> int:
             sock if sock is not listener else None,
             os.getppid(),
         )
-    except OSError:  # the parent is gone already, and so are we
+    except OSError:  # the parent has ended already, and so does this process
         sock.close()
         return 0
     asyncio.run(_serve(settings, sock, line))
@@ -163,7 +185,7 @@ def _listening(settings: Settings, inherited: socket.socket | None) -> socket.so
         inherited.close()
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
-        if sys.platform == "win32":  # there, SO_REUSEADDR would let another process take the port from us
+        if sys.platform == "win32":  # there, SO_REUSEADDR would let another process take the port
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
         else:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -175,43 +197,16 @@ def _listening(settings: Settings, inherited: socket.socket | None) -> socket.so
     return sock
 
 
-class Strain:
-    """The loop's complaints: no descriptors left to accept with is said once, and once when there are some again."""
-
-    QUIET = 2.5
-    """s without such a complaint that mean the end of it: asyncio tries to accept again every second."""
-
-    def __init__(self) -> None:
-        self._refused = 0
-        self._over: asyncio.TimerHandle | None = None
-
-    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        error = context.get("exception")
-        if not (isinstance(error, OSError) and error.errno in EXHAUSTED):
-            loop.default_exception_handler(context)
-            return
-        self._refused += 1
-        if self._over is None:
-            log.warning("facade.starved", message="No connection can be accepted for now.", error=str(error))
-        else:
-            self._over.cancel()
-        self._over = loop.call_later(self.QUIET, self._recovered)
-
-    def _recovered(self) -> None:
-        log.info("facade.accepting", message="Connections are accepted again.", refusedBefore=self._refused)
-        self._refused, self._over = 0, None
-
-
 async def _serve(settings: Settings, sock: socket.socket, line: Line) -> None:
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(Strain())
+    loop.set_exception_handler(AcceptErrors())
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         with contextlib.suppress(NotImplementedError):
             loop.add_signal_handler(number, ended.set)
     if hasattr(signal, "SIGHUP"):
-        loop.add_signal_handler(signal.SIGHUP, lambda: None)  # the keeper's business
-    threading.Thread(target=_until_alone, args=(line, loop, ended), name="parent", daemon=True).start()
+        loop.add_signal_handler(signal.SIGHUP, lambda: None)  # for the keeper alone
+    threading.Thread(target=_watch_parent, args=(line, loop, ended), name="parent", daemon=True).start()
     sock.setblocking(False)
     async with served(settings, sock) as facade:
         host, port = sock.getsockname()[:2]
@@ -219,29 +214,26 @@ async def _serve(settings: Settings, sock: socket.socket, line: Line) -> None:
         log.info("facade.running", message=f"Facade running on http://{shown}:{port}")
         if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
             log.warning("facade.exposed", message="Every network of this machine can reach the facade; see README.md.")
-        # what lives as long as the process need not be looked at, now or again: a collection of it costs 20 ms
-        gc.freeze()
-        gc.enable()
-        _tell(line, serving=True, complete=facade.mirror.state.complete)
-        told = facade.mirror.state.complete
+        _report(line, serving=True, complete=facade.mirror.state.complete)
+        reported = facade.mirror.state.complete
 
         def complete() -> None:
-            nonlocal told
-            if facade.mirror.state.complete and not told:
-                told = True
-                _tell(line, complete=True)
+            nonlocal reported
+            if facade.mirror.state.complete and not reported:
+                reported = True
+                _report(line, complete=True)
 
         facade.mirror.state.add_listener(complete)
         await ended.wait()
 
 
-def _tell(line: Line, **message: bool) -> None:
-    with contextlib.suppress(OSError):  # the parent is gone, and so are we
+def _report(line: Line, **message: bool) -> None:
+    with contextlib.suppress(OSError):  # the parent has ended, and so does this process
         line.say(message)
 
 
-def _until_alone(line: Line, loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> None:
-    """The parent says nothing; that its end of the conversation closes is what counts."""
+def _watch_parent(line: Line, loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> None:
+    """Set `ended` when the parent closes the conversation; it sends nothing on it."""
     line.sock.setblocking(True)
     while line.hear() is not None:
         pass

@@ -1,26 +1,34 @@
 """Server-Sent Events as bytes: pages of a snapshot, deltas, resets; pure.
 
-Rows go in as the bytes the daemon encoded; nothing here looks inside one.
+Rows go in as the bytes that the daemon encoded. What is written at once is a piece: whole events, at most `PIECE`
+bytes, unless a single row is larger.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
 from shared.replica import Entry, Replica
 
-PAGE = 128 * 1024
-"""bytes of an event: what a browser parses in a millisecond or two, and about what a socket takes at once."""
+PIECE = 47 * 1024
+"""bytes. With 16 KiB that may be pending before it, a piece stays below the 64 KiB at which asyncio pauses a writer."""
 
-HEARTBEAT = b":\n\n"
+PAGE = PIECE - 1024
+"""bytes of one event's rows. Go's Scanner and asyncio's readline refuse lines of 64 KiB, other parsers less."""
+
+RETRY = b"retry: 1000\n\n"
+"""How long a client waits before it connects again, ms."""
+
+HEARTBEAT = b":\n"
+"""A comment. Without an empty line after it, since lenient parsers take that for the end of an event."""
 
 _encode = msgspec.json.Encoder().encode
 
 
 def frame(event: bytes, data: bytes, id: bytes = b"") -> bytes:  # noqa: A002 - the protocol's word
-    """One event. `id` stands where a reader may go on from."""
+    """One event. `id` stands where a reader may resume."""
     return b"event: " + event + b"\n" + (b"id: " + id + b"\n" if id else b"") + b"data: " + data + b"\n\n"
 
 
@@ -30,20 +38,19 @@ def position(epoch: str, seq: int) -> bytes:
 
 
 def reset(reason: str) -> bytes:
-    """The reader must forget what it has; a snapshot follows."""
+    """The reader must drop its state; a snapshot follows."""
     return frame(b"reset", _encode({"reason": reason}))
 
 
-def deltas(changes: Mapping[str, Mapping[str, Entry]], id: bytes = b"") -> bytes:  # noqa: A002
-    """What changed, topic by topic, in pages; `id` on the last of all."""
-    if not changes:
-        return b""
-    *pages, last = [
+def deltas(changes: Mapping[str, Mapping[str, Entry]], id: bytes = b"") -> list[bytes]:  # noqa: A002
+    """The changes topic by topic, as pieces; `id` on the last event of all."""
+    pages = [
         b'{"topic":%s,"rows":{%s}}' % (_encode(topic), rows)
         for topic, entries in changes.items()
         for rows in _paged(entries)
     ]
-    return b"".join([frame(b"delta", page) for page in pages]) + frame(b"delta", last, id)
+    last = len(pages) - 1
+    return list(pieces(frame(b"delta", page, id if number == last else b"") for number, page in enumerate(pages)))
 
 
 def snapshot_page(topic: str, rows: bytes, complete: bool, id: bytes = b"") -> bytes:  # noqa: A002
@@ -51,18 +58,43 @@ def snapshot_page(topic: str, rows: bytes, complete: bool, id: bytes = b"") -> b
     return frame(b"snapshot", b'{"topic":%s,"rows":{%s},"complete":%s}' % (_encode(topic), rows, done), id)
 
 
-def snapshot_rows(replica: Replica, topics: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """What a snapshot must speak of: keys alone, so that a reader that does not read keeps no rows alive."""
-    return [(topic, list(replica.rows(topic))) for topic in topics]
+def snapshot(
+    current: Callable[[], Replica], parts: Sequence[tuple[str, Sequence[str]]], position: Callable[[], bytes]
+) -> Iterator[bytes]:
+    """The pages of a snapshot of `parts`, topics with their keys, each row as it is when its page is read.
+
+    `position()` is the id of the last page, unless it has changed meanwhile; then the delta after it has the next id.
+    """
+    begun = position()
+    for number, (topic, keys) in enumerate(parts):
+        start = 0
+        while True:
+            rows, start = _page(current(), topic, keys, start)
+            complete = start == len(keys) and number == len(parts) - 1
+            yield snapshot_page(topic, rows, complete, begun if complete and begun == position() else b"")
+            if start == len(keys):
+                break
 
 
-def written(replica: Replica, topic: str, keys: Sequence[str], start: int) -> tuple[bytes, int]:
+def pieces(frames: Iterable[bytes]) -> Iterator[bytes]:
+    """Events joined into pieces; each is read just before its piece is written."""
+    begun = b""
+    for frame in frames:
+        if begun and len(begun) + len(frame) > PIECE:
+            yield begun
+            begun = b""
+        begun += frame
+    if begun:
+        yield begun
+
+
+def _page(replica: Replica, topic: str, keys: Sequence[str], start: int) -> tuple[bytes, int]:
     """A page of `topic`'s rows from `keys[start:]` as they are now, and where the next one starts."""
     lines: list[bytes] = []
     size = 0
     for number in range(start, len(keys)):
         row = replica.row(topic, keys[number])
-        if row is None:  # gone since; the delta after the snapshot says so
+        if row is None:  # removed since; the delta after the snapshot has it
             continue
         line = _encode(keys[number]) + b":" + row
         if lines and size + len(line) > PAGE:

@@ -1,23 +1,20 @@
-"""Who may ask what: every rule that stands before a request's handler, in the contract's order, for every path.
+"""The rules that every request must pass before its route's handler, in the contract's order, on every path.
 
-Precomputed and synchronous; costs three look-ups where nothing is wrong. Never reads a body, never answers.
+Synchronous and precomputed; nothing here reads a body.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import os
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from weakref import WeakSet
+
+from aiohttp import web
 
 from facade.http import peers
-from facade.http.table import Route, Table
 from shared.reasons import Problem
-
-if TYPE_CHECKING:
-    import asyncio
-
-    from aiohttp.web_request import BaseRequest
 
 BODY_LIMIT = 16 * 1024
 """bytes; the largest body the API has a use for is a contract's description, under 1 KiB."""
@@ -28,61 +25,55 @@ DOCUMENTS = ("/", "/ui/complete_platform.html")
 
 
 class Guard:
-    """The rules of one facade. `names` and `further`: `host:port` as `Host` may say, the latter those of a proxy too.
+    """The rules of one facade. `names` and `further`: `host:port` that `Host` may name, the latter also by TLS.
 
-    `token`: `None` where none is wanted.
+    `open_paths`: answered without a token. `token`: `None` where none is required; where one is, it identifies the
+    client, and the user of the peer is not checked.
     """
 
     def __init__(
         self,
-        table: Table,
         names: Iterable[str],
         further: Iterable[str] = (),
+        open_paths: Iterable[str] = (),
         *,
         token: bytes | None = None,
         peer_check: bool = True,
     ) -> None:
-        self._table = table
         self._hosts = frozenset(names).union(further)
         self._origins = frozenset(
             {f"http://{name}" for name in self._hosts} | {f"https://{name}" for name in further}  # a proxy speaks TLS
         )
+        self._open = frozenset(open_paths)
         self._token = token
-        self._peer_check = peer_check and peers.CAN_TELL
+        self._peer_check = peer_check and token is None and peers.CAN_TELL
+        self._admitted: WeakSet[asyncio.BaseTransport] = WeakSet()  # checked once a connection
 
-    def admit(self, request: BaseRequest, path: str) -> tuple[Route, Mapping[str, str]]:
-        """The route of an acceptable request and its path's parameters. Raises `Problem`."""
+    def admit(self, request: web.BaseRequest, path: str) -> None:
+        """Raises `Problem` for a request that no route may answer. `path`: as it came, without its query."""
         headers = request.headers
+        if request.version.major != 1:
+            raise Problem("badRequest", "The facade speaks HTTP/1.1.")
         if path[:1] != "/":
             raise Problem("badRequest", "The request's target must be a path that starts with a slash.")
         if "Transfer-Encoding" in headers and [c.lower() for c in headers.getall("Transfer-Encoding")] != ["chunked"]:
             raise Problem("badRequest", "The only Transfer-Encoding that is understood is chunked.")
-        if self._peer_check and not request.protocol.admitted:  # type: ignore[attr-defined]  # a Connection
-            raise Problem("peerRejected")
+        if self._peer_check and request.transport not in self._admitted:
+            self._check_peer(request.transport)
         host = headers.get("Host", "")
         if host not in self._hosts and host.lower() not in self._hosts:
             raise Problem("hostRejected")
         if "Origin" in headers or "Sec-Fetch-Site" in headers:
-            self._own_origin(request, path)
-        if self._token is not None:
-            self._knows_token(request, path)
-        found = self._table.find(path)
-        if found is None:
-            raise Problem("notFound", "There is no such path here.")
-        methods, args = found
-        method = request.method
-        route = methods.get("GET" if method == "HEAD" else method)
-        if route is None:
-            raise Problem("methodNotAllowed", extra={"allow": allowed(methods)})
-        if method == "POST" and not _is_json(headers.getall("Content-Type", ())):
-            raise Problem("unsupportedMediaType")
-        if "Content-Encoding" in headers:
-            raise Problem("unsupportedMediaType", "A compressed body is not accepted.")
-        if int(headers.get("Content-Length", 0)) > BODY_LIMIT:
-            raise Problem("tooLarge", f"The body is larger than {BODY_LIMIT} bytes.")
-        return route, args
+            self._check_origin(request, path)
+        if self._token is not None and path not in self._open:
+            self._check_token(headers.getall("Authorization", ()), self._token)
 
-    def _own_origin(self, request: BaseRequest, path: str) -> None:
+    def _check_peer(self, transport: asyncio.Transport | None) -> None:
+        if transport is None or not same_user(transport):
+            raise Problem("peerRejected")
+        self._admitted.add(transport)
+
+    def _check_origin(self, request: web.BaseRequest, path: str) -> None:
         headers = request.headers
         for origin in headers.getall("Origin", ()):
             if origin.lower() not in self._origins:
@@ -98,21 +89,30 @@ class Guard:
         if not opened:
             raise Problem("originRejected")
 
-    def _knows_token(self, request: BaseRequest, path: str) -> None:
-        if path in ("/", "/livez") or path.startswith("/ui/"):
-            return
-        given = request.headers.getall("Authorization", ())
-        if len(given) == 1:
-            scheme, _, token = given[0].partition(" ")
+    def _check_token(self, given: Iterable[str], token: bytes) -> None:
+        credentials = list(given)
+        if len(credentials) == 1:
+            scheme, _, value = credentials[0].partition(" ")
             if scheme.lower() == "bearer" and hmac.compare_digest(
-                token.strip().encode("utf-8", "surrogateescape"), self._token or b""
+                value.strip().encode("utf-8", "surrogateescape"), token
             ):
                 return
         raise Problem("tokenMissing")
 
 
+def check_body_headers(request: web.BaseRequest) -> None:
+    """Raises `Problem` 415 or 413 for a body that must not be read."""
+    headers = request.headers
+    if request.method == "POST" and not _is_json(headers.getall("Content-Type", ())):
+        raise Problem("unsupportedMediaType")
+    if "Content-Encoding" in headers:
+        raise Problem("unsupportedMediaType", "A compressed body is not accepted.")
+    if (request.content_length or 0) > BODY_LIMIT:
+        raise Problem("tooLarge", f"The body is larger than {BODY_LIMIT} bytes.")
+
+
 def same_user(transport: asyncio.Transport) -> bool:
-    """Whether the process at the other end is ours or the system administrator's."""
+    """Whether the peer's process belongs to our user or to the system administrator."""
     peer, ours = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
     if not peer or not ours:
         return False
@@ -120,7 +120,7 @@ def same_user(transport: asyncio.Transport) -> bool:
 
 
 def names(host: str, port: int) -> frozenset[str]:
-    """What `Host` may say: the loopback names, and the address that is bound unless it is a wildcard."""
+    """What `Host` may name: the loopback names, and the address that is bound unless it is a wildcard."""
     hosts = {"127.0.0.1", "localhost", "[::1]"}
     if host not in ("0.0.0.0", "::", ""):  # noqa: S104 - excluded, not bound
         hosts.add(f"[{host}]" if ":" in host else host.lower())
@@ -131,11 +131,6 @@ def spelled(given: Iterable[str]) -> set[str]:
     """Names as browsers write them: in lower case, and without the port that their scheme has anyway."""
     lower = {name.lower() for name in given}
     return lower | {name.removesuffix(":80").removesuffix(":443") for name in lower}
-
-
-def allowed(methods: Iterable[str]) -> str:
-    """The value of `Allow`."""
-    return ", ".join(sorted({*methods, *(["HEAD"] if "GET" in methods else [])}))
 
 
 def _is_json(types: Iterable[str]) -> bool:

@@ -1,7 +1,4 @@
-"""RFC 9457 problems, from the one catalogue of reasons.
-
-Knows how a refusal is written, never why one is given.
-"""
+"""RFC 9457 problems as responses, from the one catalogue of reasons."""
 
 from __future__ import annotations
 
@@ -13,8 +10,9 @@ from typing import Any
 from urllib.parse import quote
 
 import msgspec
+from aiohttp import web
 
-from facade.http.answer import PROBLEM, Answer
+from facade.http.responses import NO_HEADERS, PROBLEM, reply
 from shared.reasons import Problem, describe
 
 TYPES = "/docs/reasons#{}"
@@ -48,42 +46,41 @@ def refusal(
     facts: Mapping[str, Any] | None = None,
     next_attempt: datetime | None = None,
     now: datetime | None = None,
-    more: bytes = b"",
-    close: bool = False,
-) -> Answer:
-    """`problem` as an answer. `facts` fill in the catalogue's words (`host`, `port`, `clientId`); `sentence` and
+    headers: Mapping[str, str] = NO_HEADERS,
+) -> web.Response:
+    """`problem` as a response. `facts` fill in the catalogue's words (`host`, `port`, `clientId`); `sentence` and
     `advice` replace them where a link row or the daemon has filled them in already.
 
-    503 and 429 say when to come again: after `problem.retryAfter`, else at `next_attempt`, else in a second.
+    503 and 429 have `Retry-After`: `problem.retryAfter`, else the time to `next_attempt`, else a second.
     """
     entry = problem.entry
-    said, advised = describe(problem.reason, **(facts or {}))
+    default_sentence, default_advice = describe(problem.reason, **(facts or {}))
     details = ProblemDetails(
         type=TYPES.format(problem.reason),
         title=entry.title,
         status=entry.status,
-        detail=_text(problem.detail or sentence or said),
+        detail=_text(problem.detail or sentence or default_sentence),
         instance=_reference(instance),
         reason=problem.reason,
         phase=phase,
-        advice=advised if advice is None else tuple(advice),
+        advice=default_advice if advice is None else tuple(advice),
         retryable=entry.retryable,
         nextAttemptAt=next_attempt,
         ibCode=problem.ibCode,
     )
     if entry.status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
-        more += b"Retry-After: %d\r\n" % _seconds(problem.retryAfter, next_attempt, now)
-    body = ENCODER.encode(_joined(details, problem.extra) if problem.extra else details)
-    return Answer(entry.status, body, PROBLEM, more, close=close)
+        headers = {**headers, "Retry-After": str(_seconds(problem.retryAfter, next_attempt, now))}
+    body = ENCODER.encode(_merged(details, problem.extra) if problem.extra else details)
+    return reply(body, PROBLEM, status=entry.status, headers=headers)
 
 
-def fault(instance: str) -> Answer:
-    """Our own mistake: no reason of the catalogue, nothing of its inside."""
+def fault(instance: str) -> web.Response:
+    """An internal error: no reason of the catalogue, and nothing of its cause."""
     details = ProblemDetails(
         type="about:blank",
         title="Internal error",
         status=500,
-        detail="The facade made a mistake; its log says which. The session is not touched.",
+        detail="Internal error; see facade.log. The session is not touched.",
         instance=_reference(instance),
         reason=None,
         phase=None,
@@ -92,19 +89,21 @@ def fault(instance: str) -> Answer:
         nextAttemptAt=None,
         ibCode=None,
     )
-    return Answer(500, ENCODER.encode(details), PROBLEM, close=True)
+    response = reply(ENCODER.encode(details), PROBLEM, status=500)
+    response.force_close()
+    return response
 
 
 def _seconds(wait: float | None, at: datetime | None, now: datetime | None) -> int:
-    """Whole seconds until it makes sense to ask again, rounded up, at least 1."""
+    """Whole seconds until a retry may succeed, rounded up, at least 1."""
     if wait is None and at is not None and now is not None:
         wait = (at - now).total_seconds()
     return max(1, math.ceil(wait)) if wait is not None and math.isfinite(wait) else 1
 
 
-def _text(told: str) -> str:
-    """What came from outside may hold halves of characters, which no JSON can carry."""
-    return told if told.isascii() else told.encode("utf-8", "replace").decode("utf-8")
+def _text(text: str) -> str:
+    """Text from outside may hold lone surrogates, which JSON cannot carry."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _reference(path: str) -> str:
@@ -112,7 +111,7 @@ def _reference(path: str) -> str:
     return path if path.isascii() else quote(path.encode("utf-8", "surrogateescape"), safe="/%:@!$&'()*+,;=~")
 
 
-def _joined(details: ProblemDetails, extra: dict[str, Any]) -> dict[str, Any]:
+def _merged(details: ProblemDetails, extra: dict[str, Any]) -> dict[str, Any]:
     return msgspec.structs.asdict(details) | {key: value for key, value in extra.items() if key not in _OWN}
 
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import msgspec
+from aiohttp import web
 from msgspec import Struct
 
-from facade.http.answer import Answer
-from facade.http.table import Asked
-
-if TYPE_CHECKING:
-    from facade.app import Facade
+from facade.app import Facade
+from facade.http.responses import reply
+from facade.http.routing import RequestContext
 
 
 class Finding(Struct, frozen=True, kw_only=True):
-    """One question and its answer. `reason`: the catalogue's word where there is one; `remedy`: in order."""
+    """The result of one check. `reason`: of the catalogue, where there is one; `remedy`: steps in order."""
 
     name: str
     result: Literal["ok", "failed", "unknown", "skipped"]
@@ -34,16 +33,16 @@ class Diagnostics(Struct, frozen=True):
 _encode = msgspec.json.Encoder().encode
 
 
-async def diagnostics(facade: Facade, _asked: Asked) -> Answer:
+async def diagnostics(facade: Facade, _context: RequestContext) -> web.StreamResponse:
     """Examine everything between here and IBKR. Each check has its own limit; a few seconds in all."""
     if facade.examination is None or facade.examination.done():
         facade.examination = asyncio.create_task(asyncio.to_thread(_examine, facade), name="diagnostics")
-    # shielded: the thread goes on when its asker has left, and nobody else's must dial beside it
-    return Answer(200, _encode(Diagnostics(await asyncio.shield(facade.examination))))
+    # shielded: the thread goes on when its client has left, and no second one may dial beside it
+    return reply(_encode(Diagnostics(await asyncio.shield(facade.examination))))
 
 
 def _examine(facade: Facade) -> tuple[Finding, ...]:
-    from facade.doctor import checks as doctor  # psutil and more, for those who ask
+    from facade.doctor import checks as doctor  # psutil and more, only where it is used
 
     checks = doctor.examine({}, settings=facade.settings)
     return tuple(

@@ -1,6 +1,6 @@
-"""What every reason means, written out from the one catalogue: as a page at `/docs/reasons`, as `docs/reasons.md`.
+"""The catalogue of reasons as a page at `/docs/reasons` and as `docs/reasons.md`.
 
-`python -m facade.routes.documentation` prints the latter. Says nothing that the catalogue does not.
+`python -m facade.routes.documentation` prints the latter.
 """
 
 from __future__ import annotations
@@ -8,17 +8,16 @@ from __future__ import annotations
 import sys
 from functools import cache
 from html import escape
-from typing import TYPE_CHECKING
 
-from facade.http.answer import HTML, Answer
-from facade.http.table import Asked
+from aiohttp import web
+
+from facade.app import Facade
+from facade.http.responses import HTML, reply
+from facade.http.routing import RequestContext
 from shared.reasons import CATALOGUE, describe
 
-if TYPE_CHECKING:
-    from facade.app import Facade
-
 PLACES = {name: name.upper() for name in ("host", "port", "found", "wanted")} | {"clientId": "CLIENT_ID"}
-"""What stands for the facts that a reason is told with."""
+"""Placeholders for the facts that a reason's sentence names."""
 
 PREFACE = "Every refusal, and every state of the link that is not ready, has one of these reasons."
 
@@ -45,7 +44,7 @@ def markdown() -> str:
 
 
 def html() -> str:
-    """The catalogue for who follows the `type` of a problem."""
+    """The page that the `type` of a problem links to."""
     parts = [f"<h1>Reasons</h1><p>{escape(PREFACE)}</p>"]
     for name, reason in CATALOGUE.items():
         sentence, advice = describe(name, **PLACES)
@@ -66,8 +65,8 @@ def html() -> str:
     )
 
 
-def reasons(_facade: Facade, _asked: Asked) -> Answer:
-    return Answer(200, _page(), HTML, caching="no-cache")
+async def reasons(_facade: Facade, _context: RequestContext) -> web.StreamResponse:
+    return reply(_page(), HTML, headers={"Cache-Control": "no-cache"})
 
 
 @cache

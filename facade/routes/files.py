@@ -1,6 +1,6 @@
-"""The page's files, each read once when it is first asked for, and answered with an entity tag.
+"""The page's files, each read once when it is first requested, and sent with an entity tag.
 
-A path that is not in the table does not exist, so there is nothing to climb out of.
+A path that is not in the table does not exist, so there is no directory to escape from.
 """
 
 from __future__ import annotations
@@ -9,14 +9,12 @@ import hashlib
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from facade.http.answer import HTML, Answer
-from facade.http.table import Asked, Route
-from facade.routes.reads import matches
+from aiohttp import web
 
-if TYPE_CHECKING:
-    from facade.app import Facade
+from facade.app import Facade
+from facade.http.responses import HTML, matches, not_modified, reply
+from facade.http.routing import RequestContext, Route
 
 PAGE = Path(__file__).parent.parent / "page"
 DOCUMENT = "complete_platform.html"
@@ -39,7 +37,7 @@ TYPES = {
 
 
 class File:
-    """One file: its bytes and their tag, from when it is first asked for."""
+    """One file: its bytes and their tag, from its first request on."""
 
     def __init__(self, path: Path, content_type: str) -> None:
         self.content_type = content_type
@@ -50,17 +48,17 @@ class File:
         return self._path.read_bytes()
 
     @cached_property
-    def tag(self) -> bytes:
-        return f'"{hashlib.sha256(self.body).hexdigest()[:20]}"'.encode("ascii")
+    def tag(self) -> str:
+        return f'"{hashlib.sha256(self.body).hexdigest()[:20]}"'
 
-    def answer(self, _facade: Facade, asked: Asked) -> Answer:
-        more = b"ETag: " + self.tag + b"\r\n"
-        if matches(asked.request.headers.getall("If-None-Match", ()), self.tag):
-            return Answer(304, b"", "", more, caching="no-cache")
-        return Answer(200, self.body, self.content_type, more, caching="no-cache")
+    async def send(self, _facade: Facade, context: RequestContext) -> web.StreamResponse:
+        headers = {"ETag": self.tag, "Cache-Control": "no-cache"}
+        if matches(context.request.headers.getall("If-None-Match", ()), self.tag):
+            return not_modified(headers)
+        return reply(self.body, self.content_type, headers=headers)
 
 
-docs = File(PAGE / "docs.html", HTML).answer
+docs = File(PAGE / "docs.html", HTML).send
 """The page to try the API."""
 
 
@@ -76,7 +74,7 @@ def page_routes(directory: Path = PAGE) -> Iterator[Route]:
             yield Route(
                 method="GET",
                 template=template,
-                handle=file.answer,
+                handle=file.send,
                 summary="A file of the page",
                 answer=content_type,
                 statuses=(200, 304),

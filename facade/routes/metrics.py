@@ -1,44 +1,33 @@
-"""The metrics, in Prometheus' text: the link as the replica has it, the daemon's figures as it tells them, our own.
+"""The metrics in Prometheus' text: the link by the replica, the daemon's figures by `daemon.info`, the facade's own.
 
-Read at each scrape and never kept. Loaded with the first one, since most facades are never scraped.
+Read at each scrape.
 """
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import msgspec
-
-from facade.http.answer import Answer
-from facade.http.table import Asked
-from shared.messages import Phase
-from shared.reasons import Problem
-
-if (
-    sys.modules.get("ssl", sys) is None
-):  # left out by __main__; the client library imports TLS, which nobody speaks here
-    del sys.modules["ssl"]
-    for name in ("http.client", "urllib.request"):
-        importlib.reload(importlib.import_module(name))
-
+from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-if TYPE_CHECKING:
-    from facade.app import Facade
+from facade.app import Facade
+from facade.http.responses import reply
+from facade.http.routing import RequestContext
+from shared.messages import Phase
+from shared.reasons import CATALOGUE, LINK_REASONS, Problem
 
-ASK = 1.0
+INFO_TIMEOUT = 1.0
 """s for the daemon's figures; a scrape without them is better than none."""
 
 PHASES = get_args(Phase)
 
 
 class Figures(Collector):
-    """One scrape's worth: `info` is the daemon's answer to `daemon.info`, empty where it gave none."""
+    """The metrics of one scrape. `info`: the daemon's response to `daemon.info`, empty where there was none."""
 
     def __init__(self, facade: Facade, info: Mapping[str, Any]) -> None:
         self._facade = facade
@@ -72,13 +61,14 @@ class Figures(Collector):
             return
         yield CounterMetricFamily("ibkr_link_attempts", "Attempts to connect.", value=_number(link.get("attempts")))
         losses = CounterMetricFamily("ibkr_link_losses", "Sessions lost, by reason.", labels=["reason"])
-        for reason, count in (link.get("losses") or {}).items():
+        counts = dict.fromkeys(LINK_REASONS, 0) | (link.get("losses") or {})
+        for reason, count in counts.items():  # a series that begins at 1 hides its first loss from `increase()`
             losses.add_metric([reason], count)
         yield losses
         if link.get("timeToReady") is not None:
             yield GaugeMetricFamily(
                 "ibkr_link_time_to_ready_seconds",
-                "From the loss, or the wish to connect, to ready, last time.",
+                "From the loss, or the request to connect, to ready, last time.",
                 value=_number(link["timeToReady"]),
             )
         messages = CounterMetricFamily("ibkr_messages", "Messages exchanged with the gateway.", labels=["direction"])
@@ -93,16 +83,14 @@ class Figures(Collector):
         for name, key, text in (
             ("ibkr_market_lines", "marketLines", "Market-data lines in use."),
             ("ibkr_history_budget_remaining", "historyBudgetRemaining", "History requests left in IBKR's ten minutes."),
-            ("ibkr_watchers", "watchers", "Conversations that watch the daemon's topics."),
+            ("ibkr_watchers", "watchers", "Connections that watch the daemon's topics."),
         ):
             yield GaugeMetricFamily(name, text, value=_number(self._info.get(key)))
 
     def _own(self) -> Iterator[Metric]:
         facade = self._facade
         merged = _number(self._info.get("deltasMerged")) + facade.streams.merged
-        yield CounterMetricFamily(
-            "ibkr_deltas_merged", "Deltas merged for readers that were not reading.", value=merged
-        )
+        yield CounterMetricFamily("ibkr_deltas_merged", "Deltas merged for readers that were behind.", value=merged)
         lag = GaugeMetricFamily("ibkr_loop_lag_seconds", "How late the event loop was, last time.", labels=["process"])
         lag.add_metric(["facade"], facade.loop_lag)
         if "loopLagS" in self._info:
@@ -110,22 +98,32 @@ class Figures(Collector):
         yield lag
         yield GaugeMetricFamily("ibkr_event_streams", "Event streams being served.", value=len(facade.streams))
         requests = CounterMetricFamily("ibkr_http_requests", "HTTP requests answered.", labels=["route", "status"])
-        for (route, status), count in sorted(facade.counts.items()):
+        for (route, status), count in sorted({**_unborn(facade), **facade.counts}.items()):
             requests.add_metric([route, str(status)], count)
         yield requests
 
 
-async def metrics(facade: Facade, _asked: Asked) -> Answer:
+async def metrics(facade: Facade, _context: RequestContext) -> web.StreamResponse:
     """One scrape."""
     info: Mapping[str, Any] = {}
     try:
-        info = msgspec.json.decode(await facade.mirror.call("daemon.info", {}, ASK), type=dict[str, Any])
+        info = msgspec.json.decode(await facade.mirror.call("daemon.info", {}, INFO_TIMEOUT), type=dict[str, Any])
     except (Problem, msgspec.DecodeError):
-        pass  # ibkr_daemon_reachable says so
+        pass  # ibkr_daemon_reachable is 0
     registry = CollectorRegistry(auto_describe=False)
     ProcessCollector(registry=registry)
     registry.register(Figures(facade, info))
-    return Answer(200, generate_latest(registry), CONTENT_TYPE_LATEST)
+    return reply(generate_latest(registry), CONTENT_TYPE_LATEST)
+
+
+def _unborn(facade: Facade) -> dict[tuple[str, int], int]:
+    """Each route with each 5xx that it may answer, at 0."""
+    return {
+        (route.label or route.template, status): 0
+        for route in facade.routes
+        for status in (500, *(CATALOGUE[reason].status for reason in route.reasons))
+        if status >= 500
+    }
 
 
 def _number(value: Any) -> float:

@@ -1,7 +1,4 @@
-"""The OpenAPI 3.1 document, generated from the table of routes and the structs they name; nothing is written twice.
-
-Made when it is first asked for. Decides nothing: what it says is what the table does.
-"""
+"""The OpenAPI 3.1 document, generated from the table of routes and the structs they name when it is first requested."""
 
 from __future__ import annotations
 
@@ -9,23 +6,22 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
+from aiohttp import web
 from msgspec import Struct
 
-from facade.http.answer import JSON, PROBLEM, Answer
+from facade.app import Facade
 from facade.http.problems import ProblemDetails
-from facade.http.table import Asked, Route
+from facade.http.responses import JSON, PROBLEM, reply
+from facade.http.routing import RequestContext, Route
 from shared.reasons import CATALOGUE
-
-if TYPE_CHECKING:
-    from facade.app import Facade
 
 REF = "#/components/schemas/{name}"
 
 EVERYWHERE = ("badRequest", "peerRejected", "originRejected", "hostRejected", "tooLarge", "unsupportedMediaType")
-"""What any request may be refused for before its route is asked."""
+"""Reasons for which any request may be refused before its route's handler runs."""
 
 WITH_BODY = ("bodyTimeout", "invalidParameters")
 
@@ -34,7 +30,7 @@ TAGS = {
     "account": "What the accounts hold",
     "market": "Contracts, quotes, bars",
     "events": "Everything as it happens",
-    "operation": "For who runs it",
+    "operation": "Operation and monitoring",
 }
 
 BARE = (
@@ -45,7 +41,7 @@ BARE = (
     "/livez",
     "/readyz",
 )
-"""Answered without `data` and `meta`; so is every POST."""
+"""Responses without `data` and `meta`; so is that of every POST."""
 
 
 class Meta(Struct, frozen=True, kw_only=True):
@@ -59,7 +55,7 @@ class Meta(Struct, frozen=True, kw_only=True):
 
 
 def document(routes: Iterable[Route], *, token: bool = False) -> dict[str, Any]:
-    """The document of `routes`. `token`: a bearer token is wanted."""
+    """The document of `routes`. `token`: a bearer token is required."""
     shown = [route for route in routes if not route.hidden]
     structs: list[Any] = [ProblemDetails, Meta]
     for route in shown:
@@ -70,12 +66,12 @@ def document(routes: Iterable[Route], *, token: bool = False) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = defaultdict(dict)
     for route in shown:
         paths[route.template][route.method.lower()] = _operation(route, known, token=token)
-    told: dict[str, Any] = {
+    members: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
             "title": "IBKR link",
             "version": "1",
-            "summary": "One held session with Interactive Brokers, told truthfully",
+            "summary": "One session with Interactive Brokers, and whether it can be trusted now",
             "description": "Unknown, empty and stale are three different answers. Every refusal is a problem "
             "(RFC 9457) with a `reason` of [the catalogue](/docs/reasons).",
             "license": {"name": "MIT", "identifier": "MIT"},
@@ -86,13 +82,13 @@ def document(routes: Iterable[Route], *, token: bool = False) -> dict[str, Any]:
         "components": {"schemas": components},
     }
     if token:
-        told["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-        told["security"] = [{"token": []}]
-    return told
+        members["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        members["security"] = [{"token": []}]
+    return members
 
 
 def _operation(route: Route, known: dict[str, Any], *, token: bool) -> dict[str, Any]:
-    told: dict[str, Any] = {
+    members: dict[str, Any] = {
         "operationId": _name(route),
         "summary": route.summary,
         "tags": [route.tag],
@@ -103,10 +99,10 @@ def _operation(route: Route, known: dict[str, Any], *, token: bool) -> dict[str,
         },
     }
     if route.body is not None:
-        told["requestBody"] = {"required": True, "content": {JSON: {"schema": known[_key(route.body)]}}}
+        members["requestBody"] = {"required": True, "content": {JSON: {"schema": known[_key(route.body)]}}}
     if token and route.open:
-        told["security"] = []
-    return told
+        members["security"] = []
+    return members
 
 
 def _success(route: Route, status: int, known: dict[str, Any]) -> dict[str, Any]:
@@ -124,12 +120,12 @@ def _success(route: Route, status: int, known: dict[str, Any]) -> dict[str, Any]
             "required": ["data", "meta"],
             "properties": {"data": schema, "meta": known[_key(Meta)]},
         }
-    told: dict[str, Any] = {"description": route.summary, "content": {JSON: {"schema": schema}}}
+    members: dict[str, Any] = {"description": route.summary, "content": {JSON: {"schema": schema}}}
     if 304 in route.statuses:
-        told["headers"] = {
+        members["headers"] = {
             "ETag": _header('"EPOCH-SEQ" of the topic\'s last change, "EPOCH-SEQ-stale" where it may be old')
         }
-    return told
+    return members
 
 
 def _refusals(route: Route, *, token: bool) -> dict[str, Any]:
@@ -144,8 +140,9 @@ def _refusals(route: Route, *, token: bool) -> dict[str, Any]:
     return {
         str(status): {
             "description": "; ".join(f"`{reason}`: {CATALOGUE[reason].title}" for reason in given),
-            "headers": {"Retry-After": _header("s until it makes sense to ask again")} if status in (429, 503) else {},
-            "content": {PROBLEM: {"schema": {"$ref": REF.format(name="ProblemDetails")}}},
+            "headers": {"Retry-After": _header("s until a retry may succeed")} if status in (429, 503) else {},
+            "content": {PROBLEM: {"schema": {"$ref": REF.format(name="ProblemDetails")}}}
+            | ({"text/plain": {"schema": {"type": "string"}}} if status == 400 else {}),  # by the parser: no HTTP
         }
         for status, given in sorted(by_status.items())
     }
@@ -192,11 +189,11 @@ def _key(struct: Any) -> str:
 # --- the route ------------------------------------------------------------------------------------------------------
 
 
-def openapi(facade: Facade, _asked: Asked) -> Answer:
+async def openapi(facade: Facade, _context: RequestContext) -> web.StreamResponse:
     """The document of this facade."""
-    return Answer(200, _written(facade.table.routes, facade.settings.facade_token_file is not None))
+    return reply(_encoded(facade.routes, facade.settings.facade_token_file is not None))
 
 
-@cache  # one table, one answer
-def _written(routes: tuple[Route, ...], token: bool) -> bytes:
+@cache  # one table, one document
+def _encoded(routes: tuple[Route, ...], token: bool) -> bytes:
     return msgspec.json.encode(document(routes, token=token))

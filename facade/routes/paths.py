@@ -1,18 +1,14 @@
-"""The table of routes: what each path takes, gives and may refuse. The OpenAPI document is generated from it.
-
-Holds no behaviour; handlers live where what they know lives.
-"""
+"""The table of routes: what each path takes, returns and may refuse. The OpenAPI document is generated from it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec import Struct
 
-from facade.events import stream
-from facade.http.answer import EVENTS, HTML
-from facade.http.table import Asked, Route
-from facade.routes import asks, commands, diagnostics, documentation, files, reads
+from facade.http.responses import EVENTS, HTML
+from facade.http.routing import Route
+from facade.routes import commands, diagnostics, documentation, events, files, metrics, openapi, queries, reads
 from shared.messages import (
     Account,
     AccountValue,
@@ -33,21 +29,6 @@ from shared.messages import (
     Quote,
 )
 from shared.reasons import LINK_REASONS
-
-if TYPE_CHECKING:
-    from facade.app import Facade
-
-
-def _metrics(facade: Facade, asked: Asked) -> Any:
-    from facade.routes.metrics import metrics  # 5 MB, for those who scrape
-
-    return metrics(facade, asked)
-
-
-def _openapi(facade: Facade, asked: Asked) -> Any:
-    from facade.routes.openapi import openapi  # loaded for those who read it
-
-    return openapi(facade, asked)
 
 
 class Status(Struct, frozen=True, kw_only=True):
@@ -83,8 +64,8 @@ NOT_CONNECTED = (
 )
 """What keeps a data route from answering."""
 
-ASKED = ("brokerTimeout", "brokerError", "invalidParameters")
-"""What a question to the daemon may end with besides."""
+CALLED = ("brokerTimeout", "brokerError", "invalidParameters")
+"""How a call of the daemon may fail besides."""
 
 UNKNOWN = (*NOT_CONNECTED, "snapshotIncomplete", "invalidParameters")
 
@@ -132,7 +113,7 @@ ROUTES = (
         method="POST",
         template=f"{API}/disconnect",
         handle=commands.disconnect,
-        summary="Disconnect, and stay disconnected until somebody connects",
+        summary="Disconnect, and stay disconnected until the next connect",
         answer=Status,
         reasons=("daemonUnreachable", "brokerTimeout", "brokerError", "invalidParameters"),
         query=Nothing,
@@ -143,7 +124,7 @@ ROUTES = (
         method="POST",
         template=f"{API}/reconnect",
         handle=commands.reconnect,
-        summary="End the wait for the next attempt",
+        summary="Retry now instead of waiting",
         answer=Status,
         reasons=("daemonUnreachable", "brokerTimeout", "brokerError", "invalidParameters"),
         query=Nothing,
@@ -201,7 +182,7 @@ ROUTES = (
         handle=reads.orders,
         summary="Orders of all clients, open and completed",
         answer=list[Order],
-        reasons=UNKNOWN,
+        reasons=(*UNKNOWN, "notFound"),
         query=reads.OrdersQuery,
         statuses=(200, 304),
         tag="account",
@@ -209,41 +190,41 @@ ROUTES = (
     Route(
         method="GET",
         template=f"{API}/executions",
-        handle=asks.executions,
+        handle=queries.executions,
         summary="Fills by execution time, the last 24 hours by default",
         answer=list[Fill],
-        reasons=(*UNKNOWN, *ASKED, "ledgerUnavailable", "tooLarge"),
-        query=asks.ExecutionsQuery,
+        reasons=(*UNKNOWN, *CALLED, "ledgerUnavailable", "notFound"),
+        query=queries.ExecutionsQuery,
         statuses=(200, 304),
         tag="account",
     ),
     Route(
         method="GET",
         template=f"{API}/link/events",
-        handle=asks.link_events,
+        handle=queries.link_events,
         summary="Every change of phase with its duration; uptime over 24 h, 7 d, 30 d",
         answer=LinkHistory,
-        reasons=("daemonUnreachable", *ASKED, "ledgerUnavailable", "tooLarge"),
-        query=asks.SinceQuery,
+        reasons=("daemonUnreachable", *CALLED, "ledgerUnavailable"),
+        query=queries.SinceQuery,
         tag="link",
     ),
     Route(
         method="GET",
         template=f"{API}/contracts/search",
-        handle=asks.search,
+        handle=queries.search,
         summary="Contracts by symbol or name",
         answer=list[ContractMatch],
-        reasons=(*NOT_CONNECTED, *ASKED, "pacingBudget"),
-        query=asks.SearchQuery,
+        reasons=(*NOT_CONNECTED, *CALLED, "pacingBudget"),
+        query=queries.SearchQuery,
         tag="market",
     ),
     Route(
         method="POST",
         template=f"{API}/contracts/qualify",
-        handle=asks.qualify,
+        handle=queries.qualify,
         summary="The one contract that a description means",
         answer=Contract,
-        reasons=(*NOT_CONNECTED, *ASKED, "contractAmbiguous", "notFound", "pacingBudget"),
+        reasons=(*NOT_CONNECTED, *CALLED, "contractAmbiguous", "notFound", "pacingBudget"),
         query=Nothing,
         body=ContractQuery,
         tag="market",
@@ -251,51 +232,51 @@ ROUTES = (
     Route(
         method="GET",
         template=f"{API}/contracts/{{conId}}",
-        handle=asks.contract,
-        summary="All that IBKR says of a contract",
+        handle=queries.contract,
+        summary="A contract's details",
         answer=list[ContractDetails],
-        reasons=(*NOT_CONNECTED, *ASKED, "notFound", "contractAmbiguous", "pacingBudget"),
+        reasons=(*NOT_CONNECTED, *CALLED, "notFound", "contractAmbiguous", "pacingBudget"),
         query=reads.StaleQuery,
         tag="market",
     ),
     Route(
         method="GET",
         template=f"{API}/contracts/{{conId}}/options",
-        handle=asks.options,
+        handle=queries.options,
         summary="Which options of an underlying exist",
         answer=list[OptionChain],
-        reasons=(*NOT_CONNECTED, *ASKED, "notFound", "contractAmbiguous", "pacingBudget"),
+        reasons=(*NOT_CONNECTED, *CALLED, "notFound", "contractAmbiguous", "pacingBudget"),
         query=reads.StaleQuery,
         tag="market",
     ),
     Route(
         method="GET",
         template=f"{API}/quotes",
-        handle=asks.quotes,
+        handle=queries.quotes,
         summary="Quotes, each tagged live, delayed or frozen",
         answer=list[Quote],
-        reasons=(*NOT_CONNECTED, *ASKED, "notFound", "notSubscribed", "tooManySubscriptions", "pacingBudget"),
-        query=asks.QuotesQuery,
+        reasons=(*NOT_CONNECTED, *CALLED, "notFound", "notSubscribed", "tooManySubscriptions", "pacingBudget"),
+        query=queries.QuotesQuery,
         tag="market",
     ),
     Route(
         method="GET",
         template=f"{API}/bars",
-        handle=asks.bars,
+        handle=queries.bars,
         summary="Historical bars",
         answer=list[Bar],
-        reasons=(*NOT_CONNECTED, *ASKED, "notFound", "notSubscribed", "pacingBudget", "contractAmbiguous", "tooLarge"),
-        query=asks.BarsQuery,
+        reasons=(*NOT_CONNECTED, *CALLED, "notFound", "notSubscribed", "pacingBudget", "contractAmbiguous", "tooLarge"),
+        query=queries.BarsQuery,
         tag="market",
     ),
     Route(
         method="GET",
         template=f"{API}/events",
-        handle=stream.events,
+        handle=events.events,
         summary="Server-Sent Events: a snapshot, then every change",
         answer=EVENTS,
-        reasons=("tooManyStreams", "invalidParameters", "tooManySubscriptions"),
-        query=stream.EventsQuery,
+        reasons=("tooManyStreams", "invalidParameters", "tooManySubscriptions", "notFound"),
+        query=events.EventsQuery,
         tag="events",
     ),
     Route(
@@ -312,7 +293,7 @@ ROUTES = (
         method="GET",
         template="/livez",
         handle=reads.livez,
-        summary="The facade turns",
+        summary="Liveness probe",
         answer=Alive,
         open=True,
         tag="operation",
@@ -329,7 +310,7 @@ ROUTES = (
     Route(
         method="GET",
         template="/metrics",
-        handle=_metrics,
+        handle=metrics.metrics,
         summary="Prometheus' text",
         answer="text/plain",
         tag="operation",
@@ -337,7 +318,7 @@ ROUTES = (
     Route(
         method="GET",
         template=f"{API}/openapi.json",
-        handle=_openapi,
+        handle=openapi.openapi,
         summary="This document",
         answer=dict[str, Any],
         tag="operation",
@@ -346,6 +327,7 @@ ROUTES = (
         method="GET",
         template="/docs",
         handle=files.docs,
+        open=True,
         summary="A page to try it",
         answer=HTML,
         tag="operation",
@@ -354,6 +336,7 @@ ROUTES = (
         method="GET",
         template="/docs/reasons",
         handle=documentation.reasons,
+        open=True,
         summary="What every reason means",
         answer=HTML,
         tag="operation",

@@ -1,25 +1,25 @@
 """What is answered from the replica: status, link, and the rows of a topic, joined from bytes the daemon encoded once.
 
-Never waits, never asks the daemon, never looks inside a row further than `link`, `sync` and an order's `done`.
+Nothing here waits or calls the daemon. Of rows only `link`, `sync`, an order's `done` and an account are decoded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from aiohttp import web
 from msgspec import Meta, Struct
 
-from facade.http.answer import Answer
-from facade.http.table import Asked
+from facade.account_rows import accounts_of, belongs, check_account
+from facade.app import Facade
+from facade.http.responses import matches, not_modified, reply
+from facade.http.routing import RequestContext
 from facade.replica.state import unreachable_link
 from shared.reasons import CATALOGUE, Problem
 from shared.replica import NEVER
-
-if TYPE_CHECKING:
-    from facade.app import Facade
 
 STATUS = {
     (connected, available): b'{"connected": %s, "available": %s}'
@@ -30,13 +30,14 @@ STATUS = {
 """The two keys, in this order."""
 
 JOINED = 256
-"""Joined answers kept: accounts (60 at most) times topics with an account; each is dropped when its topic changes."""
+"""Joined responses kept: accounts (60 at most) times topics with an account; replaced when their topic changes."""
 
 Accounts = Annotated[str, Meta(max_length=32, description="Account id; needed where the login has several.")]
+OneAccount = Annotated[str, Meta(max_length=32, description="Leave out the rows of other accounts.")]
 
 
 class StaleQuery(Struct, frozen=True, forbid_unknown_fields=True):
-    """`allowStale`: answer what was last known, marked stale, where the link is not proven."""
+    """`allowStale`: answer with the last known rows, marked stale, where the link is not proven."""
 
     allowStale: bool = False
 
@@ -48,6 +49,7 @@ class AccountQuery(StaleQuery, frozen=True, forbid_unknown_fields=True):
 class OrdersQuery(StaleQuery, frozen=True, forbid_unknown_fields=True):
     """`scope`: `open` or `completed`; both by default."""
 
+    account: OneAccount = ""
     scope: Literal["open", "completed", ""] = ""
 
 
@@ -62,156 +64,141 @@ _encode = msgspec.json.Encoder().encode
 # --- the link -------------------------------------------------------------------------------------------------------
 
 
-def status(facade: Facade, _asked: Asked) -> Answer:
-    """Two truths: a proven session, and a daemon that answers."""
-    mirror = facade.mirror
-    return Answer(200, STATUS[mirror.state.connected, mirror.state.reachable])
+async def status(facade: Facade, _context: RequestContext) -> web.StreamResponse:
+    """Whether the session is proven, and whether the daemon answers."""
+    state = facade.mirror.state
+    return reply(STATUS[state.connected, state.reachable])
 
 
-def link(facade: Facade, _asked: Asked) -> Answer:
-    """The link row as the daemon wrote it; while it is away, what was last known, marked stale."""
-    mirror = facade.mirror
-    if not mirror.state.reachable:
-        return Answer(200, _encode(unreachable_link(mirror.state.link)))
-    row = mirror.state.row("link", "link")
-    if row is None or mirror.state.link is None:
-        return Answer(200, _encode(unreachable_link(None)))
-    if mirror.state.link.connected and not mirror.state.connected:  # its proof has grown too old on the way
+async def link(facade: Facade, _context: RequestContext) -> web.StreamResponse:
+    """The link row as the daemon wrote it; while it is unreachable, the last known one, marked stale."""
+    state = facade.mirror.state
+    if not state.reachable:
+        return reply(_encode(unreachable_link(state.link)))
+    row = state.row("link", "link")
+    if row is None or state.link is None:
+        return reply(_encode(unreachable_link(None)))
+    if state.link.connected and not state.connected:  # its proof has become too old since
         sentence = CATALOGUE["notConnected"].sentence
-        row = _encode(msgspec.structs.replace(mirror.state.link, sentence=sentence, connected=False, stale=True))
-    return Answer(200, row)
+        row = _encode(msgspec.structs.replace(state.link, sentence=sentence, connected=False, stale=True))
+    return reply(row)
 
 
-def livez(_facade: Facade, _asked: Asked) -> Answer:
-    return Answer(200, b'{"alive": true}')
+async def livez(_facade: Facade, _context: RequestContext) -> web.StreamResponse:
+    return reply(b'{"alive": true}')
 
 
-def readyz(facade: Facade, _asked: Asked) -> Answer:
+async def readyz(facade: Facade, _context: RequestContext) -> web.StreamResponse:
     require_connected(facade)
-    return Answer(200, b'{"ready": true}')
+    return reply(b'{"ready": true}')
 
 
 # --- topics ---------------------------------------------------------------------------------------------------------
 
 
-def accounts(facade: Facade, asked: Asked) -> Answer:
-    return topic_answer(facade, asked, "accounts")
+async def accounts(facade: Facade, context: RequestContext) -> web.StreamResponse:
+    return topic_response(facade, context, "accounts")
 
 
-def summary(facade: Facade, asked: Asked) -> Answer:
-    return topic_answer(facade, asked, "summary", account=asked.query.account, one_account=True)
+async def summary(facade: Facade, context: RequestContext) -> web.StreamResponse:
+    return topic_response(facade, context, "summary", account=_one_account(facade, context))
 
 
-def pnl(facade: Facade, asked: Asked) -> Answer:
-    return topic_answer(facade, asked, "pnl", account=asked.query.account, one_account=True)
+async def pnl(facade: Facade, context: RequestContext) -> web.StreamResponse:
+    return topic_response(facade, context, "pnl", account=_one_account(facade, context))
 
 
-def positions(facade: Facade, asked: Asked) -> Answer:
-    return topic_answer(facade, asked, "positions", account=asked.query.account, one_account=True)
+async def positions(facade: Facade, context: RequestContext) -> web.StreamResponse:
+    return topic_response(facade, context, "positions", account=_one_account(facade, context))
 
 
-def orders(facade: Facade, asked: Asked) -> Answer:
-    return topic_answer(facade, asked, "orders", scope=asked.query.scope)
+async def orders(facade: Facade, context: RequestContext) -> web.StreamResponse:
+    check_account(facade.mirror.state, context.query.account)
+    return topic_response(facade, context, "orders", account=context.query.account, scope=context.query.scope)
 
 
-def topic_answer(
-    facade: Facade, asked: Asked, topic: str, *, account: str = "", one_account: bool = False, scope: str = ""
-) -> Answer:
-    """The rows of `topic`, of one account or scope where asked for, with what they are worth.
+def topic_response(
+    facade: Facade, context: RequestContext, topic: str, *, account: str = "", scope: str = ""
+) -> web.StreamResponse:
+    """The rows of `topic`, all or those of `account` and `scope`, and whether they are current.
 
-    Raises `Problem`: not connected (unless stale rows are welcome), never told to its end, several accounts, none such.
+    Raises `Problem`: not connected (unless stale rows are allowed), or no complete list yet.
     """
-    mirror = facade.mirror
-    replica = mirror.state.replica
-    stale = not mirror.state.connected
-    if stale and not asked.query.allowStale:
+    state = facade.mirror.state
+    replica = state.replica
+    stale = not state.connected
+    if stale and not context.query.allowStale:
         require_connected(facade)
-    known = mirror.state.sync(topic)
-    if replica is None or known is None or not known.known:
-        raise not_told(facade, topic)
-    if one_account:
-        account = _account(facade, account)
+    known = state.sync(topic)
+    if replica is None:
+        raise Problem("daemonUnreachable")
+    if known is None or not known.known:
+        raise incomplete(topic)
     stale = stale or known.stale
-    state = replica.state(topic)
-    tag = b'"%s-%d%s"' % (replica.epoch.encode("ascii"), state.seq, b"-stale" if stale else b"")
-    more = b"ETag: " + tag + b"\r\n"
-    if matches(asked.request.headers.getall("If-None-Match", ()), tag):
-        return Answer(HTTPStatus.NOT_MODIFIED, b"", "", more)
-    body = facade.joined.get((topic, account, scope))
-    if body is None or body[0] != tag:
-        rows = replica.rows(topic)
-        chosen = _chosen(rows, account, scope) if account or scope else rows.values()
+    topic_state = replica.state(topic)
+    tag = f'"{replica.epoch}-{topic_state.seq}{"-stale" if stale else ""}"'
+    if "If-None-Match" in context.request.headers and matches(context.request.headers.getall("If-None-Match"), tag):
+        return not_modified({"ETag": tag})
+    joined = facade.joined.get((topic, account, scope))
+    if joined is None or joined[0] != tag:
+        rows = [
+            row
+            for key, row in replica.rows(topic).items()
+            if (not account or belongs(topic, key, row, account))
+            and (not scope or _done.decode(row).done is (scope == "completed"))
+        ]
         if len(facade.joined) >= JOINED:
             facade.joined.clear()
-        written = data(b"[" + b",".join(chosen) + b"]", state.asOf, stale, replica.epoch, state.seq, "live")
-        body = facade.joined[topic, account, scope] = (tag, written)
-    return Answer(200, body[1], more=more)
+        body = data(b"[" + b",".join(rows) + b"]", topic_state.asOf, stale, replica.epoch, topic_state.seq, "live")
+        joined = facade.joined[topic, account, scope] = (tag, body)
+    return reply(joined[1], headers={"ETag": tag})
 
 
 def data(rows: bytes, as_of: str | None, stale: bool, epoch: str, seq: int, source: str) -> bytes:
     """`{"data": …, "meta": …}` around rows that are already encoded."""
-    meta = {"asOf": as_of or None, "stale": stale, "epoch": epoch, "seq": seq, "source": source}
+    meta: dict[str, Any] = {"asOf": as_of or None, "stale": stale, "epoch": epoch, "seq": seq, "source": source}
     return b'{"data":' + rows + b',"meta":' + _encode(meta) + b"}"
 
 
-def _chosen(rows: Mapping[str, bytes], account: str, scope: str) -> list[bytes]:
-    if account:  # the rows' keys begin with it
-        below = account + ":"
-        return [row for key, row in rows.items() if key == account or key.startswith(below)]
-    done = scope == "completed"
-    return [row for row in rows.values() if _done.decode(row).done is done]
-
-
-def _account(facade: Facade, named: str) -> str:
-    """The account asked for, else the one of the settings, else the only one. Raises `Problem`."""
-    mirror = facade.mirror
-    known = sorted(mirror.state.replica.rows("accounts")) if mirror.state.replica is not None else []
-    if not known and mirror.state.link is not None:
-        known = list(mirror.state.link.accounts)
-    account = named or facade.settings.account
+def _one_account(facade: Facade, context: RequestContext) -> str:
+    """The account of the query, else of the settings, else the only one. Raises `Problem`."""
+    state = facade.mirror.state
+    if not state.connected and not context.query.allowStale:
+        require_connected(facade)  # before an account is looked for
+    check_account(state, context.query.account)
+    account: str = context.query.account or facade.settings.account
     if account:
-        if named and known and account not in known:
-            raise Problem("notFound", "This login has no such account.")
         return account
+    known = accounts_of(state)
     if len(known) > 1:
         raise Problem("accountAmbiguous", extra={"accounts": known})
     return known[0] if known else ""
 
 
-# --- what may be said -----------------------------------------------------------------------------------------------
+# --- whether there is an answer -------------------------------------------------------------------------------------
 
 
 def require_connected(facade: Facade) -> None:
-    """Raises the `Problem` that keeps the link from being proven, where it is not."""
-    mirror = facade.mirror
-    if mirror.state.connected:
+    """Raises the `Problem` because of which the link is not proven, where it is not."""
+    state = facade.mirror.state
+    if state.connected:
         return
-    if not mirror.state.reachable:
+    if not state.reachable:
         raise Problem("daemonUnreachable")
-    link = mirror.state.link
-    if link is None or link.connected:  # the row's proof has grown too old, whatever else it says
+    link = state.link
+    if link is None or link.connected:  # the row's proof has become too old, whatever else it contains
         raise Problem("notConnected")
     entry = CATALOGUE.get(link.reason or "")
     if link.reason is not None and entry is not None and entry.status == HTTPStatus.SERVICE_UNAVAILABLE:
         raise Problem(link.reason)
-    # a reason of another status belongs to the attempt; for who reads, the link is not there
+    # a reason of another status belongs to the attempt; to a reader the link is just not there
     raise Problem("notConnected", link.sentence)
 
 
-def not_told(facade: Facade, topic: str) -> Problem:
+def incomplete(topic: str) -> Problem:
     """Why `topic` is unknown, which is not empty."""
-    if facade.mirror.state.replica is None:
-        return Problem("daemonUnreachable")
     return Problem(
-        "snapshotIncomplete", f"The gateway has not told the {topic} to their end yet; unknown is not empty."
-    )
-
-
-def matches(given: Iterable[str], tag: bytes) -> bool:
-    """Whether `If-None-Match` names `tag`, by the weak comparison it is meant for."""
-    want = tag.decode("ascii")
-    return any(
-        name in ("*", want) for line in given for name in (part.strip().removeprefix("W/") for part in line.split(","))
+        "snapshotIncomplete", f"The initial snapshot of {topic} is incomplete; an empty list would be wrong."
     )
 
 

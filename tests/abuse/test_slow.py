@@ -119,7 +119,8 @@ def test_nobody_waits_for_half_a_request_or_a_silent_peer(attacked: Chain) -> No
 
 
 def test_floods_of_headers_and_connections_keep_nobody_out(attacked: Chain) -> None:
-    """A header without end is refused before it has filled anything; beyond the bound the idle make room."""
+    """A header without end is refused before it has filled anything; a connection beyond the bound is closed at once,
+    those within it are served, and a new one again when there is room."""
     with crowd() as held:
         for _ in range(CROWD):
             sock = attacked.dial()
@@ -135,10 +136,24 @@ def test_floods_of_headers_and_connections_keep_nobody_out(attacked: Chain) -> N
         attacked.served()
         for sock in held:
             said = said_to_the_end(sock)
-            assert not said or said.startswith(b"HTTP/1.1 400 "), said[:100]
+            assert not said or said.startswith(b"HTTP/1.0 400 "), said[:100]
+    request = attacked.request("GET", "/livez", close=False)
+    with attacked.dial() as kept, crowd() as held:
+        kept.sendall(request)
+        assert answer_of(kept).status == 200
         for _ in range(CONNECTIONS + 100):
             held.append(attacked.dial())
-        attacked.served()
+        assert said_to_the_end(held[-1]) == b""
+        kept.sendall(request)
+        assert answer_of(kept).status == 200
+
+    def served() -> bool:
+        with contextlib.suppress(ConnectionError):
+            return attacked.get("/livez").status == 200
+        return False
+
+    until_now(served)
+    attacked.served()
 
 
 def test_streams_that_vanish_or_are_too_many_leave_nothing(attacked: Chain) -> None:

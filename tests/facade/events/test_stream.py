@@ -8,13 +8,15 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from facade.events import frames
-from facade.events.stream import DEAF_BEATS, Stream, topics_of
+from facade.events.stream import Reader
+from facade.routes.events import topics_of
 from shared.messages import STATE_TOPICS, Account, Fill, Position, Quote
 from shared.reasons import Problem
 from tests.facade.conftest import LIMIT, House, running
@@ -25,11 +27,12 @@ EVENTS = "/api/ibkr/events"
 
 
 @dataclass
-class Reader:
-    """A client that folds what it is told, as the contract says."""
+class Client:
+    """A client that folds events as the contract says."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+    received: bytes = b""
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     state: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -46,15 +49,30 @@ class Reader:
     async def event(self) -> tuple[str, Any, str | None]:
         """The next event, folded. Raises `IncompleteReadError` at the end."""
         while True:
+            lines = []
+            while line := await self._line():
+                if line.startswith(":"):
+                    self.comments += 1
+                else:
+                    lines.append(line)
+            fields = dict(line.split(": ", 1) for line in lines)
+            if "data" in fields:
+                event = (fields["event"], json.loads(fields["data"]), fields.get("id"))
+                self._fold(*event)
+                return event
+
+    async def _line(self) -> str:
+        """One line of the chunked body."""
+        while b"\n" not in self.received:
             async with asyncio.timeout(LIMIT):
-                block = (await self.reader.readuntil(b"\n\n")).decode()
-            if block.startswith(":"):
-                self.comments += 1
-                continue
-            fields = dict(line.split(": ", 1) for line in block.strip().split("\n"))
-            told = (fields["event"], json.loads(fields["data"]), fields.get("id"))
-            self._fold(*told)
-            return told
+                size = int((await self.reader.readuntil(b"\r\n")).strip(), 16)
+                chunk = (await self.reader.readexactly(size + 2))[:-2]
+            if not size:
+                raise asyncio.IncompleteReadError(b"", None)
+            self.received += chunk
+        line, _, self.received = self.received.partition(b"\n")
+        assert len(line) <= 48 * 1024
+        return line.decode()
 
     def _fold(self, event: str, data: Any, here: str | None) -> None:
         self.events.append((event, data, here))
@@ -94,13 +112,13 @@ class Reader:
 @asynccontextmanager
 async def reading(
     house: House, topics: str | None = None, last: str | None = None, *, room: int = 1 << 24
-) -> AsyncIterator[Reader]:
+) -> AsyncIterator[Client]:
     """`room`: bytes that the client takes without reading."""
     reader, writer = await asyncio.open_connection("127.0.0.1", house.port, limit=room)
     query = "" if topics is None else f"?topics={topics}"
     resume = "" if last is None else f"Last-Event-ID: {last}\r\n"
     writer.write(f"GET {EVENTS}{query} HTTP/1.1\r\nHost: 127.0.0.1:{house.port}\r\n{resume}\r\n".encode())
-    client = Reader(reader, writer)
+    client = Client(reader, writer)
     try:
         await client.begin()
         yield client
@@ -127,11 +145,52 @@ async def test_a_snapshot_names_every_topic_and_ends_once(house: House) -> None:
         await client.until(lambda: client.has("accounts", "DU1") and client.ids)
         assert client.status == 200
         assert client.headers["content-type"] == "text/event-stream"
-        assert client.headers["cache-control"] == "no-store"
+        assert client.headers["cache-control"] == "no-store, no-transform"
         assert client.headers["x-frame-options"] == "DENY"
         assert {data["topic"] for event, data, _ in client.events if event == "snapshot"} == set(STATE_TOPICS)
         assert [data["complete"] for event, data, _ in client.events if event == "snapshot"].count(True) == 1
         assert client.state == believed(house.daemon)
+
+
+async def test_a_stream_begins_with_how_soon_to_come_back(house: House) -> None:
+    async with reading(house, "link") as client:
+        assert await client.reader.readuntil(b"\n\n") == b"d\r\nretry: 1000\n\n"
+
+
+@pytest.mark.parametrize("last", [None, "e1-0"])
+async def test_the_rows_of_one_account(house: House, last: str | None) -> None:
+    """Other accounts' rows are left out of snapshot and deltas; topics without accounts are as ever."""
+    daemon = house.daemon
+    daemon.store.put({"accounts": account("DU1") | account("DU2")})
+    daemon.store.put({"positions": {f"{name}:1": Position(account=name, position=1.0) for name in ("DU1", "DU2")}})
+    daemon.store.put({"fills": {name: fill(name, f"DU{name}") for name in ("1", "2")}})
+    await until(lambda: house.facade.mirror.state.row("fills", "2"))
+    async with reading(house, "link,accounts,positions,fills&account=DU2", last) as client:
+        await client.until(lambda: client.has("fills", "2"))
+        daemon.store.put({"fills": {name: fill(name, f"DU{name}"[:3]) for name in ("11", "22")}})
+        daemon.store.put({"positions": {"DU1:1": Position(account="DU1", position=2.0), "DU2:1": None}})
+        await client.until(lambda: client.has("fills", "22") and not client.has("positions", "DU2:1"))
+        assert {topic: set(rows) for topic, rows in client.state.items()} == {
+            "link": {"link"},
+            "accounts": {"DU2"},
+            "positions": set(),
+            "fills": {"2", "22"},
+        }
+    assert (await house.get(f"{EVENTS}?account=DU3"))[1]["reason"] == "notFound"
+
+
+async def test_a_reader_that_resumes_before_the_facade_has_anything_keeps_its_state_until_the_reset(
+    tmp_path: Path, socket_path: str
+) -> None:
+    """Daemon and facade were both restarted: no page of a snapshot before `reset`."""
+    async with running(tmp_path, FakeDaemon(socket_path)) as house, reading(house, "link", "e1-5") as client:
+        await client.until(lambda: client.has("link", "link"))
+        assert client.state["link"]["link"]["reason"] == "daemonUnreachable"
+        async with FakeDaemon(socket_path, "e2") as daemon:
+            daemon.know_all()
+            await client.until(lambda: client.complete)
+        kinds = [event for event, _, _ in client.events]
+        assert kinds[: kinds.index("snapshot")] == ["delta", "reset"]
 
 
 async def test_changes_follow(house: House) -> None:
@@ -303,7 +362,7 @@ async def test_who_left_while_the_daemon_was_away_learns_that_it_is_back(house: 
 
 async def test_a_line_that_is_told_late_comes_whole(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """The stream has begun without it, and its rows are older than the step the reader has come to."""
-    monkeypatch.setattr("facade.events.stream.TOLD_LIMIT", 0.0)
+    monkeypatch.setattr("facade.events.stream.FIRST_ROWS_TIMEOUT", 0.0)
     house.daemon.store.put({"quotes:1": {"1": Quote(conId=1, bid=1.0)}})
     house.daemon.link(session=2)
     await until(lambda: house.facade.mirror.state.link is not None and house.facade.mirror.state.link.session == 2)
@@ -372,7 +431,7 @@ def test_topics_are_named_once_in_their_own_spelling() -> None:
 
 
 async def test_there_is_a_bound_on_readers(house: House) -> None:
-    house.facade.streams._limit = 2
+    house.facade.streams.limit = 2
     async with reading(house) as one, reading(house):
         await one.snapshot()
         status, body, headers = await house.get(EVENTS)
@@ -402,9 +461,10 @@ async def test_every_stream_has_a_heartbeat(house: House) -> None:
     async with reading(house, "link") as client:
         await client.snapshot()
         house.daemon.link(session=2)
-        async with beating(house), asyncio.timeout(LIMIT):
-            while b":\n\n" not in await client.reader.readuntil(b"\n\n"):
-                pass
+        async with beating(house):
+            while not client.comments:
+                house.daemon.link(session=house.daemon.store.seq)
+                await client.event()
 
 
 def many(count: int, price: float) -> dict[str, Position]:
@@ -420,70 +480,59 @@ async def test_a_reader_that_does_not_read_costs_a_bounded_buffer_and_is_right_i
         largest = 0
         for price in range(60):
             daemon.store.put({"positions": many(2000, float(price))})
-            daemon.store.put({"fills": {f"x{price}.01": fill(f"x{price}.01", daemon)}})
+            daemon.store.put({"fills": {f"x{price}.01": fill(f"x{price}.01")}})
             await quick.until(
                 lambda price=price: quick.state["positions"].get("DU1:1999", {}).get("marketPrice") == price
             )
-            for stream in house.facade.streams._readers:
-                largest = max(largest, stream.transport.get_write_buffer_size())
+            for reader in house.facade.streams.readers:
+                largest = max(largest, reader.transport.get_write_buffer_size())
         assert house.facade.streams.merged > 0
-        assert largest < 3_000_000
+        assert largest < 4 * HIGH_WATER
         await quick.until(lambda: len(quick.state["fills"]) == 60)
         await slow.until(lambda: slow.state == quick.state and len(slow.state["fills"]) == 60)
         assert slow.state == believed(daemon, ("positions", "fills"))
         assert len(slow.events) < len(quick.events)
 
 
-async def stuffed(house: House, stream: Stream) -> None:
-    """Tell a reader that does not read more than it takes."""
+HIGH_WATER = 64 * 1024
+"""Bytes in a write buffer at which asyncio pauses the writer."""
+
+
+async def stalled(house: House, reader: Reader) -> None:
+    """Send more to a reader that does not read than its socket takes."""
     store = house.daemon.store
-    while not stream.connection.writing_paused:
+    while reader.transport.get_write_buffer_size() <= HIGH_WATER:
         store.put({"positions": many(2000, float(store.seq))})
-        await until(lambda: stream.connection.writing_paused or stream.since >= store.seq)
+        await until(lambda: reader.transport.get_write_buffer_size() > HIGH_WATER or reader.since >= store.seq)
 
 
 @asynccontextmanager
 async def beating(house: House) -> AsyncIterator[None]:
-    """Heartbeats that come fast."""
+    """Heartbeats at short intervals."""
     streams = house.facade.streams
-    usual, streams._heartbeat = streams._heartbeat, 0.005
+    usual, streams.heartbeat = streams.heartbeat, 0.005
     beat = asyncio.create_task(streams.run(), name="beat")
     try:
         yield
     finally:
-        streams._heartbeat = usual
+        streams.heartbeat = usual
         beat.cancel()
 
 
-async def test_a_reader_that_is_deaf_for_good_is_let_go(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_reader_that_is_stopped_for_good_is_disconnected(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stopped program must not hold one of the streams, and what was written to it, for ever."""
-    monkeypatch.setattr("facade.events.stream.DEAF_BEATS", 2)
+    monkeypatch.setattr("facade.events.stream.STALLED_TIMEOUT", 0.05)
     async with reading(house, "positions", room=1 << 16):
-        (stream,) = house.facade.streams._readers
-        await stuffed(house, stream)
-        async with beating(house):
-            await until(lambda: not house.facade.streams.places)
+        (reader,) = house.facade.streams.readers
+        await stalled(house, reader)
+        await until(lambda: not house.facade.streams.places)
 
 
-async def test_a_reader_that_reads_now_and_then_is_not_taken_for_a_deaf_one(house: House) -> None:
-    async with reading(house, "positions", room=1 << 18) as slow:
-        (stream,) = house.facade.streams._readers
-        for _ in range(2):
-            await stuffed(house, stream)
-            enough = stream.beats + 0.75 * DEAF_BEATS
-            async with beating(house):
-                await until(lambda: stream.beats > enough or stream.transport.is_closing())  # noqa: B023 - awaited here
-            await slow.until(lambda: slow.state == believed(house.daemon, ["positions"]))
-        assert len(house.facade.streams) == 1
-
-
-def fill(name: str, daemon: FakeDaemon) -> Fill:
-    from datetime import UTC, datetime
-
+def fill(name: str, account: str = "DU1") -> Fill:
     return Fill(
         execId=name,
         time=datetime.now(UTC),
-        account="DU1",
+        account=account,
         side="BOT",
         shares=1.0,
         price=1.0,
@@ -511,7 +560,8 @@ async def test_a_snapshot_that_is_overtaken_by_changes_is_right(house: House) ->
     daemon.store.put({"positions": many(20_000, 1.0)})
     await until(lambda: house.facade.mirror.state.row("positions", "DU1:19999"))
     async with reading(house, "accounts,positions", room=1 << 18) as client:
-        await until(lambda: any(stream.connection.writing_paused for stream in house.facade.streams._readers))
+        (reader,) = house.facade.streams.readers
+        await until(lambda: reader.transport.get_write_buffer_size() > HIGH_WATER)
         daemon.store.put({"positions": {"DU1:0": None, "DU1:19999": None, "DU1:20001": many(1, 2.0)["DU1:0"]}})
         daemon.store.put({"accounts": account("DU7")})
         await until(lambda: house.facade.mirror.state.row("accounts", "DU7"))

@@ -139,50 +139,34 @@ async def test_a_failed_connect_answers_when_what_became_of_it_can_be_read(house
 
 
 @pytest.mark.parametrize(
-    ("body", "reason", "status"),
+    "body",
     [
-        ({"host": "evil.example"}, "hostNotAllowed", 403),
-        ({"host": "127.0.0.2"}, "hostNotAllowed", 403),
-        ({"host": "127.1"}, "hostNotAllowed", 403),
-        ({"host": "localhost."}, "hostNotAllowed", 403),
-        ({"host": "0x7f000001"}, "hostNotAllowed", 403),
-        ({"host": " 127.0.0.1"}, "hostNotAllowed", 403),
-        ({"host": "127.0.0.1\u0000"}, "hostNotAllowed", 403),
-        ({"host": ""}, "invalidParameters", 422),
-        ({"port": 7496}, "liveLocked", 403),
-        ({"port": 4001}, "liveLocked", 403),
-        ({"port": 22}, "invalidParameters", 422),
-        ({"port": 65536}, "invalidParameters", 422),
-        ({"port": 7497.0}, "invalidParameters", 422),
-        ({"port": True}, "invalidParameters", 422),
-        ({"port": "7497"}, "invalidParameters", 422),
-        ({"port": None}, "invalidParameters", 422),
-        ({"clientId": -1}, "invalidParameters", 422),
-        ({"clientId": 2**31}, "invalidParameters", 422),
-        ({"timeout": 0}, "invalidParameters", 422),
-        ({"timeout": 3601}, "invalidParameters", 422),
-        ({"hosts": "127.0.0.1"}, "invalidParameters", 422),
-        ({"wait": False}, "invalidParameters", 422),
-        ([], "invalidParameters", 422),
-        ("x", "invalidParameters", 422),
+        {"host": ""},
+        {"port": 22},
+        {"port": 65536},
+        {"port": 7497.0},
+        {"port": True},
+        {"port": "7497"},
+        {"port": None},
+        {"clientId": -1},
+        {"clientId": 2**31},
+        {"timeout": 0},
+        {"timeout": 3601},
+        {"hosts": "127.0.0.1"},
+        {"wait": False},
+        [],
+        "x",
     ],
 )
-async def test_what_may_not_be_dialled_is_refused_before_the_daemon_hears_of_it(
-    house: House, body: Any, reason: str, status: int
-) -> None:
+async def test_an_unacceptable_body_is_refused_without_the_daemon(house: House, body: Any) -> None:
     got, problem, _ = await house.post(f"{API}/connect", body)
-    assert (got, problem["reason"]) == (status, reason)
+    assert (got, problem["reason"]) == (422, "invalidParameters")
     assert house.daemon.asked == []
 
 
-async def test_what_the_settings_name_may_be_dialled(tmp_path: Path, daemon: FakeDaemon) -> None:
-    named = {"host": "gw.lan", "port": 7496, "allowed_hosts": ("other.lan",)}
-    async with running(tmp_path, daemon, **named) as house:
-        for body in ({"host": "gw.lan"}, {"host": "other.lan"}, {"host": "::1"}, {"port": 7496}):
-            assert (await house.post(f"{API}/connect", body))[0] == 200
-        assert (await house.post(f"{API}/connect", {"port": 4001}))[0] == 403
-    async with running(tmp_path, daemon, allow_live=True) as house:
-        assert (await house.post(f"{API}/connect", {"port": 4001}))[0] == 200
+async def test_the_daemon_decides_what_may_be_dialled(house: House) -> None:
+    house.daemon.refuse("link.connect", "hostNotAllowed")
+    assert (await house.post(f"{API}/connect", {"host": "evil.example"}))[1]["reason"] == "hostNotAllowed"
 
 
 @pytest.mark.parametrize(
@@ -198,6 +182,9 @@ async def test_what_the_settings_name_may_be_dialled(tmp_path: Path, daemon: Fak
         (b'{"host": "\\ud800"}', 400),
         (b'{"a": ' * 3000 + b"1" + b"}" * 3000, 413),
         (b"[" * 8000 + b"]" * 8000, 400),
+        (b"[" * 65 + b"]" * 65, 400),
+        (b"[" * 64 + b"]" * 64, 422),
+        (b'{"host": "' + b"[{" * 99 + b'"}', 200),
         (b"{" + b'"a":[' * 2000 + b"1" + b"]" * 2000 + b"}", 400),
         (b"'x'", 400),
         (b"{} {}", 400),

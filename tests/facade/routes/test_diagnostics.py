@@ -45,15 +45,15 @@ async def test_who_asks_meanwhile_is_told_the_same_even_where_the_first_has_left
         return Check("gateway port", "ok", "It answers.")
 
     monkeypatch.setattr("facade.doctor.checks.CHECKS", {"gateway port": look})
-    http = house.facade.http
-    assert http is not None
+    server = house.facade.server
+    assert server is not None
     first = asyncio.create_task(house.get(PATH))
     try:
         assert await asyncio.to_thread(begun.acquire, timeout=LIMIT)
         first.cancel()
-        await until(lambda: not http.connections)
+        await until(lambda: not server.connections)
         second = asyncio.create_task(house.get(PATH))
-        await until(lambda: http.connections)
+        await until(lambda: server.connections)
         assert (await house.get("/livez"))[0] == 200  # by now the second has asked as well
     finally:
         go_on.set()

@@ -1,8 +1,8 @@
-"""Take connections off a listening socket that several processes hold, on a loop that cannot (Windows' Proactor).
+"""Accept connections from a listening socket that several processes hold, where the event loop cannot (Windows).
 
-There a socket belongs for ever to the completion port it was first given to, and a duplicate in another process is the
-same socket: the second serving child could not accept on it. What is accepted is a new socket, so a thread accepts and
-the loop serves.
+Windows' Proactor binds a socket for ever to the completion port it was first given to, and a duplicate in another
+process is the same socket: a second serving child could not accept from it. An accepted socket is a new one, so a
+thread accepts and the loop serves.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import structlog
 log = structlog.get_logger(__name__)
 
 PAUSE = 1.0
-"""s without accepting while the system has nothing left to accept with."""
+"""s without accepting after an accept has failed for want of descriptors."""
 
 
-class Accepting:
-    """Accepts on `sock` until `close`, which closes it here; other processes keep theirs."""
+class AcceptThread:
+    """Accepts from `sock` until `close`, which closes it in this process; other processes keep theirs."""
 
     def __init__(self, factory: Callable[[], asyncio.BaseProtocol], sock: socket.socket) -> None:
         self._factory = factory
@@ -31,13 +31,13 @@ class Accepting:
         self._loop = asyncio.get_running_loop()
         self._opening: set[asyncio.Task[Any]] = set()
         self._woken, self._wake = socket.socketpair()
-        self._starved = 0
+        self._failures = 0
         sock.setblocking(False)
         self._thread = threading.Thread(target=self._run, name="accept", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Accept no more; what was accepted goes on. Twice is once."""
+        """Accept no more; accepted connections go on. Idempotent."""
         if self._sock.fileno() < 0:
             return
         self._wake.close()
@@ -55,21 +55,21 @@ class Accepting:
             pause = 0.0
             try:
                 conn, _ = self._sock.accept()
-            except (BlockingIOError, ConnectionError):  # another process was faster, or the client has left
+            except (BlockingIOError, ConnectionError):  # another process accepted it, or the client has left
                 continue
             except OSError as error:
-                pause = self._starve(error)
+                pause = self._failed(error)
                 continue
-            if self._starved:
-                log.info("facade.accepting", message="Connections are accepted again.", refusedBefore=self._starved)
-                self._starved = 0
+            if self._failures:
+                log.info("facade.accepting", message="Connections are accepted again.", refusedBefore=self._failures)
+                self._failures = 0
             conn.setblocking(False)
             self._loop.call_soon_threadsafe(self._adopt, conn)
 
-    def _starve(self, error: OSError) -> float:
-        self._starved += 1
-        if self._starved == 1:
-            log.warning("facade.starved", message="No connection can be accepted for now.", error=str(error))
+    def _failed(self, error: OSError) -> float:
+        self._failures += 1
+        if self._failures == 1:
+            log.warning("facade.starved", message="accept() failed; connections wait in the backlog.", error=str(error))
         return PAUSE
 
     def _adopt(self, conn: socket.socket) -> None:

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from shared.messages import Quote
+from shared.messages import Account, Fill, Quote
 from tests.facade.conftest import House
 from tests.waiting import until
 
 API = "/api/ibkr"
 NOW = "2026-01-02T12:00:00Z"
+
+
+def fill(name: str, account: str = "DU1") -> Fill:
+    return Fill(
+        execId=name,
+        time=datetime.now(UTC),
+        account=account,
+        side="BOT",
+        shares=1.0,
+        price=1.0,
+        permId=1,
+        orderId=1,
+        clientId=1,
+    )
 
 
 def paged(pages: list[list[Any]], **more: Any) -> Any:
@@ -36,13 +52,61 @@ async def test_older_executions_come_from_the_ledger_in_one_piece(house: House) 
     assert [params["since"] for _, params in house.daemon.asked] == ["2026-01-01T09:00:00Z"] * 3
 
 
+def ledger(count: int, at_most: int) -> Any:
+    """A method that pages through `count` rows by `limit` and `cursor`, `at_most` at once."""
+
+    async def reply(params: Mapping[str, Any]) -> Any:
+        begin = int(params.get("cursor", "0"))
+        end = min(count, begin + min(params["limit"], at_most))
+        rows = [{"execId": str(number)} for number in range(begin, end)]
+        return {"rows": rows, "events": rows, "uptime": {}, "next": str(end) if end < count else None}
+
+    return reply
+
+
 @pytest.mark.parametrize(("path", "method"), [("executions", "executions.list"), ("link/events", "link.events")])
-async def test_what_one_answer_cannot_hold_is_not_cut(house: House, path: str, method: str) -> None:
-    """Rather than a list that looks whole and is not, nothing, and what to do about it."""
-    house.daemon.answer(method, {"rows": [{"execId": "a"}], "events": [{"phase": "ready"}], "next": "1"})
-    status, body, _ = await house.get(f"{API}/{path}?since={NOW}")
-    assert (status, body["reason"]) == (413, "tooLarge")
-    assert "later since" in body["detail"]
+async def test_a_long_list_comes_in_pages_that_name_the_next(house: House, path: str, method: str) -> None:
+    """`limit` rows in each though the daemon gives fewer at once; the `Link` keeps the rest of the query."""
+    house.daemon.replies[method] = ledger(12, 3)
+    target: str | None = f"{API}/{path}?since={NOW}&limit=5"
+    sizes, seen = [], []
+    while target is not None:
+        status, body, headers = await house.get(target)
+        assert status == 200
+        rows = body["data"] if path == "executions" else body["data"]["events"]
+        sizes.append(len(rows))
+        seen += [int(row["execId"]) for row in rows]
+        link = re.fullmatch(r'<(.*)>; rel="next"', headers.get("Link", ""))
+        target = link and link[1]
+        assert target is None or (target.startswith(f"{API}/{path}?since=") and "limit=5" in target)
+    assert (sizes, seen) == ([5, 5, 2], list(range(12)))
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=5001", "limit=x", "cursor=" + "x" * 301, "limit=1&limit=2"])
+async def test_a_page_must_be_one(house: House, query: str) -> None:
+    for path in ("executions", "link/events"):
+        assert (await house.get(f"{API}/{path}?{query}"))[0] == 422
+    assert house.daemon.asked == []
+
+
+async def test_more_of_the_last_day_than_a_page_holds_comes_from_the_ledger(house: House) -> None:
+    house.daemon.know("fills", {str(number): fill(str(number)) for number in range(3)})
+    await until(lambda: house.facade.mirror.state.row("fills", "2"))
+    house.daemon.replies["executions.list"] = ledger(3, 10)
+    assert (await house.get(f"{API}/executions?limit=3"))[1]["meta"]["source"] == "live"
+    _, body, headers = await house.get(f"{API}/executions?limit=2")
+    assert (len(body["data"]), body["meta"]["source"]) == (2, "ledger")
+    assert "cursor=2" in headers["Link"]
+
+
+async def test_executions_of_one_account(house: House) -> None:
+    house.daemon.know("accounts", {name: Account(account=name, paper=True) for name in ("DU1", "DU2")})
+    house.daemon.know("fills", {name: fill(name, f"DU{name}") for name in ("1", "2")})
+    await until(lambda: house.facade.mirror.state.row("fills", "2"))
+    _, body, _ = await house.get(f"{API}/executions?account=DU2")
+    assert [row["execId"] for row in body["data"]] == ["2"]
+    await house.get(f"{API}/executions?account=DU2&since={NOW}")
+    assert house.daemon.asked[-1][1]["account"] == "DU2"
 
 
 async def test_the_last_days_executions_are_the_topic(house: House) -> None:
@@ -210,6 +274,6 @@ async def test_a_question_has_a_deadline(house: House, monkeypatch: pytest.Monke
         await asyncio.Event().wait()
 
     house.daemon.replies["bars.fetch"] = never
-    monkeypatch.setattr("facade.routes.asks.HISTORY", 0.05)
+    monkeypatch.setattr("facade.routes.queries.BARS_TIMEOUT", 0.05)
     status, body, _ = await house.get(f"{API}/bars?conId=1")
     assert (status, body["reason"]) == (504, "brokerTimeout")

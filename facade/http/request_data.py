@@ -1,28 +1,34 @@
-"""What a request asks: its query and its JSON body, read strictly into the structs of the route.
+"""A request's query and JSON body, read strictly into the structs of its route.
 
-What cannot be read is 400, what is read and not acceptable 422. Never decides what an acceptable request means.
+What cannot be read is 400, what can be read and is not acceptable 422.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
-from aiohttp.web_protocol import RequestPayloadError
-from aiohttp.web_request import BaseRequest
+from aiohttp import web
 
 from facade.http.guard import BODY_LIMIT
 from shared.reasons import Problem
 
 S = TypeVar("S", bound=msgspec.Struct)
 
-BODY_SECONDS = 5.0
+BODY_TIMEOUT = 5.0
 """s for a body of at most 16 KiB to arrive."""
+
+MAX_DEPTH = 64
+"""Levels of nesting; no body the API takes has more than one."""
+
+STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+BRACKETS = re.compile(rb"[\[\]{}]")
 
 PARAMETERS = 32
 """Query parameters; no route takes more than six."""
@@ -32,8 +38,8 @@ def parsed_query(raw_path: str, wanted: type[S]) -> S:
     """The parameters as `wanted`. Raises `Problem` 422 for an unknown, doubled, unreadable or unacceptable one."""
     text = raw_path.partition("?")[2]
     if not text:
-        asked: S = _nothing_asked(wanted)
-        return asked
+        defaults: S = _defaults(wanted)
+        return defaults
     try:
         pairs = parse_qsl(text, keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=PARAMETERS)
     except ValueError as error:
@@ -46,12 +52,12 @@ def parsed_query(raw_path: str, wanted: type[S]) -> S:
     return converted(given, wanted, strict=False)
 
 
-@cache  # bounded by the table; a wanted parameter that is missing is not kept
-def _nothing_asked(wanted: type[msgspec.Struct]) -> Any:
+@cache  # bounded by the table; a required parameter that is missing raises and is not kept
+def _defaults(wanted: type[msgspec.Struct]) -> Any:
     return converted({}, wanted, strict=False)
 
 
-async def parsed_body(request: BaseRequest, wanted: type[S]) -> S:
+async def parsed_body(request: web.BaseRequest, wanted: type[S]) -> S:
     """The body as `wanted`; none at all is `{}`. Raises `Problem` 400, 408, 413 or 422."""
     raw = await _read(request)
     given = parsed_json(raw) if raw else {}
@@ -61,13 +67,13 @@ async def parsed_body(request: BaseRequest, wanted: type[S]) -> S:
 
 
 def parsed_json(raw: bytes) -> Any:
-    """Strict JSON: UTF-8, no key twice, no NaN, no infinity, not too deep. Raises `Problem` 400."""
+    """Strict JSON: UTF-8, no key twice, no NaN, no infinity, at most `MAX_DEPTH` deep. Raises `Problem` 400."""
+    if _depth(raw) > MAX_DEPTH:
+        raise Problem("badRequest", f"The body is nested deeper than {MAX_DEPTH} levels.")
     try:
-        value = json.loads(raw.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_number)
+        value = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
         json.dumps(value, ensure_ascii=False).encode("utf-8")  # half a surrogate pair is no text
         return value
-    except RecursionError:
-        raise Problem("badRequest", "The body is nested too deep.") from None
     except UnicodeError:
         raise Problem("badRequest", "The body is not UTF-8.") from None
     except ValueError as error:
@@ -81,29 +87,33 @@ def converted(given: Mapping[str, Any], wanted: type[S], *, strict: bool) -> S:
         raise Problem("invalidParameters", f"{error}.") from error
 
 
-async def _read(request: BaseRequest) -> bytes:
-    if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
-        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    body = bytearray()
+async def _read(request: web.BaseRequest) -> bytes:
     try:
-        async with asyncio.timeout(BODY_SECONDS):
-            while not request.content.at_eof():
-                body += await request.content.readany()
-                if len(body) > BODY_LIMIT:
-                    raise Problem("tooLarge", f"The body is larger than {BODY_LIMIT} bytes.")
+        async with asyncio.timeout(BODY_TIMEOUT):
+            return await request.read()
     except TimeoutError:
-        raise Problem("bodyTimeout", f"The body did not arrive within {BODY_SECONDS:g} s.") from None
-    except RequestPayloadError as error:
+        raise Problem("bodyTimeout", f"The body did not arrive within {BODY_TIMEOUT:g} s.") from None
+    except web.HTTPRequestEntityTooLarge:
+        raise Problem("tooLarge", f"The body is larger than {BODY_LIMIT} bytes.") from None
+    except web.RequestPayloadError as error:
         raise Problem("badRequest", "The body is not framed as its headers say.") from error
-    return bytes(body)
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _depth(raw: bytes) -> int:
+    """How deep arrays and objects are nested; a look at the brackets alone, since parsers differ in what they bear."""
+    deepest = depth = 0
+    for bracket in BRACKETS.findall(STRINGS.sub(b"", raw)):
+        depth += 1 if bracket in b"[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
         raise ValueError("a key is given twice")
     return value
 
 
-def _no_number(name: str) -> NoReturn:
+def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON number")

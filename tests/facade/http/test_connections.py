@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
-import json
-import re
+import socket
 from pathlib import Path
 
 import pytest
 import structlog
 
-from facade.http.connection import HttpServer
-from facade.serving import Strain
+from facade.http.connections import AcceptErrors
+from shared.messages import Position
 from tests.facade.conftest import LIMIT, House, running
 from tests.facade.fake_daemon import FakeDaemon
 from tests.waiting import until
@@ -33,20 +33,27 @@ async def asked(house: House, reader: asyncio.StreamReader, writer: asyncio.Stre
         return head + await reader.readexactly(length)
 
 
-async def test_beyond_the_bound_the_one_that_was_idle_for_the_longest_makes_room(house: House) -> None:
-    server: HttpServer = house.facade.http  # type: ignore[assignment]
-    server._limit = 3
-    first, second, third = [await opened(house) for _ in range(3)]
-    for connection in (second, first, third):  # the second one is idle for the longest
-        await asked(house, *connection)
-    fourth = await opened(house)
-    assert b" 200 " in await asked(house, *fourth)
-    async with asyncio.timeout(LIMIT):
-        assert await second[0].read() == b""
-    for connection in (first, third):
-        assert b" 200 " in await asked(house, *connection)
-    for _, writer in (first, second, third, fourth):
-        writer.close()
+async def test_a_connection_beyond_the_bound_is_closed_and_the_others_are_served(
+    tmp_path: Path, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when there is room again."""
+    monkeypatch.setattr("facade.serving.CONNECTIONS", 2)
+    async with running(tmp_path, daemon) as house:
+        first, second = [await opened(house) for _ in range(2)]
+        assert b" 200 " in await asked(house, *first)
+        third = await opened(house)
+        async with asyncio.timeout(LIMIT):
+            with contextlib.suppress(ConnectionResetError):
+                assert await third[0].read() == b""
+        assert b" 200 " in await asked(house, *second)
+        second[1].close()
+        server = house.facade.server
+        assert server is not None
+        await until(lambda: len(server.connections) == 1)
+        fourth = await opened(house)
+        assert b" 200 " in await asked(house, *fourth)
+        for _, writer in (first, third, fourth):
+            writer.close()
 
 
 async def test_one_answer_follows_another_on_a_connection(house: House) -> None:
@@ -66,31 +73,10 @@ async def test_one_answer_follows_another_on_a_connection(house: House) -> None:
     writer.close()
 
 
-async def test_what_is_no_http_is_told_so_in_a_sentence(house: House) -> None:
-    for wrong in (b"GARBAGE\r\n\r\n", b"GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n"):
-        problem = json.loads((await house.raw(wrong)).partition(b"\r\n\r\n")[2])
-        assert re.fullmatch(r"This is no HTTP request: [\w][^:]*[^:.]\.", problem["detail"]), problem["detail"]
-
-
-async def test_who_says_that_it_asks_no_more_is_answered(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As `nc -N` does; also where the daemon must be asked, and each of several requests. With the last it ends."""
-    monkeypatch.setattr("facade.http.connection.LAST_ANSWERS", 2 * LIMIT)
-    house.daemon.answer("contracts.get", {"rows": [{"conId": 1}], "next": None})
-    for paths in ([STATUS], ["/api/ibkr/contracts/1"], [STATUS, "/api/ibkr/contracts/1", "/livez"]):
-        reader, writer = await opened(house)
-        for path in paths:
-            writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{house.port}\r\n\r\n".encode())
-        writer.write_eof()
-        async with asyncio.timeout(LIMIT):
-            assert (await reader.read()).count(b"HTTP/1.1 200 OK") == len(paths)
-        writer.close()
-
-
-async def test_who_has_left_is_no_longer_asked_for(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A question to the daemon ends with its asker, a stream with its reader, an idle connection with its client."""
-    monkeypatch.setattr("facade.http.connection.LAST_ANSWERS", 0.01)
-    http = house.facade.http
-    assert http is not None
+async def test_a_client_that_leaves_ends_its_request(house: House) -> None:
+    """A call of the daemon ends with its client, a stream with its reader, an idle connection too."""
+    server = house.facade.server
+    assert server is not None
     asked_for = asyncio.Event()
 
     async def never(_params: object) -> None:
@@ -104,27 +90,44 @@ async def test_who_has_left_is_no_longer_asked_for(house: House, monkeypatch: py
         async with asyncio.timeout(LIMIT):
             await (asked_for.wait() if "bars" in path else reader.readuntil(b"\r\n\r\n"))
         writer.close()
-        await until(lambda: not http.connections)
+        await until(lambda: not server.connections)
     assert len(house.facade.streams) == 0
 
 
-async def test_an_old_client_is_answered_and_closed(house: House) -> None:
+async def test_an_http_1_0_client_is_answered_and_closed(house: House) -> None:
     raw = await house.raw(f"GET {STATUS} HTTP/1.0\r\nHost: 127.0.0.1:{house.port}\r\n\r\n".encode())
-    assert b"Connection: close" in raw
+    assert raw.endswith(b'{"connected": true, "available": true}')
 
 
-async def test_a_protocol_nobody_speaks_here_is_not_switched_to(house: House) -> None:
-    raw = await house.raw(
+async def test_an_upgrade_is_ignored(house: House) -> None:
+    reader, writer = await opened(house)
+    writer.write(
         f"GET {STATUS} HTTP/1.1\r\nHost: 127.0.0.1:{house.port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
     )
-    assert raw.startswith(b"HTTP/1.1 200 ")
-    assert b"Connection: close" in raw
+    async with asyncio.timeout(LIMIT):
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+    writer.close()
+
+
+async def test_a_client_that_does_not_read_its_response_is_disconnected(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("facade.http.responses.WRITE_TIMEOUT", 0.05)
+    rows = {f"DU1:{n}": Position(account="DU1", conId=n, position=1.0) for n in range(40_000)}
+    house.daemon.know("positions", rows)
+    await until(lambda: house.facade.mirror.state.row("positions", "DU1:39999"))
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        client.connect(("127.0.0.1", house.port))
+        client.sendall(f"GET /api/ibkr/positions HTTP/1.1\r\nHost: 127.0.0.1:{house.port}\r\n\r\n".encode())
+        server = house.facade.server
+        assert server is not None
+        await until(lambda: server.requests_count == 1)
+        await until(lambda: not server.connections)
 
 
 async def test_a_large_answer_to_one_who_does_not_read_delays_nobody(house: House) -> None:
-    from shared.messages import Position
-
     rows = {f"DU1:{n}": Position(account="DU1", conId=n, position=1.0) for n in range(20_000)}
     house.daemon.know("positions", rows)
     await until(lambda: house.facade.mirror.state.row("positions", "DU1:19999"))
@@ -165,7 +168,7 @@ async def test_half_a_header_is_not_waited_for_for_ever(
     tmp_path: Path, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However it drips in."""
-    monkeypatch.setattr("facade.http.connection.KEEP_ALIVE", 0.2)
+    monkeypatch.setattr("facade.serving.KEEP_ALIVE", 0.2)
     async with running(tmp_path, daemon) as house:
         reader, writer = await opened(house)
         writer.write(f"GET {STATUS} HTTP/1.1\r\nHost: 127.0.0.1:{house.port}\r\n".encode())
@@ -197,13 +200,15 @@ async def test_the_other_loopback_is_served_too(tmp_path: Path, daemon: FakeDaem
 
 async def test_no_descriptors_left_is_said_once_and_once_when_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """However often it is tried meanwhile; the next time is news again."""
-    monkeypatch.setattr(Strain, "QUIET", 0.0)
-    strain = Strain()
+    monkeypatch.setattr(AcceptErrors, "QUIET", 0.0)
+    handle_accept_error = AcceptErrors()
     loop = asyncio.get_running_loop()
     with structlog.testing.capture_logs() as lines:
         for times in (1, 2):
             for _ in range(3):
-                strain(loop, {"message": "accept", "exception": OSError(errno.EMFILE, "Too many open files")})
+                handle_accept_error(
+                    loop, {"message": "accept", "exception": OSError(errno.EMFILE, "Too many open files")}
+                )
             await until(lambda times=times: len(lines) == 2 * times)
     assert [line["event"] for line in lines] == ["facade.starved", "facade.accepting"] * 2
     assert [line["refusedBefore"] for line in lines[1::2]] == [3, 3]

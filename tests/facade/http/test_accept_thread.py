@@ -5,7 +5,7 @@ import socket
 import pytest
 from structlog.testing import capture_logs
 
-from facade.http.accepting import Accepting
+from facade.http.accept_thread import AcceptThread
 
 
 class Echo(asyncio.Protocol):
@@ -44,7 +44,7 @@ async def ask(address):
 
 async def test_connections_are_served_by_the_loop(listener):
     """Accepted in a thread, served like any other."""
-    accepting = Accepting(lambda: Echo(b"a"), listener.dup())
+    accepting = AcceptThread(lambda: Echo(b"a"), listener.dup())
 
     answers = await asyncio.gather(*(ask(listener.getsockname()) for _ in range(20)))
 
@@ -67,7 +67,7 @@ async def test_who_has_left_before_it_was_accepted_keeps_nobody_waiting(listener
             return conn, address
 
     with capture_logs() as logs:
-        accepting = Accepting(lambda: Echo(b"a"), Left(fileno=listener.dup().detach()))
+        accepting = AcceptThread(lambda: Echo(b"a"), Left(fileno=listener.dup().detach()))
         assert await ask(listener.getsockname()) == b""
         assert await ask(listener.getsockname()) == b"a?"
         accepting.close()
@@ -78,10 +78,10 @@ async def test_who_has_left_before_it_was_accepted_keeps_nobody_waiting(listener
 async def test_a_successor_takes_over_without_a_refused_connection(listener):
     """While the two overlap either serves; after the first has stopped the second does, and nobody is refused."""
     address = listener.getsockname()
-    first = Accepting(lambda: Echo(b"1"), listener.dup())
+    first = AcceptThread(lambda: Echo(b"1"), listener.dup())
     assert await ask(address) == b"1?"
 
-    second = Accepting(lambda: Echo(b"2"), listener.dup())
+    second = AcceptThread(lambda: Echo(b"2"), listener.dup())
     both = await asyncio.gather(*(ask(address) for _ in range(20)))
     first.close()
     first.close()
@@ -94,11 +94,11 @@ async def test_a_successor_takes_over_without_a_refused_connection(listener):
 
 async def test_what_knocks_while_nobody_accepts_waits(listener):
     """The queue belongs to the socket, not to who serves it."""
-    Accepting(lambda: Echo(b"1"), listener.dup()).close()
+    AcceptThread(lambda: Echo(b"1"), listener.dup()).close()
     waiting = asyncio.create_task(ask(listener.getsockname()))
     await asyncio.sleep(0)
 
-    second = Accepting(lambda: Echo(b"2"), listener.dup())
+    second = AcceptThread(lambda: Echo(b"2"), listener.dup())
 
     assert await waiting == b"2?"
     second.close()

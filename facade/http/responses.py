@@ -1,0 +1,90 @@
+"""Responses: content types, and the headers that every response carries."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+
+from aiohttp import web
+
+from shared.log import REQUEST_ID
+
+JSON = "application/json"
+PROBLEM = "application/problem+json"
+HTML = "text/html; charset=utf-8"
+EVENTS = "text/event-stream"
+
+NO_HEADERS: Mapping[str, str] = {}
+
+SECURITY_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
+    "X-Frame-Options": "DENY",
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+}
+
+REQUEST_ID_FORM = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+LARGE = 64 * 1024
+"""Bytes of a body that may not fit into the socket's write buffer."""
+
+WRITE_TIMEOUT = 30.0
+"""s for a client to read a large response; then its connection is aborted."""
+
+_process, _numbers = secrets.token_hex(4), itertools.count(1)
+
+
+def reply(
+    body: bytes | None,
+    content_type: str = JSON,
+    *,
+    status: int = 200,
+    headers: Mapping[str, str] = NO_HEADERS,
+) -> web.Response:
+    typed = {"Content-Type": content_type} if content_type else {}
+    return web.Response(body=body, status=status, headers={**typed, **headers} if headers else typed)
+
+
+def not_modified(headers: Mapping[str, str]) -> web.Response:
+    return reply(None, "", status=304, headers=headers)
+
+
+def matches(if_none_match: Iterable[str], tag: str) -> bool:
+    """Whether `If-None-Match` names `tag`, by the weak comparison that it is meant for."""
+    return any(
+        name in ("*", tag)
+        for line in if_none_match
+        for name in (part.strip().removeprefix("W/") for part in line.split(","))
+    )
+
+
+def request_id(given: str | None) -> str:
+    """The client's own id where it is well-formed, else a new one."""
+    if given is not None and REQUEST_ID_FORM.fullmatch(given):
+        return given
+    return f"{_process}-{next(_numbers):x}"
+
+
+async def add_headers(_request: web.Request, response: web.StreamResponse) -> None:
+    """The headers of every response; a receiver of `on_response_prepare`, the one place that can drop `Server`."""
+    headers = response.headers
+    headers.extend(SECURITY_HEADERS)
+    headers.setdefault("Cache-Control", "no-store")
+    headers["X-Request-Id"] = REQUEST_ID.get() or request_id(None)
+    headers.popall("Server", None)
+
+
+async def send_in_time(request: web.Request, response: web.Response) -> None:
+    """Send all of `response`; a client that does not read it within `WRITE_TIMEOUT` is disconnected."""
+    try:
+        async with asyncio.timeout(WRITE_TIMEOUT):
+            await response.prepare(request)
+            await response.write_eof()
+    except TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()

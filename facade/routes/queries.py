@@ -1,0 +1,287 @@
+"""What only the daemon can answer: contracts, quotes, bars, older executions, the link's history.
+
+Every query has a deadline, and ends when its client disconnects. Rows pass through as the bytes they came in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, TypeVar
+from urllib.parse import parse_qsl, urlencode
+
+import msgspec
+from aiohttp import web
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+from facade.account_rows import belongs, check_account
+from facade.app import Facade
+from facade.http.responses import NO_HEADERS, reply
+from facade.http.routing import RequestContext
+from facade.routes.reads import OneAccount, StaleQuery, data, newest, require_connected, topic_response
+from shared.messages import BarsParams, ContractQuery
+from shared.reasons import Problem
+
+LEDGER_TIMEOUT = 10.0
+"""s for what the daemon reads from its own disk."""
+
+CONTRACT_TIMEOUT = 30.0
+"""s for a contract: the gateway takes seconds for a search, and the daemon has its own, shorter limit."""
+
+QUOTES_TIMEOUT = 10.0
+"""s for quotes: a first tick is waited for two seconds at most."""
+
+BARS_TIMEOUT = 75.0
+"""s for bars: the daemon waits a minute for its turn and IBKR's answer together."""
+
+PAGES = 128
+"""The daemon's pages in one response, a megabyte each at most."""
+
+CON_IDS = 100
+"""Contracts of one query: the market-data lines an ordinary login has."""
+
+LIMIT = 1000
+MAX_LIMIT = 5000
+"""Rows of one response: two megabytes or so."""
+
+MAX_CON_ID = 2_147_483_647
+CON_ID = "([1-9][0-9]{0,8}|1[0-9]{9})"
+CON_ID_LIST = f"^{CON_ID}(,{CON_ID}){{0,{CON_IDS - 1}}}$"
+"""As a pattern, so that the OpenAPI document has it; IBKR's numbers have nine digits."""
+
+Moment = Annotated[str, Meta(max_length=40, extra_json_schema={"format": "date-time"})]
+
+
+class Page(Struct, frozen=True):
+    """A page of the daemon's. `next`: where the next one begins."""
+
+    seq: int = 0
+    next: str | None = None
+
+
+class Found(Page, frozen=True):
+    rows: list[Raw] = []
+    asOf: str | None = None
+
+    @property
+    def size(self) -> int:
+        return len(self.rows)
+
+
+class History(Page, frozen=True):
+    events: list[Raw] = []
+    uptime: Raw = Raw()
+
+    @property
+    def size(self) -> int:
+        return len(self.events)
+
+
+P = TypeVar("P", Found, History)
+
+
+class SinceQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """`since`: RFC 3339. `limit`, `cursor`: a page of the rows; the header `Link` names the next one."""
+
+    since: Moment | UnsetType = UNSET
+    limit: Annotated[int, Meta(ge=1, le=MAX_LIMIT)] = LIMIT
+    cursor: Annotated[str, Meta(max_length=300)] = ""
+
+
+class ExecutionsQuery(SinceQuery, frozen=True, forbid_unknown_fields=True):
+    """`since`: RFC 3339, by execution time, inclusive; the last 24 hours by default."""
+
+    allowStale: bool = False
+    account: OneAccount = ""
+
+
+class SearchQuery(StaleQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`q`: a symbol or part of a name."""
+
+    q: Annotated[str, Meta(min_length=1, max_length=64)]
+
+
+class QuotesQuery(StaleQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`conIds`: contract ids, separated by commas."""
+
+    conIds: Annotated[str, Meta(max_length=1100, pattern=CON_ID_LIST)]
+
+
+class BarsQuery(BarsParams, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """ib_async's names. `endDateTime` empty: now. `whatToShow` empty: TRADES, or MIDPOINT where nothing trades."""
+
+
+class Dated(Struct):
+    asOf: str | None = None
+
+
+_dated = msgspec.json.Decoder(Dated)
+_found = msgspec.json.Decoder(Found)
+_history = msgspec.json.Decoder(History)
+
+
+# --- handlers -------------------------------------------------------------------------------------------------------
+
+
+async def link_events(facade: Facade, context: RequestContext) -> web.StreamResponse:
+    """Changes of phase and uptime, from the ledger; also while there is no link."""
+    pages = await _slice(facade, _history, "link.events", context.query, {})
+    events = b",".join(bytes(event) for page in pages for event in page.events)
+    uptime = next((bytes(page.uptime) for page in pages if bytes(page.uptime)), b"{}")
+    body = b'{"events":[' + events + b'],"uptime":' + uptime + b"}"
+    return _data(facade, body, None, pages[-1].seq, "ledger", stale=False, headers=_next_link(context, pages[-1]))
+
+
+async def executions(facade: Facade, context: RequestContext) -> web.StreamResponse:
+    """The last day from the replica where it fits into one page, else from the ledger."""
+    query, state = context.query, facade.mirror.state
+    check_account(state, query.account)
+    if query.since is UNSET and not query.cursor:
+        fills = {} if state.replica is None else state.replica.rows("fills")
+        if sum(not query.account or belongs("fills", *fill, query.account) for fill in fills.items()) <= query.limit:
+            return topic_response(facade, context, "fills", account=query.account)
+    stale = not state.connected
+    if stale and not query.allowStale:
+        require_connected(facade)
+    pages = await _slice(facade, _found, "executions.list", query, {"account": query.account} if query.account else {})
+    seq, as_of = state.topic_state("fills")
+    return _data(facade, _rows_of(pages), as_of, seq, "ledger", stale=stale, headers=_next_link(context, pages[-1]))
+
+
+async def search(facade: Facade, context: RequestContext) -> web.StreamResponse:
+    return await _found_rows(facade, context, "contracts.search", {"q": context.query.q}, CONTRACT_TIMEOUT)
+
+
+async def contract(facade: Facade, context: RequestContext) -> web.StreamResponse:
+    con_id = _con_id(context.args["conId"])
+    return await _found_rows(facade, context, "contracts.get", {"conId": con_id}, CONTRACT_TIMEOUT)
+
+
+async def options(facade: Facade, context: RequestContext) -> web.StreamResponse:
+    con_id = _con_id(context.args["conId"])
+    return await _found_rows(facade, context, "contracts.options", {"conId": con_id}, CONTRACT_TIMEOUT)
+
+
+async def qualify(facade: Facade, context: RequestContext) -> web.StreamResponse:
+    """One contract for one description."""
+    require_connected(facade)
+    query: ContractQuery = context.body
+    found = _found.decode(await facade.call("contracts.qualify", msgspec.to_builtins(query), CONTRACT_TIMEOUT))
+    if not found.rows:
+        raise Problem("notFound", "No contract matches the description.")
+    return reply(bytes(found.rows[0]))
+
+
+async def quotes(facade: Facade, context: RequestContext) -> web.StreamResponse:
+    con_ids = list(dict.fromkeys(map(int, context.query.conIds.split(","))))
+    if context.query.allowStale and not facade.mirror.state.connected:
+        last_known = _last_known(facade, con_ids)
+        if last_known is not None:
+            return last_known
+    return await _found_rows(facade, context, "quotes.get", {"conIds": con_ids}, QUOTES_TIMEOUT)
+
+
+async def bars(facade: Facade, context: RequestContext) -> web.StreamResponse:
+    require_connected(facade)
+    return await _found_rows(facade, context, "bars.fetch", msgspec.to_builtins(context.query), BARS_TIMEOUT)
+
+
+# --- calling the daemon ---------------------------------------------------------------------------------------------
+
+
+async def _found_rows(
+    facade: Facade, context: RequestContext, method: str, params: Mapping[str, Any], timeout: float
+) -> web.StreamResponse:
+    """All rows of `method`. Raises `Problem` where the link is not proven and stale rows are not allowed."""
+    stale = not facade.mirror.state.connected
+    if stale and not getattr(context.query, "allowStale", False):
+        require_connected(facade)
+    pages = [_found.decode(await facade.call(method, params, timeout))]
+    while pages[-1].next is not None:
+        if len(pages) == PAGES:
+            raise Problem("tooLarge", "The response would be too large: request less at once.")
+        pages.append(_found.decode(await facade.call(method, {**params, "after": pages[-1].next}, timeout)))
+    first = pages[0]
+    return _data(facade, _rows_of(pages), first.asOf or _newest(first.rows), first.seq, "live", stale=stale)
+
+
+async def _slice(
+    facade: Facade, decoder: msgspec.json.Decoder[P], method: str, query: SinceQuery, params: Mapping[str, Any]
+) -> list[P]:
+    """The daemon's pages from `query.cursor` on, until together they have `query.limit` rows."""
+    given: dict[str, Any] = {**params, **_since(query.since), "limit": query.limit}
+    if query.cursor:
+        given["cursor"] = query.cursor
+    pages: list[P] = []
+    while True:
+        page = decoder.decode(await facade.call(method, given, LEDGER_TIMEOUT))
+        pages.append(page)
+        given["limit"] -= page.size
+        if page.next is None or given["limit"] <= 0 or len(pages) == PAGES:
+            return pages
+        given["cursor"] = page.next
+
+
+def _next_link(context: RequestContext, page: Page) -> Mapping[str, str]:
+    """The header that names the next page: the same query with another cursor."""
+    if page.next is None:
+        return NO_HEADERS
+    path, _, query = context.request.raw_path.partition("?")
+    pairs = [(name, value) for name, value in parse_qsl(query, keep_blank_values=True) if name != "cursor"]
+    return {"Link": f'<{path}?{urlencode([*pairs, ("cursor", page.next)])}>; rel="next"'}
+
+
+def _rows_of(pages: Iterable[Found]) -> bytes:
+    return b"[" + b",".join(bytes(row) for page in pages for row in page.rows) + b"]"
+
+
+def _newest(rows: Iterable[Raw]) -> str | None:
+    """The latest `asOf` of rows that have one of their own: quotes."""
+    return max((row.asOf for row in map(_dated.decode, rows) if row.asOf), default=None)
+
+
+def _data(
+    facade: Facade,
+    rows: bytes,
+    as_of: str | None,
+    seq: int,
+    source: str,
+    *,
+    stale: bool,
+    headers: Mapping[str, str] = NO_HEADERS,
+) -> web.StreamResponse:
+    replica = facade.mirror.state.replica
+    return reply(data(rows, as_of, stale, replica.epoch if replica is not None else "", seq, source), headers=headers)
+
+
+def _last_known(facade: Facade, con_ids: list[int]) -> web.StreamResponse | None:
+    """The last rows of quotes that are watched; `None` where one of them is not."""
+    rows = [facade.mirror.state.row(f"quotes:{con_id}", str(con_id)) for con_id in con_ids]
+    known = [row for row in rows if row is not None]
+    if len(known) < len(con_ids):
+        return None
+    seq, as_of = newest(facade, (f"quotes:{con_id}" for con_id in con_ids))
+    return _data(facade, b"[" + b",".join(known) + b"]", as_of, seq, "live", stale=True)
+
+
+def _con_id(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,10}", text) or not 1 <= int(text) <= MAX_CON_ID:
+        raise Problem("invalidParameters", f"A conId is a whole number from 1 to {MAX_CON_ID}.")
+    return int(text)
+
+
+def _since(text: str | UnsetType) -> dict[str, str]:
+    """RFC 3339 in, UTC out. In a query an unescaped plus sign arrives as a space."""
+    if text is UNSET:
+        return {}
+    try:
+        moment = msgspec.convert(re.sub(r" (?=\d\d:\d\d$)", "+", text), datetime)
+    except msgspec.ValidationError:
+        moment = datetime.min
+    if moment.tzinfo is None:
+        raise Problem("invalidParameters", "since is a time as RFC 3339 writes it, such as 2026-01-31T09:30:00Z.")
+    try:
+        return {"since": moment.astimezone(UTC).isoformat().replace("+00:00", "Z")}
+    except OverflowError:
+        raise Problem("invalidParameters", "since is out of range.") from None
