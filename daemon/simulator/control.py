@@ -11,7 +11,7 @@ import os
 import stat
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from typing import Final
 
@@ -107,7 +107,8 @@ async def unix_socket(gateway: Gateway, path: str, quit_: Callable[[], None]) ->
         for peer in list(peers):
             if peer.transport is not None:
                 peer.transport.close()
-        os.unlink(path)
+        with suppress(FileNotFoundError):  # from Python 3.13 on the server removes its socket itself
+            os.unlink(path)
 
 
 async def _gone(path: str) -> None:

@@ -64,6 +64,21 @@ def tick_by_tick_midpoint(req_id: int, at: int, price: float) -> bytes:
     return frame(99, req_id, 4, at, price)
 
 
+def depth(req_id: int, row: int, venue: str, operation: int, side: int, price: float, size: object) -> bytes:
+    """One level of a book; with a `venue` as SMART depth, which names the exchange of each level."""
+    if venue:
+        return frame(13, 1, req_id, row, venue, operation, side, price, size, True)
+    return frame(12, 1, req_id, row, operation, side, price, size)
+
+
+def scanner_data(req_id: int, found: Sequence[Contract]) -> bytes:
+    fields: list[object] = [20, 3, req_id, len(found)]
+    for rank, c in enumerate(found):
+        fields += [rank, c.conId, c.symbol, c.secType, c.lastTradeDateOrContractMonth, c.strike, c.right, c.exchange]
+        fields += [c.currency, c.localSymbol, c.tradingClass, c.tradingClass, "", "", "", ""]
+    return frame(*fields)
+
+
 # history
 
 

@@ -51,11 +51,11 @@ _LAYOUTS: Final[dict[int, tuple[str, str]]] = {
     51: ("cancelRealTimeBars", "version reqId"),
     52: (
         "reqFundamentalData",
-        "version reqId conId symbol secType exchange primaryExchange currency localSymbol reportType count options",
+        "version reqId conId symbol secType exchange primaryExchange currency localSymbol reportType ?count ?options",
     ),
     53: ("cancelFundamentalData", "version reqId"),
-    54: ("calculateImpliedVolatility", f"version reqId {CONTRACT} optionPrice underPrice count options"),
-    55: ("calculateOptionPrice", f"version reqId {CONTRACT} volatility underPrice count options"),
+    54: ("calculateImpliedVolatility", f"version reqId {CONTRACT} optionPrice underPrice ?count ?options"),
+    55: ("calculateOptionPrice", f"version reqId {CONTRACT} volatility underPrice ?count ?options"),
     56: ("cancelCalculateImpliedVolatility", "version reqId"),
     57: ("cancelCalculateOptionPrice", "version reqId"),
     58: ("reqGlobalCancel", "version"),
@@ -125,7 +125,9 @@ class UnknownRequestError(Exception):
 
 
 class UnreadableRequestError(Exception):
-    """The message has too few fields, or text where a number belongs."""
+    """The message has too few fields, or text where a number belongs; `reqId` as far as it was read, else -1."""
+
+    reqId = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,10 @@ class Cursor:
         for name in names.split():
             self.values[name] = self.next()
 
+    def take_rest(self, name: str) -> None:
+        """Read one field if there is one: the clients differ in what they send at the end."""
+        self.values[name] = next(self._left, "")
+
     def next(self) -> str:
         try:
             return next(self._left)
@@ -183,13 +189,18 @@ def decode(fields: list[str], version: int) -> Request:
             since, _, field = part.rpartition(":")
             if field.startswith("*"):
                 _SPECIAL[field](cursor)
+            elif field.startswith("?"):
+                cursor.take_rest(field[1:])
             elif not since or version >= int(since):
                 cursor.take(field)
         request = Request(name, cursor.values)
         for field in NUMBERS.intersection(cursor.values):
             request.number(field)
-    except (ValueError, OverflowError) as error:
-        raise UnreadableRequestError(str(error)) from None
+    except (ValueError, OverflowError, UnreadableRequestError) as error:
+        unreadable = UnreadableRequestError(str(error))
+        req_id = cursor.values.get("reqId", "")
+        unreadable.reqId = int(req_id) if req_id.isdecimal() else -1
+        raise unreadable from None
     return request
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Final
 
-from daemon.simulator import accounts, bars, messages, quotes, reference, trading
+from daemon.simulator import accounts, bars, feeds, messages, quotes, reference, trading
 from daemon.simulator.behaviour import CACHED, ORDERS, kind_of, only_end, without_end
 from daemon.simulator.clock import Clock, RealClock, Timer
 from daemon.simulator.codes import AT_CONNECT, READ_ONLY
@@ -23,7 +23,7 @@ from daemon.simulator.session import SLOW_BUFFER, Session
 from daemon.simulator.verbs import Verbs
 from daemon.simulator.wire import SERVER_VERSION
 
-ANSWERS: Final = reference.ANSWERS | accounts.ANSWERS | trading.ANSWERS | quotes.ANSWERS | bars.ANSWERS
+ANSWERS: Final = reference.ANSWERS | accounts.ANSWERS | trading.ANSWERS | quotes.ANSWERS | bars.ANSWERS | feeds.ANSWERS
 
 MESSAGE_RATE: Final = 50
 """Messages a second one client may send."""
@@ -204,7 +204,7 @@ class Gateway(Verbs):
             session.hang_up()
             return
         except UnreadableRequestError as error:
-            session.error(-1, 320, cause=f"Unable to parse data. {error}")
+            session.error(error.reqId, 320, cause=f"Unable to parse data. {error}")
             return
         client = session.client_id if session.client_id is not None else -1
         self.requests.append(Seen(self.clock.time(), client, request.name, dict(request.fields)))
@@ -297,6 +297,7 @@ class Gateway(Verbs):
                 accounts.every_second(self, session)
                 if not self.faults.quiet:
                     bars.every_second(self, session)
+                    feeds.every_second(self, session)
                 if due:
                     accounts.every_three_minutes(self, session)
         self._arm_second()

@@ -66,6 +66,16 @@ class BarStream:
     dead: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """A book that a client follows: so many `rows` on each side; `smart` names each row's exchange."""
+
+    reqId: int
+    contract: Contract
+    rows: int
+    smart: bool
+
+
 @dataclass(slots=True)
 class Subscriptions:
     """The subscriptions of one client, by request id where there is one."""
@@ -79,5 +89,6 @@ class Subscriptions:
     pnl_single: dict[int, tuple[str, int]] = field(default_factory=dict)
     lines: dict[int, Line] = field(default_factory=dict)
     bars: dict[int, BarStream] = field(default_factory=dict)
+    depths: dict[int, Depth] = field(default_factory=dict)
     histories: set[int] = field(default_factory=set)
     market_data_type: int = 1

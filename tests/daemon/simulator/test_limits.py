@@ -111,7 +111,7 @@ async def test_lines_beyond_the_limit_are_refused_and_snapshots_need_none() -> N
         ((1, 11, 77, 0, "IBM", "STK", "", 0, "", "", "SMART", "", "", "", "", 0, "", 0, 0, ""), "200", "ambiguous"),
         ((1, 11, 77, 0, "", "STK", "", 0, "", "", "SMART", "", "", "", "", 0, "", 0, 0, ""), "321", "valid symbol"),
         ((6, 2, 1, "DU999"), "321", "Invalid account code"),
-        ((10, 5, 77, *APPLE, 5, 0, ""), "10092", "Deep market data is not supported"),
+        ((10, 5, 77, 416904, *[""] * 11, 5, 0, ""), "10092", "Deep market data is not supported"),
         ((1, 11, 77, *APPLE, 0, "233", 1, 0, ""), "321", "not applicable to generic ticks"),
         ((18, 1, 1), "321", "FA data operations ignored for non FA customers"),
         ((19, 1, 1, "<ListOfGroups/>", 77), "321", "FA data operations ignored for non FA customers"),

@@ -17,6 +17,7 @@ from ibapi.contract import Contract
 from ibapi.execution import ExecutionFilter
 from ibapi.order import Order
 from ibapi.order_condition import MarginCondition, PriceCondition
+from ibapi.scanner import ScannerSubscription
 from ibapi.tag_value import TagValue
 from ibapi.wrapper import EWrapper
 
@@ -260,3 +261,55 @@ async def test_the_account_list_of_an_advisor_is_told(official: Open) -> None:
     assert accounts.split(",")[0] == "DF1234566"
     assert len(accounts.split(",")) == 61
     assert "DU1234567" in client.got("receiveFA")[0][1]
+
+
+QUESTIONS: tuple[tuple[str, tuple[Any, ...], str], ...] = (
+    ("reqMktDepthExchanges", (), "mktDepthExchanges"),
+    ("reqSmartComponents", (1, "9c0001"), "smartComponents"),
+    ("reqSoftDollarTiers", (1,), "softDollarTiers"),
+    ("reqFamilyCodes", (), "familyCodes"),
+    ("reqNewsProviders", (), "newsProviders"),
+    ("reqHistoricalNews", (1, 265598, "BRFG+DJNL", "", "", 3, []), "historicalNewsEnd"),
+    ("reqHistoricalNews", (1, 265598, "NONE", "", "", 3, []), "error"),
+    ("reqNewsArticle", (1, "BRFG", "BRFG$no-such-article", []), "error"),
+    ("reqScannerParameters", (), "scannerParameters"),
+    ("reqScannerSubscription", (1, "TOP_PERC_GAIN", [], []), "scannerDataEnd"),
+    ("reqScannerSubscription", (1, "NO_SUCH_SCAN", [], []), "error"),
+    ("reqMktDepth", (1, "AAPL", 3, False, []), "updateMktDepth"),
+    ("reqMktDepth", (1, "AAPL", 3, True, []), "updateMktDepthL2"),
+    ("reqFundamentalData", (1, "AAPL", "ReportSnapshot", []), "error"),
+    ("reqHistogramData", (1, "AAPL", True, "3 days"), "histogramData"),
+    ("reqHeadTimeStamp", (1, "AAPL", "TRADES", 1, 1), "headTimestamp"),
+    ("calculateOptionPrice", (1, "AAPL", 0.3, 228.0, []), "error"),
+    ("calculateImpliedVolatility", (1, "AAPL", 3.0, 228.0, []), "error"),
+    ("exerciseOptions", (1, "AAPL", 1, 1, "", 0), "error"),
+    ("queryDisplayGroups", (1,), "displayGroupList"),
+    ("subscribeToGroupEvents", (1, 1), "displayGroupUpdated"),
+    ("requestFA", (1,), "error"),
+    ("replaceFA", (1, 1, "<x/>"), "error"),
+    ("reqPositionsMulti", (1, "DU1234567", ""), "positionMultiEnd"),
+    ("reqManagedAccts", (), "managedAccounts"),
+    ("reqIds", (1,), "nextValidId"),
+)
+"""The client's requests that no other test here makes, what they are made with, and the callback that answers them."""
+
+
+async def test_every_question_of_the_official_client_gets_an_answer_or_an_error(official: Open) -> None:
+    """Depth, scanners, news, fundamentals, groups …: no client waits for ever."""
+    client = await official()
+    for name, arguments, callback in QUESTIONS:
+        client.heard.clear()
+        given = [stock(a) if a == "AAPL" else scan(a) if a in SCANS else a for a in arguments]
+        getattr(client, name)(*given)
+        await until(lambda: client.got(callback), f"{name} is not answered by {callback}")  # noqa: B023
+        if name == "reqMktDepth":
+            client.cancelMktDepth(1, arguments[3])
+
+
+SCANS = ("TOP_PERC_GAIN", "NO_SUCH_SCAN")
+
+
+def scan(code: str) -> ScannerSubscription:
+    wanted = ScannerSubscription()
+    wanted.instrument, wanted.locationCode, wanted.scanCode = "STK", "STK.US.MAJOR", code
+    return wanted
