@@ -156,11 +156,11 @@ class Account(Message, frozen=True, kw_only=True):
 
 
 class AccountValue(Message, frozen=True, kw_only=True):
-    """`value` is IBKR's own text, number or not."""
+    """`value` is IBKR's own text, number or not; `None` where it is one of IBKR's unset values."""
 
     account: str
     tag: str
-    value: str
+    value: str | None
     currency: str
     modelCode: str = ""
 
@@ -201,6 +201,7 @@ class Position(Contract, frozen=True, kw_only=True):
     marketValue: float | None = None
     unrealizedPNL: float | None = None
     realizedPNL: float | None = None
+    modelCode: str = ""
 
 
 class Order(Contract, frozen=True, kw_only=True):
@@ -229,6 +230,9 @@ class Order(Contract, frozen=True, kw_only=True):
     lastFillPrice: float | None = None
     whyHeld: str = ""
     done: bool = False
+    trailingPercent: float | None = None
+    trailStopPrice: float | None = None
+    cashQty: float | None = None
 
 
 class Fill(Contract, frozen=True, kw_only=True):
@@ -306,6 +310,7 @@ class Quote(Message, frozen=True, kw_only=True):
     low: float | None = None
     close: float | None = None
     asOf: datetime | None = None
+    priceAsOf: datetime | None = None
     ibCode: int | None = None
 
 

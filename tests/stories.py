@@ -151,7 +151,7 @@ class Story:
 
     def _in_flight(self) -> bool:
         """A probe that the gateway is going to answer."""
-        asked = self.session is not None and self.session._probe._asked and not self.session._over
+        asked = self.session is not None and self.session.probing
         return bool(asked) and not self.gateway.faults.frozen and self.gateway.connections.now > 0
 
     # --- what is seen of the link ---

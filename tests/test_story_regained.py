@@ -367,7 +367,7 @@ async def test_28_a_reconnect_with_many_accounts_and_streams_stays_below_ibkrs_r
         told.gateway.drop()
         await until(lambda: told.row.session == 2)
         await told.becomes("ready")
-        await until(lambda: told.session is not None and not told.session.gate.waiting)
+        await until(lambda: told.session is not None and not told.session.queue.waiting)
 
         assert told.gateway.connections.over_rate == 0
         assert len(told.store.rows("accounts")) == 30
@@ -382,7 +382,7 @@ async def test_28_code_100_is_noted_and_keeps_the_session() -> None:
         assert told.row.lastError is not None
         assert told.row.lastError.code == 100
         assert told.session is not None
-        assert told.session.gate.rate == 500, "half of what it was"
+        assert told.session.queue.rate == 500, "half of what it was"
 
 
 async def test_29_a_stall_of_our_own_loop_under_load_loses_nothing() -> None:

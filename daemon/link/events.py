@@ -173,13 +173,6 @@ class CompetingSession(SessionEvent, frozen=True, kw_only=True):
     text: str
 
 
-class MessageTrouble(SessionEvent, frozen=True, kw_only=True):
-    """Messages that cannot be decoded, `count` of them in the last minute."""
-
-    count: int
-    text: str
-
-
 class RateExceeded(SessionEvent, frozen=True, kw_only=True):
     """Code 100."""
 

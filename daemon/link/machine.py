@@ -60,8 +60,6 @@ from daemon.link.states import (
 )
 from shared.messages import FarmState, LastError
 
-TROUBLE = 5
-"""Messages in a minute that could not be decoded, at which the stream is read anew: one surprises, five do not."""
 TEXT = 500  # characters of a foreign text that are kept
 
 
@@ -141,8 +139,6 @@ def _decide(link: Link, event: ev.Event, now: Now) -> tuple[Link, Actions]:
             return _upstream_restored(link, state, event)
         case ev.PortMoved(port=int() as port), Live(pursuit=Pursuit(target=target)) if port != target.port:
             return _move(_note(link, 1300, event.text, now), state, port, now)
-        case ev.MessageTrouble(count=count), Live() if count >= TROUBLE:
-            return _fail(_note(link, None, event.text, now), "socketLost", now, Abort(session=state.session))
         case ev.SessionEvent(), (Connecting() | Live()):
             return _learn(link, state, event, now)
     return link, ()
@@ -395,8 +391,6 @@ def _learn(link: Link, state: Connecting | Live, event: ev.SessionEvent, now: No
             link = _note(link, 1300, event.text, now)
         case ev.RateExceeded():
             link = _note(link, 100, event.text, now)
-        case ev.MessageTrouble():
-            link = _note(link, None, event.text, now)
     return replace(link, state=replace(state, facts=facts)), ()
 
 

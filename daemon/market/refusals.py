@@ -12,7 +12,7 @@ from typing import Final, Literal, NamedTuple
 
 from daemon.codes import meaning
 from daemon.market.conditions import SETTLING, Trust
-from daemon.tws.errors import LinkLost, TwsBusy, TwsRefused, TwsSilent
+from daemon.tws.errors import LinkLost, TwsBusy, TwsRefused, TwsSilent, TwsUnreadable
 from shared.reasons import Problem
 
 History = Literal["pacing", "empty", "cancelled", "denied", "competing", "invalid", "farm", "other"]
@@ -90,6 +90,8 @@ def translated(what: str, trust: Callable[[], Trust] = lambda: "sound") -> Itera
         raise problem(refused.code, refused.text, trust()) from refused
     except TwsSilent as silent:
         raise Problem("brokerTimeout", f"No complete answer to {what} within {silent.seconds:g} s.") from silent
+    except TwsUnreadable as unreadable:
+        raise Problem("brokerError", f"IBKR answered {what}, but {unreadable}.") from unreadable
     except TwsBusy as busy:
         raise Problem("brokerError", f"Too many messages wait to be sent to the gateway for {what}.") from busy
     except LinkLost as lost:

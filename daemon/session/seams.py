@@ -14,7 +14,10 @@ class Tws(Protocol):
     """One session with the gateway (`daemon.tws.Tws`). `heard`: monotonic s of the last complete message."""
 
     heard: float
-    decode_errors: int
+
+    @property
+    def decode_errors(self) -> Mapping[str, int]:
+        """Kind of message → how many could not be decoded."""
 
     @property
     def messages_in(self) -> int: ...

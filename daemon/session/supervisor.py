@@ -62,7 +62,7 @@ class Counters(Struct):
     loopLag: float = 0.0
     messagesIn: int = 0
     messagesOut: int = 0
-    decodeErrors: int = 0
+    decodeErrors: dict[str, int] = {}
 
 
 class Asked(Struct):
@@ -148,7 +148,7 @@ class Supervisor:
             so_far,
             messagesIn=so_far.messagesIn + tws.messages_in,
             messagesOut=so_far.messagesOut + tws.messages_out,
-            decodeErrors=so_far.decodeErrors + tws.decode_errors,
+            decodeErrors=dict(Counter(so_far.decodeErrors) + Counter(tws.decode_errors)),
         )
 
     async def connect(self, params: ConnectParams, *, wait: bool = True) -> int:
@@ -375,7 +375,7 @@ class Supervisor:
             return
         self.counters.messagesIn += tws.messages_in
         self.counters.messagesOut += tws.messages_out
-        self.counters.decodeErrors += tws.decode_errors
+        self.counters.decodeErrors = dict(Counter(self.counters.decodeErrors) + Counter(tws.decode_errors))
         self._slots.cancel("opening", "reading")
         self._listening.end()
         self._market.over()

@@ -1,14 +1,10 @@
-"""The only place that knows ib_async: one `Tws` a session, objects → rows, codes → events.
+"""The only place that imports ib_async: one `Tws` a session, messages → rows, codes → events.
 
 Rows and events leave; nothing of ib_async does.
 """
 
-from daemon.tws.lean import import_eventkit
+from daemon.state.sink import Sink
+from daemon.tws.errors import LinkLost, TwsBusy, TwsError, TwsRefused, TwsSilent, TwsUnreadable
+from daemon.tws.session import Limits, Tws
 
-import_eventkit()
-
-from daemon.state.sink import Sink  # noqa: E402 - only now may ib_async be imported
-from daemon.tws.errors import LinkLost, TwsBusy, TwsError, TwsRefused, TwsSilent  # noqa: E402
-from daemon.tws.session import Limits, Tws  # noqa: E402
-
-__all__ = ["Limits", "LinkLost", "Sink", "Tws", "TwsBusy", "TwsError", "TwsRefused", "TwsSilent"]
+__all__ = ["Limits", "LinkLost", "Sink", "Tws", "TwsBusy", "TwsError", "TwsRefused", "TwsSilent", "TwsUnreadable"]

@@ -1,78 +1,99 @@
-"""ib_async's decoder calls here. Each method hands one fact to its owner; none keeps or decides anything.
+"""The decoder's callbacks for one session: each passes one message on to the part that it is about.
 
-Stands in the place of ib_async's own `Wrapper`, whose bookkeeping is not ours: it invents order states from error
-codes, hides openOrder while a question is open, drops executions of orders it has not seen, and formats a line for
-each row.
+In the place of ib_async's own `Wrapper`, whose bookkeeping invents order states from error codes, hides openOrder while
+a request is open, drops executions of orders it has not seen, and formats a line for each row.
 """
 
 # ruff: noqa: N802, ARG002 - the names and signatures are the decoder's
-# mypy: disable-error-code="no-untyped-call"
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from datetime import UTC
+from typing import Protocol
 
 import ib_async as ib
-from ib_async.ib import IB
-from ib_async.wrapper import Wrapper
 
-from daemon.tws import codes, rows
+from daemon.tws import rows
+from daemon.tws.bars import Bars
+from daemon.tws.book import Book
+from daemon.tws.error_text import NO_REQUEST, clean
+from daemon.tws.pending import PendingRequests
+from daemon.tws.snapshot import Snapshots
 from daemon.tws.startup import COMPLETED, OPEN, OWN, POSITIONS
+from daemon.tws.ticks import Ticks
+from shared.messages import Bar
 
-if TYPE_CHECKING:
-    from daemon.tws.session import Tws
+
+class Session(Protocol):
+    """What concerns the session as a whole."""
+
+    def on_next_id(self) -> None: ...
+    def on_accounts(self, accounts: list[str]) -> None: ...
+    def on_time(self) -> None: ...
+    def on_error(self, request: int, code: int, text: str) -> None: ...
+    def on_pnl(self, request: int, daily: float, unrealized: float, realized: float) -> None: ...
+    def on_position(self, account: str, con_id: int, *, closed: bool) -> None: ...
+    def on_pnl_single(self, request: int, value: float, unrealized: float, realized: float) -> None: ...
 
 
-class Callbacks(Wrapper):
-    """One session's ears."""
+class Callbacks:
+    defaultTimezone = UTC
+    """In which the decoder gives times."""
 
-    def __init__(self, ib: IB, tws: Tws) -> None:
-        super().__init__(ib)
-        self._tws = tws
-        self._book = tws.book
-        self._snapshots = tws.snapshots
+    def __init__(
+        self, session: Session, book: Book, snapshots: Snapshots, pending: PendingRequests, ticks: Ticks, bars: Bars
+    ) -> None:
+        self._session = session
+        self._book = book
+        self._snapshots = snapshots
+        self._pending = pending
+        self._bars = bars
+        self.priceSizeTick = ticks.price
+        self.tickSize = ticks.size
+        self.marketDataType = ticks.market_data_type
 
     # --- the session ------------------------------------------------------------------------------------------------
 
-    def nextValidId(self, reqId: int) -> None:
-        self._tws.on_next_id()
+    def nextValidId(self, orderId: int) -> None:
+        self._session.on_next_id()
 
     def managedAccounts(self, accountsList: str) -> None:
-        self._tws.on_accounts([name for part in accountsList.split(",") if (name := part.strip())])
+        self._session.on_accounts([name for part in accountsList.split(",") if (name := part.strip())])
 
     def currentTime(self, time: int) -> None:
-        self._tws.on_time()
+        self._session.on_time()
 
     def error(self, reqId: int, errorCode: int, errorString: str, advancedOrderRejectJson: str) -> None:
-        self._tws.on_error(reqId, errorCode, codes.clean(errorString))
+        self._session.on_error(reqId, errorCode, clean(errorString))
 
     # --- account values ---------------------------------------------------------------------------------------------
 
     def updateAccountValue(self, tag: str, val: str, currency: str, account: str) -> None:
         self._book.value(account, tag, val, currency)
 
-    def accountDownloadEnd(self, _account: str) -> None:
+    def accountDownloadEnd(self, account: str) -> None:
         self._snapshots.end(OWN)
 
     def accountUpdateMulti(self, reqId: int, account: str, modelCode: str, tag: str, val: str, currency: str) -> None:
-        self._book.value(account, tag, val, currency)
+        self._book.value(account, tag, val, currency, modelCode)
 
     def accountUpdateMultiEnd(self, reqId: int) -> None:
         self._snapshots.end(reqId)
 
-    def accountSummary(self, _reqId: int, account: str, tag: str, value: str, currency: str) -> None:
+    def accountSummary(self, reqId: int, account: str, tag: str, value: str, currency: str) -> None:
         self._book.value(account, tag, value, currency)
 
     def accountSummaryEnd(self, reqId: int) -> None:
         self._snapshots.end(reqId)
 
     def pnl(self, reqId: int, dailyPnL: float, unrealizedPnL: float, realizedPnL: float) -> None:
-        self._tws.on_pnl(reqId, dailyPnL, unrealizedPnL, realizedPnL)
+        self._session.on_pnl(reqId, dailyPnL, unrealizedPnL, realizedPnL)
 
     # --- positions --------------------------------------------------------------------------------------------------
 
     def position(self, account: str, contract: ib.Contract, posSize: float, avgCost: float) -> None:
         self._book.position(account, contract, posSize, avgCost)
-        self._tws.on_position(account, contract.conId, gone=posSize == 0)
+        self._session.on_position(account, contract.conId, closed=posSize == 0)
 
     def positionEnd(self) -> None:
         self._snapshots.end(POSITIONS)
@@ -80,8 +101,9 @@ class Callbacks(Wrapper):
     def positionMulti(
         self, reqId: int, account: str, modelCode: str, contract: ib.Contract, pos: float, avgCost: float
     ) -> None:
-        self._book.position(account, contract, pos, avgCost)
-        self._tws.on_position(account, contract.conId, gone=pos == 0)
+        self._book.position(account, contract, pos, avgCost, modelCode)
+        if not modelCode:
+            self._session.on_position(account, contract.conId, closed=pos == 0)
 
     def positionMultiEnd(self, reqId: int) -> None:
         self._snapshots.end(reqId)
@@ -98,18 +120,15 @@ class Callbacks(Wrapper):
         account: str,
     ) -> None:
         if posSize == 0:
-            return  # the position says so itself
+            return  # `position` reports the end itself
         number = rows.number
         marks = (number(marketPrice), number(marketValue), number(unrealizedPNL), number(realizedPNL))
         self._book.marks(account, contract.conId, marks)
 
     def pnlSingle(
-        self, reqId: int, pos: int, dailyPnL: float, unrealizedPnL: float, realizedPnL: float, value: float
+        self, reqId: int, pos: float, dailyPnL: float, unrealizedPnL: float, realizedPnL: float, value: float
     ) -> None:
-        position = self._tws.singles.position(reqId)
-        if position is not None:
-            number = rows.number
-            self._book.marks(*position, (None, number(value), number(unrealizedPnL), number(realizedPnL)))
+        self._session.on_pnl_single(reqId, value, unrealizedPnL, realizedPnL)
 
     # --- orders and executions --------------------------------------------------------------------------------------
 
@@ -142,7 +161,7 @@ class Callbacks(Wrapper):
         self._snapshots.end(COMPLETED)
 
     def execDetails(self, reqId: int, contract: ib.Contract, execution: ib.Execution) -> None:
-        self._book.execution(contract, execution, asked=reqId not in codes.NO_REQUEST)
+        self._book.execution(contract, execution, requested=reqId not in NO_REQUEST)
 
     def execDetailsEnd(self, reqId: int) -> None:
         self._snapshots.end(reqId)
@@ -150,60 +169,52 @@ class Callbacks(Wrapper):
     def commissionReport(self, commissionReport: ib.CommissionReport) -> None:
         self._book.commission(commissionReport)
 
-    # --- market data ------------------------------------------------------------------------------------------------
+    # --- market data (quotes: `__init__`) ---------------------------------------------------------------------------
 
-    def priceSizeTick(self, reqId: int, tickType: int, price: float, size: float) -> None:
-        self._tws.ticks.price(reqId, tickType, price, size)
+    def tickOptionComputation(self, *values: float) -> None:
+        """No row holds it; decoded so that one that cannot be is counted."""
 
-    def tickSize(self, reqId: int, tickType: int, size: float) -> None:
-        self._tws.ticks.size(reqId, tickType, size)
+    def historicalData(self, reqId: int, bars: Sequence[Bar]) -> None:
+        """All bars of an answer."""
+        if reqId in self._bars:
+            self._bars.past(reqId, bars)
+            return
+        for bar in bars:
+            self._pending.add(reqId, bar)
+        self._pending.end(reqId)
 
-    def marketDataType(self, reqId: int, marketDataId: int) -> None:
-        self._tws.ticks.market_data_type(reqId, marketDataId)
+    def historicalDataUpdate(self, reqId: int, bar: Bar) -> None:
+        self._bars.update(reqId, bar)
 
-    def tickString(self, reqId: int, tickType: int, value: str) -> None:
-        """Exchanges and times of ticks, which no row holds."""
-
-    def tickGeneric(self, reqId: int, tickType: int, value: float) -> None:
-        """Nor these."""
-
-    def tickReqParams(self, reqId: int, minTick: float, bboExchange: str, snapshotPermissions: int) -> None:
-        """Nor these."""
-
-    def historicalData(self, reqId: int, bar: ib.BarData) -> None:
-        if reqId in self._tws.bars:
-            self._tws.bars.bar(reqId, bar)
-        else:
-            super().historicalData(reqId, bar)
-
-    def historicalDataEnd(self, reqId: int, _start: str, _end: str) -> None:
-        self._tws.bars.end(reqId)
-        self._endReq(reqId)
-
-    def historicalDataUpdate(self, reqId: int, bar: ib.BarData) -> None:
-        self._tws.bars.update(reqId, bar)
-
-    # --- answers: a late one, after its question was given up, is nobody's -------------------------------------------
+    # --- answers to look-ups ----------------------------------------------------------------------------------------
 
     def contractDetails(self, reqId: int, contractDetails: ib.ContractDetails) -> None:
-        self._collect(reqId, contractDetails)
+        self._pending.add(reqId, rows.details_row(contractDetails))
 
-    bondContractDetails = contractDetails
+    def bondContractDetails(self, reqId: int, contractDetails: ib.ContractDetails) -> None:
+        self._pending.add(reqId, rows.details_row(contractDetails))
+
+    def contractDetailsEnd(self, reqId: int) -> None:
+        self._pending.end(reqId)
+
+    def symbolSamples(self, reqId: int, contractDescriptions: Sequence[ib.ContractDescription]) -> None:
+        for found in contractDescriptions:
+            if (row := rows.match_row(found)) is not None:
+                self._pending.add(reqId, row)
+        self._pending.end(reqId)
 
     def securityDefinitionOptionParameter(
         self,
         reqId: int,
         exchange: str,
-        underlyingConId: int,
+        underlyingConId: str,
         tradingClass: str,
         multiplier: str,
         expirations: list[str],
         strikes: list[float],
     ) -> None:
-        chain = ib.OptionChain(exchange, underlyingConId, tradingClass, multiplier, expirations, strikes)
-        self._collect(reqId, chain)
+        row = rows.chain_row(exchange, int(underlyingConId), tradingClass, multiplier, expirations, strikes)
+        self._pending.add(reqId, row)
 
-    def _collect(self, reqId: int, answer: object) -> None:
-        results = self._results.get(reqId)
-        if results is not None:
-            results.append(answer)
+    def securityDefinitionOptionParameterEnd(self, reqId: int) -> None:
+        self._pending.end(reqId)

@@ -3,6 +3,7 @@
 TwsError
 ├── TwsRefused   IBKR said no: `code`, `text`
 ├── TwsSilent    no answer, or no end of one, within the deadline
+├── TwsUnreadable  an answer came and could not be decoded
 ├── TwsBusy      so much waits to be sent that the question was not taken
 └── LinkLost     the session ended, or lost its upstream, before the answer came
 """
@@ -30,6 +31,18 @@ class TwsSilent(TwsError):  # noqa: N818 - what happened, not what kind of thing
         super().__init__(f"no complete answer to {what} within {seconds:g} s")
         self.what = what
         self.seconds = seconds
+
+
+class TwsUnreadable(TwsError):  # noqa: N818 - what happened, not what kind of thing
+    """A message with the answer, or with a part of it, came and could not be decoded. `field`: the one that could not.
+
+    The text is for people.
+    """
+
+    def __init__(self, message: str, field: str) -> None:
+        super().__init__(f"{field} in the gateway's message {message} could not be read")
+        self.message = message
+        self.field = field
 
 
 class TwsBusy(TwsError):  # noqa: N818 - what happened, not what kind of thing

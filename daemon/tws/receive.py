@@ -1,10 +1,8 @@
 """Bytes from the gateway → messages: the socket's protocol, with a receive buffer scanned by offset and bounded.
 
-Takes the place of ib_async's own buffer, which copies all that is left after each message and believes any length
-(FAULTS 55); the messages are byte for byte the same. Never decodes a message and never decides what an end means.
+Takes the place of ib_async's own buffer, which copies all that is left after each message and accepts any length
+(FAULTS 55); the messages are byte for byte the same.
 """
-
-# mypy: disable-error-code="no-untyped-call"
 
 from __future__ import annotations
 
@@ -13,8 +11,7 @@ import socket
 import struct
 import sys
 from collections.abc import Callable, Iterator
-
-from ib_async.connection import Connection
+from typing import cast
 
 SLICE = 512
 """Messages worked off in one turn of the loop, 15 ms or so; ten thousand positions in one go would be 0.4 s."""
@@ -23,7 +20,7 @@ BACKLOG = 1 << 20
 """Bytes waiting to be worked off at which the socket is no longer read; TCP then holds the gateway back."""
 
 KEEPALIVE = (10, 5, 3)
-"""s idle, s between, misses: a dead network shows after 25 s even where nobody probes."""
+"""s idle, s between, misses: a dead network shows after 25 s even without probes."""
 
 USER_TIMEOUT = 15_000
 """ms that sent bytes may stay unacknowledged; without it a half-open connection swallows writes for many minutes."""
@@ -50,7 +47,7 @@ class Frames:
         self._offset = 0
 
     def settled(self) -> None:
-        """The peer has proven what it is: longer messages are believed from now on."""
+        """The peer has proven what it is: longer messages are accepted from now on."""
         self._cap = self._later
 
     def __len__(self) -> int:
@@ -83,8 +80,8 @@ class Frames:
             yield fields
 
 
-class Wire(Connection):
-    """The socket's protocol, in the place of ib_async's own.
+class Wire(asyncio.Protocol):
+    """The socket's protocol.
 
     `message(fields)` for each message (may be exchanged at any time), `packet()` after each batch of them,
     `ended(error)` once at the end of the socket, `broken(error)` when the stream cannot be read, `writable(bool)` as
@@ -101,9 +98,10 @@ class Wire(Connection):
         broken: Callable[[UnreadableError], None],
         writable: Callable[[bool], None],
     ) -> None:
-        super().__init__()
         self.frames = frames
-        self.numMsgRecv = 0
+        self.transport: asyncio.Transport | None = None
+        self.messages_in = 0
+        self.messages_out = 0
         self.message = message
         self._packet = packet
         self._ended = ended
@@ -111,13 +109,13 @@ class Wire(Connection):
         self._writable = writable
         self._waiting = False  # a batch is scheduled
         self._paused = False
-        self._deaf = False
+        self._stopped = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        if self._deaf:
+        if self._stopped:
             return
         self.frames.feed(data)
         if not self._waiting:
@@ -127,42 +125,42 @@ class Wire(Connection):
             self.transport.pause_reading()
 
     def _work(self, most: int) -> None:
-        """Work off up to `most` messages; the rest in the loop's next turn, so that others get theirs."""
+        """Work off up to `most` messages; the rest in the loop's next turn, so that other tasks get theirs."""
         done = 0
         try:
             for fields in self.frames:
                 self.message(fields)
                 done += 1
-                if done == most or self._deaf:
+                if done == most or self._stopped:
                     break
         except UnreadableError as error:
-            self.deafen()
+            self.stop()
             self._broken(error)
             return
         finally:
-            self.numMsgRecv += done
-        if done and not self._deaf:
+            self.messages_in += done
+        if done and not self._stopped:
             self._packet()
-        if done == most and not self._deaf:
+        if done == most and not self._stopped:
             self._waiting = True
             asyncio.get_running_loop().call_soon(self._go_on)
 
     def _go_on(self) -> None:
         self._waiting = False
-        if self._deaf:
+        if self._stopped:
             return
         self._work(SLICE)
         if self._paused and not self._waiting and self.transport:
             self._paused = False
             self.transport.resume_reading()
 
-    def deafen(self) -> None:
-        """Nothing is handed on any more, whatever still comes."""
-        self._deaf = True
+    def stop(self) -> None:
+        """Drop whatever is still received."""
+        self._stopped = True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self._deaf:
-            self._work(sys.maxsize)  # what came before the end was said and counts
+        if not self._stopped:
+            self._work(sys.maxsize)  # what came before the end counts
         self.transport = None
         self._ended(exc)
 
@@ -172,8 +170,14 @@ class Wire(Connection):
     def resume_writing(self) -> None:
         self._writable(True)
 
-    def disconnect(self) -> None:
-        """At once: what ib_async does here waits for ever on a peer that has stopped reading."""
+    def send(self, data: bytes) -> None:
+        """One message, with its length."""
+        if self.transport:
+            self.transport.write(data)
+            self.messages_out += 1
+
+    def abort(self) -> None:
+        """Close at once, whether or not the peer reads what is left to be written."""
         if self.transport:
             self.transport.abort()
 

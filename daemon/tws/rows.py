@@ -1,7 +1,4 @@
-"""ib_async's objects → rows. Pure: IBKR's unset sentinels, NaN and infinity become `None`, nothing else is changed.
-
-Never decides whether a row is shown.
-"""
+"""ib_async's objects → rows. Pure: IBKR's unset sentinels, NaN and infinity become `None`."""
 
 from __future__ import annotations
 
@@ -41,12 +38,11 @@ def number(value: Any) -> float | None:
 
 
 def whole(value: Any) -> int | None:
-    got = number(value)
-    return None if got is None else int(got)
+    return None if number(value) is None else int(value)
 
 
 def contract_fields(contract: ib.Contract) -> dict[str, Any]:
-    """CONTRACT of the rows. `exchange` falls back to the primary one, which is all that some messages tell."""
+    """CONTRACT of the rows. `exchange` falls back to the primary one, which is all that some messages name."""
     return {
         "conId": contract.conId,
         "symbol": contract.symbol,
@@ -70,12 +66,24 @@ def account_row(name: str) -> Account:
     return Account(account=name, paper=name.startswith("D"))
 
 
-def value_key(account: str, tag: str, currency: str) -> str:
-    return f"{account}:{tag}:{currency}"
+LEDGER = "$LEDGER-"
+"""Before the tags of cash balances in TWS 10.47 and later, where one of its settings is on."""
 
 
-def value_row(account: str, tag: str, value: str, currency: str, model: str = "") -> AccountValue:
-    return AccountValue(account=account, tag=tag, value=value, currency=currency, modelCode=model)
+def value_key(account: str, tag: str, currency: str, model: str = "") -> str:
+    return f"{account}:{tag}:{currency}:{model}" if model else f"{account}:{tag}:{currency}"
+
+
+def value_row(account: str, tag: str, value: str | None, currency: str, model: str = "") -> AccountValue:
+    return AccountValue(account=account, tag=tag, value=known_text(value), currency=currency, modelCode=model)
+
+
+def known_text(value: str | None) -> str | None:
+    """IBKR's own text, unless it is a number that stands for no value."""
+    try:
+        return value if value is None or number(float(value)) is not None else None
+    except ValueError:
+        return value
 
 
 def pnl_row(account: str, daily: float, unrealized: float, realized: float) -> PnL:
@@ -90,15 +98,26 @@ Marks = tuple[float | None, float | None, float | None, float | None]
 NO_MARKS: Marks = (None, None, None, None)
 
 
-def position_key(account: str, con_id: int) -> str:
-    return f"{account}:{con_id}"
+def position_key(account: str, con_id: int, model: str = "") -> str:
+    return f"{account}:{con_id}:{model}" if model else f"{account}:{con_id}"
 
 
-def position_row(account: str, contract: ib.Contract, units: float, cost: float, marks: Marks) -> Position:
-    return marked(
-        Position(account=account, position=units, avgCost=number(cost), **contract_fields(contract)),
-        marks,
-    )
+def position_row(account: str, contract: ib.Contract, units: float, cost: float, model: str = "") -> Position:
+    return Position(account=account, position=units, avgCost=number(cost), modelCode=model, **contract_fields(contract))
+
+
+def derived_price(row: Position, value: float | None) -> float | None:
+    """The market price that a position's market value gives."""
+    units = row.position * (known_multiplier(row.multiplier) or math.nan)
+    return number(value / units) if value is not None and units != 0 else None
+
+
+def known_multiplier(text: str) -> float | None:
+    """Units of the price in one contract; 1 where IBKR names none."""
+    try:
+        return number(float(text or 1)) or None
+    except ValueError:
+        return None
 
 
 def marked(row: Position, marks: Marks) -> Position:
@@ -119,25 +138,38 @@ def placed_by(client: int, order_id: int, ours: int) -> Literal["thisClient", "o
     return "thisClient" if client == ours else "otherClient"
 
 
+def order_terms(order: ib.Order) -> dict[str, Any]:
+    """What openOrder and completedOrder report of an order alike. An order by cash has a total of 0, which is none."""
+    cash = number(order.cashQty) or None
+    total = number(order.totalQuantity)
+    return {
+        "account": order.account,
+        "action": order.action,
+        "totalQuantity": None if cash and not total else total,
+        "orderType": order.orderType,
+        "lmtPrice": number(order.lmtPrice),
+        "auxPrice": number(order.auxPrice),
+        "tif": order.tif,
+        "orderRef": order.orderRef,
+        "trailingPercent": number(order.trailingPercent),
+        "trailStopPrice": number(order.trailStopPrice),
+        "cashQty": cash,
+    }
+
+
 def open_order_row(contract: ib.Contract, order: ib.Order, status: str, ours: int, known: Order | None) -> Order:
-    """An order as openOrder tells it; what only orderStatus tells is kept from what is `known`."""
+    """An order as openOrder reports it; what only orderStatus reports is kept from what is `known`."""
     status = status or (known.status if known else "")
+    order_id, client_id = whole(order.orderId) or 0, whole(order.clientId) or 0  # unset values for manual orders
     row = Order(
         permId=order.permId,
-        orderId=order.orderId,
-        clientId=order.clientId,
-        placedBy=placed_by(order.clientId, order.orderId, ours),
-        account=order.account,
-        action=order.action,
-        totalQuantity=number(order.totalQuantity),
-        orderType=order.orderType,
-        lmtPrice=number(order.lmtPrice),
-        auxPrice=number(order.auxPrice),
-        tif=order.tif,
-        orderRef=order.orderRef,
+        orderId=order_id,
+        clientId=client_id,
+        placedBy=placed_by(client_id, order_id, ours),
         parentId=order.parentId,
         status=status,
         done=status in DONE,
+        **order_terms(order),
         **contract_fields(contract),
     )
     if known is None:
@@ -153,9 +185,9 @@ def open_order_row(contract: ib.Contract, order: ib.Order, status: str, ours: in
 
 
 def completed_order_row(contract: ib.Contract, order: ib.Order, status: str, known: Order | None) -> Order:
-    """A finished order. IBKR says neither its order id nor its client here: unknown, unless `known` from before."""
+    """A finished order. IBKR reports neither order id nor client here: unknown, unless `known` from before."""
     filled = number(order.filledQuantity)
-    total = number(order.totalQuantity)
+    terms = order_terms(order)
     if known is not None:
         return replace(
             known,
@@ -169,24 +201,17 @@ def completed_order_row(contract: ib.Contract, order: ib.Order, status: str, kno
         orderId=None,
         clientId=None,
         placedBy=None,
-        account=order.account,
-        action=order.action,
-        totalQuantity=total or filled,  # IBKR sends 0 for some finished orders
-        orderType=order.orderType,
-        lmtPrice=number(order.lmtPrice),
-        auxPrice=number(order.auxPrice),
-        tif=order.tif,
-        orderRef=order.orderRef,
         status=status,
         filled=filled,
         remaining=0.0 if status == "Filled" else None,
         done=True,
+        **terms | {"totalQuantity": terms["totalQuantity"] or filled},  # IBKR sends 0 for some finished orders
         **contract_fields(contract),
     )
 
 
 def with_fills(order: Order, fills: Sequence[Fill], ours: int) -> Order:
-    """What a finished order's executions say of it: who placed it, and its prices if they are all of its executions."""
+    """A finished order with what its executions show: who placed it, and its prices if they are all its executions."""
     first, last = fills[0], max(fills, key=lambda fill: fill.time)
     if order.clientId is None:
         by = placed_by(first.clientId, first.orderId, ours)
@@ -201,8 +226,8 @@ def with_fills(order: Order, fills: Sequence[Fill], ours: int) -> Order:
 # --- executions -----------------------------------------------------------------------------------------------------
 
 
-def fill_row(contract: ib.Contract, execution: ib.Execution, *, asked: bool) -> Fill:
-    """`asked`: it came as the answer to a question of ours, not as it happened."""
+def fill_row(contract: ib.Contract, execution: ib.Execution, *, requested: bool) -> Fill:
+    """`requested`: it came in the answer to a request of ours, not as it happened."""
     return Fill(
         execId=execution.execId,
         time=execution.time,
@@ -216,15 +241,19 @@ def fill_row(contract: ib.Contract, execution: ib.Execution, *, asked: bool) -> 
         cumQty=number(execution.cumQty),
         avgPrice=number(execution.avgPrice),
         orderRef=execution.orderRef,
-        recovered=asked,
+        recovered=requested,
         **contract_fields(contract),
     )
+
+
+PENDING_COMMISSION = -1.0
+"""What IBKR reports before it has worked a commission out. A rebate of exactly 1.00 is rarer, and reported again."""
 
 
 def with_commission(fill: Fill, report: ib.CommissionReport) -> Fill:
     return replace(
         fill,
-        commission=number(report.commission),
+        commission=None if report.commission == PENDING_COMMISSION else number(report.commission),
         commissionCurrency=report.currency,
         realizedPNL=number(report.realizedPNL),
     )
@@ -263,8 +292,11 @@ def details_row(details: ib.ContractDetails) -> ContractDetails:
     )
 
 
-def match_row(found: ib.ContractDescription) -> ContractMatch:
+def match_row(found: ib.ContractDescription) -> ContractMatch | None:
+    """`None` for an issuer of bonds, which is no contract."""
     contract = found.contract or ib.Contract()
+    if contract.conId <= 0:
+        return None
     return ContractMatch(
         conId=contract.conId,
         symbol=contract.symbol,
@@ -276,30 +308,45 @@ def match_row(found: ib.ContractDescription) -> ContractMatch:
     )
 
 
-def chain_row(chain: ib.OptionChain) -> OptionChain:
+def chain_row(
+    exchange: str,
+    underlying_con_id: int,
+    trading_class: str,
+    multiplier: str,
+    expirations: Sequence[str],
+    strikes: Sequence[float],
+) -> OptionChain:
     return OptionChain(
-        exchange=chain.exchange,
-        underlyingConId=int(chain.underlyingConId),
-        tradingClass=chain.tradingClass,
-        multiplier=chain.multiplier,
-        expirations=tuple(sorted(chain.expirations)),
-        strikes=tuple(sorted(chain.strikes)),
+        exchange=exchange,
+        underlyingConId=underlying_con_id,
+        tradingClass=trading_class,
+        multiplier=multiplier,
+        expirations=tuple(sorted(expirations)),
+        strikes=tuple(sorted(strikes)),
     )
 
 
-def bar_row(bar: ib.BarData) -> Bar:
-    """A volume of -1 says that such bars have none, and then neither has average or count a meaning."""
-    volume = number(bar.volume)
+def bar_row(
+    when: date | datetime,
+    opened: float | None,
+    high: float | None,
+    low: float | None,
+    close: float | None,
+    volume: float | None,
+    average: float | None,
+    count: float | None,
+) -> Bar:
+    """A volume of -1 means that such bars have none, and then neither has average or count a meaning."""
     traded = volume is not None and volume >= 0
     return Bar(
-        date=bar_date(bar.date),
-        open=number(bar.open),
-        high=number(bar.high),
-        low=number(bar.low),
-        close=number(bar.close),
+        date=bar_date(when),
+        open=opened,
+        high=high,
+        low=low,
+        close=close,
         volume=volume if traded else None,
-        average=number(bar.average) if traded else None,
-        barCount=whole(bar.barCount) if traded else None,
+        average=average if traded else None,
+        barCount=whole(count) if traded else None,
     )
 
 

@@ -1,37 +1,39 @@
 """One session with TWS or IB Gateway, from the dial to its end. Used once: the next session is a new object.
 
-Says what happens as events and writes what the gateway tells as rows. Never decides whether, when or whom to dial
-again, and never says anything after `abort()` or `close()`.
+What happens is emitted as events, and what the gateway reports is written as rows; nothing after `abort()` or
+`close()`. Whether and when to dial again is decided elsewhere.
 """
-
-# mypy: disable-error-code="no-untyped-call"
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Literal
 
-from ib_async.ib import IB
 from msgspec import Struct
 
 from daemon.codes import meaning
 from daemon.link.events import AttemptOverdue, Dialled, Event, Failed, Greeted, Heard, Lost, Opened, Target
 from daemon.state.sink import Sink
-from daemon.tws import codes
-from daemon.tws.api import HIGHEST, LOWEST, Api, check_version
+from daemon.tws import rows
 from daemon.tws.bars import Bars
 from daemon.tws.book import Book
 from daemon.tws.callbacks import Callbacks
+from daemon.tws.client import HIGHEST, LOWEST, GatewayClient, check_version
+from daemon.tws.decode_errors import DecodeErrors
+from daemon.tws.decoder import MessageDecoder
 from daemon.tws.dial import DialError, dial
+from daemon.tws.error_router import ErrorRouter
+from daemon.tws.error_text import clean, plain
 from daemon.tws.errors import LinkLost
-from daemon.tws.gate import RATE, Gate
-from daemon.tws.marks import Singles
+from daemon.tws.lookups import Lookups, contract
+from daemon.tws.pending import PendingRequests
+from daemon.tws.pnl_single import PnlSingleSubscriptions
 from daemon.tws.probe import Probe
 from daemon.tws.receive import Frames, UnreadableError, Wire
-from daemon.tws.remarks import Remarks
-from daemon.tws.requests import Requests, contract
+from daemon.tws.send_queue import RATE, SendQueue
 from daemon.tws.snapshot import Snapshots
-from daemon.tws.startup import ASKED, Startup
+from daemon.tws.startup import REQUESTED, Startup
 from daemon.tws.ticks import Ticks
 from shared.clock import Clock
 from shared.messages import Bar, ContractQuery, Quote, Recovered
@@ -50,8 +52,8 @@ class Limits(Struct, frozen=True, kw_only=True):
 class Tws:
     """ONE session. `emit` is called with events, `store` gets the rows; both from the event loop's thread.
 
-    Questions that anybody may ask, all bounded in time, see `requests.py`: `contract_details`, `matching_symbols`,
-    `option_chain`, `historical_bars`.
+    Look-ups, all bounded in time, see `lookups.py`: `contract_details`, `matching_symbols`, `option_chain`,
+    `historical_bars`.
     """
 
     def __init__(
@@ -67,64 +69,88 @@ class Tws:
         self.target = target
         self.heard = 0.0
         """Monotonic s of the last complete message; 0 before the first."""
-        self.decode_errors = 0
         self.server_version: int | None = None
         self.accounts: tuple[str, ...] = ()
-        self._tell = emit
+        self._emit = emit
         self._clock = clock
         self._over = False
         self._is_open = False
         self._has_id = False
-        self._list_came = False  # an account list, if only an empty one
+        self._list: Literal["", "was empty", "came, but could not be read"] = ""  # what is wrong with the account list
         self._last_error: tuple[int, str] | None = None
         self._opening: asyncio.Future[None] | None = None
         self._deadline: asyncio.TimerHandle | None = None  # when the attempt is reported as overdue
         self._ended = asyncio.Event()
 
-        self.gate = gate = Gate(clock, limits.rate)
-        self._wire = Wire(
+        self.queue = queue = SendQueue(clock, limits.rate)
+        self.wire = Wire(
             Frames(limits.firstFrame, limits.frame),
             message=self._first,
             packet=self._packet,
             ended=self._end,
             broken=self._broken,
-            writable=lambda ready: gate.hold(held=not ready),
+            writable=lambda ready: queue.pause(paused=not ready),
         )
+        self.client = client = GatewayClient(self.wire, target.clientId, number)
         self.snapshots = Snapshots(store)
-        self.book = Book(self.snapshots, store, target.clientId)
-        self.api = api = Api(self._wire, target.clientId, self._callbacks, lambda text: self.remarks.undecodable(text))
-        self.singles = Singles(api, gate)
+        self.book = Book(self.snapshots, store, clock, target.clientId)
+        self.pending = PendingRequests()
+        self.pnl_singles = PnlSingleSubscriptions(client, queue)
         self.on_quotes: Callable[[Sequence[tuple[int, Quote]]], None] = ignore
         """Called once a network packet with (request, quote) of the lines it changed."""
         self.on_bars: Callable[[int, Sequence[Bar]], None] = ignore
         """Called with a request and its past, then with the bars that one network packet changed."""
         self.on_trouble: Callable[[int, int, str], None] = ignore
         """Called with a stream's request, and IBKR's code and text about it."""
-        self.ticks = Ticks(api, gate, clock, lambda packet: self.on_quotes(packet))
-        self.bars = Bars(api, gate, lambda request, bars: self.on_bars(request, bars))
-        self.startup = Startup(api, gate, self.book, self.snapshots, store, target.account)
-        self.remarks = Remarks(self, store, clock)
-        self._probe = Probe(api, gate, clock)
-        self._requests = Requests(api, gate)
-        self.contract_details = self._requests.contract_details
-        self.matching_symbols = self._requests.matching_symbols
-        self.option_chain = self._requests.option_chain
-        self.historical_bars = self._requests.historical_bars
+        self.ticks = Ticks(client, queue, clock, lambda packet: self.on_quotes(packet))
+        self.bars = Bars(client, queue, lambda request, bars: self.on_bars(request, bars), self._stream_failed)
+        self.startup = Startup(client, queue, self.book, self.snapshots, store, target.account)
+        self.errors = ErrorRouter(
+            number,
+            self.emit,
+            self._stream_failed,
+            store=store,
+            clock=clock,
+            queue=queue,
+            pending=self.pending,
+            snapshots=self.snapshots,
+            startup=self.startup,
+            book=self.book,
+            ticks=self.ticks,
+            bars=self.bars,
+        )
+        self._undecodable = DecodeErrors(
+            store, clock, self.snapshots, self.pending, self.bars, accounts_lost=self._accounts_unreadable
+        )
+        callbacks = Callbacks(self, self.book, self.snapshots, self.pending, self.ticks, self.bars)
+        self._decoder = MessageDecoder(callbacks, self._undecodable)
+        self._probe = Probe(client, queue, clock)
+        lookups = Lookups(client, queue, self.pending)
+        self._prove_upstream = lookups.prove_upstream
+        self.contract_details = lookups.contract_details
+        self.matching_symbols = lookups.matching_symbols
+        self.option_chain = lookups.option_chain
+        self.historical_bars = lookups.historical_bars
 
-    def _callbacks(self, ib: IB) -> Callbacks:
-        return Callbacks(ib, self)
+    def _stream_failed(self, request: int, code: int, text: str) -> None:
+        self.on_trouble(request, code, text)
+
+    @property
+    def decode_errors(self) -> Mapping[str, int]:
+        """What could not be decoded: kind → how often."""
+        return self._undecodable.counts
 
     @property
     def messages_in(self) -> int:
-        return self._wire.numMsgRecv
+        return self.wire.messages_in
 
     @property
     def messages_out(self) -> int:
-        return int(self._wire.numMsgSent)
+        return self.wire.messages_out
 
     def emit(self, event: Event) -> None:
         if not self._over:
-            self._tell(event)
+            self._emit(event)
 
     # --- beginning --------------------------------------------------------------------------------------------------
 
@@ -140,13 +166,13 @@ class Tws:
         try:
             sock, peer = await dial(self.target.host, self.target.port, self.target.timeout)
             self._deadline = loop.call_at(deadline, self._report_overdue)
-            await loop.create_connection(lambda: self._wire, sock=sock)
-            if self._over:  # somebody has ended it meanwhile
-                self._wire.disconnect()
+            await loop.create_connection(lambda: self.wire, sock=sock)
+            if self._over:  # it was ended meanwhile
+                self.wire.abort()
                 return
             self.emit(Dialled(session=self.number, peer=peer))
             versions = b"v%d..%d" % (LOWEST, HIGHEST)
-            self._wire.sendMsg(b"API\0" + len(versions).to_bytes(4, "big") + versions)
+            self.wire.send(b"API\0" + len(versions).to_bytes(4, "big") + versions)
             await self._opening
         except DialError as failed:
             self._fail(failed.reason, failed.code, str(failed))
@@ -165,9 +191,9 @@ class Tws:
         if self.server_version is not None and not self._over:
             self._deadline = asyncio.get_running_loop().call_later(self.target.timeout, self._report_overdue)
             if not self.accounts:
-                self.api.client.reqManagedAccts()
+                self.client.reqManagedAccts()
             if not self._has_id:
-                self.api.client.reqIds(1)
+                self.client.reqIds(1)
 
     def _unfinished(self) -> tuple[str, int | None, str]:
         """What is missing at the deadline."""
@@ -176,12 +202,12 @@ class Tws:
             return "handshakeTimeout", None, f"the connection was accepted, but no server version came {limit}"
         missing = []
         if not self.accounts:
-            missing.append("the account list was empty" if self._list_came else "no account list came")
+            missing.append(f"the account list {self._list}" if self._list else "no account list came")
         if not self._has_id:
             missing.append("no next valid id came")
-        code, said = self._last_error or (None, "")
+        code, reported = self._last_error or (None, "")
         text = f"server version {self.server_version} came, but {' and '.join(missing)} {limit}"
-        return "sessionIncomplete", code, f"{text}; the gateway said: {said}" if said else text
+        return "sessionIncomplete", code, f"{text}; the gateway reported: {reported}" if reported else text
 
     def _fail(self, reason: str, code: int | None, text: str) -> None:
         self.emit(Failed(session=self.number, reason=reason, code=code, text=text))
@@ -191,11 +217,11 @@ class Tws:
         """The server's version, or proof that this is no gateway."""
         version = fields[0] if fields else ""
         if not version.removeprefix("-").isdecimal() or len(version) > 6:
-            shown = codes.clean(" ".join(fields))[:40]
+            shown = clean(" ".join(fields))[:40]
             self._fail("notTws", None, f"the first message holds no server version but {shown!r}")
             return
         self.server_version = int(version)
-        self._wire.frames.settled()
+        self.wire.frames.settled()
         self.emit(Greeted(session=self.number, serverVersion=self.server_version))
         if self._opening is not None and self._deadline is None:  # it came late: the rest gets as long again
             self._deadline = asyncio.get_running_loop().call_later(self.target.timeout, self._report_overdue)
@@ -203,25 +229,28 @@ class Tws:
             text = f"server version {version} is not between {LOWEST} and {HIGHEST}"
             self._fail("versionUnsupported", None, text)
             return
-        interpret = self.api.client.decoder.interpret
-        self._wire.message = lambda fields: interpret(codes.plain(fields))
-        self.api.greeted(self.server_version)
+        decode = self._decoder.decode
+        self._decoder.serverVersion = self._undecodable.server_version = self.server_version
+        self.wire.message = lambda fields: decode(plain(fields))
+        self.client.greeted(self.server_version)
 
     def on_next_id(self) -> None:
         self._has_id = True
         self._maybe_open()
 
     def on_accounts(self, accounts: list[str]) -> None:
-        self._list_came = True
+        self._list = "was empty"
         if not self._is_open:
-            self.accounts = tuple(accounts)
+            self.accounts = self.startup.accounts = tuple(accounts)
             self._maybe_open()
+
+    def _accounts_unreadable(self) -> None:
+        self._list = "came, but could not be read"
 
     def _maybe_open(self) -> None:
         if self._is_open or not self._has_id or not self.accounts or self._over or self.server_version is None:
             return
         self._is_open = True
-        self.api.opened(self.number, list(self.accounts))
         self.emit(Opened(session=self.number, serverVersion=self.server_version, accounts=self.accounts))
         self._settle()
 
@@ -233,7 +262,7 @@ class Tws:
     # --- liveness ---------------------------------------------------------------------------------------------------
 
     async def probe(self, timeout: float) -> float:
-        """Ask for the time and give the seconds its answer took. Calls while one is open share it.
+        """Request the time; the seconds that its answer took. Calls while one is open share it.
 
         Raises TimeoutError when no answer came within `timeout` s (the next message, of any kind, then emits Heard)
         and `LinkLost` when the session is over.
@@ -242,19 +271,27 @@ class Tws:
             raise LinkLost
         return await self._probe.ask(timeout)
 
+    @property
+    def probing(self) -> bool:
+        """Whether the answer of a probe, late or not, is still to come."""
+        return self._probe.under_way and not self._over
+
     async def prove_upstream(self, timeout: float) -> bool:
         """Whether IBKR's servers answer: after 2110 that is as good as 1102."""
-        proven = await self._requests.prove_upstream(timeout)
+        proven = await self._prove_upstream(timeout)
         if proven:
-            self.remarks.proven()
+            self.errors.upstream_proven()
         return proven
 
     def on_time(self) -> None:
         self._probe.answered()
 
     def _packet(self) -> None:
-        """After each batch of messages: what it changed goes on, in one step."""
+        """After each batch of messages: what it changed is published, in one step."""
         self.heard = self._clock.monotonic()
+        self.book.flush()
+        if self.book.orders_outdated:
+            self.startup.refresh_orders(self.heard)
         self.snapshots.flush()
         self.ticks.flush()
         self.bars.flush()
@@ -265,25 +302,25 @@ class Tws:
     # --- what the accounts hold -------------------------------------------------------------------------------------
 
     async def sync(self, topics: Collection[str] | None = None) -> frozenset[str]:
-        """Snapshots, each swapped in whole at its end marker; the topics not told to their end within the target's
-        timeout. Those stay what they were until a late marker, or asking again for these `topics` alone, ends them.
+        """Snapshots, each swapped in whole at its end marker; the topics whose end did not come within the target's
+        timeout. Those stay what they were until a late marker, or a request for these `topics` alone, ends them.
 
         Raises `LinkLost` when the session is over.
         """
         self._need_open()
         if topics is None or "accounts" in topics:
-            self.startup.tell_accounts()
-        unknown = await self.startup.ask(ASKED if topics is None else topics, self.target.timeout)
+            self.startup.publish_accounts()
+        unknown = await self.startup.read(REQUESTED if topics is None else topics, self.target.timeout)
         self._need_open()
         return unknown
 
     async def recover(self, cause: str) -> Recovered:  # noqa: ARG002 - every cause needs the same
-        """Everything again after a gap. `unknown` then names the topics that were not told to their end.
+        """Everything again after a gap. `unknown` then names the topics whose end did not come.
 
         Raises `LinkLost` when the session is over, or has lost its upstream meanwhile: then the gap goes on.
         """
         self._need_open()
-        self.singles.leave_all()
+        self.pnl_singles.unsubscribe_all()
         recovered = await self.startup.recover(self.target.timeout)
         self._need_open()
         if self.startup.upstream_lost:
@@ -292,7 +329,7 @@ class Tws:
 
     @property
     def unknown(self) -> frozenset[str]:
-        """Topics whose latest question was not answered to its end."""
+        """Topics whose latest request was not answered to its end."""
         return self.startup.unknown
 
     def on_pnl(self, request: int, daily: float, unrealized: float, realized: float) -> None:
@@ -301,17 +338,23 @@ class Tws:
             self.book.pnl(account, daily, unrealized, realized)
             self.snapshots.end(request)
 
-    def on_position(self, account: str, con_id: int, *, gone: bool) -> None:
-        """Positions whose figures the own account's portfolio does not tell are followed one by one."""
-        if gone:
-            self.singles.leave(account, con_id)
+    def on_position(self, account: str, con_id: int, *, closed: bool) -> None:
+        """Positions whose figures do not come with the own account's portfolio are subscribed one by one."""
+        if closed:
+            self.pnl_singles.unsubscribe(account, con_id)
         elif account != self.startup.own:
-            self.singles.follow(account, con_id)
+            self.pnl_singles.subscribe(account, con_id)
+
+    def on_pnl_single(self, request: int, value: float, unrealized: float, realized: float) -> None:
+        position = self.pnl_singles.position(request)
+        if position is not None:
+            number = rows.number
+            self.book.marks(*position, (None, number(value), number(unrealized), number(realized)))
 
     # --- streams ----------------------------------------------------------------------------------------------------
 
     def subscribe_quote(self, query: ContractQuery, marketDataType: int) -> int:
-        """Ask for a market-data line; its request id, fresh each time. Raises `LinkLost`."""
+        """Request a market-data line; its request id, fresh each time. Raises `LinkLost`."""
         self._need_open()
         return self.ticks.subscribe(contract(query), marketDataType)
 
@@ -321,7 +364,7 @@ class Tws:
     def subscribe_bars(
         self, query: ContractQuery, *, durationStr: str, barSizeSetting: str, whatToShow: str, useRTH: bool
     ) -> int:
-        """Ask for bars that are kept up to date; its request id, fresh each time. Raises `LinkLost`."""
+        """Request bars that are kept up to date; the request id, fresh each time. Raises `LinkLost`."""
         self._need_open()
         return self.bars.subscribe(contract(query), durationStr, barSizeSetting, whatToShow, useRTH)
 
@@ -332,7 +375,7 @@ class Tws:
         if self._over or not self._is_open:
             raise LinkLost
 
-    # --- what IBKR says ---------------------------------------------------------------------------------------------
+    # --- error messages ---------------------------------------------------------------------------------------------
 
     def on_error(self, request: int, code: int, text: str) -> None:
         """An error message, `text` already one line."""
@@ -341,12 +384,12 @@ class Tws:
         if not self._is_open and means.concerns == "link" and means.request == "fails":
             self._fail(means.reason, code, text)
         else:
-            self.remarks.heard(request, code, text)
+            self.errors.route(request, code, text)
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
     def _end(self, error: Exception | None) -> None:
-        """The socket is gone, by whoever's hand."""
+        """The socket is closed, by either side."""
         self._ended.set()
         if self._over:
             return
@@ -358,10 +401,10 @@ class Tws:
             return
         version, session = "before its version came", "before account list and next id were there"
         stage = version if self.server_version is None else session
-        said_code, said = self._last_error or (None, "")
-        self._fail(
-            "closedDuringHandshake", code or said_code, f"{text} {stage}" + (f"; it had said: {said}" * bool(said))
-        )
+        reported_code, reported = self._last_error or (None, "")
+        if reported:
+            stage += f"; it had reported: {reported}"
+        self._fail("closedDuringHandshake", code or reported_code, f"{text} {stage}")
 
     def _broken(self, error: UnreadableError) -> None:
         text = f"this is not the stream of a TWS or IB Gateway: {error}"
@@ -372,13 +415,13 @@ class Tws:
             self._fail("notTws", None, text)
 
     def abort(self) -> None:
-        """End it now, whatever the peer does: nothing is said any more and every question fails with `LinkLost`."""
+        """End it now, whatever the peer does: no event follows and every request fails with `LinkLost`."""
         self._let_go()
-        self._wire.disconnect()
+        self.wire.abort()
 
     async def close(self, timeout: float) -> None:
-        """End it politely, so that the client id is free at once: FIN, then up to `timeout` s for the peer's own."""
-        transport = self._wire.transport
+        """End it in order, so that the client id is free at once: FIN, then up to `timeout` s for the peer's own."""
+        transport = self.wire.transport
         if self._over or transport is None:
             self.abort()
             return
@@ -392,25 +435,25 @@ class Tws:
             async with asyncio.timeout(timeout):
                 await self._ended.wait()
         except (TimeoutError, OSError):
-            pass  # it has had its chance
+            pass  # the peer had its time
         finally:
-            self._wire.disconnect()
+            self.wire.abort()
 
     def _let_go(self) -> None:
-        """Whatever the socket does from here on, nobody hears of it."""
+        """The session is over: nothing is published any more, whatever the socket does."""
         if self._over:
             return
         self._over = True
-        self._wire.deafen()
+        self.wire.stop()
         lost = LinkLost()
-        self.gate.close()
+        self.queue.close()
         self._probe.fail(lost)
         self.snapshots.drop_all(lost)
         self.ticks.clear()
         self.bars.clear()
-        self.api.over(lost)
+        self.pending.fail_all(lost)
         self._settle()
 
 
 def ignore(*_: object) -> None:
-    """Nobody listens."""
+    """Until `Market` sets its own."""

@@ -1,7 +1,4 @@
-"""Lists that are told row by row up to an end marker: built aside, swapped in whole, else unknown (FAULTS 32, 34, 40).
-
-Never asks anything: `startup.py` does. Never makes a row.
-"""
+"""Lists that come row by row up to an end marker: built aside, swapped in whole, else unknown (FAULTS 32, 34, 40)."""
 
 from __future__ import annotations
 
@@ -14,8 +11,8 @@ from daemon.state.sink import Sink
 from daemon.tws.errors import TwsError
 
 
-class Telling:
-    """One topic being told: the rows so far, the end markers that are missing."""
+class SnapshotBuilder:
+    """One topic being read: the rows so far, the end markers that are missing."""
 
     __slots__ = ("failed", "missing", "rows")
 
@@ -26,48 +23,63 @@ class Telling:
 
 
 class Snapshots:
-    """What of each topic has been told in this session, and what is on its way to the store.
+    """What of each topic has been received in this session, and what is on its way to the store.
 
-    A row of a topic that is known goes to the store with the packet it came in. While a topic is being told, rows are
-    (also) built aside; with its last end marker they become all that the topic has. A topic asked again before its end
-    came keeps the rows it has: the first question's marker may still arrive, and then ends a list that is whole.
+    A row of a topic that is known goes to the store with the packet it came in. While a topic is being read, rows are
+    (also) built aside; with its last end marker they become all that the topic has. A topic requested again before its
+    end came keeps the rows it has: the first request's marker may still arrive, and then ends a list that is whole.
     """
 
     def __init__(self, store: Sink) -> None:
         self._store = store
-        self._telling: dict[str, Telling] = {}
+        self._builders: dict[str, SnapshotBuilder] = {}
         self._live: set[str] = set()
         self._pending: dict[str, dict[str, Struct | None]] = {}
         self._waiters: dict[Hashable, asyncio.Future[None]] = {}
         self.settle: dict[str, Callable[[dict[str, Struct]], None]] = {}
-        """topic → what is done with its rows when all are told, before they are swapped in."""
+        """topic → what is done with its rows when they are complete, before they are swapped in."""
 
-    def is_telling(self, topic: str) -> bool:
-        return topic in self._telling
+    def is_reading(self, topic: str) -> bool:
+        return topic in self._builders
+
+    def is_live(self, topic: str) -> bool:
+        """Whether it has been read to its end in this session."""
+        return topic in self._live
 
     # --- rows -------------------------------------------------------------------------------------------------------
 
     def put(self, topic: str, key: str, row: Struct | None) -> None:
-        """A row came; `None`: it is gone."""
-        telling = self._telling.get(topic)
-        if telling is not None:
+        """A row was received; `None`: it is gone."""
+        builder = self._builders.get(topic)
+        if builder is not None:
             if row is None:
-                telling.rows.pop(key, None)
+                builder.rows.pop(key, None)
             else:
-                telling.rows[key] = row
+                builder.rows[key] = row
         if topic in self._live:
             self.publish(topic, key, row)
 
+    def collect(self, topic: str, key: str, row: Struct) -> None:
+        """A row of the list that is being read, and of nothing else."""
+        builder = self._builders.get(topic)
+        if builder is not None:
+            builder.rows[key] = row
+
+    def collected(self, topic: str, key: str) -> Struct | None:
+        """The row of the list that is being read, if there is one."""
+        builder = self._builders.get(topic)
+        return None if builder is None else builder.rows.get(key)
+
     def amend(self, topic: str, key: str, row: Struct) -> None:
-        """A row changed that was told before. It does not count as told again: it may be about to be told no more."""
-        telling = self._telling.get(topic)
-        if telling is not None and key in telling.rows:
-            telling.rows[key] = row
+        """A row changed that was received before. That does not make it part of a list that is being read."""
+        builder = self._builders.get(topic)
+        if builder is not None and key in builder.rows:
+            builder.rows[key] = row
         if topic in self._live:
             self.publish(topic, key, row)
 
     def publish(self, topic: str, key: str, row: Struct | None) -> None:
-        """For what is true whatever else is known: a fill."""
+        """A row that is true whatever else is known: a fill."""
         self._pending.setdefault(topic, {})[key] = row
 
     def flush(self) -> None:
@@ -78,44 +90,48 @@ class Snapshots:
 
     # --- ends -------------------------------------------------------------------------------------------------------
 
-    def begin(self, topic: str, ends: Iterable[Hashable]) -> Telling:
-        """A question is about to be asked whose answer is whole when all of `ends` have come."""
-        telling = self._telling.setdefault(topic, Telling())
-        telling.missing, telling.failed = set(ends), None
-        return telling
+    def begin(self, topic: str, ends: Iterable[Hashable]) -> SnapshotBuilder:
+        """A request is about to be sent whose answer is complete when all of `ends` have come."""
+        builder = self._builders.setdefault(topic, SnapshotBuilder())
+        builder.missing, builder.failed = set(ends), None
+        return builder
 
     def end(self, key: Hashable) -> None:
         """An end marker came. The topic that needed no other one is swapped in."""
-        for topic, telling in list(self._telling.items()):
-            if key in telling.missing:
-                telling.missing.discard(key)
-                if not telling.missing:
-                    self._swap(topic, telling)
+        for topic, builder in list(self._builders.items()):
+            if key in builder.missing:
+                builder.missing.discard(key)
+                if not builder.missing:
+                    self._swap(topic, builder)
         waiter = self._waiters.pop(key, None)
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
+    def is_missing(self, key: Hashable) -> bool:
+        """Whether a list that is being read needs this end marker."""
+        return any(key in builder.missing for builder in self._builders.values())
+
     def fail(self, key: Hashable, error: TwsError) -> None:
-        """This end marker will not come: its topic stays what it was, and who waits for that topic is told."""
-        for telling in self._telling.values():
-            if key in telling.missing:
-                self._fail(telling, error)
+        """This end marker will not come: its topic stays what it was, and waiters for that topic get the error."""
+        for builder in self._builders.values():
+            if key in builder.missing:
+                self._fail(builder, error)
 
     def drop(self, topic: str, error: TwsError) -> None:
-        """What is being told of `topic` cannot be trusted any more, or will not come, whatever still comes."""
-        telling = self._telling.pop(topic, None)
-        if telling is not None:
-            self._fail(telling, error)
+        """The list of `topic` that is being read is void, whatever still comes of it."""
+        builder = self._builders.pop(topic, None)
+        if builder is not None:
+            self._fail(builder, error)
 
     def drop_all(self, error: TwsError) -> None:
-        for topic in list(self._telling):
+        for topic in list(self._builders):
             self.drop(topic, error)
 
-    async def ended(self, telling: Telling, key: Hashable) -> None:
+    async def ended(self, builder: SnapshotBuilder, key: Hashable) -> None:
         """Wait for an end marker, alone. Raises the error it failed with."""
-        if telling.failed is not None:
-            raise telling.failed
-        if key not in telling.missing:
+        if builder.failed is not None:
+            raise builder.failed
+        if key not in builder.missing:
             return
         waiter = self._waiters[key] = asyncio.get_running_loop().create_future()
         try:
@@ -123,20 +139,20 @@ class Snapshots:
         finally:
             self._waiters.pop(key, None)
 
-    def _fail(self, telling: Telling, error: TwsError) -> None:
-        telling.failed = error
-        for key in telling.missing & self._waiters.keys():
+    def _fail(self, builder: SnapshotBuilder, error: TwsError) -> None:
+        builder.failed = error
+        for key in builder.missing & self._waiters.keys():
             if not (waiter := self._waiters.pop(key)).done():
                 waiter.set_exception(error)
 
-    def _swap(self, topic: str, telling: Telling) -> None:
-        del self._telling[topic]
+    def _swap(self, topic: str, builder: SnapshotBuilder) -> None:
+        del self._builders[topic]
         self._live.add(topic)
-        if topic == "fills":  # each is told as it comes: it is true without the others
+        if topic == "fills":  # each is published as it comes: it is true without the others
             self.flush()
             self._store.known(topic)
             return
         if topic in self.settle:
-            self.settle[topic](telling.rows)
+            self.settle[topic](builder.rows)
         self._pending.pop(topic, None)  # the rows built aside hold it too
-        self._store.replace(topic, telling.rows, known=True)
+        self._store.replace(topic, builder.rows, known=True)

@@ -1,24 +1,19 @@
-"""Market-data lines: ticks → quotes, handed on once a network packet and not once a tick, since waking costs more.
-
-Takes the ticks straight from the decoder; ib_async's own tickers keep lists of them that nobody here reads. Never
-decides which lines are wanted, and asks for none again by itself.
-"""
-
-# mypy: disable-error-code="no-untyped-call"
+"""Market-data lines: ticks → quotes, published once a network packet and not once a tick, since a wake-up is dear."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 
 import ib_async as ib
 
-from daemon.tws.api import Api
-from daemon.tws.gate import Gate, Lane
+from daemon.tws.client import GatewayClient
+from daemon.tws.send_queue import Lane, SendQueue
 from shared.clock import Clock
 from shared.messages import MarketDataType, Quote
 
 BID, BID_SIZE, ASK, ASK_SIZE, LAST, LAST_SIZE, VOLUME, OPEN, HIGH, LOW, CLOSE = range(11)
-"""Where a line keeps what."""
+"""The places of a line's values."""
 
 NOWHERE = -1
 PRICES = {
@@ -35,6 +30,7 @@ SIZES = {
 }  # fmt: skip
 DELAYED = 66
 PRICE_OF = {BID_SIZE: BID, ASK_SIZE: ASK}
+"""Without a size there is no quote on this side."""
 
 TYPES: dict[int, MarketDataType] = {1: "live", 2: "frozen", 3: "delayed", 4: "delayedFrozen"}
 LARGEST = 1e18
@@ -42,25 +38,35 @@ LARGEST = 1e18
 
 
 class Line:
-    """One subscription, and what it has told."""
+    """One subscription and its latest values. `last_moved`, `quote_moved`: this packet has a price of the last trade,
+    or of bid or ask; `last_at`, `quote_at`: when one came."""
 
-    __slots__ = ("con_id", "sent", "told", "type", "values")
+    __slots__ = ("con_id", "has_ticks", "last_at", "last_moved", "quote_at", "quote_moved", "sent", "type", "values")
 
     def __init__(self, con_id: int) -> None:
         self.con_id = con_id
         self.type: MarketDataType | None = None
         self.values: list[float | None] = [None] * 11
         self.sent = False
-        self.told = False
+        self.has_ticks = False
+        self.last_moved = self.quote_moved = False
+        self.last_at: datetime | None = None
+        self.quote_at: datetime | None = None
 
 
 class Ticks:
-    """One session's lines. `told` gets (request, quote) of all that one packet changed."""
+    """One session's lines. `publish` gets (request, quote) of all that one packet changed."""
 
-    def __init__(self, api: Api, gate: Gate, clock: Clock, told: Callable[[Sequence[tuple[int, Quote]]], None]) -> None:
-        self._told = told
-        self._api = api
-        self._gate = gate
+    def __init__(
+        self,
+        client: GatewayClient,
+        queue: SendQueue,
+        clock: Clock,
+        publish: Callable[[Sequence[tuple[int, Quote]]], None],
+    ) -> None:
+        self._publish = publish
+        self._client = client
+        self._queue = queue
         self._clock = clock
         self._lines: dict[int, Line] = {}
         self._changed: dict[int, Line] = {}
@@ -76,28 +82,28 @@ class Ticks:
     # --- lines ------------------------------------------------------------------------------------------------------
 
     def subscribe(self, contract: ib.Contract, market_data_type: int) -> int:
-        """Ask for a line; its request id. `market_data_type`: 1 live, 3 delayed where live is not subscribed."""
-        client = self._api.client
-        request = int(client.getReqId())
+        """Request a line; its request id. `market_data_type`: 1 live, 3 delayed where live is not subscribed."""
+        client = self._client
+        request = client.getReqId()
         line = self._lines[request] = Line(contract.conId)
 
-        def ask() -> None:
-            if request in self._lines:  # nobody has changed his mind
+        def send() -> None:
+            if request in self._lines:  # else it was cancelled while it waited
                 line.sent = True
                 client.reqMktData(request, contract, "", False, False, [])
 
         if market_data_type != self._type:  # it holds for all requests that follow
             self._type = market_data_type
-            self._gate.send(Lane.RESUBSCRIBE, lambda: client.reqMarketDataType(market_data_type))
-        self._gate.send(Lane.RESUBSCRIBE, ask)
+            self._queue.send(Lane.RESUBSCRIBE, lambda: client.reqMarketDataType(market_data_type))
+        self._queue.send(Lane.RESUBSCRIBE, send)
         return request
 
     def unsubscribe(self, request: int) -> None:
-        """End a line; what it may still tell is not handed on."""
+        """End a line; late ticks of it are dropped."""
         line = self._lines.pop(request, None)
         self._changed.pop(request, None)
         if line is not None and line.sent:
-            self._gate.send(Lane.READ, lambda: self._api.client.cancelMktData(request))
+            self._queue.send(Lane.READ, lambda: self._client.cancelMktData(request))
 
     def clear(self) -> None:
         self._lines.clear()
@@ -112,13 +118,17 @@ class Ticks:
             return
         at, size_at = place
         values = line.values
-        quoted = -LARGEST < price < LARGEST and not (size == 0 and (price == -1 or (price == 0 and at <= ASK)))
+        quoted = -LARGEST < price < LARGEST and not (size == 0 and (price == 0 or price == -1))
         values[at] = price if quoted else None
         if size_at >= 0:
             values[size_at] = size if quoted and 0 <= size < LARGEST else None
+        if at == LAST:
+            line.last_moved = True
+        elif at <= ASK:
+            line.quote_moved = True
         if tickType >= DELAYED and line.type is None:
             line.type = "delayed"
-        line.told = True
+        line.has_ticks = True
         self._changed[reqId] = line
 
     def size(self, reqId: int, tickType: int, size: float) -> None:
@@ -127,9 +137,12 @@ class Ticks:
         if line is None or at is None:
             return
         line.values[at] = size if 0 <= size < LARGEST else None
-        if size == 0 and at in PRICE_OF:  # nobody quotes on this side
-            line.values[PRICE_OF[at]] = line.values[at] = None
-        line.told = True
+        if size == 0:
+            if at in PRICE_OF:
+                line.values[PRICE_OF[at]] = line.values[at] = None
+            elif at == LAST_SIZE and line.values[LAST] == 0:  # both 0: there is no last trade
+                line.values[LAST] = line.values[LAST_SIZE] = None
+        line.has_ticks = True
         self._changed[reqId] = line
 
     def market_data_type(self, reqId: int, marketDataId: int) -> None:
@@ -137,7 +150,7 @@ class Ticks:
         if line is None:
             return
         line.type = TYPES.get(marketDataId)
-        if line.told:  # before the first tick there is nothing to show
+        if line.has_ticks:  # before the first tick there is nothing to show
             self._changed[reqId] = line
 
     def flush(self) -> None:
@@ -149,6 +162,11 @@ class Ticks:
         packet = []
         for request, line in changed.items():
             bid, bid_size, ask, ask_size, last, last_size, volume, opened, high, low, close = line.values
+            if line.last_moved:
+                line.last_moved, line.last_at = False, now
+            if line.quote_moved:
+                line.quote_moved, line.quote_at = False, now
+            priced = line.last_at if last is not None else None if bid is None and ask is None else line.quote_at
             quote = Quote(
                 conId=line.con_id,
                 marketDataType=line.type,
@@ -164,6 +182,7 @@ class Ticks:
                 low=low,
                 close=close,
                 asOf=now,
+                priceAsOf=priced,
             )
             packet.append((request, quote))
-        self._told(packet)
+        self._publish(packet)

@@ -75,11 +75,13 @@ class Figures(Collector):
         messages.add_metric(["in"], _number(link.get("messagesIn")))
         messages.add_metric(["out"], _number(link.get("messagesOut")))
         yield messages
-        yield CounterMetricFamily(
-            "ibkr_decode_errors",
-            "Messages of the gateway that could not be read.",
-            value=_number(link.get("decodeErrors")),
+        unreadable = CounterMetricFamily(
+            "ibkr_decode_errors", "Messages of the gateway that could not be read.", labels=["kind"]
         )
+        counted = link.get("decodeErrors")
+        for kind, count in counted.items() if isinstance(counted, dict) else ():
+            unreadable.add_metric([str(kind)], _number(count))
+        yield unreadable
         for name, key, text in (
             ("ibkr_market_lines", "marketLines", "Market-data lines in use."),
             ("ibkr_history_budget_remaining", "historyBudgetRemaining", "History requests left in IBKR's ten minutes."),

@@ -82,7 +82,7 @@ class Script:
         self.emit = emit
         self.gateway = gateway
         self.heard = 0.0
-        self.decode_errors = 0
+        self.decode_errors: dict[str, int] = {}
         self.messages_in = self.messages_out = 0
         self.asked: list[str] = []
         self.ended: str | None = None

@@ -39,7 +39,7 @@ def backlog(request: int, size: int) -> bytes:
 
 
 async def ours(tws: Tws, data: bytes) -> float:
-    wire = tws._wire
+    wire = tws.wire
     begun = time.perf_counter()
     wire.data_received(data)
     while len(wire.frames):  # noqa: ASYNC110 - the rest comes in the loop's next turns, which is what is measured

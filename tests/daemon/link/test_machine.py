@@ -460,14 +460,6 @@ def test_any_message_proves_the_session_again(proof: ev.Event) -> None:
     assert told.link.phase == "unproven"
 
 
-def test_messages_that_cannot_be_read_end_the_session_when_they_are_many() -> None:
-    told = Told().up()
-
-    assert told.tell(ev.MessageTrouble(session=1, count=4, text="bad field")) == ()
-    assert told.link.phase == "ready"
-    assert act.Abort(session=1) in told.tell(ev.MessageTrouble(session=1, count=5, text="bad field"))
-
-
 def test_what_was_said_last_is_kept_as_one_bounded_line() -> None:
     """Whatever a gateway or a system writes: no second line, no escape sequence, no page of text in the row."""
     told = Told()
@@ -1137,7 +1129,6 @@ class AnyLink(RuleBasedStateMachine):
                     ev.FarmChanged(session=number, farm="usfarm", type="market", state="broken"),
                     ev.CompetingSession(session=number, text="x"),
                     ev.ReadOnlyApi(session=number, text="x"),
-                    ev.MessageTrouble(session=number, count=data.draw(st.integers(1, 9)), text="x"),
                     ev.PortMoved(session=number, port=data.draw(st.sampled_from([None, 7497, 7498])), text="x"),
                 ]
             )

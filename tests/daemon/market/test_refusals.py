@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from daemon.market.refusals import history, problem, translated
-from daemon.tws.errors import LinkLost, TwsBusy, TwsRefused, TwsSilent
+from daemon.tws.errors import LinkLost, TwsBusy, TwsRefused, TwsSilent, TwsUnreadable
 from shared.reasons import Problem
 
 ERROR = "Historical Market Data Service error message:"
@@ -82,6 +82,7 @@ def test_no_such_contract_means_little_while_ibkr_cannot_look() -> None:
     [
         (TwsRefused(354, "not subscribed"), "notSubscribed"),
         (TwsSilent("a question", 10.0), "brokerTimeout"),
+        (TwsUnreadable("contractDetails", "conId"), "brokerError"),
         (TwsBusy(4096), "brokerError"),
         (LinkLost(), "notConnected"),
         (LinkLost("interrupted", 1100), "upstreamLost"),

@@ -247,7 +247,9 @@ async def test_an_execution_with_an_unknown_time_zone_is_not_lost():
         await until(lambda: len(made.rows("fills")) == 3)
         utc = {row.time.isoformat() for key, row in made.rows("fills").items() if not key.startswith("0001.0")}
         assert utc == {"2026-11-25T10:00:00+00:00"}
-        assert made.tws.decode_errors == 0
+        assert made.tws.decode_errors == {"timezone": 1}
+        (notice,) = made.rows("notices").values()
+        assert "中国标准时间" in notice.text
 
 
 async def test_a_packet_is_one_step():

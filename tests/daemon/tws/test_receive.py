@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ib_async.client import Client
-from ib_async.wrapper import Wrapper
 
 from daemon.tws.receive import BACKLOG, SLICE, Frames, UnreadableError, Wire
 
@@ -25,54 +23,40 @@ def pieces(stream: bytes, cuts: list[int]) -> list[bytes]:
     return [stream[start:end] for start, end in pairwise(places)]
 
 
-class Deaf(Wrapper):
-    """Nothing is done with messages."""
-
-    def __init__(self) -> None:
-        pass
-
-    def tcpDataArrived(self) -> None:
-        pass
-
-    def tcpDataProcessed(self) -> None:
-        pass
-
-
-def ib_asyncs_own(parts: list[bytes]) -> list[list[str]]:
-    """What ib_async's own buffer makes of the same packets."""
-    client = Client(Deaf())
-    client._serverVersion, client._apiReady = 178, True
-    heard: list[list[str]] = []
-    client.decoder.interpret = heard.append
-    for part in parts:
-        client._onSocketHasData(part)
-    return heard
+def split(stream: bytes) -> list[list[str]]:
+    """The messages of a stream, as ib_async's decoder takes them."""
+    fields = []
+    while stream:
+        (length,) = struct.unpack(">I", stream[:4])
+        fields.append(stream[4 : 4 + length].decode(errors="backslashreplace").split("\0")[:-1])
+        stream = stream[4 + length :]
+    return fields
 
 
 @given(streams, st.lists(st.integers(0, 10_000), max_size=30))
-def test_messages_are_byte_for_byte_those_of_ib_async(stream: bytes, cuts: list[int]):
+def test_a_stream_is_split_into_its_messages(stream: bytes, cuts: list[int]):
     """However the network cuts the stream, and whatever bytes the fields hold."""
     parts = pieces(stream, cuts)
-    frames, heard = Frames(1 << 16, 1 << 16), []
+    frames, received = Frames(1 << 16, 1 << 16), []
     for part in parts:
         frames.feed(part)
-        heard += list(frames)
+        received += list(frames)
 
-    assert heard == ib_asyncs_own(parts)
+    assert received == split(stream)
     assert len(frames) == 0
 
 
 @given(streams, st.integers(1, 5))
 def test_messages_may_be_taken_a_few_at_a_time(stream: bytes, few: int):
-    frames, heard = Frames(1 << 16, 1 << 16), []
+    frames, received = Frames(1 << 16, 1 << 16), []
     frames.feed(stream)
     while True:
         taken = [fields for _, fields in zip(range(few), frames, strict=False)]
         if not taken:
             break
-        heard += taken
+        received += taken
 
-    assert heard == ib_asyncs_own([stream])
+    assert received == split(stream)
 
 
 def test_a_length_beyond_the_cap_is_refused_before_it_is_held():
@@ -122,12 +106,12 @@ def packet(messages: int, size: int = 2) -> bytes:
 
 
 async def test_a_flood_is_worked_off_in_turns():
-    """Others get their turn of the loop in between, and the socket is not read while too much waits."""
-    heard: list[list[str]] = []
+    """Other tasks run in between, and the socket is not read while too much waits."""
+    received: list[list[str]] = []
     ends: list[int] = []
-    wire, link = wired(message=heard.append, packet=lambda: ends.append(len(heard)))
+    wire, link = wired(message=received.append, packet=lambda: ends.append(len(received)))
     wire.data_received(packet(3 * SLICE, 1100))
-    assert len(heard) == SLICE
+    assert len(received) == SLICE
     assert not link.reading
     while not link.reading:
         await asyncio.sleep(0)
@@ -135,10 +119,10 @@ async def test_a_flood_is_worked_off_in_turns():
 
     assert ends == [SLICE, 2 * SLICE, 3 * SLICE]
     assert len(wire.frames) < BACKLOG
-    assert wire.numMsgRecv == 3 * SLICE
+    assert wire.messages_in == 3 * SLICE
 
 
-async def test_what_was_said_before_the_end_is_heard_before_it():
+async def test_messages_before_the_end_are_delivered_before_it():
     order: list[str] = []
     wire, _ = wired(message=lambda fields: order.append(fields[0]), ended=lambda error: order.append("end"))
     wire.data_received(packet(2 * SLICE))
@@ -148,11 +132,11 @@ async def test_what_was_said_before_the_end_is_heard_before_it():
     assert order == ["5"] * 2 * SLICE + ["end"]
 
 
-async def test_a_deaf_wire_hands_nothing_on():
-    heard: list[list[str]] = []
-    wire, _ = wired(message=heard.append)
-    wire.message = lambda fields: (heard.append(fields), wire.deafen())
+async def test_a_stopped_wire_drops_what_it_receives():
+    received: list[list[str]] = []
+    wire, _ = wired(message=received.append)
+    wire.message = lambda fields: (received.append(fields), wire.stop())
     wire.data_received(packet(5))
     wire.data_received(packet(5))
 
-    assert len(heard) == 1
+    assert len(received) == 1

@@ -104,7 +104,7 @@ def fill(shares: float, price: float, second: int) -> rows.Fill:
         clientId=9,
         orderId=5,
     )
-    return rows.fill_row(ib.Contract(), execution, asked=True)
+    return rows.fill_row(ib.Contract(), execution, requested=True)
 
 
 def test_its_executions_say_it():
@@ -125,7 +125,7 @@ def test_some_of_its_executions_say_no_average():
 def test_a_manual_order_of_tws_has_no_unset_id():
     execution = ib.Execution(execId="1.01", time=datetime(2026, 11, 25, tzinfo=UTC), orderId=2147483647)
 
-    assert rows.fill_row(ib.Contract(), execution, asked=False).orderId == 0
+    assert rows.fill_row(ib.Contract(), execution, requested=False).orderId == 0
 
 
 def test_a_commission_without_pnl_has_none():
@@ -136,7 +136,7 @@ def test_a_commission_without_pnl_has_none():
 
 
 def test_bars_without_trades_have_no_volume():
-    bar = rows.bar_row(ib.BarData(datetime(2026, 11, 25, 10, tzinfo=UTC), 1, 2, 0.5, 1.5, -1, -1, -1))
+    bar = rows.bar_row(datetime(2026, 11, 25, 10, tzinfo=UTC), 1, 2, 0.5, 1.5, -1, -1, -1)
 
     assert (bar.open, bar.volume, bar.average, bar.barCount) == (1, None, None, None)
 

@@ -27,7 +27,7 @@ INFO = {
         "timeToReady": 0.25,
         "messagesIn": 100,
         "messagesOut": 10,
-        "decodeErrors": 1,
+        "decodeErrors": {"position": 1},
     },
 }
 
@@ -64,7 +64,7 @@ async def test_the_names_of_the_contract(house: House) -> None:
     assert value(samples, "ibkr_link_time_to_ready_seconds") == 0.25
     assert value(samples, "ibkr_messages_total", direction="in") == 100
     assert value(samples, "ibkr_messages_total", direction="out") == 10
-    assert value(samples, "ibkr_decode_errors_total") == 1
+    assert value(samples, "ibkr_decode_errors_total", kind="position") == 1
     assert value(samples, "ibkr_market_lines") == 4
     assert value(samples, "ibkr_history_budget_remaining") == 55
     assert value(samples, "ibkr_watchers") == 2

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.tws import LinkLost, TwsBusy
-from daemon.tws.gate import WAITING, Bucket, Gate, Lane
+from daemon.tws.send_queue import WAITING, Bucket, Lane, SendQueue
 from shared.clock import SystemClock
 
 
@@ -36,10 +36,10 @@ def test_halving_has_an_end():
     assert rates == [20, 10, 5, 5, 5]
 
 
-async def test_what_matters_goes_first():
+async def test_a_higher_lane_is_sent_first():
     """Orders before probes before reads before renewals, though they came last; within a lane, first come first."""
-    gate, sent = Gate(SystemClock()), []
-    gate.hold(held=True)
+    queue, sent = SendQueue(SystemClock()), []
+    queue.pause(paused=True)
     for name, lane in [
         ("c", Lane.RESUBSCRIBE),
         ("b1", Lane.READ),
@@ -47,67 +47,67 @@ async def test_what_matters_goes_first():
         ("a", Lane.PROBE),
         ("o", Lane.ORDER),
     ]:
-        gate.send(lane, lambda name=name: sent.append(name))
+        queue.send(lane, lambda name=name: sent.append(name))
     assert sent == []
-    gate.hold(held=False)
+    queue.pause(paused=False)
 
     assert sent == ["o", "a", "b1", "b2", "c"]
 
 
 async def test_beyond_the_burst_a_send_waits():
-    gate, sent = Gate(SystemClock(), 40), []
+    queue, sent = SendQueue(SystemClock(), 40), []
     for number in range(9):
-        gate.send(Lane.READ, lambda number=number: sent.append(number))
+        queue.send(Lane.READ, lambda number=number: sent.append(number))
 
     assert sent == list(range(8))
-    assert gate.waiting == 1
-    gate.close()
+    assert queue.waiting == 1
+    queue.close()
 
 
-async def test_who_gives_up_waiting_takes_no_turn():
-    gate = Gate(SystemClock())
-    gate.hold(held=True)
-    turn = asyncio.create_task(gate.admit(Lane.READ))
+async def test_a_cancelled_waiter_takes_no_turn():
+    queue = SendQueue(SystemClock())
+    queue.pause(paused=True)
+    turn = asyncio.create_task(queue.admit(Lane.READ))
     await asyncio.sleep(0)
-    assert gate.waiting == 1
+    assert queue.waiting == 1
     turn.cancel()
     with pytest.raises(asyncio.CancelledError):
         await turn
 
-    assert gate.waiting == 0
+    assert queue.waiting == 0
 
 
-async def test_the_end_of_the_session_is_told_to_who_waits():
-    gate = Gate(SystemClock())
-    gate.hold(held=True)
-    turn = asyncio.create_task(gate.admit(Lane.READ))
+async def test_the_end_of_the_session_fails_its_waiters():
+    queue = SendQueue(SystemClock())
+    queue.pause(paused=True)
+    turn = asyncio.create_task(queue.admit(Lane.READ))
     await asyncio.sleep(0)
-    gate.close()
+    queue.close()
 
     with pytest.raises(LinkLost):
         await turn
     with pytest.raises(LinkLost):
-        await gate.admit(Lane.READ)
+        await queue.admit(Lane.READ)
 
 
 async def test_waiting_has_a_bound():
-    gate = Gate(SystemClock())
-    gate.hold(held=True)
+    queue = SendQueue(SystemClock())
+    queue.pause(paused=True)
     for _ in range(WAITING):
-        gate.send(Lane.READ, lambda: None)
+        queue.send(Lane.READ, lambda: None)
 
     with pytest.raises(TwsBusy):
-        gate.send(Lane.READ, lambda: None)
+        queue.send(Lane.READ, lambda: None)
 
 
-async def test_a_flood_of_questions_keeps_no_probe_out():
-    """Each lane has a bound of its own: a session must not be lost because many asked for much."""
-    gate, sent = Gate(SystemClock()), []
-    gate.hold(held=True)
+async def test_a_flood_of_requests_keeps_no_probe_out():
+    """Each lane has a bound of its own: a session must not be lost for many requests."""
+    queue, sent = SendQueue(SystemClock()), []
+    queue.pause(paused=True)
     for _ in range(WAITING):
-        gate.send(Lane.READ, lambda: None)
-    gate.send(Lane.PROBE, lambda: sent.append("probe"))
-    gate.hold(held=False)
+        queue.send(Lane.READ, lambda: None)
+    queue.send(Lane.PROBE, lambda: sent.append("probe"))
+    queue.pause(paused=False)
 
     assert sent == ["probe"]
-    gate.close()
+    queue.close()

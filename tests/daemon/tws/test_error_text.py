@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from daemon.link.events import FarmChanged, PortMoved, UpstreamLost, UpstreamRestored
-from daemon.tws import codes
+from daemon.tws import error_text as codes
 
 IDLE = "data farm connection is inactive but should be available upon demand."
 MOVED = "TWS socket port has been reset and this connection is being dropped. Please reconnect on the new port"
@@ -35,11 +35,27 @@ def test_what_says_that_upstream_is_lost(code: int):
 
 def test_1101_has_lost_the_streams_and_1102_has_not():
     (lost,) = codes.link_events(3, 1101, "restored- data lost.")
-    (kept,) = codes.link_events(3, 1102, "restored- data maintained. All data farms are connected: usfarm; ushmds.")
+    (kept,) = codes.link_events(3, 1102, "restored- data maintained.")
 
     assert lost == UpstreamRestored(session=3, code=1101, text="restored- data lost.", dataLost=True)
     assert isinstance(kept, UpstreamRestored)
     assert not kept.dataLost
+
+
+def test_1102_names_the_farms_that_are_connected():
+    """No 2104 or 2106 follows for them (a recorded session)."""
+    text = "Connectivity has been restored- data maintained. All data farms are connected: ushmds; usfarm; secdefnj."
+    _, *farms = codes.link_events(3, 1102, text)
+
+    assert [(event.farm, event.type, event.state) for event in farms if isinstance(event, FarmChanged)] == [
+        ("ushmds", "hmds", "ok"),
+        ("usfarm", "market", "ok"),
+        ("secdefnj", "secdef", "ok"),
+    ]
+
+
+def test_a_text_in_another_language_names_no_farms():
+    assert len(codes.link_events(3, 1102, "Hinweis: Verbindung wiederhergestellt")) == 1
 
 
 def test_1102_names_the_farms_that_are_not_back():
@@ -102,4 +118,4 @@ ENGLISH = "Error validating request.-'bY' : cause - The API interface is current
 )
 def test_how_a_read_only_api_is_recognised(code: int, text: str, order_question: bool, says: bool):
     """By number and question; the words only where they are known (FAULTS 46, 53)."""
-    assert codes.says_read_only(code, text, order_question=order_question) is says
+    assert codes.is_read_only(code, text, reading_orders=order_question) is says

@@ -1,9 +1,4 @@
-"""Questions with one answer: contracts, symbols, option chains, bars. Each has a deadline and leaves nothing behind.
-
-Never caches, never asks twice, and never makes an empty list of a failure.
-"""
-
-# mypy: disable-error-code="no-untyped-call"
+"""Look-ups: requests with one answer (contracts, symbols, option chains, bars). Each has a deadline."""
 
 from __future__ import annotations
 
@@ -15,54 +10,52 @@ from typing import Any
 import ib_async as ib
 from ib_async.util import formatIBDatetime
 
-from daemon.tws import rows
-from daemon.tws.api import Api
 from daemon.tws.bars import EPOCH_SECONDS
-from daemon.tws.errors import LinkLost, TwsError, TwsRefused, TwsSilent
-from daemon.tws.gate import Gate, Lane
+from daemon.tws.client import GatewayClient
+from daemon.tws.errors import TwsError, TwsRefused, TwsSilent, TwsUnreadable
+from daemon.tws.pending import PendingRequests
+from daemon.tws.send_queue import Lane, SendQueue
 from shared.messages import Bar, ContractDetails, ContractMatch, ContractQuery, OptionChain
 
 PROOF = "IBM"
-"""The pattern that a search always finds something for, if there are servers to search: TWS itself cannot."""
+"""A pattern for which a search finds something if IBKR's servers answer: TWS itself cannot."""
 
 
-class Requests:
-    """One session's questions. Each raises `TwsRefused`, `TwsSilent`, `TwsBusy` or `LinkLost`; `timeout` in s."""
+class Lookups:
+    """One session's. Each raises `TwsError`; `timeout` in s."""
 
-    def __init__(self, api: Api, gate: Gate) -> None:
-        self._api = api
-        self._gate = gate
+    def __init__(self, client: GatewayClient, queue: SendQueue, pending: PendingRequests) -> None:
+        self._client = client
+        self._queue = queue
+        self._pending = pending
 
     async def contract_details(self, query: ContractQuery, timeout: float) -> list[ContractDetails]:
-        """All contracts that fit. IBKR says “none” with 200."""
-        client, wanted = self._api.client, contract(query)
-        found = await self._ask(
-            "the question for contract details",
+        """All contracts that fit. IBKR refuses with 200 where there is none."""
+        client, wanted = self._client, contract(query)
+        return await self._request(
+            "the request for contract details",
             timeout,
             lambda request: client.reqContractDetails(request, wanted),
             wanted=wanted,
         )
-        return [rows.details_row(details) for details in found]
 
     async def matching_symbols(self, pattern: str, timeout: float) -> list[ContractMatch]:
-        """What IBKR's symbol search finds for the beginning of a symbol or a name."""
-        client = self._api.client
-        found = await self._ask(
+        """Contracts that IBKR's symbol search finds for the beginning of a symbol or a name."""
+        client = self._client
+        return await self._request(
             "the symbol search", timeout, lambda request: client.reqMatchingSymbols(request, pattern)
         )
-        return [rows.match_row(description) for description in found]
 
     async def option_chain(
         self, symbol: str, exchange: str, secType: str, conId: int, timeout: float
     ) -> list[OptionChain]:
         """One row an exchange and trading class. `exchange` is empty but for options on futures."""
-        client = self._api.client
-        found = await self._ask(
-            "the question for option chains",
+        client = self._client
+        return await self._request(
+            "the request for option chains",
             timeout,
             lambda request: client.reqSecDefOptParams(request, symbol, exchange, secType, conId),
         )
-        return [rows.chain_row(chain) for chain in found]
 
     async def historical_bars(
         self,
@@ -76,10 +69,10 @@ class Requests:
         timeout: float,
     ) -> list[Bar]:
         """Bars, oldest first. `endDateTime` `None`: now."""
-        client, wanted = self._api.client, contract(query)
+        client, wanted = self._client, contract(query)
         end = formatIBDatetime(endDateTime)
-        found = await self._ask(
-            "the question for bars",
+        return await self._request(
+            "the request for bars",
             timeout,
             lambda request: client.reqHistoricalData(
                 request, wanted, end, durationStr, barSizeSetting, whatToShow, useRTH, EPOCH_SECONDS, False, []
@@ -87,16 +80,15 @@ class Requests:
             client.cancelHistoricalData,
             wanted,
         )
-        return [rows.bar_row(bar) for bar in found]
 
     async def prove_upstream(self, timeout: float) -> bool:
-        """Whether IBKR's servers answer a question that TWS cannot answer alone."""
+        """Whether IBKR's servers answer a request that TWS cannot answer alone."""
         try:
             return bool(await self.matching_symbols(PROOF, timeout))
         except TwsError:
             return False
 
-    async def _ask(
+    async def _request(
         self,
         what: str,
         timeout: float,
@@ -104,33 +96,28 @@ class Requests:
         cancel: Callable[[int], object] | None = None,
         wanted: ib.Contract | None = None,
     ) -> list[Any]:
-        """Send one request and wait for its end. Whatever happens, ib_async forgets it; unanswered, it is cancelled."""
-        wrapper = self._api.wrapper
+        """Send one request and wait for its end. Unanswered, it is cancelled."""
         request: int | None = None
         answered = False
         try:
             async with asyncio.timeout(timeout):
-                await self._gate.admit(Lane.READ)
-                request = int(self._api.client.getReqId())
-                answer = wrapper.startReq(request, wanted)
+                await self._queue.admit(Lane.READ)
+                request = self._client.getReqId()
+                answer = self._pending.open(request, wanted.conId if wanted else None)
                 send(request)
-                found: list[Any] = await answer
+                found = await answer
                 answered = True
                 return found
         except TimeoutError:
             raise TwsSilent(what, timeout) from None
-        except TwsRefused:
+        except (TwsRefused, TwsUnreadable):
             answered = True
             raise
-        except ConnectionError:
-            raise LinkLost from None
         finally:
             if request is not None:
-                wrapper._futures.pop(request, None)
-                wrapper._results.pop(request, None)
-                wrapper._reqId2Contract.pop(request, None)
+                self._pending.close(request)
                 if cancel is not None and not answered:
-                    self._gate.send(Lane.READ, lambda: cancel(request))
+                    self._queue.send(Lane.READ, lambda: cancel(request))
 
 
 def contract(query: ContractQuery) -> ib.Contract:

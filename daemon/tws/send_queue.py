@@ -1,6 +1,6 @@
-"""The one way to the gateway's ear: what may be sent when, by priority and never above IBKR's rate (FAULTS 28).
+"""What is sent to the gateway, and when: by priority, bounded, and never above IBKR's rate (FAULTS 28).
 
-In place of ib_async's own queue, which knows no priority and no bound and is switched off. Never knows what is sent.
+In place of ib_async's own queue, which has no priority and no bound.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ WAITING = 4096
 
 
 class Lane(IntEnum):
-    """Who goes first."""
+    """The first that is not empty is sent from."""
 
     ORDER = 0
     PROBE = 1
@@ -53,7 +53,7 @@ class Bucket:
         each_second = self.rate - self.burst
         self._tokens = min(self.burst, self._tokens + (now - self._at) * each_second)
         self._at = now
-        # a hair less than a whole one: the timer that was told to wait may be that early
+        # a hair less than a whole one: a timer may be that early
         return 0.0 if self._tokens >= 0.999 else (1.0 - self._tokens) / each_second
 
     def take(self) -> None:
@@ -63,8 +63,8 @@ class Bucket:
         self.rate = max(SLOWEST, self.rate // 2)
 
 
-class Gate:
-    """Sends wait here in their lane until the rate admits them and the socket takes them."""
+class SendQueue:
+    """Sends wait here in their lane until the rate admits them and the socket's write buffer has room."""
 
     def __init__(self, clock: Clock, rate: int = RATE) -> None:
         self._clock = clock
@@ -72,7 +72,7 @@ class Gate:
         self._lanes: tuple[deque[Callable[[], object]], ...] = tuple(deque() for _ in Lane)
         self._turns: set[asyncio.Future[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._held = False
+        self._paused = False
         self._closed = False
 
     @property
@@ -84,13 +84,15 @@ class Gate:
         return sum(map(len, self._lanes))
 
     def send(self, lane: Lane, act: Callable[[], object]) -> None:
-        """Do `act`, which writes one message, as soon as it may be: at once, if nothing better waits."""
+        """Call `act`, which writes one message, as soon as it may: at once, if nothing of a higher lane waits."""
         if self._closed:
             return
-        if len(self._lanes[lane]) >= WAITING:  # of its own: a flood of questions must not keep a probe out
+        if (
+            len(self._lanes[lane]) >= WAITING
+        ):  # each lane has its own bound: a flood of requests must not keep a probe out
             raise TwsBusy(WAITING)
         self._lanes[lane].append(act)
-        self._open()
+        self._send_due()
 
     async def admit(self, lane: Lane) -> None:
         """Return when one message may be written, which has to be done at once. May be cancelled. Raises `LinkLost`."""
@@ -115,13 +117,13 @@ class Gate:
         """Code 100: too fast for this gateway. Until the session ends."""
         self._bucket.halve()
 
-    def hold(self, *, held: bool) -> None:
-        """Whether the socket's own buffer is full: the peer does not read."""
-        self._held = held
-        self._open()
+    def pause(self, *, paused: bool) -> None:
+        """Whether the socket's write buffer is full: the peer does not read."""
+        self._paused = paused
+        self._send_due()
 
     def close(self) -> None:
-        """The session is over: what waits is not sent, and who waits is told."""
+        """The session is over: what waits is not sent, and callers of `admit` get `LinkLost`."""
         self._closed = True
         if self._timer:
             self._timer.cancel()
@@ -131,19 +133,19 @@ class Gate:
             if not turn.done():
                 turn.set_exception(LinkLost())
 
-    def _open(self) -> None:
-        """Let through what may go."""
+    def _send_due(self) -> None:
+        """Send what may be sent now."""
         if self._timer:
             self._timer.cancel()
             self._timer = None
-        while not self._held and not self._closed:
+        while not self._paused and not self._closed:
             lane = next((lane for lane in self._lanes if lane), None)
             if lane is None:
                 return
             now = self._clock.monotonic()
             wait = self._bucket.wait(now)
             if wait > 0:
-                self._timer = asyncio.get_running_loop().call_later(wait, self._open)
+                self._timer = asyncio.get_running_loop().call_later(wait, self._send_due)
                 return
             self._bucket.take()
             lane.popleft()()

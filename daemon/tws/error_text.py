@@ -35,7 +35,7 @@ def clean(text: str) -> str:
     r"""IBKR's text as one line: control characters are spaces.
 
     What newer gateways write as `\u00e9` is a letter again, and so is a byte of Latin-1, in which TWS on Windows
-    speaks (FAULTS 53) and which arrives here as `\xe9`.
+    writes (FAULTS 53) and which arrives here as `\xe9`.
     """
     letters = ESCAPED.sub(lambda found: chr(int(found[1] or found[2], 16)), text[:LONGEST])
     return CONTROL.sub(" ", letters).encode("utf-8", "replace").decode().strip()
@@ -54,20 +54,25 @@ def plain(fields: list[str]) -> list[str]:
 
 
 def farm_name(text: str) -> str:
-    """The farm a text ends with: after the last `:`, or in 2107 and 2108 after the `.` that its last word holds."""
+    """The farm that a text ends with: after the last `:`, or in 2107 and 2108 after the `.` in its last word."""
     if ":" in text:
         return text.rpartition(":")[2].strip()
     word = text.split()[-1] if text.split() else ""
     return word.partition(".")[2] or word
 
 
-def unconnected_farms(text: str) -> tuple[tuple[str, str], ...]:
-    """(farm, type) of those that a 1102 says are not back; its text lists either them or, otherwise, all that are."""
-    head, colon, tail = text.rpartition(":")
-    if not colon or "not connected" not in head:
-        return ()
+FARM_NAME = re.compile(r"[a-z][a-z0-9]*(\.[a-z0-9]+)*")
+
+
+def restored_farms(text: str) -> tuple[tuple[str, str, str], ...]:
+    """(farm, type, state) of those that a 1101 or 1102 lists after a colon: either those that are connected, or those
+    that are not."""
+    head, _, tail = text.rpartition(":")
+    state = "broken" if "not connected" in head else "ok"
     names = [name for name in re.split(r"[;,\s]+", tail.strip(" .")) if name]
-    return tuple((name, farm_type(name)) for name in names)
+    if not head or not all(map(FARM_NAME.fullmatch, names)):
+        return ()
+    return tuple((name, farm_type(name), state) for name in names)
 
 
 def farm_type(name: str) -> str:
@@ -92,33 +97,30 @@ LINK: dict[int, Callable[[int, str], SessionEvent]] = {
 
 
 def link_events(session: int, code: int, text: str) -> tuple[SessionEvent, ...]:
-    """What a code says of the link and its farms, with whatever request id it came."""
+    """What a code reports of the link and its farms, with whatever request id it came."""
     if (farm := meaning(code).farm) is not None:
         kind, state = farm
         return (FarmChanged(session=session, farm=farm_name(text), type=kind, state=state),)
     if code not in LINK:
         return ()
     event = LINK[code](session, text)
-    if code != 1102:
+    if not isinstance(event, UpstreamRestored):
         return (event,)
-    broken = (
-        FarmChanged(session=session, farm=farm, type=kind, state="broken") for farm, kind in unconnected_farms(text)
+    farms = (
+        FarmChanged(session=session, farm=farm, type=kind, state=state) for farm, kind, state in restored_farms(text)
     )
-    return (event, *broken)
+    return (event, *farms)
 
-
-TOO_FAST = 100
-"""More than IBKR’s messages a second; a disconnect may follow."""
 
 READ_ONLY = 321
-"""Validation failed. To an order question, which has no request id, a read-only API says no with it (FAULTS 46)."""
+"""Validation failed. A read-only API refuses requests for orders, which have no request id, with it (FAULTS 46)."""
 
 
-def says_read_only(code: int, text: str, *, order_question: bool) -> bool:
+def is_read_only(code: int, text: str, *, reading_orders: bool) -> bool:
     """Whether this error means that the API is read-only.
 
-    `order_question`: a question about orders is open and the error names no other request. That decides where the text
+    `reading_orders`: a request for orders is open and the error names no other request. That decides where the text
     is in another language than the one whose words are known.
     """
-    said = text.lower()
-    return code == READ_ONLY and ("read-only" in said or (order_question and "validating request" not in said))
+    words = text.lower()
+    return code == READ_ONLY and ("read-only" in words or (reading_orders and "validating request" not in words))

@@ -1,0 +1,69 @@
+"""The gateway's spellings of times and dates → datetimes. Pure."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
+from typing import Final
+from zoneinfo import ZoneInfo
+
+_NEW_YORK, _CHICAGO, _SYDNEY = "America/New_York", "America/Chicago", "Australia/Sydney"
+ABBREVIATIONS: Final[dict[str, str]] = {
+    "EST": _NEW_YORK, "EDT": _NEW_YORK, "CST": _CHICAGO, "CDT": _CHICAGO,
+    "MST": "America/Denver", "MDT": "America/Denver", "PST": "America/Los_Angeles", "PDT": "America/Los_Angeles",
+    "BST": "Europe/London", "CEST": "Europe/Paris", "EEST": "Europe/Athens", "MSK": "Europe/Moscow",
+    "IDT": "Asia/Jerusalem", "JST": "Asia/Tokyo", "HKT": "Asia/Hong_Kong", "SGT": "Asia/Singapore",
+    "KST": "Asia/Seoul", "AEST": _SYDNEY, "AEDT": _SYDNEY, "NZST": "Pacific/Auckland", "NZDT": "Pacific/Auckland",
+}  # fmt: skip
+"""TWS writes Java's names of zones. The American ones stand for the zone with its summer time: IBKR writes CST in
+September beside `US/Central`."""
+
+_OFFSET = re.compile(r"(?:GMT|UTC)?([+-])(\d{1,2})(?::?(\d{2}))?")
+_TIME = re.compile(r"(\d{8})(?:(-)| +)(\d{1,2}:\d{2}(?::\d{2})?)(?:\.\d+)?(?: +(.*))?")
+_NO_YEAR = re.compile(r"(\d{2})(\d{2})(?: +(\d{1,2}:\d{2}:\d{2})(?: +(.*))?)?")
+
+
+def zone(name: str) -> tzinfo | None:
+    """The zone of that name or abbreviation, or of an offset such as `GMT+08:00`; `None` if there is no such zone."""
+    if (offset := _OFFSET.fullmatch(name)) is not None:
+        hours, minutes = int(offset[2]), int(offset[3] or 0)
+        if hours > 15 or minutes > 59:
+            return None
+        distance = timedelta(hours=hours, minutes=minutes)
+        return timezone(-distance if offset[1] == "-" else distance)
+    try:
+        return ZoneInfo(ABBREVIATIONS.get(name, name))
+    except (KeyError, OSError, ValueError):  # not found; a directory's name; a path
+        return None
+
+
+def read_time(text: str) -> tuple[datetime, str]:
+    """A time, and the name of its zone where that is not known: then it is read as the local zone, which is also meant
+    where none is named. `YYYYMMDD-HH:MM:SS` and seconds since 1970 are UTC. Raises ValueError."""
+    if text.isdecimal() and len(text) > 8:
+        return datetime.fromtimestamp(int(text), UTC), ""
+    if len(text) == 8:
+        return datetime.strptime(text, "%Y%m%d").astimezone(), ""
+    found = _TIME.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(f"not a time: {text!r}")
+    day, is_utc, clock, name = found.groups()
+    when = datetime.strptime(day + (clock if clock.count(":") == 2 else f"{clock}:00"), "%Y%m%d%H:%M:%S")
+    if not name:
+        return (when.replace(tzinfo=UTC) if is_utc else when.astimezone()), ""
+    known = zone(name)
+    return (when.astimezone(), name) if known is None else (when.replace(tzinfo=known), "")
+
+
+def read_bar_date(text: str, until: str = "") -> date | datetime:
+    """When a bar begins; a date for daily bars and longer ones. `until`: the end that the message's header names, which
+    has the year of dates that are written without one. Raises ValueError."""
+    if (found := _NO_YEAR.fullmatch(text)) is not None:
+        month, day, clock, name = found.groups()
+        last = datetime.strptime(until[:8], "%Y%m%d").date()
+        year = last.year if (int(month), int(day)) <= (last.month, last.day) else last.year - 1
+        text = f"{year}{month}{day}" + (f" {clock} {name or ''}".rstrip() if clock else "")
+    if len(text) == 8 and text.isdecimal():
+        return datetime.strptime(text, "%Y%m%d").date()
+    when, _ = read_time(text)
+    return when
