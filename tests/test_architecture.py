@@ -198,3 +198,131 @@ def test_scripts_for_windows_are_ascii() -> None:
 def test_each_command_exists_for_both_shells(name: str) -> None:
     assert (ROOT / "scripts" / name).stat().st_mode & 0o111
     assert (ROOT / "scripts" / f"{name}.ps1").exists()
+
+
+LIBRARIES = {
+    "aiohttp": {"aiohttp", "aiohttp.web"},
+    "asyncio": {"asyncio"},
+    "environs": {"environs"},
+    "eventkit": set[str](),
+    "ib_async": {"ib_async"},
+    "prometheus_client": {"prometheus_client", "prometheus_client.core", "prometheus_client.registry"},
+    "psutil": {"psutil"},
+    "structlog": {"structlog", "structlog.stdlib", "structlog.types", "structlog.contextvars"},
+}
+"""The modules that each library documents."""
+
+BASES = {"asyncio.Protocol", "asyncio.BufferedProtocol", "asyncio.DatagramProtocol"}
+"""Classes of these libraries that are documented to be subclassed, as they are written."""
+
+UNDOCUMENTED = (
+    (
+        "daemon/tws/",
+        "ib_async==2.1.0",
+        "a failure must reach the future that waits for it, and only ib_async's own tables say which that is",
+    ),
+    (
+        "shared/transport/named_pipe.py",
+        'requires-python = ">=3.11"',
+        "asyncio has no documented way to give a pipe its access list; run on CPython 3.11 to 3.14 under Windows",
+    ),
+    (
+        "shared/transport/windows_security.py",
+        'requires-python = ">=3.11"',
+        "ctypes documents no type for a foreign function; named in annotations alone",
+    ),
+)
+"""Where undocumented names of a library are used: below which path, with which pin of pyproject.toml, and why."""
+
+
+def defined(path: Path) -> set[str]:
+    """Every name that `path` defines: functions, classes, variables, attributes and `__slots__`."""
+    found = set()
+    for node in ast.walk(tree(path)):
+        match node:
+            case ast.Attribute(attr=name, ctx=ast.Store()) | ast.Name(id=name, ctx=ast.Store()):
+                found.add(name)
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                found.add(name)
+            case ast.Constant(value=str(name)) if name.isidentifier():
+                found.add(name)
+    return found
+
+
+def undocumented(path: Path, ours: set[str]) -> Iterator[str]:
+    """What `path` uses of another library's inside. `ours`: every name that our packages define.
+
+    A private attribute of `self` may come from a class of ours in another module; one of another object must be of a
+    class in the same module.
+    """
+    here = defined(path)
+    for node in ast.walk(tree(path)):
+        match node:
+            case ast.Attribute(attr=name, value=ast.Name(id="self" | "cls")) if name not in ours and private(name):
+                yield f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}"
+            case ast.Attribute(attr=name, value=ast.Name(id="self" | "cls")):
+                pass
+            case ast.Attribute(attr=name) if name not in here and private(name):
+                yield f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}"
+            case ast.ClassDef(name=name, bases=bases):
+                yield from (
+                    f"{path.relative_to(ROOT)}:{node.lineno}: class {name}({base})"
+                    for base in map(ast.unparse, bases)
+                    if base.partition(".")[0] in {*LIBRARIES, "web"} and base not in BASES
+                )
+            case ast.ImportFrom(module=str(module), names=names, level=0):
+                library = module.partition(".")[0]
+                if library in LIBRARIES and module not in LIBRARIES[library]:
+                    yield f"{path.relative_to(ROOT)}:{node.lineno}: from {module}"
+                elif library not in PACKAGES:
+                    for alias in names:
+                        inner = f"{module}.{alias.name}"
+                        if private(alias.name) or (library == "asyncio" and alias.name.startswith("windows_")):
+                            yield f"{path.relative_to(ROOT)}:{node.lineno}: {inner}"
+            case ast.Import(names=names):
+                for alias in names:
+                    library = alias.name.partition(".")[0]
+                    if library in LIBRARIES and alias.name not in LIBRARIES[library]:
+                        yield f"{path.relative_to(ROOT)}:{node.lineno}: import {alias.name}"
+
+
+def private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+@functools.cache
+def all_undocumented() -> tuple[str, ...]:
+    ours = {name for path in sources() for name in defined(path)}
+    return tuple(use for path in sources() for use in undocumented(path, ours))
+
+
+def test_libraries_are_used_by_their_documented_names() -> None:
+    """A private name may move in a patch release. Those that there is no way around stand in the table above."""
+    allowed = tuple(path for path, _, _ in UNDOCUMENTED)
+    found = [use for use in all_undocumented() if not use.startswith(allowed)]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(("path", "pin", "_why"), UNDOCUMENTED)
+def test_what_is_undocumented_is_pinned_and_still_used(path: str, pin: str, _why: str) -> None:
+    assert pin in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert any(use.startswith(path) for use in all_undocumented()), f"{path} needs no exception any more"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from aiohttp.web_protocol import RequestHandler",
+        "import aiohttp.helpers",
+        "from aiohttp import web\nclass Mine(web.Server): pass",
+        "request._message",
+        "from psutil import _common",
+        "class Mine:\n    def run(self): return self._loop",
+        "import structlog._config",
+    ],
+)
+def test_an_undocumented_name_is_found(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    assert list(undocumented(path, set()))

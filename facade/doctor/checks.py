@@ -268,7 +268,7 @@ def _other_ports(patient: Patient, host: str, port: int) -> list[int]:
     return [number for number in patient.ports if number != port and _listeners(number)]
 
 
-def _listeners(port: int) -> list[psutil._common.sconn]:
+def _listeners(port: int) -> list[Any]:
     try:
         found = psutil.net_connections("tcp")
     except psutil.AccessDenied:
