@@ -15,6 +15,8 @@ class Event(Struct, frozen=True, kw_only=True):
 class Target(Struct, frozen=True, kw_only=True):
     """Which gateway to dial, and as which client. `account` empty: any.
 
+    `address`: the one of the host's addresses that answered last, which is dialled first.
+
     `timeout`: s over dial, handshake and account list until the attempt is reported as failed.
     """
 
@@ -23,6 +25,7 @@ class Target(Struct, frozen=True, kw_only=True):
     clientId: int
     account: str = ""
     timeout: float = 10.0
+    address: str = ""
 
 
 # --- what people and time do ----------------------------------------------------------------------------------------

@@ -228,7 +228,7 @@ def _dial(
     pursuit = replace(pursuit, attempts=pursuit.attempts + 1, outage=pursuit.outage or Outage(since=now.monotonic))
     state = Connecting(session=number, pursuit=pursuit, timeout=limit, why=why, back=back, asked=asked)
     return replace(link, session=number, state=state), (
-        Dial(session=number, target=replace(pursuit.target, timeout=limit)),
+        Dial(session=number, target=replace(pursuit.target, timeout=limit, address=pursuit.peer)),
     )
 
 

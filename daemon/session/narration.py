@@ -10,6 +10,7 @@ import structlog
 from daemon.link.row import words
 from daemon.link.states import Connecting, Link, Live
 from shared.reasons import describe
+from shared.settings import is_loopback
 
 log = structlog.get_logger("daemon.session")
 
@@ -125,6 +126,12 @@ class Narration:
             return
         if new.session == old.session and new.facts.readOnly and not old.facts.readOnly:
             log.info("link.read_only", message="The API is read-only: orders stay unknown in this session.")
+        if new.pursuit.peer not in (old.pursuit.peer, host := after.target.host) and not is_loopback(host):
+            log.info(
+                "link.address",
+                message=f"{host} answered at {new.pursuit.peer}, which is dialled first from now on.",
+                address=new.pursuit.peer,
+            )
         if after.base.port != before.base.port:
             _, advice = describe("portMoved", port=after.base.port)
             log.warning("link.port_moved", message=" ".join(advice), port=after.base.port)

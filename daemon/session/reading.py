@@ -97,10 +97,10 @@ class Reading:
         return frozenset(unknown)
 
     async def _sync(self, tws: Tws, topics: frozenset[str] | None, due: tuple[str, ...]) -> None:
+        self._put_off(*due)
         async with _at_most(self._limit):
             await tws.sync(topics)
             await self._store.recorded()
-        self._put_off(*due)
 
     async def _prove(self, tws: Tws, session: int) -> None:
         """2110 may never be taken back: an answer that only IBKR's servers can give is as good (CONTRACT 4.2)."""
@@ -109,7 +109,7 @@ class Reading:
             self._emit(ev.UpstreamRestored(session=session, code=None, text=text, dataLost=False))
 
     def _put_off(self, *names: str) -> None:
-        """What has just been asked for is not asked for again so soon."""
+        """What is being read now is not read again so soon."""
         now = self._clock.monotonic()
         self._due |= {name: now + EVERY[name] for name in names}
 

@@ -164,7 +164,7 @@ class Tws:
         self._opening = loop.create_future()
         deadline = loop.time() + self.target.timeout
         try:
-            sock, peer = await dial(self.target.host, self.target.port, self.target.timeout)
+            sock, peer = await dial(self.target.host, self.target.port, self.target.timeout, self.target.address)
             self._deadline = loop.call_at(deadline, self._report_overdue)
             await loop.create_connection(lambda: self.wire, sock=sock)
             if self._over:  # it was ended meanwhile

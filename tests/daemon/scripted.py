@@ -125,7 +125,8 @@ class Script:
 
     async def _tell(self, topics: frozenset[str]) -> None:
         if self.gateway.slow_reads:
-            await self._over.wait()
+            await self.gateway.clock.sleep(self.target.timeout)
+            return
         for fill in self.gateway.fills:
             self.gateway.store.put({"fills": {fill.execId: fill}})
         for topic in topics - self.gateway.untold:

@@ -612,6 +612,16 @@ async def test_what_stayed_unknown_is_asked_again_every_ten_seconds() -> None:
         assert known.known
 
 
+async def test_a_list_whose_end_never_comes_is_requested_again_every_ten_seconds() -> None:
+    """FIELD F3: the time for which it was waited is part of the ten seconds."""
+    async with supervised() as story:
+        story.gateway.slow_reads = True
+        story.store.forget("positions")
+        await story.pass_(52)
+
+        assert story.asked()["sync positions"] == 5
+
+
 async def test_a_snapshot_that_never_ends_does_not_keep_the_link_from_ready() -> None:
     story = Story()
     story.gateway.untold = frozenset({"positions"})

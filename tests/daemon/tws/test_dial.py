@@ -3,6 +3,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import struct
+import threading
+from typing import Any
 
 import pytest
 
@@ -23,6 +26,8 @@ def windows(number: int, text: str) -> OSError:
         (ConnectionRefusedError(errno.ECONNREFUSED, "Connect call failed"), "portClosed", errno.ECONNREFUSED),
         (windows(1225, "Der Remotecomputer hat die Netzwerkverbindung abgelehnt"), "portClosed", 1225),
         (windows(10061, "Es konnte keine Verbindung hergestellt werden"), "portClosed", 10061),
+        (ConnectionResetError(errno.ECONNRESET, "Connect call failed"), "closedDuringHandshake", errno.ECONNRESET),
+        (OSError(errno.ENOTCONN, "Transport endpoint is not connected"), "closedDuringHandshake", errno.ENOTCONN),
         (TimeoutError(errno.ETIMEDOUT, "Connect call failed"), "dialTimeout", errno.ETIMEDOUT),
         (windows(121, "Das Zeitlimit für die Semaphore wurde erreicht"), "dialTimeout", 121),
         (OSError(errno.EHOSTUNREACH, "No route to host"), "hostUnreachable", errno.EHOSTUNREACH),
@@ -65,7 +70,7 @@ async def test_every_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch)
     async with await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         places = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port)) for host in ("127.0.0.2", "127.0.0.1")]
-        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", lambda *_, **__: answer(places))
+        resolve_to(monkeypatch, places)
         sock, peer = await dial("anything", port, 10)
         sock.close()
 
@@ -82,7 +87,7 @@ async def test_of_several_addresses_a_refusal_says_more_than_a_silence(
         (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))
         for port in (ports if refused_first else reversed(ports))
     ]
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", lambda *_, **__: answer(places))
+    resolve_to(monkeypatch, places)
 
     with pytest.raises(DialError) as failed:
         await dial("anything", 1, 0.2)
@@ -90,8 +95,105 @@ async def test_of_several_addresses_a_refusal_says_more_than_a_silence(
     assert failed.value.reason == "portClosed"
 
 
-async def answer(places: list[object]) -> list[object]:
-    return places
+def resolve_to(monkeypatch: pytest.MonkeyPatch, places: list[Any]) -> None:
+    """Give every name these addresses."""
+
+    def getaddrinfo(*_: object, flags: int = 0, **__: object) -> list[Any]:
+        if flags & socket.AI_NUMERICHOST:
+            raise socket.gaierror(socket.EAI_NONAME, "a name")
+        return list(places)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+async def test_an_address_that_does_not_answer_costs_a_moment_and_the_one_that_did_comes_first_the_next_time(
+    monkeypatch: pytest.MonkeyPatch, full: socket.socket
+):
+    """The second is dialled long before the time limit; asked to begin with it, the first is not dialled at all."""
+    loop = asyncio.get_running_loop()
+    accepted = asyncio.Event()
+
+    def accept(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted.set()
+        writer.close()
+
+    async with await asyncio.start_server(accept, "127.0.0.2", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        mute = full.getsockname()
+        places = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", each) for each in (mute, ("127.0.0.2", port))]
+        resolve_to(monkeypatch, places)
+        sock, peer = await dial("anything", port, 3600)
+        sock.close()
+        assert peer == "127.0.0.2"
+
+        dialled: list[object] = []
+        connect = loop.sock_connect
+
+        async def sock_connect(sock: socket.socket, address: Any) -> None:
+            dialled.append(address)
+            await connect(sock, address)
+
+        monkeypatch.setattr(loop, "sock_connect", sock_connect)
+        sock, _ = await dial("anything", port, 3600, address="127.0.0.2")
+        sock.close()
+        assert dialled == [("127.0.0.2", port)]
+
+
+async def test_a_name_server_that_does_not_answer_costs_one_thread_and_holds_up_no_end(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    answers = threading.Event()
+
+    def getaddrinfo(*_: object, flags: int = 0, **__: object) -> list[Any]:
+        if flags & socket.AI_NUMERICHOST:
+            raise socket.gaierror(socket.EAI_NONAME, "a name")
+        answers.wait()
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    try:
+        for _ in range(5):
+            with pytest.raises(DialError) as failed:
+                await dial("slow.example", 7497, 0.01)
+            assert failed.value.reason == "hostUnreachable"
+        threads = [thread for thread in threading.enumerate() if thread.name == "look up slow.example"]
+        assert [thread.daemon for thread in threads] == [True]
+    finally:
+        answers.set()
+    with pytest.raises(DialError) as failed:
+        await dial("slow.example", 7497, 3600)
+    assert "Temporary failure" in str(failed.value)
+
+
+async def test_a_port_that_accepts_and_resets_has_closed_the_connection_whoever_notices_first():
+    """FIELD F2: the system says so in connect, at the first look at the socket, or to the first read."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(64)
+    port = listener.getsockname()[1]
+    ended = threading.Event()
+
+    def reset() -> None:
+        while not ended.is_set():
+            sock, _ = listener.accept()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.close()
+
+    thread = threading.Thread(target=reset, daemon=True)
+    thread.start()
+    reasons = set()
+    for _ in range(200):
+        try:
+            sock, _ = await dial("127.0.0.1", port, 10)
+            sock.close()
+        except DialError as failed:
+            reasons.add(failed.reason)
+    ended.set()
+    with socket.create_connection(("127.0.0.1", port)):
+        thread.join()
+    listener.close()
+
+    assert reasons <= {"closedDuringHandshake"}
 
 
 async def test_a_name_that_cannot_be_one_is_unreachable():
