@@ -25,6 +25,7 @@ from daemon.session.supervisor import Supervisor
 from daemon.signals import stop_on_signals
 from daemon.state.feed import Feed
 from daemon.state.ledger import Ledger
+from daemon.state.pnl import PnLSeries
 from daemon.state.store import FILLS_KNOWN, Store
 from daemon.tws import Tws
 from shared.clock import Clock
@@ -103,11 +104,13 @@ class Daemon:
             dice=around.dice,
             version=around.version,
         )
+        self.series = PnLSeries(self.store, ledger, clock)
         self.commands = Commands(
             settings=settings,
             store=self.store,
             feed=self.feed,
             ledger=ledger,
+            series=self.series,
             link=self.link,
             market=self.market,
             clock=clock,
@@ -140,6 +143,7 @@ class Daemon:
             self._spawn(self.ledger.run(), "ledger"),
             self._spawn(self._keep_up(), "upkeep"),
             self._spawn(self.market.run(), "market"),
+            self._spawn(self.series.run(), "pnl series"),
             self._spawn(self._show_life(), "signs of life"),
         ]
         self._linking = self._spawn(self.link.run(), "link")

@@ -175,6 +175,15 @@ class PnL(Message, frozen=True, kw_only=True):
     realizedPnL: float | None = None
 
 
+class PnLPoint(Message, frozen=True, kw_only=True):
+    """One point of the day's series, in the account's base currency."""
+
+    at: datetime
+    dailyPnL: float | None
+    unrealizedPnL: float | None
+    realizedPnL: float | None
+
+
 class Contract(Message, frozen=True, kw_only=True):
     """IBKR's description of an instrument."""
 

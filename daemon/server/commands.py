@@ -36,6 +36,7 @@ from daemon.server.params import (
 from daemon.session.supervisor import Supervisor
 from daemon.state.feed import Feed
 from daemon.state.ledger import Ledger, Slice
+from daemon.state.pnl import PnLSeries
 from daemon.state.store import Store
 from shared.clock import Clock
 from shared.jsonrpc.codec import APPLICATION_ERROR, RpcError
@@ -79,6 +80,7 @@ class Commands:
         store: Store,
         feed: Feed,
         ledger: Ledger,
+        series: PnLSeries,
         link: Supervisor,
         market: Market,
         clock: Clock,
@@ -98,7 +100,7 @@ class Commands:
         self._stop = stop
         self._figures = figures
         self._pages = Pages()
-        self._holdings = Holdings(settings, store, ledger, clock, self._pages)
+        self._holdings = Holdings(settings, store, ledger, series, clock, self._pages)
 
     def table(self) -> dict[str, Callable[[ServerConnection, Raw], Awaitable[Any]]]:
         return {
@@ -112,6 +114,7 @@ class Commands:
             "account.list": self._method(OfAccount, self._rows("accounts")),
             "account.summary": self._method(OfAccount, self._rows("summary")),
             "account.pnl": self._method(OfAccount, self._rows("pnl")),
+            "account.pnl.history": self._method(OfAccount, self._pnl_history),
             "account.positions": self._method(OfAccount, self._rows("positions")),
             "account.orders": self._method(Orders, self._rows("orders")),
             "executions.list": self._method(Executions, self._executions),
@@ -229,6 +232,9 @@ class Commands:
 
     async def _executions(self, peer: ServerConnection, params: Executions) -> Any:
         return self._paged(peer, await self._holdings.executions(params))
+
+    async def _pnl_history(self, peer: ServerConnection, params: OfAccount) -> Any:
+        return self._paged(peer, await self._holdings.pnl_history(params))
 
     # --- the market -------------------------------------------------------------------------------------------------
 

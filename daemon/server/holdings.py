@@ -14,6 +14,7 @@ from daemon.server.pages import Page, Pages
 from daemon.server.params import Executions, OfAccount, Orders
 from daemon.state.fills import cursor, position, read_cursor
 from daemon.state.ledger import Ledger, Slice, cut
+from daemon.state.pnl import PnLSeries
 from daemon.state.store import FILLS_SHOWN, Store
 from shared.clock import Clock
 from shared.messages import Link, Sync
@@ -29,10 +30,13 @@ _encode = msgspec.json.Encoder().encode
 class Holdings:
     """Reads the store and the ledger. Raises `Problem`."""
 
-    def __init__(self, settings: Settings, store: Store, ledger: Ledger, clock: Clock, pages: Pages) -> None:
+    def __init__(
+        self, settings: Settings, store: Store, ledger: Ledger, series: PnLSeries, clock: Clock, pages: Pages
+    ) -> None:
         self._settings = settings
         self._store = store
         self._ledger = ledger
+        self._series = series
         self._clock = clock
         self._pages = pages
 
@@ -66,6 +70,22 @@ class Holdings:
         rest = ((key, _encode(fill)) for key, fill in keyed if start is None or key > start)
         rows, last = cut(rest, params.limit)
         return Page(rows, {"source": "live"}, None if last is None else cursor(last))
+
+    async def pnl_history(self, params: OfAccount) -> Page:
+        """Today's PnL of one account; without a list of accounts, of the one that has points."""
+        if params.after:
+            return self._pages.following(params.after)
+        if not params.allowStale:
+            self.require_connected()
+        known = self._is_known("accounts")
+        account = self._account(params.account, needed=True, known=known)
+        if not account:
+            found = sorted(self._store.rows("accounts")) if known else await self._series.accounts()
+            if len(found) > 1:
+                raise Problem("accountAmbiguous", extra={"accounts": found})
+            account = found[0] if found else ""
+        rows = [_encode(point) for point in await self._series.today(account)]
+        return self._pages.first(rows, {"source": "ledger", "stale": not self._connected()})
 
     def require_connected(self) -> None:
         """Raises `Problem` with the link's own reason."""

@@ -60,8 +60,10 @@ CREATE TABLE IF NOT EXISTS fills (base TEXT PRIMARY KEY, time REAL NOT NULL, row
 CREATE INDEX IF NOT EXISTS fills_by_time ON fills (time, base);
 CREATE TABLE IF NOT EXISTS events (number INTEGER PRIMARY KEY, at REAL NOT NULL, row BLOB NOT NULL);
 CREATE INDEX IF NOT EXISTS events_by_time ON events (at);
+CREATE TABLE IF NOT EXISTS pnl (account TEXT, at REAL, daily REAL, unrealized REAL, realized REAL,
+    PRIMARY KEY (account, at)) WITHOUT ROWID;
 """
-VERSION = 1
+VERSION = 2
 
 _PENDING = 2**62
 """The number of an attempt that is not written yet: behind all that are."""
@@ -115,7 +117,7 @@ class Ledger:
         self._writer.start()
         self._note(tidy=True)
         try:
-            self.held = await self._read(lambda db: _flag(db, "held") == "true")
+            self.held = await self.read(lambda db: _flag(db, "held") == "true")
             self._held_known = True
         except (OSError, sqlite3.Error) as error:
             log.warning(
@@ -146,7 +148,7 @@ class Ledger:
                 waiting.pop()()
 
         timer = self._loop.call_later(SHOWN_ANYWAY, once)
-        self._write(lambda db: _write_fills(db, kept), once)
+        self.write(lambda db: _write_fills(db, kept), once)
 
     def phase(self, event: LinkEvent) -> None:
         """A change of phase, of this epoch.
@@ -168,13 +170,13 @@ class Ledger:
 
     def fills_complete(self, at: datetime) -> None:
         """The list of fills was read to its end at `at`."""
-        self._write(lambda db: _set_flag(db, "fillsComplete", at.isoformat()))
+        self.write(lambda db: _set_flag(db, "fillsComplete", at.isoformat()))
 
     async def set_held(self, held: bool) -> None:
         """Remember whether somebody holds the link down. Returns when that is written, or the disk is in trouble."""
         self.held, self._held_known = held, True
         written = asyncio.Event()
-        self._write(lambda db: _set_flag(db, "held", _text(held)), written.set)
+        self.write(lambda db: _set_flag(db, "held", _text(held)), written.set)
         try:
             async with asyncio.timeout(SHOWN_ANYWAY):
                 await written.wait()
@@ -201,11 +203,11 @@ class Ledger:
     async def recent(self, since: datetime) -> list[Fill]:
         """Every fill from `since` on, by execution time."""
         start = since.timestamp(), ""
-        return await self._read(lambda db: [_fill.decode(row) for _, _, row in _select_fills(db, start)])
+        return await self.read(lambda db: [_fill.decode(row) for _, _, row in _select_fills(db, start)])
 
     async def complete(self) -> datetime | None:
         """When a daemon last read the list of fills to its end; `None`: none ever did."""
-        text = await self._read(lambda db: _flag(db, "fillsComplete"))
+        text = await self.read(lambda db: _flag(db, "fillsComplete"))
         return None if text is None else datetime.fromisoformat(text)
 
     async def fills(self, since: datetime, part: Slice = Slice(), account: str = "") -> RowsPage:  # noqa: B008
@@ -214,7 +216,7 @@ class Ledger:
         Raises `ValueError` for a cursor that no page gave.
         """
         start = read_cursor(part.cursor) if part.cursor else (since.timestamp(), "")
-        rows, last = await self._read(
+        rows, last = await self.read(
             lambda db: cut(_keyed(_select_fills(db, start, account, part.limit + 1)), part.limit)
         )
         return RowsPage(rows, None if last is None else cursor(last))
@@ -246,13 +248,13 @@ class Ledger:
             figures = uptime.uptimes(uptime.timed(recent, ends, self.epoch), now, planned)
             return EventsPage(rows, None if last is None else str(last), figures)
 
-        return await self._read(read)
+        return await self.read(read)
 
-    # --- the writer's letterbox -------------------------------------------------------------------------------------
+    # --- the writer's queue ------------------------------------------------------------------------------------------
 
     def _write_event(self, event: LinkEvent) -> None:
         at, row = event.at.timestamp(), _encode(event)
-        self._write(lambda db: db.execute("INSERT INTO events (at, row) VALUES (?, ?)", (at, row)))
+        self.write(lambda db: db.execute("INSERT INTO events (at, row) VALUES (?, ?)", (at, row)))
 
     def _note(self, *, tidy: bool = False) -> None:
         """That this epoch lives; and `held` with it, so that it is there again after a broken file was moved aside."""
@@ -265,14 +267,14 @@ class Ledger:
             if tidy:
                 _tidy(db, now)
 
-        self._write(note)
+        self.write(note)
 
-    def _write(self, work: Work, then: Callable[[], object] | None = None) -> None:
+    def write(self, work: Work, then: Callable[[], object] | None = None) -> None:
         queued = self._writer.offer(Job(work, True, lambda _result, _error: self._tell_loop(then)))
         if not queued and then is not None:
             self._loop.call_soon(then)
 
-    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         answer: asyncio.Future[T] = self._loop.create_future()
 
         def settle(result: Any, error: Exception | None) -> None:

@@ -25,6 +25,7 @@ from shared.messages import (
     OptionChain,
     Order,
     PnL,
+    PnLPoint,
     Position,
     Quote,
 )
@@ -163,6 +164,16 @@ ROUTES = (
         reasons=(*UNKNOWN, "accountAmbiguous", "notFound"),
         query=reads.AccountQuery,
         statuses=(200, 304),
+        tag="account",
+    ),
+    Route(
+        method="GET",
+        template=f"{API}/account/pnl/history",
+        handle=queries.pnl_history,
+        summary="An account's profit and loss of today as a series, a point each 5 s while it changes",
+        answer=list[PnLPoint],
+        reasons=(*NOT_CONNECTED, *CALLED, "ledgerUnavailable", "accountAmbiguous", "notFound"),
+        query=reads.AccountQuery,
         tag="account",
     ),
     Route(

@@ -149,6 +149,12 @@ async def executions(facade: Facade, context: RequestContext) -> web.StreamRespo
     return _data(facade, _rows_of(pages), as_of, seq, "ledger", stale=stale, headers=_next_link(context, pages[-1]))
 
 
+async def pnl_history(facade: Facade, context: RequestContext) -> web.StreamResponse:
+    """Today's points, from the ledger; with `allowStale` also while there is no link."""
+    params = {"account": context.query.account, "allowStale": context.query.allowStale}
+    return await _found_rows(facade, context, "account.pnl.history", params, LEDGER_TIMEOUT, "ledger")
+
+
 async def search(facade: Facade, context: RequestContext) -> web.StreamResponse:
     return await _found_rows(facade, context, "contracts.search", {"q": context.query.q}, CONTRACT_TIMEOUT)
 
@@ -191,7 +197,12 @@ async def bars(facade: Facade, context: RequestContext) -> web.StreamResponse:
 
 
 async def _found_rows(
-    facade: Facade, context: RequestContext, method: str, params: Mapping[str, Any], timeout: float
+    facade: Facade,
+    context: RequestContext,
+    method: str,
+    params: Mapping[str, Any],
+    timeout: float,
+    source: str = "live",
 ) -> web.StreamResponse:
     """All rows of `method`. Raises `Problem` where the link is not proven and stale rows are not allowed."""
     stale = not facade.mirror.state.connected
@@ -203,7 +214,7 @@ async def _found_rows(
             raise Problem("tooLarge", "The response would be too large: request less at once.")
         pages.append(_found.decode(await facade.call(method, {**params, "after": pages[-1].next}, timeout)))
     first = pages[0]
-    return _data(facade, _rows_of(pages), first.asOf or _newest(first.rows), first.seq, "live", stale=stale)
+    return _data(facade, _rows_of(pages), first.asOf or _newest(first.rows), first.seq, source, stale=stale)
 
 
 async def _slice(

@@ -83,6 +83,7 @@ class FakeDaemon:
                         "link.disconnect",
                         "link.reconnect",
                         "link.events",
+                        "account.pnl.history",
                         "executions.list",
                         "contracts.search",
                         "contracts.get",

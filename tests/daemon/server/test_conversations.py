@@ -294,6 +294,20 @@ async def test_a_cursor_that_no_page_gave_is_refused(mirror: Mirror) -> None:
         assert (error.data["reason"], error.data["field"]) == ("invalidParameters", "cursor")
 
 
+async def test_the_pnl_of_the_day_is_read_per_account(daemon: Daemon, mirror: Mirror) -> None:
+    """Also while the link is down, where that is welcome; of several accounts one must be named."""
+    for params in ({}, {"account": "DU2"}):
+        account = params.get("account", "DU1")
+        daemon.store.replace("pnl", {account: PnL(account=account, dailyPnL=1.5)}, known=True)
+        daemon.series.sample()
+        answer = await mirror.call("account.pnl.history", allowStale=True, **params)
+        assert [(row["dailyPnL"], row["realizedPnL"]) for row in answer["rows"]] == [(1.5, None)]
+        assert (answer["stale"], answer["source"]) == (True, "ledger")
+    error = await refused(mirror, "account.pnl.history", allowStale=True)
+    assert (error.data["reason"], error.data["accounts"]) == ("accountAmbiguous", ["DU1", "DU2"])
+    assert (await refused(mirror, "account.pnl.history")).data["reason"] == "autoConnectOff"
+
+
 async def test_the_link_row_is_the_body_of_get_link(mirror: Mirror) -> None:
     """`ibkr status --json` prints it as it comes."""
     assert (await mirror.call("link.get"))["phase"] == "disabled"

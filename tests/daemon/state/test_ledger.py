@@ -264,7 +264,7 @@ async def test_a_full_disk_is_one_warning_and_nothing_is_lost(tmp_path: Path, cl
         def make_room(db: sqlite3.Connection) -> None:
             db.execute("PRAGMA max_page_count = 100000")
 
-        await ledger._read(make_room)
+        await ledger.read(make_room)
         await kept(ledger, fill("last.x.01"))
         assert [line["event"] for line in logs] == ["ledger.failing", "ledger.working"]
     assert len(await ledger.recent(NOON)) == len(many) + 1
@@ -364,7 +364,7 @@ async def test_a_fill_is_shown_though_the_disk_hangs(tmp_path: Path, clock: Hand
     def hanging(_db: sqlite3.Connection) -> None:
         asyncio.run_coroutine_threadsafe(hang.wait(), loop).result()
 
-    ledger._write(hanging)
+    ledger.write(hanging)
     await kept(ledger, fill("a.01"))
     hang.set()
     assert await ledger.recent(NOON) == [fill("a.01")]

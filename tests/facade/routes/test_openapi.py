@@ -91,7 +91,14 @@ def plentiful(daemon: FakeDaemon) -> None:
         positions={"DU1234567:1": Position(account="DU1234567", conId=1, position=1.0)},
     )
     nothing: dict[str, Any] = {"rows": [], "asOf": None, "next": None}
-    for method in ("executions.list", "contracts.search", "contracts.options", "quotes.get", "bars.fetch"):
+    for method in (
+        "account.pnl.history",
+        "executions.list",
+        "contracts.search",
+        "contracts.options",
+        "quotes.get",
+        "bars.fetch",
+    ):
         daemon.answer(method, nothing)
     for method in ("contracts.get", "contracts.qualify"):
         daemon.answer(method, {"rows": [{"conId": 1}], "asOf": None, "next": None})
