@@ -54,7 +54,7 @@ class Facade:
     examination: asyncio.Task[Any] | None = None
     """The doctor's latest run, shared by all requests that come while it is under way."""
 
-    async def call(self, method: str, params: Any, timeout: float) -> msgspec.Raw:
+    async def call(self, method: str, params: Any, timeout: float | None) -> msgspec.Raw:
         """The daemon's result. Raises `Problem`, after the replica holds what the failed call has changed."""
         try:
             return await self.mirror.call(method, params, timeout)

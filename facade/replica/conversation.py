@@ -37,8 +37,8 @@ class Conversation(Protocol):
     epoch: str
     """The daemon's run. It is new at each daemon start."""
 
-    async def call(self, method: str, params: Any, timeout: float) -> Raw:
-        """The encoded result of `method`. `timeout`: s."""
+    async def call(self, method: str, params: Any, timeout: float | None) -> Raw:
+        """The encoded result of `method`. `timeout`: s; `None`: until the conversation ends, which pings decide."""
 
     async def watch(self, topics: Collection[str], epoch: str | None, since: int | None, timeout: float) -> Watched:
         """Receive deltas of `topics`, from step `since` of `epoch` where the daemon can resume there, else all rows."""

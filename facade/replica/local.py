@@ -25,7 +25,7 @@ class LocalConversation:
         self.epoch = client.welcome.epoch
         self._client = client
 
-    async def call(self, method: str, params: Any, timeout: float) -> Raw:
+    async def call(self, method: str, params: Any, timeout: float | None) -> Raw:
         return await self._client.call(method, params, timeout)
 
     async def watch(self, topics: Collection[str], epoch: str | None, since: int | None, timeout: float) -> Watched:

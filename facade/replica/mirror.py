@@ -64,8 +64,11 @@ class Mirror:
 
     # --- requests ---
 
-    async def call(self, method: str, params: Any, timeout: float) -> msgspec.Raw:
-        """The daemon's response within `timeout` s. Raises `Problem`, with the daemon's error data in its `extra`."""
+    async def call(self, method: str, params: Any, timeout: float | None) -> msgspec.Raw:
+        """The daemon's response within `timeout` s, or for as long as it answers pings where that is `None`.
+
+        Raises `Problem`, with the daemon's error data in its `extra`.
+        """
         conversation = self._conversation
         if conversation is None or not self.state.reachable:
             raise Problem("daemonUnreachable")

@@ -41,8 +41,6 @@ def options(
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object instead of words.")]
-CONNECT_SLACK = 5.0
-"""s beyond the attempt's own limit for the daemon to say how it ended."""
 MOST_SECONDS = 3600
 
 
@@ -70,15 +68,14 @@ def settings() -> Settings:
     return Settings.load(os.environ)
 
 
-def ask(
-    method: str, params: dict[str, Any] | None = None, timeout: float = cli.PATIENCE, *, as_json: bool = False
-) -> Any:
-    """The daemon's answer. Ends the command where there is none: 3 nobody answers, 1 refused, 2 asked wrongly.
+def ask(method: str, params: dict[str, Any] | None = None, *, as_json: bool = False) -> Any:
+    """The daemon's answer, however long it takes while it is alive.
 
-    The words go to standard error; with `as_json` their object to standard output.
+    Ends the command where there is none: 3 no daemon, 1 refused, 2 usage. The words go to standard error; with
+    `as_json` their object to standard output.
     """
     try:
-        return blocking_client.call_once(settings().socket_path, method, params, timeout)
+        return blocking_client.call_while_alive(settings().socket_path, method, params, cli.PATIENCE)
     except blocking_client.CallError as refused:
         data = refused.data if isinstance(refused.data, dict) else {}
         usage = refused.code == INVALID_PARAMS
@@ -141,15 +138,14 @@ def connect(
         raise typer.BadParameter(f"{timeout:g} is not above 0 and at most {MOST_SECONDS} s.", param_hint="'--timeout'")
     named = {"host": host, "port": port, "clientId": client_id, "account": account, "timeout": timeout}
     params = {name: value for name, value in named.items() if value is not None}
-    limit = (timeout or settings().connect_timeout) + CONNECT_SLACK
-    ask("link.connect", params, limit, as_json=as_json)
+    ask("link.connect", params, as_json=as_json)
     return _state(as_json)
 
 
 @app.command()
 def disconnect(as_json: AsJson = False) -> int:
     """Take the link down; it stays down until somebody connects."""
-    ask("link.disconnect", {}, CONNECT_SLACK, as_json=as_json)
+    ask("link.disconnect", as_json=as_json)
     _state(as_json)
     return 0
 
@@ -157,7 +153,7 @@ def disconnect(as_json: AsJson = False) -> int:
 @app.command()
 def reconnect(as_json: AsJson = False) -> int:
     """End the wait: try now. Where nothing waits, nothing happens."""
-    ask("link.reconnect", {}, CONNECT_SLACK, as_json=as_json)
+    ask("link.reconnect", as_json=as_json)
     _state(as_json)
     return 0
 
@@ -169,7 +165,7 @@ def _state(as_json: bool) -> int:
 @app.command()
 def stop(as_json: AsJson = False) -> int:
     """Stop the daemon; it closes the session cleanly first."""
-    ask("daemon.stop", {}, CONNECT_SLACK, as_json=as_json)
+    ask("daemon.stop", as_json=as_json)
     print(json.dumps({"stopped": True}) if as_json else "The daemon is stopping.")
     return 0
 

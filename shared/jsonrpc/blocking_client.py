@@ -34,13 +34,37 @@ def call_once(path: str, method: str, params: Mapping[str, Any] | None = None, t
     Raises `CallError` with the daemon's error, an `OSError` where there is no answer (`FileNotFoundError`,
     `ConnectionRefusedError`, `TimeoutError`, `PermissionError` where another user listens at `path`).
     """
-    deadline = monotonic() + timeout
-    with _Connection(path, deadline) as connection:
-        hello = {"protocol": PROTOCOL, "client": "ibkr/1"}
-        connection.send({"jsonrpc": "2.0", "id": 0, "method": "hello", "params": hello})
-        _result(connection, 0)
-        connection.send({"jsonrpc": "2.0", "id": 1, "method": method, "params": params or {}})
+    with _Connection(path, monotonic() + timeout) as connection:
+        _begin(connection, method, params)
         return _result(connection, 1)
+
+
+def call_while_alive(path: str, method: str, params: Mapping[str, Any] | None = None, ping_timeout: float = 2.0) -> Any:
+    """`method`'s result, decoded, however long the daemon takes: the daemon alone has a deadline for it.
+
+    Raises what `call_once` raises, and `TimeoutError` once the daemon has not answered a ping for `ping_timeout` s.
+    """
+    with _Connection(path, monotonic() + ping_timeout) as connection:
+        _begin(connection, method, params)
+        pinged_at = -1  # what had been received by the last ping
+        while True:
+            connection.deadline = monotonic() + ping_timeout
+            try:
+                return _result(connection, 1)
+            except TimeoutError:
+                if connection.received == pinged_at:
+                    raise
+            pinged_at = connection.received
+            connection.deadline = monotonic() + ping_timeout
+            connection.send({"jsonrpc": "2.0", "id": 2, "method": "ping", "params": {}})
+
+
+def _begin(connection: _Connection, method: str, params: Mapping[str, Any] | None) -> None:
+    """Send hello and, once it is answered, the call with the id 1."""
+    hello = {"protocol": PROTOCOL, "client": "ibkr/1"}
+    connection.send({"jsonrpc": "2.0", "id": 0, "method": "hello", "params": hello})
+    _result(connection, 0)
+    connection.send({"jsonrpc": "2.0", "id": 1, "method": method, "params": params or {}})
 
 
 def _result(connection: _Connection, number: int) -> Any:
@@ -57,10 +81,11 @@ def _result(connection: _Connection, number: int) -> Any:
 
 
 class _Connection:
-    """Sends and receives JSON objects, one a line, until `deadline` (of `monotonic`)."""
+    """Sends and receives JSON objects, one a line, until `deadline` (of `monotonic`). `received`: how many came."""
 
     def __init__(self, path: str, deadline: float) -> None:
-        self._deadline = deadline
+        self.deadline = deadline
+        self.received = 0
         self._stream = connect(path, deadline)
         self._buffer = bytearray()
 
@@ -71,7 +96,7 @@ class _Connection:
         self._stream.close()
 
     def send(self, message: Mapping[str, Any]) -> None:
-        self._stream.settimeout(time_left(self._deadline))
+        self._stream.settimeout(time_left(self.deadline))
         self._stream.sendall(json.dumps(message, allow_nan=False).encode() + b"\n")
 
     def receive(self) -> dict[str, Any]:
@@ -80,7 +105,7 @@ class _Connection:
             searched = len(self._buffer)
             if searched > MAX_LINE:
                 raise ConnectionError("The daemon sent a line over 1 MiB.")
-            self._stream.settimeout(time_left(self._deadline))
+            self._stream.settimeout(time_left(self.deadline))
             data = self._stream.recv(1 << 16)
             if not data:
                 raise ConnectionResetError("The daemon closed the connection without an answer.")
@@ -91,6 +116,7 @@ class _Connection:
             message = json.loads(line)
         except (ValueError, RecursionError):
             message = None
+        self.received += 1
         if not isinstance(message, dict):
             raise ConnectionError(f"The program at the socket does not speak the daemon's protocol: {line[:80]!r}.")
         return message

@@ -109,8 +109,8 @@ class Client(asyncio.Protocol):
         self._on_close = on_close
         return self
 
-    async def call(self, method: str, params: Any, timeout: float) -> Raw:
-        """The encoded result of `method`. `timeout`: s; a later response is ignored.
+    async def call(self, method: str, params: Any, timeout: float | None) -> Raw:
+        """The encoded result of `method`. `timeout`: s; a later response is ignored. `None`: until the connection ends.
 
         Raises `RpcError` (also `pacingBudget` when `MAX_CALLS` are pending), `TimeoutError`, `ConnectionLost`.
         """

@@ -7,7 +7,7 @@ import pytest
 
 from shared import messages
 from shared.jsonrpc import blocking_client, codec
-from shared.jsonrpc.blocking_client import CallError, call_once
+from shared.jsonrpc.blocking_client import CallError, call_once, call_while_alive
 from shared.jsonrpc.codec import RpcError
 from shared.transport import local_socket
 
@@ -101,6 +101,52 @@ async def test_what_is_no_daemon_of_ours_is_an_oserror(path, words):
     try:
         with pytest.raises(OSError, match=r"."):
             await ask(path, "ping", timeout=60)
+    finally:
+        listener.close()
+        await listener.wait_closed()
+
+
+class Slow(asyncio.Protocol):
+    """Answers hello and up to `pings` pings; after the last one the call, if `in_the_end`."""
+
+    def __init__(self, pings, in_the_end):
+        self.pings, self.in_the_end, self.pinged, self.called = pings, in_the_end, 0, None
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, data):
+        for line in data.splitlines():
+            message = json.loads(line)
+            if message["method"] == "slow":
+                self.called = message["id"]
+                continue
+            if message["method"] == "ping":
+                self.pinged += 1
+                if self.pinged > self.pings:
+                    continue
+            self.answer(message["id"])
+            if self.pinged == self.pings and self.in_the_end:
+                self.answer(self.called)
+
+    def answer(self, number):
+        self.transport.write(b'{"jsonrpc":"2.0","id":%d,"result":{"pings":%d}}\n' % (number, self.pinged))
+
+
+async def test_a_call_takes_as_long_as_the_daemon_needs_while_it_answers_pings(path):
+    listener = await local_socket.listen(lambda: Slow(3, in_the_end=True), path)
+    try:
+        assert await asyncio.to_thread(call_while_alive, path, "slow", {}, 0.1) == {"pings": 3}
+    finally:
+        listener.close()
+        await listener.wait_closed()
+
+
+async def test_a_call_ends_when_the_daemon_answers_no_ping_any_more(path):
+    listener = await local_socket.listen(lambda: Slow(3, in_the_end=False), path)
+    try:
+        with pytest.raises(TimeoutError):
+            await asyncio.to_thread(call_while_alive, path, "slow", {}, 0.1)
     finally:
         listener.close()
         await listener.wait_closed()
