@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -46,6 +47,8 @@ STOP_TIMEOUT = 2.0
 BACKLOG = 512
 """Connections that may wait to be accepted: as many as are served."""
 
+NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
 LAG_EVERY = 0.5
 """s between measurements of the loop's lag."""
 
@@ -74,11 +77,11 @@ def build(settings: Settings, port: int, clock: Clock) -> Facade:
 
 @asynccontextmanager
 async def served(
-    settings: Settings, sock: socket.socket, clock: Clock | None = None, *, drain: float = DRAIN
+    settings: Settings, sockets: Sequence[socket.socket], clock: Clock | None = None, *, drain: float = DRAIN
 ) -> AsyncIterator[Facade]:
-    """Serve `sock` inside the block. At its end: accept no more, answer what is under way, close."""
+    """Serve `sockets` inside the block. At its end: accept no more, answer what is under way, close."""
     clock = clock or SystemClock()
-    facade = build(settings, sock.getsockname()[1], clock)
+    facade = build(settings, sockets[0].getsockname()[1], clock)
     loop = asyncio.get_running_loop()
     runner = web.AppRunner(
         application(facade),
@@ -96,7 +99,7 @@ async def served(
             tasks.create_task(facade.streams.run(), name="streams"),
             tasks.create_task(_measure_lag(facade, clock), name="lag"),
         ]
-        server: AcceptThread | asyncio.Server | None = None
+        servers: list[AcceptThread | asyncio.Server] = []
         try:
             await runner.setup()
             facade.server = runner.server
@@ -105,16 +108,18 @@ async def served(
                 async with asyncio.timeout(FIRST_ATTEMPT_TIMEOUT):
                     await facade.mirror.first_attempt_done.wait()
             factory = bounded(facade.server, CONNECTIONS)
-            if WINDOWS:
-                server = AcceptThread(factory, sock)
-            else:
-                server = await loop.create_server(factory, sock=sock, backlog=BACKLOG)
+            for sock in sockets:
+                if WINDOWS:
+                    servers.append(AcceptThread(factory, sock))
+                else:
+                    servers.append(await loop.create_server(factory, sock=sock, backlog=BACKLOG))
             yield facade
         finally:
             facade.draining = True
-            if server is not None:
-                _stop_accepting(loop, server, sock)
-                await asyncio.sleep(drain)
+            for server in servers:
+                _stop_accepting(server)
+            await asyncio.sleep(drain if servers else 0)
+            for server in servers:
                 server.close()
             facade.streams.close()
             await runner.cleanup()
@@ -122,14 +127,13 @@ async def served(
                 task.cancel()
 
 
-def _stop_accepting(
-    loop: asyncio.AbstractEventLoop, server: AcceptThread | asyncio.Server, sock: socket.socket
-) -> None:
+def _stop_accepting(server: AcceptThread | asyncio.Server) -> None:
     """Leave new connections to the other processes that hold the socket; asyncio's server can only close it."""
     if isinstance(server, AcceptThread):
         server.close()
     else:
-        loop.remove_reader(sock.fileno())
+        for sock in server.sockets:
+            asyncio.get_running_loop().remove_reader(sock.fileno())
 
 
 async def _measure_lag(facade: Facade, clock: Clock) -> None:
@@ -144,7 +148,7 @@ async def _measure_lag(facade: Facade, clock: Clock) -> None:
 
 def serve(environ: Mapping[str, str], handed: Sequence[str]) -> int:
     """Serve until the parent ends the conversation. The exit status: 0, 1 if it cannot bind, 78 for bad settings."""
-    line, listener = received([word for word in handed if word != "--activated"])
+    line, inherited = received([word for word in handed if word != "--activated"])
     try:
         settings = Settings.load(environ)
         settings.token()  # an unusable one stops the start before anything is bound
@@ -155,34 +159,53 @@ def serve(environ: Mapping[str, str], handed: Sequence[str]) -> int:
         return BAD_SETTINGS
     set_up(settings.log_level, settings.log_format, file=settings.state_dir / "logs" / "facade.log")
     try:
-        sock = listener if listener is not None and "--activated" in handed else _listening(settings, listener)
+        sockets = inherited if "--activated" in handed else _listening(settings, inherited)
     except OSError as error:
         place = f"{settings.facade_host}:{settings.facade_port}"
         log.error("facade.bind", message=f"The facade cannot listen on {place}: {error.strerror or error}")
         return 1
-    host, port = sock.getsockname()[:2]
+    host, port = sockets[0].getsockname()[:2]
     try:
         line.say(
-            {"stateDir": str(settings.state_dir), "address": f"{host}:{port}", "gives": sock is not listener},
-            sock if sock is not listener else None,
+            {"stateDir": str(settings.state_dir), "address": f"{host}:{port}"},
+            () if sockets is inherited else sockets,
             os.getppid(),
         )
     except OSError:  # the parent has ended already, and so does this process
-        sock.close()
+        for sock in sockets:
+            sock.close()
         return 0
-    asyncio.run(_serve(settings, sock, line))
+    asyncio.run(_serve(settings, sockets, line))
     return 0
 
 
-def _listening(settings: Settings, inherited: socket.socket | None) -> socket.socket:
-    """The socket of the settings: the inherited one where it is that, else a new one."""
-    family, _, _, _, address = socket.getaddrinfo(
-        settings.facade_host, settings.facade_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    if inherited is not None:
-        if inherited.getsockname()[:2] == address[:2]:
-            return inherited
-        inherited.close()
+def _listening(settings: Settings, inherited: list[socket.socket]) -> list[socket.socket]:
+    """A socket for each address of the settings: the inherited ones where they are those, else new ones."""
+    host, port = settings.facade_host, settings.facade_port
+    addresses: list[tuple[int, tuple[str, int]]]
+    if host == "localhost":  # clients try either, whatever the system's own table of names has
+        addresses = [(socket.AF_INET, ("127.0.0.1", port)), (socket.AF_INET6, ("::1", port))]
+    else:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        addresses = [(found[0], (str(found[4][0]), port))]
+    if [sock.getsockname()[:2] for sock in inherited] == [address for _, address in addresses]:
+        return inherited
+    for sock in inherited:
+        sock.close()
+    sockets: list[socket.socket] = []
+    for kind, address in addresses:
+        try:
+            sockets.append(_bound(kind, address))
+        except OSError as error:
+            if error.errno in NO_SUCH_ADDRESS and sockets:
+                continue  # a machine without IPv6
+            for sock in sockets:
+                sock.close()
+            raise
+    return sockets
+
+
+def _bound(family: int, address: tuple[str, int]) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         if sys.platform == "win32":  # there, SO_REUSEADDR would let another process take the port
@@ -197,7 +220,7 @@ def _listening(settings: Settings, inherited: socket.socket | None) -> socket.so
     return sock
 
 
-async def _serve(settings: Settings, sock: socket.socket, line: Line) -> None:
+async def _serve(settings: Settings, sockets: list[socket.socket], line: Line) -> None:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(AcceptErrors())
     ended = asyncio.Event()
@@ -207,9 +230,10 @@ async def _serve(settings: Settings, sock: socket.socket, line: Line) -> None:
     if hasattr(signal, "SIGHUP"):
         loop.add_signal_handler(signal.SIGHUP, lambda: None)  # for the keeper alone
     threading.Thread(target=_watch_parent, args=(line, loop, ended), name="parent", daemon=True).start()
-    sock.setblocking(False)
-    async with served(settings, sock) as facade:
-        host, port = sock.getsockname()[:2]
+    for sock in sockets:
+        sock.setblocking(False)
+    async with served(settings, sockets) as facade:
+        host, port = sockets[0].getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         log.info("facade.running", message=f"Facade running on http://{shown}:{port}")
         if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound

@@ -177,17 +177,19 @@ class Streams:
         """Write what `reader` lacks each time the publisher leaves it to this task."""
         while not self._closed:
             reader.wake.clear()
-            for piece in self._lacking(reader):
-                try:
-                    async with asyncio.timeout(STALLED_TIMEOUT):
-                        await reader.response.write(piece)
-                except TimeoutError:
-                    reader.transport.abort()
-                    return
-                await asyncio.sleep(0)  # a large snapshot must not keep the loop from the others
+            await self._catch_up(reader)
             reader.keeps_up = True
             await reader.wake.wait()
             reader.keeps_up = False
+
+    async def _catch_up(self, reader: Reader) -> None:
+        for piece in self._lacking(reader):
+            try:
+                async with asyncio.timeout(STALLED_TIMEOUT):
+                    await reader.response.write(piece)
+            except TimeoutError:
+                reader.transport.abort()  # which cancels this task
+            await asyncio.sleep(0)  # a large snapshot must not keep the loop from the others
 
     # --- publishing -------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,8 @@ from typing import Any
 WINDOWS = os.name == "nt"
 PIECE = 65536
 """Bytes read at once; what is said is a few hundred."""
+MAX_SOCKETS = 8
+"""Sockets handed over at once; a name of this machine has two addresses."""
 
 
 class Line:
@@ -27,23 +29,23 @@ class Line:
         self._got = b""
         self._given: list[socket.socket] = []
 
-    def say(self, message: dict[str, Any], given: socket.socket | None = None, to: int = 0) -> None:
-        """Tell the other end (process `to`); `given` goes along, duplicated. Raises `OSError` where nobody listens."""
-        if given is not None and WINDOWS:
-            message = {**message, "socket": _shared(given, to)}
+    def say(self, message: dict[str, Any], given: Sequence[socket.socket] = (), to: int = 0) -> None:
+        """Send to the other end (process `to`), with duplicates of `given`. Raises `OSError` if it is closed."""
+        if given:
+            message = {**message, "sockets": [_shared(sock, to) for sock in given] if WINDOWS else len(given)}
         line = json.dumps(message).encode() + b"\n"
-        if given is not None and not WINDOWS:
-            socket.send_fds(self.sock, [line], [given.fileno()])
+        if given and not WINDOWS:
+            socket.send_fds(self.sock, [line], [sock.fileno() for sock in given])
         else:
             self.sock.sendall(line)
 
     def hear(self) -> list[dict[str, Any]] | None:
-        """What was said since, a socket under `given`; `None` at the end. Blocks only where nothing is there."""
+        """What was sent since, sockets under `given`; `None` at the end. Blocks only where nothing is there."""
         try:
             if WINDOWS:
                 data = self.sock.recv(PIECE)
             else:
-                data, descriptors, _, _ = socket.recv_fds(self.sock, PIECE, 4)
+                data, descriptors, _, _ = socket.recv_fds(self.sock, PIECE, MAX_SOCKETS)
                 self._given += [socket.socket(fileno=fd) for fd in descriptors]
         except BlockingIOError:
             return []
@@ -54,46 +56,44 @@ class Line:
         *lines, self._got = (self._got + data).split(b"\n")
         heard = [json.loads(line) for line in lines]
         for message in heard:
-            if "socket" in message:
-                message["given"] = _from_shared(message.pop("socket"))
-            elif self._given and message.get("gives"):
-                message["given"] = self._given.pop(0)
+            sockets = message.pop("sockets", 0)
+            if isinstance(sockets, list):
+                message["given"] = [_from_shared(sock) for sock in sockets]
+            elif sockets:
+                message["given"], self._given = self._given[:sockets], self._given[sockets:]
         return heard
 
     def close(self) -> None:
         self.sock.close()
 
 
-def spawn(command: Sequence[str], listener: socket.socket | None) -> tuple[subprocess.Popen[bytes], Line]:
-    """Start `command` with one end of a conversation and, where there is one, the listening socket."""
+def spawn(command: Sequence[str], listeners: Sequence[socket.socket]) -> tuple[subprocess.Popen[bytes], Line]:
+    """Start `command` with one end of a conversation and the listening sockets, if there are any."""
     ours, theirs = socket.socketpair()
     with theirs:
         if WINDOWS:
             process = subprocess.Popen(command, stdin=subprocess.PIPE)  # noqa: S603 - our own interpreter and module
-            shared = {"control": _shared(theirs, process.pid)}
-            if listener is not None:
-                shared["listener"] = _shared(listener, process.pid)
+            shared = [_shared(sock, process.pid) for sock in (theirs, *listeners)]
             assert process.stdin is not None  # noqa: S101 - for the type checker
             with process.stdin as stdin:
                 stdin.write(json.dumps(shared).encode() + b"\n")
             return process, Line(ours)
-        passed = [theirs.fileno()] + ([listener.fileno()] if listener is not None else [])
+        passed = [sock.fileno() for sock in (theirs, *listeners)]
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             [*command, *map(str, passed)], pass_fds=passed, stdin=subprocess.DEVNULL
         )
         return process, Line(ours)
 
 
-def received(arguments: Sequence[str]) -> tuple[Line, socket.socket | None]:
-    """In the child: the conversation with the parent, and the listening socket if one was handed over."""
+def received(arguments: Sequence[str]) -> tuple[Line, list[socket.socket]]:
+    """In the child: the conversation with the parent, and the listening sockets that were handed over."""
     if WINDOWS:
-        shared = json.loads(sys.stdin.buffer.readline())
-        listener = _from_shared(shared["listener"]) if "listener" in shared else None
-        return Line(_from_shared(shared["control"])), listener
-    sockets = [socket.socket(fileno=int(fd)) for fd in arguments]
-    for sock in sockets:
-        sock.set_inheritable(False)
-    return Line(sockets[0]), sockets[1] if len(sockets) > 1 else None
+        sockets = [_from_shared(sock) for sock in json.loads(sys.stdin.buffer.readline())]
+    else:
+        sockets = [socket.socket(fileno=int(fd)) for fd in arguments]
+        for sock in sockets:
+            sock.set_inheritable(False)
+    return Line(sockets[0]), sockets[1:]
 
 
 if sys.platform == "win32":

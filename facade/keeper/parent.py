@@ -57,11 +57,11 @@ class Child:
 
 
 class Keeper:
-    """One listening socket and who serves it."""
+    """The listening sockets, and the child that serves them."""
 
-    def __init__(self, listener: socket.socket | None) -> None:
-        self.listener = listener
-        self.activated = listener is not None
+    def __init__(self, listeners: list[socket.socket]) -> None:
+        self.listeners = listeners
+        self.activated = bool(listeners)
         self.children: list[Child] = []
         self.generation = 0
         self.failures = 0
@@ -123,7 +123,7 @@ class Keeper:
 
     def _start(self, now: float) -> None:
         command = [*COMMAND, "--activated"] if self.activated else [*COMMAND]
-        process, line = spawn(command, self.listener)
+        process, line = spawn(command, self.listeners)
         line.sock.setblocking(False)
         child = Child(process, line, now)
         self.children.append(child)
@@ -156,11 +156,11 @@ class Keeper:
             child.complete = child.complete or bool(message.get("complete"))
             self._write()
 
-    def _adopt(self, listener: socket.socket) -> None:
-        """The socket that a child has bound; an earlier one, of other settings, is closed with its last child."""
-        if self.listener is not None:
-            self.listener.close()
-        self.listener = listener
+    def _adopt(self, listeners: list[socket.socket]) -> None:
+        """The sockets that a child has bound; earlier ones, of other settings, are closed with their last child."""
+        for listener in self.listeners:
+            listener.close()
+        self.listeners = listeners
 
     def _let_go(self, child: Child, now: float) -> None:
         if child.line is not None:
@@ -243,8 +243,8 @@ class Keeper:
             child.process.wait()
         self._release()
         self._selector.close()
-        if self.listener is not None:
-            self.listener.close()
+        for listener in self.listeners:
+            listener.close()
 
 
 @contextlib.contextmanager
@@ -279,12 +279,12 @@ def _signals(keeper: Keeper) -> Iterator[socket.socket]:
 
 
 def keep(environ: Mapping[str, str]) -> int:
-    """Run the keeper until it is stopped. systemd's socket is taken where there is one."""
+    """Run the keeper until it is stopped. systemd's sockets are taken where there are any."""
     return Keeper(activated(environ)).run()
 
 
-def activated(environ: Mapping[str, str]) -> socket.socket | None:
-    """The listening socket that systemd hands over, if it was meant for this process."""
-    if environ.get("LISTEN_PID") != str(os.getpid()) or environ.get("LISTEN_FDS") != "1":
-        return None
-    return socket.socket(fileno=3)
+def activated(environ: Mapping[str, str]) -> list[socket.socket]:
+    """The listening sockets that systemd hands over, if they are meant for this process."""
+    if environ.get("LISTEN_PID") != str(os.getpid()):
+        return []
+    return [socket.socket(fileno=3 + number) for number in range(int(environ.get("LISTEN_FDS", "0")))]

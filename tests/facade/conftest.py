@@ -86,7 +86,7 @@ async def running(tmp_path: Path, daemon: FakeDaemon, **settings: Any) -> AsyncI
     port = sock.getsockname()[1]
     configured = Settings(socket=daemon.path, state_dir=tmp_path / "state", facade_port=port, **settings)
     async with (
-        served(configured, sock, drain=0) as facade,
+        served(configured, [sock], drain=0) as facade,
         ClientSession(f"http://127.0.0.1:{port}", timeout=ClientTimeout(LIMIT)) as http,
     ):
         yield House(facade, port, http, daemon)

@@ -126,7 +126,7 @@ async def test_a_facade_that_is_bound_to_every_address_is_asked_on_loopback() ->
                 "IBKR_FACADE_PORT": str(port),
                 "IBKR_FACADE_TOKEN_FILE": str(token),
             }
-            async with served(Settings.load(environ), sock, drain=0):
+            async with served(Settings.load(environ), [sock], drain=0):
                 found = await examined(environ)
     assert found["facade"].result == "ok"
 

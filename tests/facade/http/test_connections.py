@@ -191,7 +191,7 @@ async def test_the_other_loopback_is_served_too(tmp_path: Path, daemon: FakeDaem
     sock = listening("::1")
     port = sock.getsockname()[1]
     settings = Settings(socket=daemon.path, state_dir=tmp_path / "state", facade_host="::1", facade_port=port)
-    async with served(settings, sock, drain=0):
+    async with served(settings, [sock], drain=0):
         reader, writer = await asyncio.open_connection("::1", port)
         writer.write(f"GET {STATUS} HTTP/1.1\r\nHost: [::1]:{port}\r\nConnection: close\r\n\r\n".encode())
         assert (await reader.read()).startswith(b"HTTP/1.1 200 ")

@@ -46,13 +46,13 @@ class Kept:
         except (OSError, ValueError):
             return {}
 
-    async def status(self) -> dict[str, Any]:
+    async def status(self, host: str = "127.0.0.1") -> dict[str, Any]:
         """Raises `OSError` when the connection is refused or reset."""
-        return dict(json.loads((await self.get("/api/ibkr/status"))[1]))
+        return dict(json.loads((await self.get("/api/ibkr/status", host))[1]))
 
-    async def get(self, path: str) -> tuple[bytes, bytes]:
+    async def get(self, path: str, host: str = "127.0.0.1") -> tuple[bytes, bytes]:
         """Status line and body, over a connection of its own."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        reader, writer = await asyncio.open_connection(host, self.port)
         try:
             writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\nConnection: close\r\n\r\n".encode())
             async with asyncio.timeout(60):
@@ -85,9 +85,9 @@ def environment(tmp_path: Path, daemon: FakeDaemon, port: int) -> dict[str, str]
 
 
 @asynccontextmanager
-async def kept(tmp_path: Path, daemon: FakeDaemon) -> AsyncIterator[Kept]:
+async def kept(tmp_path: Path, daemon: FakeDaemon, **settings: str) -> AsyncIterator[Kept]:
     port = free_port()
-    env = environment(tmp_path, daemon, port)
+    env = environment(tmp_path, daemon, port) | settings
     process = await started(env)
     facade = Kept(process, port, tmp_path / "state", env)
     try:
@@ -122,6 +122,17 @@ async def test_a_restart_refuses_and_resets_nobody(tmp_path: Path, daemon: FakeD
         assert facade.state["child"] != before["child"]
         assert all(answer == {"connected": True, "available": True} for answer in answers)
         await until(lambda: len(daemon.service.connections) == 1)
+
+
+async def test_localhost_is_both_loopback_addresses_also_after_a_restart(tmp_path: Path, daemon: FakeDaemon) -> None:
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6 here")
+    async with kept(tmp_path, daemon, IBKR_FACADE_HOST="localhost") as facade:
+        for _ in range(2):
+            for host in ("127.0.0.1", "::1"):
+                assert (await facade.status(host))["available"] is True
+            assert await facade.restart() == 0
+        assert facade.state["address"] == f"127.0.0.1:{facade.port}"
 
 
 async def test_everything_can_be_asked_of_the_real_process(tmp_path: Path, daemon: FakeDaemon) -> None:
@@ -289,7 +300,7 @@ async def test_systemds_socket_is_served(tmp_path: Path, daemon: FakeDaemon) -> 
 
 def test_a_child_that_keeps_dying_is_replaced_less_and_less_often() -> None:
     """What kills it at once would else cost a processor; after a time of serving it is a first death again."""
-    kept, waits = keeper.Keeper(None), []
+    kept, waits = keeper.Keeper([]), []
     kept.generation = 1
     for served in [0.0] * 7 + [keeper.STEADY + 1.0]:
         with subprocess.Popen([sys.executable, "-c", ""]) as process:
@@ -306,7 +317,7 @@ def test_a_child_that_keeps_dying_is_replaced_less_and_less_often() -> None:
 @pytest.mark.parametrize(("leaves", "limit"), [(True, keeper.LEAVE_LIMIT), (False, keeper.START_LIMIT)])
 def test_a_child_that_neither_goes_nor_comes_is_ended(leaves: bool, limit: float) -> None:
     """A hanging one would keep its memory, and the place of the next one, for ever."""
-    kept = keeper.Keeper(None)
+    kept = keeper.Keeper([])
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as process:
         child = keeper.Child(process, None, 1000.0)  # type: ignore[arg-type]  # its conversation is over
         try:
@@ -320,6 +331,6 @@ def test_a_child_that_neither_goes_nor_comes_is_ended(leaves: bool, limit: float
 
 
 def test_a_socket_of_systemds_is_taken_only_where_it_is_meant() -> None:
-    assert keeper.activated({}) is None
-    assert keeper.activated({"LISTEN_PID": "1", "LISTEN_FDS": "1"}) is None
-    assert keeper.activated({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "2"}) is None
+    assert keeper.activated({}) == []
+    assert keeper.activated({"LISTEN_PID": "1", "LISTEN_FDS": "1"}) == []
+    assert keeper.activated({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "0"}) == []
