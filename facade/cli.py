@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
+from shared.console import make_printable
 from shared.jsonrpc import blocking_client
 from shared.transport.address import DEFAULT_SESSION, default_path
 
@@ -31,9 +32,7 @@ COLOURS = {"ready": GREEN, "blocked": RED, "upstreamLost": RED, "held": "", "dis
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a console that lacks a character gets a question mark, not a traceback
-            stream.reconfigure(errors="replace")
+    make_printable()
     session = take_session(arguments)
     if session is not None:
         if not SESSION_CHARACTERS.issuperset(session) or not 0 < len(session) <= 32 or session[0] == "-":

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from facade.terminal.restarting import LOOK_EVERY, PID_FILE, RESTART_FILE, RESTART_LIMIT, ask_restart, running
+from shared.console import make_printable
 from shared.settings import BAD_SETTINGS, Settings, SettingsError, state_dir_of
 
 WINDOWS = os.name == "nt"
@@ -38,9 +39,7 @@ AGAIN_AFTER = 1.0
 
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="start", description=__doc__)
-    for stream in (sys.stdout, sys.stderr):  # a path may hold what the console cannot print
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+    make_printable()
     parser.add_argument("--demo", action="store_true", help="against the built-in simulated gateway")
     parser.add_argument("--restart", action="store_true", help="restart what another start runs")
     arguments = parser.parse_args(argv)

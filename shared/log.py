@@ -1,7 +1,7 @@
 """Log set-up: the console's and JSON's form of a line, redaction of account ids and tokens, one line for one fact.
 
 `log = structlog.get_logger("daemon.session")`, then `log.info("link.connected", message="✓ Connected …", port=7497)`:
-the event is a stable dotted name, `message` the text for people. Never decides what is worth a line.
+the event is a stable dotted name, `message` the text for people.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from typing import Any, Literal, TextIO
 
 import msgspec
 import structlog
+
+from shared.console import ascii_words
 
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 """The HTTP request that the current task serves, in either process; each line of the task carries it as `requestId`."""
@@ -42,7 +44,6 @@ BEARER = re.compile(r"(?i)(bearer\s+)[^\s,;\"']+")
 # C0, C1, DEL, line and paragraph separators, the controls that turn the direction of text, and half characters, as
 # which bytes that are no UTF-8 come from headers and paths and which no encoding takes
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-ASCII = str.maketrans({"✓": "+", "✗": "x", "…": "...", "→": "->", "–": "-", "—": "-", "×": "x", "“": '"', "”": '"'})
 
 
 def masked(text: str) -> str:
@@ -92,13 +93,13 @@ def _to_record(_logger: Any, _method: str, fields: structlog.types.EventDict) ->
 
 
 class _Line(logging.Formatter):
-    """A record's parts, cleaned. A line of another library has its logger's name as event and its text as message."""
+    """A record's parts, cleaned. The event of another library's line is `library.` and its logger's name."""
 
     def parts(self, record: logging.LogRecord) -> tuple[str, str, dict[str, Any]]:
         """Event, message, fields."""
         fields: dict[str, Any] | None = getattr(record, "fields", None)
         if fields is None:
-            event, message, fields = record.name, record.getMessage(), {}
+            event, message, fields = f"library.{record.name}", record.getMessage(), {}
         else:
             event = str(record.msg)
             fields = dict(fields)
@@ -141,7 +142,7 @@ class ConsoleLine(_Line):
         try:
             line.encode(self.encoding)
         except UnicodeEncodeError:
-            line = line.translate(ASCII).encode("ascii", "backslashreplace").decode("ascii")
+            line = ascii_words(line)
         return line
 
 
@@ -161,15 +162,17 @@ class PrivateFile(logging.handlers.RotatingFileHandler):
         super().emit(record)
         if lost and self.lost == lost:
             self.lost = 0
-            logging.getLogger(__name__).warning("the log file can be written again; %d lines were lost", lost)
+            text = f"The log file can be written again; {lost} lines were lost."
+            logging.getLogger(__name__).warning("log.restored", extra={"fields": {"message": text, "lost": lost}})
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, ARG002 - logging's own signature
         self.lost += 1
         if self.lost == 1:
             for handler in logging.getLogger().handlers:
                 if handler is not self:
-                    text = f"the log file cannot be written: {sys.exc_info()[1]}"
-                    handler.handle(logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, None, None))
+                    line = logging.LogRecord(__name__, logging.WARNING, __file__, 0, "log.unwritable", None, None)
+                    line.fields = {"message": f"The log file cannot be written: {sys.exc_info()[1]}"}
+                    handler.handle(line)
 
 
 def _owner_only(path: str, flags: int) -> int:

@@ -1,6 +1,6 @@
-"""The one catalogue: what every reason means, what to do about it, how patient to be, and which HTTP status it is.
+"""The catalogue of reasons: what each means, what to do about it, how long to wait, and which HTTP status it is.
 
-Page, command line, HTTP, logs and documentation all take their words from here. Never decides which reason applies.
+Page, command line, HTTP, logs and documentation all take their words from here.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ Patience = Literal[
     "atOnce",  # first attempt at once, unless the loss before was moments ago
     "doubling",
     "handshake",  # the one connection stays open: each new one may raise another dialog in TWS
-    "ghost",  # our own dead session's client id first, then a person must act
+    "ghost",  # the client id of this daemon's last session first, then a person must act
     "portMoved",
     "person",  # blocked; slow attempts go on
-    "upstream",  # nothing to dial: the session is kept
-    "none",  # nobody wants the link up
+    "upstream",  # no dial: the session is kept
+    "none",  # no connection is requested
 ]
 
 
@@ -37,26 +37,51 @@ class Reason(Struct, frozen=True, kw_only=True):
         return f"/docs/reasons#{name}"
 
 
+PRODUCTS = {7497: "TWS", 7496: "TWS", 4002: "IB Gateway", 4001: "IB Gateway"}
+"""What usually listens on IBKR's standard ports."""
+BY_PRODUCT = {
+    "TWS": {
+        "product": "TWS",
+        "menu": "Edit → Global Configuration → API → Settings",
+        "enableApi": "Enable the API in TWS: Edit → Global Configuration → API → Settings, tick “Enable ActiveX and "
+        "Socket Clients”.",
+        "memory": "Configuration → General → Memory Allocation",
+    },
+    "IB Gateway": {
+        "product": "IB Gateway",
+        "menu": "Configure → Settings → API → Settings",
+        "enableApi": "The API of IB Gateway is on once it is logged in; its options are in Configure → Settings → "
+        "API → Settings.",
+        "memory": "Configure → Settings → General → Memory Allocation",
+    },
+    "": {
+        "product": "TWS or IB Gateway",
+        "menu": "API → Settings",
+        "enableApi": "Enable the API: in TWS, Edit → Global Configuration → API → Settings, tick “Enable ActiveX and "
+        "Socket Clients”; in IB Gateway it is always on.",
+        "memory": "General → Memory Allocation",
+    },
+}
+"""What the menus of each product are called; under the empty name, where the port does not show which one it is."""
+
 START_TWS = "Start TWS or IB Gateway and log in."
 CHECK_PORT = (
-    "Verify the port: in TWS, Settings → API → Socket Port must equal IBKR_PORT ({port}). "
+    "Verify the port: in {product}, {menu} → Socket port must equal IBKR_PORT ({port}). "
     "Standard ports: TWS paper 7497, TWS live 7496, Gateway paper 4002, Gateway live 4001."
 )
-ENABLE_API = (
-    "Enable the API in TWS: Edit → Global Configuration → API → Settings, tick “Enable ActiveX and Socket Clients”."
-)
+ENABLE_API = "{enableApi}"
 FIREWALL = "Add Python and TWS to the firewall's exceptions (Windows Firewall may be blocking the connection)."
 FIRST_FOUR = (START_TWS, CHECK_PORT, ENABLE_API, FIREWALL)
 """The four classic causes of “cannot connect”, in the order in which they are worth checking."""
 
-LOOK_AT_TWS = "Look at the TWS or Gateway window: accept the incoming connection if a dialog asks for it."
-FINISH_LOGIN = "Finish the login there, with two-factor authentication if it asks."
-TRUSTED_IPS = "In API → Settings, add this machine's address to “Trusted IPs”, or allow connections from localhost."
+LOOK_AT_TWS = "Look at the TWS or Gateway window: accept the incoming connection if a dialog is open."
+FINISH_LOGIN = "Finish the login there, with two-factor authentication if it is requested."
+TRUSTED_IPS = "In {menu}, add this machine's address to “Trusted IPs”, or allow connections from localhost."
 STAYS_OPEN = (
     "If TWS is only slow, wait: an automatic attempt stays open for two minutes and connects as soon as TWS answers. "
     "IBKR_CONNECT_TIMEOUT=60 gives it longer before that is reported."
 )
-SLOW_PROBE = "If TWS is only slow, raise IBKR_PROBE_TIMEOUT, for example to 15."
+SLOW_PROBE = "If TWS is only slow, allow more time: IBKR_PROBE_TIMEOUT=15 in .env."
 RESTART_GATEWAY = "If nothing helps, restart TWS or Gateway."
 WAIT_UPSTREAM = "Wait: TWS reconnects to IBKR by itself; the session is kept and nothing needs to be restarted."
 PRESS_CONNECT = "Press “🔌 Connect IBKR” or POST {{}} to /api/ibkr/connect."
@@ -80,23 +105,23 @@ CATALOGUE: dict[str, Reason] = {
         patience="doubling",
     ),
     "dialTimeout": Reason(
-        title="The gateway's host does not answer the dial",
-        sentence="No answer from {host}:{port} within the time limit: a firewall usually swallows the dial silently.",
+        title="The gateway's host does not answer",
+        sentence="No answer from {host}:{port} within the time limit: a firewall usually drops the packets silently.",
         advice=(FIREWALL, "Check IBKR_HOST ({host}) and that the machine is on.", CHECK_PORT, TRUSTED_IPS),
         status=504,
         retryable=True,
         patience="doubling",
     ),
     "handshakeTimeout": Reason(
-        title="The port is open, but no TWS greeting came",
-        sentence="Port {port} of {host} took the connection, but TWS said nothing: it probably waits for a person.",
+        title="The port is open, but TWS does not answer",
+        sentence="Port {port} of {host} accepted the connection, but TWS sent nothing: it probably waits for you.",
         advice=(LOOK_AT_TWS, FINISH_LOGIN, STAYS_OPEN, ENABLE_API, TRUSTED_IPS, RESTART_GATEWAY),
         status=504,
         retryable=True,
         patience="handshake",
     ),
     "closedDuringHandshake": Reason(
-        title="The gateway hung up during the handshake",
+        title="The gateway closed the connection during the handshake",
         sentence="The port {host}:{port} accepted the connection and closed it before the session was complete.",
         advice=(
             TRUSTED_IPS,
@@ -121,10 +146,10 @@ CATALOGUE: dict[str, Reason] = {
     ),
     "clientIdInUse": Reason(
         title="The client id is in use",
-        sentence="Another API client holds client id {clientId} at {host}:{port}, or our own last session is not "
-        "released yet.",
+        sentence="Another API client holds client id {clientId} at {host}:{port}, or TWS has not yet "
+        "released this daemon's last session.",
         advice=(
-            "Wait up to two minutes: a session that ended badly is released by TWS after a while.",
+            "Wait up to two minutes: TWS releases the id of a broken session after a while.",
             "Close the other program that connects with client id {clientId}.",
             "Or give this one another id: IBKR_CLIENT_ID in .env.",
             "If no other program runs, restart TWS or Gateway.",
@@ -138,7 +163,7 @@ CATALOGUE: dict[str, Reason] = {
         sentence="TWS answered on {host}:{port} but did not name its accounts or the next order id in time.",
         advice=(
             FINISH_LOGIN,
-            "Wait: TWS may still be starting or in its nightly reset.",
+            "Wait: TWS may be starting or in its nightly reset.",
             STAYS_OPEN,
             RESTART_GATEWAY,
         ),
@@ -180,7 +205,7 @@ CATALOGUE: dict[str, Reason] = {
         advice=(
             "Look at the TWS or Gateway window: if it does not react, restart it.",
             SLOW_PROBE,
-            "Gateway out of memory is a common cause: raise its Java heap and let it restart daily.",
+            "Out of memory is a common cause: raise {memory} and let it restart daily.",
         ),
         status=504,
         retryable=True,
@@ -188,7 +213,7 @@ CATALOGUE: dict[str, Reason] = {
     ),
     "portMoved": Reason(
         title="TWS moved to another port",
-        sentence="TWS says its API port has changed to {port}.",
+        sentence="TWS reports that its API port has changed to {port}.",
         advice=("Set IBKR_PORT={port} in .env, so that the next start dials the new port at once.",),
         status=503,
         retryable=True,
@@ -200,7 +225,7 @@ CATALOGUE: dict[str, Reason] = {
         advice=(
             WAIT_UPSTREAM,
             "Check the internet connection of the machine that runs TWS.",
-            "Check whether somebody logged in elsewhere with the same user name.",
+            "Check whether the same user name is logged in elsewhere.",
         ),
         status=503,
         retryable=True,
@@ -219,7 +244,7 @@ CATALOGUE: dict[str, Reason] = {
         patience="upstream",
     ),
     "loginRequired": Reason(
-        title="TWS probably waits for a login",
+        title="TWS probably waits for your login",
         sentence="TWS or Gateway is probably waiting for its weekly login (IBKR ends all logins on Sunday, 01:00 New "
         "York time).",
         advice=(FINISH_LOGIN, START_TWS, "Attempts go on; the link comes up by itself after the login."),
@@ -229,15 +254,15 @@ CATALOGUE: dict[str, Reason] = {
     ),
     "autoConnectOff": Reason(
         title="Auto-connect is off",
-        sentence="Auto-connect is disabled and nobody has asked for a connection.",
+        sentence="Auto-connect is off and no connection was requested.",
         advice=(PRESS_CONNECT, "Or set IBKR_AUTO_CONNECT=true in .env and restart the daemon."),
         status=503,
         retryable=False,
         patience="none",
     ),
     "manual": Reason(
-        title="Disconnected by request",
-        sentence="Somebody disconnected the link; it stays down until somebody connects it.",
+        title="Disconnected by you",
+        sentence="Disconnected by request; it stays so until you connect again.",
         advice=(PRESS_CONNECT,),
         status=503,
         retryable=False,
@@ -251,26 +276,29 @@ CATALOGUE: dict[str, Reason] = {
         retryable=True,
         patience="none",
     ),
-    # --- only the facade can say this of the link ---
+    # --- published only by the facade ---
     "daemonUnreachable": Reason(
         title="The daemon does not answer",
         sentence="The daemon that holds the session does not answer; what is shown may be old.",
-        advice=("Start the daemon: ./scripts/start, or python -m daemon.", "Ask `ibkr doctor` what is wrong."),
+        advice=(
+            "Start the daemon: ./scripts/start, or python -m daemon.",
+            "Run `ibkr doctor` to find out what is wrong.",
+        ),
         status=503,
         retryable=True,
     ),
     # --- answers to a request ---
     "notConnected": Reason(
         title="Not connected",
-        sentence="There is no proven session with IBKR right now.",
+        sentence="There is no working session with IBKR right now.",
         advice=("See /api/ibkr/link for the reason.", "Add allowStale=true to read what was last known."),
         status=503,
         retryable=True,
     ),
     "snapshotIncomplete": Reason(
-        title="Not known yet",
-        sentence="The gateway has not told this list to its end, so it is unknown, not empty.",
-        advice=("Ask again in a few seconds: it is requested again every 10 s.",),
+        title="Not loaded yet",
+        sentence="The initial snapshot of this list is incomplete, so it is unknown, not empty.",
+        advice=("Try again in a few seconds: it is requested again every 10 s.",),
         status=503,
         retryable=True,
     ),
@@ -290,7 +318,7 @@ CATALOGUE: dict[str, Reason] = {
     ),
     "brokerTimeout": Reason(
         title="IBKR did not answer in time",
-        sentence="The gateway took the request but gave no complete answer in time.",
+        sentence="The gateway accepted the request but sent no complete answer in time.",
         advice=("Try again.",),
         status=504,
         retryable=True,
@@ -310,7 +338,7 @@ CATALOGUE: dict[str, Reason] = {
     ),
     "accountAmbiguous": Reason(
         title="Several accounts",
-        sentence="This login has several accounts; say which one.",
+        sentence="This login has several accounts; name one.",
         advice=("Add ?account=, or set IBKR_ACCOUNT in .env.",),
         status=409,
         retryable=False,
@@ -318,7 +346,7 @@ CATALOGUE: dict[str, Reason] = {
     "pacingBudget": Reason(
         title="IBKR's pacing limit",
         sentence="IBKR limits history requests; the budget is used up for now.",
-        advice=("Try again when Retry-After says.", "Ask for larger bars or fewer, longer durations."),
+        advice=("Try again when Retry-After says.", "Request larger bars, or fewer and longer durations."),
         status=429,
         retryable=True,
     ),
@@ -342,10 +370,10 @@ CATALOGUE: dict[str, Reason] = {
         status=422,
         retryable=False,
     ),
-    "notFound": Reason(title="Not found", sentence="There is no such thing here.", status=404, retryable=False),
+    "notFound": Reason(title="Not found", sentence="What was requested does not exist.", status=404, retryable=False),
     "tokenMissing": Reason(
         title="Token missing or wrong",
-        sentence="This facade needs its bearer token.",
+        sentence="This facade requires its bearer token.",
         advice=("Send Authorization: Bearer with the content of IBKR_FACADE_TOKEN_FILE.",),
         status=401,
         retryable=False,
@@ -353,7 +381,9 @@ CATALOGUE: dict[str, Reason] = {
     "peerRejected": Reason(
         title="Another user's connection",
         sentence="Only the user who runs the facade may use it.",
-        advice=("Set IBKR_PEER_CHECK=false where the system cannot tell users apart (containers, WSL).",),
+        advice=(
+            "Set IBKR_PEER_CHECK=false where the system does not report the user of a connection (containers, WSL).",
+        ),
         status=403,
         retryable=False,
     ),
@@ -366,14 +396,14 @@ CATALOGUE: dict[str, Reason] = {
     ),
     "hostNotAllowed": Reason(
         title="Host not allowed",
-        sentence="The link may not be pointed at this host.",
+        sentence="This host may not be connected to by request.",
         advice=("Name it in IBKR_HOST or IBKR_ALLOWED_HOSTS.",),
         status=403,
         retryable=False,
     ),
     "liveLocked": Reason(
         title="Live trading port locked",
-        sentence="A live trading port that .env does not name may not be dialled by request.",
+        sentence="A live trading port that is not in .env may not be connected to by request.",
         advice=("Set IBKR_PORT to it, or IBKR_ALLOW_LIVE=true.",),
         status=403,
         retryable=False,
@@ -390,7 +420,7 @@ CATALOGUE: dict[str, Reason] = {
         title="Method not allowed", sentence="This path does not take this method.", status=405, retryable=False
     ),
     "bodyTimeout": Reason(
-        title="The body came too slowly",
+        title="The body arrived too slowly",
         sentence="The request's body did not arrive in time.",
         status=408,
         retryable=True,
@@ -406,7 +436,7 @@ CATALOGUE: dict[str, Reason] = {
     ),
     "hostRejected": Reason(
         title="Unknown Host",
-        sentence="The request was addressed to a name this facade does not have.",
+        sentence="The Host header names neither this facade's address nor one of IBKR_FACADE_NAMES.",
         advice=("Use 127.0.0.1 or localhost with the facade's port.", "Or name it in IBKR_FACADE_NAMES."),
         status=421,
         retryable=False,
@@ -414,7 +444,7 @@ CATALOGUE: dict[str, Reason] = {
     # --- the local socket alone ---
     "protocolUnsupported": Reason(
         title="Another protocol version",
-        sentence="Daemon and client speak different versions of the socket's protocol.",
+        sentence="Daemon and client use different versions of the socket's protocol.",
         advice=("Restart both from the same installation.",),
         status=503,
         retryable=False,
@@ -425,21 +455,24 @@ LINK_REASONS = tuple(name for name, reason in CATALOGUE.items() if reason.patien
 
 
 class _Blank(dict[str, Any]):
-    """What is not known is named, not crashed on."""
+    """A fact that is not known is named as unknown."""
 
     def __missing__(self, key: str) -> str:
         return f"({key} unknown)"
 
 
 def describe(name: str, **facts: Any) -> tuple[str, tuple[str, ...]]:
-    """Sentence and ordered advice of a reason, with `host`, `port`, `clientId`, `found`, `wanted` filled in."""
+    """Sentence and ordered advice of a reason, with `host`, `port`, `clientId`, `found`, `wanted` filled in.
+
+    `port` also decides whose menus the advice names: TWS's, IB Gateway's, or both.
+    """
     reason = CATALOGUE[name]
-    known = _Blank(facts)
+    known = _Blank(BY_PRODUCT[PRODUCTS.get(facts.get("port", 0), "")] | facts)
     return reason.sentence.format_map(known), tuple(line.format_map(known) for line in reason.advice)
 
 
 class Problem(Exception):  # noqa: N818 - RFC 9457's word
-    """A request that cannot be served, as the catalogue and RFC 9457 tell it.
+    """A request that cannot be served, as the catalogue and RFC 9457 describe it.
 
     `detail`: what happened this time. `ibCode`: IBKR's number. `retryAfter`: s. `extra`: further members such as
     `candidates` or `accounts`.

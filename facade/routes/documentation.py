@@ -37,7 +37,7 @@ def markdown() -> str:
         lines += [f'<a id="{name}"></a>', "", f"## {name}", "", f"**{reason.title}.** {sentence}", ""]
         lines += [f"{number}. {step}" for number, step in enumerate(advice, 1)] + ([""] if advice else [])
         lines += [
-            f"HTTP {reason.status}; asking again {'helps' if reason.retryable else 'does not help'} by itself.",
+            f"HTTP {reason.status}; retrying {'may succeed' if reason.retryable else 'alone does not help'}.",
             "",
         ]
     return "\n".join(lines)
@@ -53,7 +53,7 @@ def html() -> str:
             f'<section id="{name}"><h2><a href="#{name}">{name}</a></h2>'
             f"<p><strong>{escape(reason.title)}.</strong> {escape(sentence)}</p>"
             + (f"<ol>{steps}</ol>" if steps else "")
-            + f"<p>HTTP {reason.status}; asking again {'helps' if reason.retryable else 'does not help'} by itself.</p>"
+            + f"<p>HTTP {reason.status}; retrying {'may succeed' if reason.retryable else 'alone does not help'}.</p>"
             "</section>"
         )
     return (

@@ -82,7 +82,20 @@ def test_a_console_that_cannot_print_the_marks_gets_ascii() -> None:
     for encoding in ("ascii", "cp1252"):
         stream = console(encoding)
         structlog.get_logger("x").info("y", message="✓ Connected, ✗ failed 🔌")
-        assert written(stream).startswith("INFO:     + Connected, x failed")
+        assert written(stream).startswith("INFO:     [ok] Connected, [failed] failed")
+
+
+@pytest.mark.parametrize("name", ["asyncio", "ib_async.client", "py.warnings"])
+def test_the_event_of_another_librarys_line_is_a_dotted_name(name: str) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
+    log.set_up("DEBUG", "json", stream=stream)
+    logging.getLogger(name).debug("Using %s", "epoll")
+    line = json.loads(written(stream))
+    assert (line["event"], line["logger"], line["message"]) == (
+        f"library.{name}",
+        name,
+        "Using epoll",
+    )
 
 
 def test_an_exception_is_one_line_at_info_and_a_traceback_at_debug() -> None:

@@ -67,6 +67,37 @@ def test_the_four_classic_causes_are_told_in_the_seeds_order() -> None:
     ] * 4
 
 
+@pytest.mark.parametrize(
+    ("port", "there", "absent"),
+    [
+        (7497, "Global Configuration", "Configure → Settings"),
+        (4001, "Configure → Settings → API → Settings", "ActiveX"),
+        (4002, "Configure → Settings → API → Settings", "Global Configuration"),
+        (5555, "IB Gateway it is always on", "{"),
+    ],
+)
+@pytest.mark.parametrize("reason", ["portClosed", "handshakeTimeout", "closedDuringHandshake"])
+def test_advice_names_the_menus_of_the_product_that_the_port_belongs_to(
+    reason: str, port: int, there: str, absent: str
+) -> None:
+    _sentence, advice = describe(reason, host="127.0.0.1", port=port)
+    text = " ".join(advice)
+    assert there in text
+    assert absent not in text
+
+
+@pytest.mark.parametrize(
+    ("reason", "setting"),
+    [
+        ("handshakeTimeout", "IBKR_CONNECT_TIMEOUT=60"),
+        ("sessionIncomplete", "IBKR_CONNECT_TIMEOUT=60"),
+        ("probeTimeout", "IBKR_PROBE_TIMEOUT=15"),
+    ],
+)
+def test_a_slow_gateway_is_a_setting_with_a_value(reason: str, setting: str) -> None:
+    assert any(setting in line for line in describe(reason, port=4001)[1])
+
+
 def test_a_problem_carries_its_catalogue_entry() -> None:
     problem = Problem("pacingBudget", "60 of 60 used", retryAfter=12.5, ibCode=162)
     assert (problem.entry.status, problem.retryAfter, problem.ibCode, str(problem)) == (429, 12.5, 162, "60 of 60 used")
