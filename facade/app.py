@@ -17,7 +17,7 @@ from facade.events.stream import Streams
 from facade.http.guard import BODY_LIMIT, Guard
 from facade.http.problems import ProblemDetails, fault, refusal
 from facade.http.responses import LARGE, NO_HEADERS, add_headers, request_id, send_in_time
-from facade.http.routing import Route, add_routes
+from facade.http.routing import SESSIONS, Route, add_routes
 from facade.replica.mirror import Mirror
 from shared.clock import Clock
 from shared.log import REQUEST_ID
@@ -35,22 +35,16 @@ OWN_MEMBERS = frozenset(ProblemDetails.__struct_fields__) | {"sentence", "allow"
 
 
 @dataclass(slots=True, kw_only=True)
-class Facade:
-    """What the handlers share. `counts`: requests by route template and status."""
+class Session:
+    """One daemon's session as the handlers see it. `settings`: the session's own, as its daemon reads them."""
 
+    name: str
     settings: Settings
+    facade: Facade
     mirror: Mirror
     streams: Streams
-    clock: Clock
-    routes: tuple[Route, ...]
-    guard: Guard
     joined: dict[tuple[str, str, str], tuple[str, bytes]] = field(default_factory=dict)
     """Data responses by topic, account and scope, each with its entity tag."""
-    counts: Counter[tuple[str, int]] = field(default_factory=Counter)
-    draining: bool = False
-    """Every response ends its connection: this process is about to end."""
-    server: web.Server | None = None
-    loop_lag: float = 0.0
     examination: asyncio.Task[Any] | None = None
     """The doctor's latest run, shared by all requests that come while it is under way."""
 
@@ -66,9 +60,49 @@ class Facade:
             raise
 
 
+@dataclass(slots=True, kw_only=True)
+class Facade:
+    """What belongs to the process. `counts`: requests by route, status and session.
+
+    `sessions`: by name, the default one first. A request is about exactly one of them.
+    """
+
+    settings: Settings
+    clock: Clock
+    routes: tuple[Route, ...]
+    guard: Guard
+    sessions: dict[str, Session] = field(default_factory=dict)
+    counts: Counter[tuple[str, int, str]] = field(default_factory=Counter)
+    draining: bool = False
+    """Every response ends its connection: this process is about to end."""
+    server: web.Server | None = None
+    loop_lag: float = 0.0
+
+    @property
+    def default(self) -> Session:
+        return next(iter(self.sessions.values()))
+
+    @property
+    def complete(self) -> bool:
+        """Whether every session's replica is complete and current."""
+        return all(session.mirror.state.complete for session in self.sessions.values())
+
+    def session_of(self, path: str) -> Session | None:
+        """The session that a request for `path` is about; `None` where it names one that is not served."""
+        if not path.startswith(SESSIONS):
+            return self.default
+        return self.sessions.get(path[len(SESSIONS) :].partition("/")[0])
+
+
 def application(facade: Facade) -> web.Application:
     """The routes of `facade` behind its guard."""
     labels = {route.template: route.label or route.template for route in facade.routes}
+
+    def session_of(request: web.Request) -> Session:
+        session = facade.session_of(request.path)
+        if session is None:
+            raise Problem("notFound", f"This facade serves no such session. It serves {', '.join(facade.sessions)}.")
+        return session
 
     @web.middleware
     async def respond(request: web.Request, handler: Any) -> web.StreamResponse:
@@ -88,7 +122,8 @@ def application(facade: Facade) -> web.Application:
             response = fault(path)
         resource = request.match_info.route.resource
         label = labels[resource.canonical] if resource is not None else "unknown"
-        facade.counts[label, response.status] += 1
+        session = facade.session_of(path)
+        facade.counts[label, response.status, session.name if session is not None else ""] += 1
         if request.method == "POST" or _logger.isEnabledFor(logging.DEBUG):
             level = logging.INFO if request.method == "POST" else logging.DEBUG
             log.log(level, "facade.request", message=f"{request.method} {path}: {response.status}")
@@ -100,7 +135,7 @@ def application(facade: Facade) -> web.Application:
         return response
 
     app = web.Application(middlewares=[respond], client_max_size=BODY_LIMIT)
-    add_routes(app.router, facade.routes, facade)
+    add_routes(app.router, facade.routes, session_of)
     app.on_response_prepare.append(add_headers)
     return app
 
@@ -110,10 +145,11 @@ def _refuse(facade: Facade, problem: Problem, path: str) -> web.Response:
     from_daemon: dict[str, Any] = problem.extra.get("daemon") or {}
     extra = {key: value for key, value in problem.extra.items() if key not in ("daemon", "allow")}
     extra |= {key: value for key, value in from_daemon.items() if key not in OWN_MEMBERS}
-    state = facade.mirror.state
-    link = state.link if state.reachable else None
+    session = facade.session_of(path)
+    state = session.mirror.state if session is not None else None
+    link = state.link if state is not None and state.reachable else None
     facts: dict[str, Any] = {}
-    if state.link is not None and state.link.gateway is not None:
+    if state is not None and state.link is not None and state.link.gateway is not None:
         facts = msgspec.structs.asdict(state.link.gateway)
     about_link = link is not None and link.reason == problem.reason and not problem.detail
     headers = NO_HEADERS
@@ -132,6 +168,7 @@ def _refuse(facade: Facade, problem: Problem, path: str) -> web.Response:
             extra=extra,
         ),
         instance=path,
+        session=session.name if session is not None else None,
         phase=link.phase if link is not None else None,
         sentence=link.sentence if link is not None and about_link else "",
         advice=from_daemon.get("advice") or (link.advice if link is not None and about_link else None),

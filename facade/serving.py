@@ -19,8 +19,8 @@ from contextlib import asynccontextmanager
 import structlog
 from aiohttp import web
 
-from facade.app import Facade, application
-from facade.events.stream import Streams
+from facade.app import Facade, Session, application
+from facade.events.stream import Streams, StreamSlots
 from facade.http.accept_thread import AcceptThread
 from facade.http.connections import CONNECTIONS, AcceptErrors, bounded, server_logger
 from facade.http.guard import Guard, names, spelled
@@ -60,11 +60,12 @@ LINGER = 1.0
 """s in which the rest of a refused body is read and dropped, so that the refusal arrives before the close."""
 
 
-def build(settings: Settings, port: int, clock: Clock) -> Facade:
-    """A facade whose parts are connected; nothing runs yet. Raises `SettingsError` for an unusable token file."""
+def build(settings: Settings, port: int, clock: Clock, sessions: Mapping[str, Settings] | None = None) -> Facade:
+    """A facade whose parts are connected; nothing runs yet. Raises `SettingsError` for an unusable token file.
+
+    `sessions`: the settings of each session that is served, by name; by default the one of `settings`.
+    """
     routes = (*ROUTES, *page_routes())
-    state = ReplicaState(settings.probe_interval + settings.probe_timeout, clock)
-    mirror = Mirror(local_connector(settings.socket_path), state)
     guard = Guard(
         names(settings.facade_host, port),
         spelled(settings.facade_names),
@@ -72,16 +73,28 @@ def build(settings: Settings, port: int, clock: Clock) -> Facade:
         token=settings.token(),
         peer_check=settings.peer_check,
     )
-    return Facade(settings=settings, mirror=mirror, streams=Streams(mirror), clock=clock, routes=routes, guard=guard)
+    facade = Facade(settings=settings, clock=clock, routes=routes, guard=guard)
+    slots = StreamSlots()
+    for name, own in (sessions or {settings.session: settings}).items():
+        state = ReplicaState(own.probe_interval + own.probe_timeout, clock)
+        mirror = Mirror(local_connector(own.socket_path), state)
+        streams = Streams(mirror, slots)
+        facade.sessions[name] = Session(name=name, settings=own, facade=facade, mirror=mirror, streams=streams)
+    return facade
 
 
 @asynccontextmanager
 async def served(
-    settings: Settings, sockets: Sequence[socket.socket], clock: Clock | None = None, *, drain: float = DRAIN
+    settings: Settings,
+    sockets: Sequence[socket.socket],
+    clock: Clock | None = None,
+    *,
+    drain: float = DRAIN,
+    sessions: Mapping[str, Settings] | None = None,
 ) -> AsyncIterator[Facade]:
     """Serve `sockets` inside the block. At its end: accept no more, answer what is under way, close."""
     clock = clock or SystemClock()
-    facade = build(settings, sockets[0].getsockname()[1], clock)
+    facade = build(settings, sockets[0].getsockname()[1], clock, sessions)
     loop = asyncio.get_running_loop()
     runner = web.AppRunner(
         application(facade),
@@ -95,8 +108,8 @@ async def served(
     )
     async with asyncio.TaskGroup() as tasks:
         running = [
-            tasks.create_task(facade.mirror.run(), name="mirror"),
-            tasks.create_task(facade.streams.run(), name="streams"),
+            *(tasks.create_task(one.mirror.run(), name=f"mirror {name}") for name, one in facade.sessions.items()),
+            *(tasks.create_task(one.streams.run(), name=f"streams {name}") for name, one in facade.sessions.items()),
             tasks.create_task(_measure_lag(facade, clock), name="lag"),
         ]
         servers: list[AcceptThread | asyncio.Server] = []
@@ -106,7 +119,8 @@ async def served(
             assert facade.server is not None  # noqa: S101 - set up
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(FIRST_ATTEMPT_TIMEOUT):
-                    await facade.mirror.first_attempt_done.wait()
+                    for session in facade.sessions.values():
+                        await session.mirror.first_attempt_done.wait()
             factory = bounded(facade.server, CONNECTIONS)
             for sock in sockets:
                 if WINDOWS:
@@ -121,7 +135,8 @@ async def served(
             await asyncio.sleep(drain if servers else 0)
             for server in servers:
                 server.close()
-            facade.streams.close()
+            for session in facade.sessions.values():
+                session.streams.close()
             await runner.cleanup()
             for task in running:
                 task.cancel()
@@ -151,6 +166,7 @@ def serve(environ: Mapping[str, str], handed: Sequence[str]) -> int:
     line, inherited = received([word for word in handed if word != "--activated"])
     try:
         settings = Settings.load(environ)
+        sessions = settings.of_sessions(environ)
         settings.token()  # an unusable one stops the start before anything is bound
         with private_directory(str(settings.state_dir), "IBKR_STATE_DIR"):
             pass
@@ -175,7 +191,7 @@ def serve(environ: Mapping[str, str], handed: Sequence[str]) -> int:
         for sock in sockets:
             sock.close()
         return 0
-    asyncio.run(_serve(settings, sockets, line))
+    asyncio.run(_serve(settings, sessions, sockets, line))
     return 0
 
 
@@ -220,7 +236,9 @@ def _bound(family: int, address: tuple[str, int]) -> socket.socket:
     return sock
 
 
-async def _serve(settings: Settings, sockets: list[socket.socket], line: Line) -> None:
+async def _serve(
+    settings: Settings, sessions: Mapping[str, Settings], sockets: list[socket.socket], line: Line
+) -> None:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(AcceptErrors())
     ended = asyncio.Event()
@@ -232,22 +250,23 @@ async def _serve(settings: Settings, sockets: list[socket.socket], line: Line) -
     threading.Thread(target=_watch_parent, args=(line, loop, ended), name="parent", daemon=True).start()
     for sock in sockets:
         sock.setblocking(False)
-    async with served(settings, sockets) as facade:
+    async with served(settings, sockets, sessions=sessions) as facade:
         host, port = sockets[0].getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         log.info("facade.running", message=f"Facade running on http://{shown}:{port}")
         if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
             log.warning("facade.exposed", message="Every network of this machine can reach the facade; see README.md.")
-        _report(line, serving=True, complete=facade.mirror.state.complete)
-        reported = facade.mirror.state.complete
+        _report(line, serving=True, complete=facade.complete)
+        reported = facade.complete
 
         def complete() -> None:
             nonlocal reported
-            if facade.mirror.state.complete and not reported:
+            if facade.complete and not reported:
                 reported = True
                 _report(line, complete=True)
 
-        facade.mirror.state.add_listener(complete)
+        for session in facade.sessions.values():
+            session.mirror.state.add_listener(complete)
         await ended.wait()
 
 

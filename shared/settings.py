@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import configparser
 import ipaddress
-import itertools
 import os
 import re
 import stat
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import time
 from pathlib import Path
 from typing import Any, Literal
@@ -36,22 +35,14 @@ SESSION_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
 
-@dataclass(frozen=True, slots=True)
-class SessionAddress:
-    """A session that a facade serves. `path`: the socket or pipe of its daemon."""
-
-    name: str
-    path: str
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """The settings in force. Times in seconds; an empty text is "not set"."""
 
     session: str = DEFAULT_SESSION
     """The name of the session of this daemon, or of the one that the command is about."""
-    sessions: tuple[SessionAddress, ...] = ()
-    """What `IBKR_SESSIONS` names, in its order; an empty path is that session's default."""
+    sessions: tuple[tuple[str, str], ...] = ()
+    """Name and socket of each session that a facade serves; an empty socket is the session's default."""
     auto_connect: bool = False
     host: str = "127.0.0.1"
     port: int = 7497
@@ -117,18 +108,25 @@ class Settings:
         """Where the daemon listens: `IBKR_SOCKET`, else the per-user default of the session."""
         return self.socket or default_path({}, self.session)
 
-    def served_sessions(self) -> tuple[SessionAddress, ...]:
-        """The sessions that a facade serves, the default one first. Raises `SettingsError` where two are one."""
-        if not self.sessions:
-            return (SessionAddress(self.session, self.socket_path),)
-        served = tuple(SessionAddress(one.name, one.path or self._path_of(one.name)) for one in self.sessions)
-        for first, second in itertools.combinations(served, 2):
-            if first.path == second.path:
-                raise SettingsError(f"IBKR_SESSIONS: {first.name} and {second.name} are the same socket, {first.path}.")
-        return served
+    def of_sessions(self, environ: Mapping[str, str], cwd: Path | None = None) -> dict[str, Settings]:
+        """The settings of each session that a facade serves, by name, the default one first.
 
-    def _path_of(self, session: str) -> str:
-        return self.socket_path if session == self.session else default_path({}, session)
+        `environ`, `cwd`: those that these settings were loaded from. Raises `SettingsError`.
+        """
+        if not self.sessions:
+            return {self.session: self}
+        found: dict[str, Settings] = {}
+        for name, path in self.sessions:
+            own = self
+            if name != self.session:
+                own = Settings.load({**environ, "IBKR_SESSION": name, **({"IBKR_SOCKET": path} if path else {})}, cwd)
+            elif path:
+                own = replace(self, socket=path)
+            for other, its in found.items():
+                if its.socket == own.socket:
+                    raise SettingsError(f"IBKR_SESSIONS: {other} and {name} are the same socket, {own.socket}.")
+            found[name] = own
+        return found
 
     @property
     def loopback(self) -> bool:
@@ -302,17 +300,16 @@ def _session(value: Value) -> str:
     return value.text or DEFAULT_SESSION
 
 
-def _sessions(value: Value) -> tuple[SessionAddress, ...]:
-    found: dict[str, SessionAddress] = {}
+def _sessions(value: Value) -> tuple[tuple[str, str], ...]:
+    found: dict[str, str] = {}
     for item in _items(value):
         name, equals, address = (part.strip() for part in item.partition("="))
         if not SESSION_NAME.fullmatch(name) or (equals and not address):
             raise ValueError(value.text)
         if name in found:
             raise Refused(f"{name} is there twice.")
-        path = _socket(Value(value.name, address, value.base, value.where)) if address else ""
-        found[name] = SessionAddress(name, path)
-    return tuple(found.values())
+        found[name] = _socket(Value(value.name, address, value.base, value.where)) if address else ""
+    return tuple(found.items())
 
 
 def _account(value: Value) -> str:

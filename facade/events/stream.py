@@ -105,17 +105,24 @@ Shared = dict[tuple[Choice, int], list[bytes]]
 """Deltas as pieces, by choice and the step they start from; empty where nothing chosen has changed."""
 
 
-class Streams:
-    """All readers of one facade. `merged`: how often a reader that was behind had a delta merged into its next."""
+class StreamSlots:
+    """The event streams of one facade: `used` of at most `limit`, whichever sessions they belong to."""
 
-    def __init__(self, mirror: Mirror, *, limit: int = STREAMS, heartbeat: float = HEARTBEAT) -> None:
+    def __init__(self, limit: int = STREAMS) -> None:
+        self.limit = limit
+        self.used = 0
+        """Streams that are served or about to be."""
+
+
+class Streams:
+    """All readers of one session. `merged`: how often a reader that was behind had a delta merged into its next."""
+
+    def __init__(self, mirror: Mirror, slots: StreamSlots, *, heartbeat: float = HEARTBEAT) -> None:
         self.merged = 0
-        self.places = 0
-        """Readers that are served or about to be."""
+        self.slots = slots
         self.readers: set[Reader] = set()
         self._mirror = mirror
         self._state = mirror.state
-        self.limit = limit
         self.heartbeat = heartbeat
         self._closed = False
         self._changed = asyncio.Event()
@@ -140,9 +147,9 @@ class Streams:
 
     async def serve(self, request: web.Request, topics: tuple[str, ...], account: str) -> web.StreamResponse:
         """Stream `topics` until either side ends. Raises `Problem` before the first byte."""
-        if self.places >= self.limit:
+        if self.slots.used >= self.slots.limit:
             raise Problem("tooManyStreams")
-        self.places += 1
+        self.slots.used += 1
         self._mirror.subscribe(topics)
         try:
             with contextlib.suppress(TimeoutError):
@@ -151,7 +158,7 @@ class Streams:
             return await self._stream(request, topics, account)
         finally:
             self._mirror.unsubscribe(topics)
-            self.places -= 1
+            self.slots.used -= 1
 
     async def _stream(self, request: web.Request, topics: tuple[str, ...], account: str) -> web.StreamResponse:
         response = web.StreamResponse(headers=HEADERS)

@@ -21,7 +21,10 @@ ENCODER = msgspec.json.Encoder()
 
 
 class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of every refusal. `nextAttemptAt`: when the link is tried next. `ibCode`: IBKR's own number."""
+    """The body of every refusal. `session`: the one that the request is about; null where it names none of ours.
+
+    `nextAttemptAt`: when the link is tried next. `ibCode`: IBKR's own number.
+    """
 
     type: str
     title: str
@@ -29,6 +32,7 @@ class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
     instance: str
     reason: str | None
+    session: str | None
     phase: str | None
     advice: tuple[str, ...]
     retryable: bool
@@ -40,6 +44,7 @@ def refusal(
     problem: Problem,
     *,
     instance: str,
+    session: str | None = None,
     phase: str | None = None,
     sentence: str = "",
     advice: Sequence[str] | None = None,
@@ -62,6 +67,7 @@ def refusal(
         detail=_text(problem.detail or sentence or default_sentence),
         instance=_reference(instance),
         reason=problem.reason,
+        session=session,
         phase=phase,
         advice=default_advice if advice is None else tuple(advice),
         retryable=entry.retryable,
@@ -83,6 +89,7 @@ def fault(instance: str) -> web.Response:
         detail="Internal error; see facade.log. The session is not touched.",
         instance=_reference(instance),
         reason=None,
+        session=None,
         phase=None,
         advice=("Run `ibkr support-bundle` and report it.",),
         retryable=True,

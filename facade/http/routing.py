@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from aiohttp import web
@@ -30,7 +30,10 @@ class RequestContext:
 
 
 Handle = Callable[[Any, RequestContext], Awaitable[web.StreamResponse]]
-"""`async def handle(facade, context) -> response`; raises `Problem` to refuse."""
+"""`async def handle(session, context) -> response`; raises `Problem` to refuse."""
+
+API = "/api/ibkr"
+SESSIONS = f"{API}/sessions/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +59,17 @@ class Route:
     """Its name in the metrics, where that is not its template."""
 
 
-def add_routes(router: web.UrlDispatcher, routes: Iterable[Route], facade: Any) -> None:
-    """Each template with its own methods; every other method of a known path is refused with `Allow`."""
+def of_named_session(route: Route) -> Route:
+    """`route` under the path of a named session; in the metrics they are the same."""
+    template = SESSIONS + "{session}" + route.template.removeprefix(API)
+    return replace(route, template=template, label=route.label or route.template)
+
+
+def add_routes(router: web.UrlDispatcher, routes: Iterable[Route], session_of: Callable[[web.Request], Any]) -> None:
+    """Each template with its own methods; every other method of a known path is refused with `Allow`.
+
+    `session_of` is called for each request; it raises `Problem` for a session that is not served.
+    """
     by_template: dict[str, list[Route]] = defaultdict(list)
     for route in routes:
         by_template[route.template].append(route)
@@ -65,22 +77,28 @@ def add_routes(router: web.UrlDispatcher, routes: Iterable[Route], facade: Any) 
         resource = router.add_resource(template)
         for route in methods:
             for method in ("GET", "HEAD") if route.method == "GET" else (route.method,):
-                resource.add_route(method, _endpoint(route, facade))
-        resource.add_route("*", _refuse_method(", ".join(sorted(each.method for each in resource))))
+                resource.add_route(method, _endpoint(route, session_of))
+        resource.add_route("*", _refuse_method(", ".join(sorted(each.method for each in resource)), session_of))
 
 
-def _endpoint(route: Route, facade: Any) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+def _endpoint(
+    route: Route, session_of: Callable[[web.Request], Any]
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def endpoint(request: web.Request) -> web.StreamResponse:
+        session = session_of(request)
         check_body_headers(request)
         query = None if route.query is None else parsed_query(request.raw_path, route.query)
         body = None if route.body is None else await parsed_body(request, route.body)
-        return await route.handle(facade, RequestContext(request, request.match_info, query, body))
+        return await route.handle(session, RequestContext(request, request.match_info, query, body))
 
     return endpoint
 
 
-def _refuse_method(allow: str) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    async def refuse(_request: web.Request) -> web.StreamResponse:
+def _refuse_method(
+    allow: str, session_of: Callable[[web.Request], Any]
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def refuse(request: web.Request) -> web.StreamResponse:
+        session_of(request)  # a session that is not served has no methods
         raise Problem("methodNotAllowed", extra={"allow": allow})
 
     return refuse

@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct
 
-from facade.app import Facade
+from facade.app import Session
 from facade.http.responses import reply
 from facade.http.routing import RequestContext
 from facade.routes.reads import STATUS, require_connected
@@ -33,33 +33,33 @@ class Done(Struct):
 _done = msgspec.json.Decoder(Done)
 
 
-async def connect(facade: Facade, context: RequestContext) -> web.StreamResponse:
+async def connect(session: Session, context: RequestContext) -> web.StreamResponse:
     given: ConnectParams = context.body
     params = msgspec.to_builtins(given)
     if not context.query.wait:
         params["wait"] = False
-    await _run(facade, "link.connect", params)
+    await _run(session, "link.connect", params)
     if context.query.wait:
-        require_connected(facade)  # a link that is gone again, or whose proof is too old, is no success
-    return _status(facade, 200 if context.query.wait else 202)
+        require_connected(session)  # a link that is gone again, or whose proof is too old, is no success
+    return _status(session, 200 if context.query.wait else 202)
 
 
-async def disconnect(facade: Facade, _context: RequestContext) -> web.StreamResponse:
-    await _run(facade, "link.disconnect", {})
-    return _status(facade, 200)
+async def disconnect(session: Session, _context: RequestContext) -> web.StreamResponse:
+    await _run(session, "link.disconnect", {})
+    return _status(session, 200)
 
 
-async def reconnect(facade: Facade, _context: RequestContext) -> web.StreamResponse:
-    await _run(facade, "link.reconnect", {})
-    return _status(facade, 202)
+async def reconnect(session: Session, _context: RequestContext) -> web.StreamResponse:
+    await _run(session, "link.reconnect", {})
+    return _status(session, 202)
 
 
-async def _run(facade: Facade, method: str, params: dict[str, Any]) -> None:
+async def _run(session: Session, method: str, params: dict[str, Any]) -> None:
     """Carry it out. The daemon has the only deadline; the call ends without it where the daemon stops answering."""
-    done = _done.decode(await facade.call(method, params, None))
-    await facade.mirror.state.wait_for_seq(done.seq, EFFECT_TIMEOUT)
+    done = _done.decode(await session.call(method, params, None))
+    await session.mirror.state.wait_for_seq(done.seq, EFFECT_TIMEOUT)
 
 
-def _status(facade: Facade, status: int) -> web.StreamResponse:
-    state = facade.mirror.state
+def _status(session: Session, status: int) -> web.StreamResponse:
+    state = session.mirror.state
     return reply(STATUS[state.connected, state.reachable], status=status)

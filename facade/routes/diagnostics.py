@@ -9,7 +9,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct
 
-from facade.app import Facade
+from facade.app import Session
 from facade.http.responses import reply
 from facade.http.routing import RequestContext
 
@@ -33,18 +33,18 @@ class Diagnostics(Struct, frozen=True):
 _encode = msgspec.json.Encoder().encode
 
 
-async def diagnostics(facade: Facade, _context: RequestContext) -> web.StreamResponse:
+async def diagnostics(session: Session, _context: RequestContext) -> web.StreamResponse:
     """Examine everything between here and IBKR. Each check has its own limit; a few seconds in all."""
-    if facade.examination is None or facade.examination.done():
-        facade.examination = asyncio.create_task(asyncio.to_thread(_examine, facade), name="diagnostics")
+    if session.examination is None or session.examination.done():
+        session.examination = asyncio.create_task(asyncio.to_thread(_examine, session), name="diagnostics")
     # shielded: the thread goes on when its client has left, and no second one may dial beside it
-    return reply(_encode(Diagnostics(await asyncio.shield(facade.examination))))
+    return reply(_encode(Diagnostics(await asyncio.shield(session.examination))))
 
 
-def _examine(facade: Facade) -> tuple[Finding, ...]:
+def _examine(session: Session) -> tuple[Finding, ...]:
     from facade.doctor import checks as doctor  # psutil and more, only where it is used
 
-    checks = doctor.examine({}, settings=facade.settings)
+    checks = doctor.examine({}, settings=session.settings)
     return tuple(
         Finding(name=c.name, result=c.result, evidence=c.evidence, remedy=c.remedy, reason=c.reason) for c in checks
     )

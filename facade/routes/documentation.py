@@ -11,7 +11,7 @@ from html import escape
 
 from aiohttp import web
 
-from facade.app import Facade
+from facade.app import Session
 from facade.http.responses import HTML, reply
 from facade.http.routing import RequestContext
 from shared.reasons import CATALOGUE, describe
@@ -65,7 +65,7 @@ def html() -> str:
     )
 
 
-async def reasons(_facade: Facade, _context: RequestContext) -> web.StreamResponse:
+async def reasons(_session: Session, _context: RequestContext) -> web.StreamResponse:
     return reply(_page(), HTML, headers={"Cache-Control": "no-cache"})
 
 

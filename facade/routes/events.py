@@ -9,7 +9,7 @@ from aiohttp import web
 from msgspec import Meta, Struct
 
 from facade.account_rows import check_account
-from facade.app import Facade
+from facade.app import Session
 from facade.events import stream
 from facade.http.responses import reply
 from facade.http.routing import RequestContext
@@ -31,13 +31,13 @@ class EventsQuery(Struct, frozen=True, forbid_unknown_fields=True):
     account: Annotated[str, Meta(max_length=32, description="Leave out the rows of other accounts.")] = ""
 
 
-async def events(facade: Facade, context: RequestContext) -> web.StreamResponse:
+async def events(session: Session, context: RequestContext) -> web.StreamResponse:
     """Server-Sent Events of the chosen topics."""
     topics = topics_of(context.query.topics)
-    check_account(facade.mirror.state, context.query.account)
+    check_account(session.mirror.state, context.query.account)
     if context.request.method == "HEAD":
         return reply(None, headers=stream.HEADERS, content_type="")
-    return await facade.streams.serve(context.request, topics, context.query.account)
+    return await session.streams.serve(context.request, topics, context.query.account)
 
 
 def topics_of(text: str) -> tuple[str, ...]:

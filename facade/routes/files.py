@@ -12,7 +12,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from facade.app import Facade
+from facade.app import Session
 from facade.http.responses import HTML, matches, not_modified, reply
 from facade.http.routing import RequestContext, Route
 
@@ -51,7 +51,7 @@ class File:
     def tag(self) -> str:
         return f'"{hashlib.sha256(self.body).hexdigest()[:20]}"'
 
-    async def send(self, _facade: Facade, context: RequestContext) -> web.StreamResponse:
+    async def send(self, _session: Session, context: RequestContext) -> web.StreamResponse:
         headers = {"ETag": self.tag, "Cache-Control": "no-cache"}
         if matches(context.request.headers.getall("If-None-Match", ()), self.tag):
             return not_modified(headers)

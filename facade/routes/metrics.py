@@ -5,6 +5,7 @@ Read at each scrape.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from typing import Any, get_args
 
@@ -14,7 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCol
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from facade.app import Facade
+from facade.app import Facade, Session
 from facade.http.responses import reply
 from facade.http.routing import RequestContext
 from shared.messages import Phase
@@ -27,101 +28,124 @@ PHASES = get_args(Phase)
 
 
 class Figures(Collector):
-    """The metrics of one scrape. `info`: the daemon's response to `daemon.info`, empty where there was none."""
+    """The metrics of one scrape. `infos`: each session's response to `daemon.info`, empty where there was none."""
 
-    def __init__(self, facade: Facade, info: Mapping[str, Any]) -> None:
+    def __init__(self, facade: Facade, infos: Mapping[str, Mapping[str, Any]]) -> None:
         self._facade = facade
-        self._info = info
+        self._infos = infos
 
     def collect(self) -> Iterator[Metric]:
-        yield from self._link()
-        yield from self._daemon()
+        yield from self._links()
+        yield from self._daemons()
         yield from self._own()
 
-    def _link(self) -> Iterator[Metric]:
-        mirror = self._facade.mirror
-        phase = mirror.state.link.phase if mirror.state.link is not None and mirror.state.reachable else None
-        phases = GaugeMetricFamily("ibkr_link_phase", "1 for the phase that the link is in.", labels=["phase"])
-        for name in PHASES:
-            phases.add_metric([name], float(name == phase))
-        yield phases
-        yield GaugeMetricFamily(
-            "ibkr_link_connected", "1 while the session is proven.", value=float(mirror.state.connected)
+    def _links(self) -> Iterator[Metric]:
+        phases = GaugeMetricFamily(
+            "ibkr_link_phase", "1 for the phase that the link is in.", labels=["session", "phase"]
         )
-        yield GaugeMetricFamily(
-            "ibkr_daemon_reachable", "1 while the daemon answers.", value=float(mirror.state.reachable)
-        )
-        age = mirror.state.proof_age
-        if age is not None:
-            yield GaugeMetricFamily("ibkr_link_proof_age_seconds", "Age of the gateway's last message.", value=age)
+        connected = _gauge("ibkr_link_connected", "1 while the session is proven.")
+        reachable = _gauge("ibkr_daemon_reachable", "1 while the daemon answers.")
+        proof = _gauge("ibkr_link_proof_age_seconds", "Age of the gateway's last message.")
+        for name, session in self._facade.sessions.items():
+            state = session.mirror.state
+            phase = state.link.phase if state.link is not None and state.reachable else None
+            for known in PHASES:
+                phases.add_metric([name, known], float(known == phase))
+            connected.add_metric([name], float(state.connected))
+            reachable.add_metric([name], float(state.reachable))
+            if state.proof_age is not None:
+                proof.add_metric([name], state.proof_age)
+        yield from (phases, connected, reachable, proof)
 
-    def _daemon(self) -> Iterator[Metric]:
-        link = self._info.get("link") or {}
-        if not self._info:
-            return
-        yield CounterMetricFamily("ibkr_link_attempts", "Attempts to connect.", value=_number(link.get("attempts")))
-        losses = CounterMetricFamily("ibkr_link_losses", "Sessions lost, by reason.", labels=["reason"])
-        counts = dict.fromkeys(LINK_REASONS, 0) | (link.get("losses") or {})
-        for reason, count in counts.items():  # a series that begins at 1 hides its first loss from `increase()`
-            losses.add_metric([reason], count)
-        yield losses
-        if link.get("timeToReady") is not None:
-            yield GaugeMetricFamily(
-                "ibkr_link_time_to_ready_seconds",
-                "From the loss, or the request to connect, to ready, last time.",
-                value=_number(link["timeToReady"]),
-            )
-        messages = CounterMetricFamily("ibkr_messages", "Messages exchanged with the gateway.", labels=["direction"])
-        messages.add_metric(["in"], _number(link.get("messagesIn")))
-        messages.add_metric(["out"], _number(link.get("messagesOut")))
-        yield messages
-        unreadable = CounterMetricFamily(
-            "ibkr_decode_errors", "Messages of the gateway that could not be read.", labels=["kind"]
+    def _daemons(self) -> Iterator[Metric]:
+        attempts = CounterMetricFamily("ibkr_link_attempts", "Attempts to connect.", labels=["session"])
+        losses = CounterMetricFamily("ibkr_link_losses", "Sessions lost, by reason.", labels=["session", "reason"])
+        to_ready = _gauge(
+            "ibkr_link_time_to_ready_seconds", "From the loss, or the request to connect, to ready, last time."
         )
-        counted = link.get("decodeErrors")
-        for kind, count in counted.items() if isinstance(counted, dict) else ():
-            unreadable.add_metric([str(kind)], _number(count))
-        yield unreadable
-        for name, key, text in (
-            ("ibkr_market_lines", "marketLines", "Market-data lines in use."),
-            ("ibkr_history_budget_remaining", "historyBudgetRemaining", "History requests left in IBKR's ten minutes."),
-            ("ibkr_watchers", "watchers", "Connections that watch the daemon's topics."),
-        ):
-            yield GaugeMetricFamily(name, text, value=_number(self._info.get(key)))
+        messages = CounterMetricFamily(
+            "ibkr_messages", "Messages exchanged with the gateway.", labels=["session", "direction"]
+        )
+        errors = CounterMetricFamily(
+            "ibkr_decode_errors", "Messages of the gateway that could not be read.", labels=["session", "kind"]
+        )
+        gauges = {
+            "marketLines": _gauge("ibkr_market_lines", "Market-data lines in use."),
+            "historyBudgetRemaining": _gauge(
+                "ibkr_history_budget_remaining", "History requests left in IBKR's ten minutes."
+            ),
+            "watchers": _gauge("ibkr_watchers", "Connections that watch the daemon's topics."),
+        }
+        for name, info in self._infos.items():
+            if not info:
+                continue
+            link = info.get("link") or {}
+            attempts.add_metric([name], _number(link.get("attempts")))
+            # a series that begins at 1 hides its first loss from `increase()`
+            for reason, count in (dict.fromkeys(LINK_REASONS, 0) | (link.get("losses") or {})).items():
+                losses.add_metric([name, reason], count)
+            if link.get("timeToReady") is not None:
+                to_ready.add_metric([name], _number(link["timeToReady"]))
+            messages.add_metric([name, "in"], _number(link.get("messagesIn")))
+            messages.add_metric([name, "out"], _number(link.get("messagesOut")))
+            counted = link.get("decodeErrors")
+            for kind, count in counted.items() if isinstance(counted, dict) else ():
+                errors.add_metric([name, str(kind)], _number(count))
+            for key, gauge in gauges.items():
+                gauge.add_metric([name], _number(info.get(key)))
+        yield from (attempts, losses, to_ready, messages, errors, *gauges.values())
 
     def _own(self) -> Iterator[Metric]:
         facade = self._facade
-        merged = _number(self._info.get("deltasMerged")) + facade.streams.merged
-        yield CounterMetricFamily("ibkr_deltas_merged", "Deltas merged for readers that were behind.", value=merged)
-        lag = GaugeMetricFamily("ibkr_loop_lag_seconds", "How late the event loop was, last time.", labels=["process"])
-        lag.add_metric(["facade"], facade.loop_lag)
-        if "loopLagS" in self._info:
-            lag.add_metric(["daemon"], _number(self._info["loopLagS"]))
-        yield lag
-        yield GaugeMetricFamily("ibkr_event_streams", "Event streams being served.", value=len(facade.streams))
-        requests = CounterMetricFamily("ibkr_http_requests", "HTTP requests answered.", labels=["route", "status"])
-        for (route, status), count in sorted({**_unborn(facade), **facade.counts}.items()):
-            requests.add_metric([route, str(status)], count)
+        merged = CounterMetricFamily(
+            "ibkr_deltas_merged", "Deltas merged for readers that were behind.", labels=["session"]
+        )
+        lag = GaugeMetricFamily(
+            "ibkr_loop_lag_seconds", "How late the event loop was, last time.", labels=["session", "process"]
+        )
+        streams = _gauge("ibkr_event_streams", "Event streams being served.")
+        lag.add_metric(["", "facade"], facade.loop_lag)
+        for name, session in facade.sessions.items():
+            info = self._infos.get(name, {})
+            merged.add_metric([name], _number(info.get("deltasMerged")) + session.streams.merged)
+            if "loopLagS" in info:
+                lag.add_metric([name, "daemon"], _number(info["loopLagS"]))
+            streams.add_metric([name], len(session.streams))
+        yield from (merged, lag, streams)
+        requests = CounterMetricFamily(
+            "ibkr_http_requests", "HTTP requests answered.", labels=["route", "status", "session"]
+        )
+        for (route, status, name), count in sorted({**_unborn(facade), **facade.counts}.items()):
+            requests.add_metric([route, str(status), name], count)
         yield requests
 
 
-async def metrics(facade: Facade, _context: RequestContext) -> web.StreamResponse:
-    """One scrape."""
-    info: Mapping[str, Any] = {}
-    try:
-        info = msgspec.json.decode(await facade.mirror.call("daemon.info", {}, INFO_TIMEOUT), type=dict[str, Any])
-    except (Problem, msgspec.DecodeError):
-        pass  # ibkr_daemon_reachable is 0
+async def metrics(session: Session, _context: RequestContext) -> web.StreamResponse:
+    """One scrape of all sessions."""
+    facade = session.facade
+    infos = await asyncio.gather(*map(_info, facade.sessions.values()))
     registry = CollectorRegistry(auto_describe=False)
     ProcessCollector(registry=registry)
-    registry.register(Figures(facade, info))
+    registry.register(Figures(facade, dict(zip(facade.sessions, infos, strict=True))))
     return reply(generate_latest(registry), CONTENT_TYPE_LATEST)
 
 
-def _unborn(facade: Facade) -> dict[tuple[str, int], int]:
-    """Each route with each 5xx that it may answer, at 0."""
+async def _info(session: Session) -> Mapping[str, Any]:
+    try:
+        return msgspec.json.decode(await session.mirror.call("daemon.info", {}, INFO_TIMEOUT), type=dict[str, Any])
+    except (Problem, msgspec.DecodeError):
+        return {}  # ibkr_daemon_reachable is 0
+
+
+def _gauge(name: str, text: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, labels=["session"])
+
+
+def _unborn(facade: Facade) -> dict[tuple[str, int, str], int]:
+    """Each route with each 5xx that it may answer and each session, at 0."""
     return {
-        (route.label or route.template, status): 0
+        (route.label or route.template, status, name): 0
+        for name in facade.sessions
         for route in facade.routes
         for status in (500, *(CATALOGUE[reason].status for reason in route.reasons))
         if status >= 500

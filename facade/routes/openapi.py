@@ -12,11 +12,12 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct
 
-from facade.app import Facade
+from facade.app import Session
 from facade.http.problems import ProblemDetails
 from facade.http.responses import JSON, PROBLEM, reply
-from facade.http.routing import RequestContext, Route
+from facade.http.routing import API, SESSIONS, RequestContext, Route
 from shared.reasons import CATALOGUE
+from shared.settings import SESSION_NAME
 
 REF = "#/components/schemas/{name}"
 
@@ -33,6 +34,9 @@ TAGS = {
     "operation": "Operation and monitoring",
 }
 
+BASE = re.compile(re.escape(SESSIONS) + r"\{session\}")
+"""The path of a named session, whose responses are those of the default one."""
+
 BARE = (
     "/api/ibkr/status",
     "/api/ibkr/link",
@@ -45,13 +49,14 @@ BARE = (
 
 
 class Meta(Struct, frozen=True, kw_only=True):
-    """What the data is worth: `asOf` and `seq` of its last change, `stale` where it may be old."""
+    """What the data is worth: `asOf` and `seq` of its last change, `stale` where it may be old; of which `session`."""
 
     asOf: str | None
     stale: bool
     epoch: str
     seq: int
     source: str
+    session: str | None
 
 
 def document(routes: Iterable[Route], *, token: bool = False) -> dict[str, Any]:
@@ -114,7 +119,7 @@ def _success(route: Route, status: int, known: dict[str, Any]) -> dict[str, Any]
             "content": {route.answer.partition(";")[0]: {"schema": {"type": "string"}}},
         }
     schema = known[_key(route.answer)]
-    if route.method == "GET" and route.template not in BARE:
+    if route.method == "GET" and BASE.sub(API, route.template) not in BARE:
         schema = {
             "type": "object",
             "required": ["data", "meta"],
@@ -130,6 +135,8 @@ def _success(route: Route, status: int, known: dict[str, Any]) -> dict[str, Any]
 
 def _refusals(route: Route, *, token: bool) -> dict[str, Any]:
     reasons = {*EVERYWHERE, *route.reasons, *(WITH_BODY if route.body is not None else ())}
+    if "{session}" in route.template:
+        reasons.add("notFound")
     if route.query is not None:
         reasons.add("invalidParameters")
     if token:
@@ -149,9 +156,12 @@ def _refusals(route: Route, *, token: bool) -> dict[str, Any]:
 
 
 def _path_parameters(route: Route) -> list[dict[str, Any]]:
-    integer = {"type": "integer", "minimum": 1, "maximum": 2_147_483_647}
+    schemas = {
+        "conId": {"type": "integer", "minimum": 1, "maximum": 2_147_483_647},
+        "session": {"type": "string", "pattern": f"^{SESSION_NAME.pattern}$"},
+    }
     return [
-        {"name": name, "in": "path", "required": True, "schema": integer}
+        {"name": name, "in": "path", "required": True, "schema": schemas[name]}
         for name in re.findall(r"{(\w+)}", route.template)
     ]
 
@@ -189,9 +199,9 @@ def _key(struct: Any) -> str:
 # --- the route ------------------------------------------------------------------------------------------------------
 
 
-async def openapi(facade: Facade, _context: RequestContext) -> web.StreamResponse:
+async def openapi(session: Session, _context: RequestContext) -> web.StreamResponse:
     """The document of this facade."""
-    return reply(_encoded(facade.routes, facade.settings.facade_token_file is not None))
+    return reply(_encoded(session.facade.routes, session.settings.facade_token_file is not None))
 
 
 @cache  # one table, one document

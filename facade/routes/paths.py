@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import Struct
 
 from facade.http.responses import EVENTS, HTML
-from facade.http.routing import Route
+from facade.http.routing import API, Route, of_named_session
 from facade.routes import commands, diagnostics, documentation, events, files, metrics, openapi, queries, reads
 from shared.messages import (
     Account,
@@ -70,9 +70,7 @@ CALLED = ("brokerTimeout", "brokerError", "invalidParameters")
 
 UNKNOWN = (*NOT_CONNECTED, "snapshotIncomplete", "invalidParameters")
 
-API = "/api/ibkr"
-
-ROUTES = (
+_ROUTES = (
     Route(
         method="GET",
         template=f"{API}/status",
@@ -313,9 +311,10 @@ ROUTES = (
         method="GET",
         template="/readyz",
         handle=reads.readyz,
-        summary="The daemon answers and the link is ready",
+        summary="The daemons answer and the links are ready",
         answer=Ready,
-        reasons=NOT_CONNECTED,
+        reasons=(*NOT_CONNECTED, "notFound", "invalidParameters"),
+        query=reads.ReadyQuery,
         tag="operation",
     ),
     Route(
@@ -352,4 +351,19 @@ ROUTES = (
         answer=HTML,
         tag="operation",
     ),
+)
+
+ROUTES = (
+    *_ROUTES,
+    Route(
+        method="GET",
+        template=f"{API}/sessions",
+        handle=reads.sessions,
+        summary="The sessions that this facade serves",
+        answer=list[reads.SessionRow],
+        query=Nothing,
+        reasons=("invalidParameters",),
+        tag="link",
+    ),
+    *(of_named_session(route) for route in _ROUTES if route.template.startswith(f"{API}/")),
 )

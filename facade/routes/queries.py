@@ -16,7 +16,7 @@ from aiohttp import web
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from facade.account_rows import belongs, check_account
-from facade.app import Facade
+from facade.app import Session
 from facade.http.responses import NO_HEADERS, reply
 from facade.http.routing import RequestContext
 from facade.routes.reads import OneAccount, StaleQuery, data, newest, require_connected, topic_response
@@ -124,80 +124,80 @@ _history = msgspec.json.Decoder(History)
 # --- handlers -------------------------------------------------------------------------------------------------------
 
 
-async def link_events(facade: Facade, context: RequestContext) -> web.StreamResponse:
+async def link_events(session: Session, context: RequestContext) -> web.StreamResponse:
     """Changes of phase and uptime, from the ledger; also while there is no link."""
-    pages = await _slice(facade, _history, "link.events", context.query, {})
+    pages = await _slice(session, _history, "link.events", context.query, {})
     events = b",".join(bytes(event) for page in pages for event in page.events)
     uptime = next((bytes(page.uptime) for page in pages if bytes(page.uptime)), b"{}")
     body = b'{"events":[' + events + b'],"uptime":' + uptime + b"}"
-    return _data(facade, body, None, pages[-1].seq, "ledger", stale=False, headers=_next_link(context, pages[-1]))
+    return _data(session, body, None, pages[-1].seq, "ledger", stale=False, headers=_next_link(context, pages[-1]))
 
 
-async def executions(facade: Facade, context: RequestContext) -> web.StreamResponse:
+async def executions(session: Session, context: RequestContext) -> web.StreamResponse:
     """The last day from the replica where it fits into one page, else from the ledger."""
-    query, state = context.query, facade.mirror.state
+    query, state = context.query, session.mirror.state
     check_account(state, query.account)
     if query.since is UNSET and not query.cursor:
         fills = {} if state.replica is None else state.replica.rows("fills")
         if sum(not query.account or belongs("fills", *fill, query.account) for fill in fills.items()) <= query.limit:
-            return topic_response(facade, context, "fills", account=query.account)
+            return topic_response(session, context, "fills", account=query.account)
     stale = not state.connected
     if stale and not query.allowStale:
-        require_connected(facade)
-    pages = await _slice(facade, _found, "executions.list", query, {"account": query.account} if query.account else {})
+        require_connected(session)
+    pages = await _slice(session, _found, "executions.list", query, {"account": query.account} if query.account else {})
     seq, as_of = state.topic_state("fills")
-    return _data(facade, _rows_of(pages), as_of, seq, "ledger", stale=stale, headers=_next_link(context, pages[-1]))
+    return _data(session, _rows_of(pages), as_of, seq, "ledger", stale=stale, headers=_next_link(context, pages[-1]))
 
 
-async def pnl_history(facade: Facade, context: RequestContext) -> web.StreamResponse:
+async def pnl_history(session: Session, context: RequestContext) -> web.StreamResponse:
     """Today's points, from the ledger; with `allowStale` also while there is no link."""
     params = {"account": context.query.account, "allowStale": context.query.allowStale}
-    return await _found_rows(facade, context, "account.pnl.history", params, LEDGER_TIMEOUT, "ledger")
+    return await _found_rows(session, context, "account.pnl.history", params, LEDGER_TIMEOUT, "ledger")
 
 
-async def search(facade: Facade, context: RequestContext) -> web.StreamResponse:
-    return await _found_rows(facade, context, "contracts.search", {"q": context.query.q}, CONTRACT_TIMEOUT)
+async def search(session: Session, context: RequestContext) -> web.StreamResponse:
+    return await _found_rows(session, context, "contracts.search", {"q": context.query.q}, CONTRACT_TIMEOUT)
 
 
-async def contract(facade: Facade, context: RequestContext) -> web.StreamResponse:
+async def contract(session: Session, context: RequestContext) -> web.StreamResponse:
     con_id = _con_id(context.args["conId"])
-    return await _found_rows(facade, context, "contracts.get", {"conId": con_id}, CONTRACT_TIMEOUT)
+    return await _found_rows(session, context, "contracts.get", {"conId": con_id}, CONTRACT_TIMEOUT)
 
 
-async def options(facade: Facade, context: RequestContext) -> web.StreamResponse:
+async def options(session: Session, context: RequestContext) -> web.StreamResponse:
     con_id = _con_id(context.args["conId"])
-    return await _found_rows(facade, context, "contracts.options", {"conId": con_id}, CONTRACT_TIMEOUT)
+    return await _found_rows(session, context, "contracts.options", {"conId": con_id}, CONTRACT_TIMEOUT)
 
 
-async def qualify(facade: Facade, context: RequestContext) -> web.StreamResponse:
+async def qualify(session: Session, context: RequestContext) -> web.StreamResponse:
     """One contract for one description."""
-    require_connected(facade)
+    require_connected(session)
     query: ContractQuery = context.body
-    found = _found.decode(await facade.call("contracts.qualify", msgspec.to_builtins(query), CONTRACT_TIMEOUT))
+    found = _found.decode(await session.call("contracts.qualify", msgspec.to_builtins(query), CONTRACT_TIMEOUT))
     if not found.rows:
         raise Problem("notFound", "No contract matches the description.")
     return reply(bytes(found.rows[0]))
 
 
-async def quotes(facade: Facade, context: RequestContext) -> web.StreamResponse:
+async def quotes(session: Session, context: RequestContext) -> web.StreamResponse:
     con_ids = list(dict.fromkeys(map(int, context.query.conIds.split(","))))
-    if context.query.allowStale and not facade.mirror.state.connected:
-        last_known = _last_known(facade, con_ids)
+    if context.query.allowStale and not session.mirror.state.connected:
+        last_known = _last_known(session, con_ids)
         if last_known is not None:
             return last_known
-    return await _found_rows(facade, context, "quotes.get", {"conIds": con_ids}, QUOTES_TIMEOUT)
+    return await _found_rows(session, context, "quotes.get", {"conIds": con_ids}, QUOTES_TIMEOUT)
 
 
-async def bars(facade: Facade, context: RequestContext) -> web.StreamResponse:
-    require_connected(facade)
-    return await _found_rows(facade, context, "bars.fetch", msgspec.to_builtins(context.query), BARS_TIMEOUT)
+async def bars(session: Session, context: RequestContext) -> web.StreamResponse:
+    require_connected(session)
+    return await _found_rows(session, context, "bars.fetch", msgspec.to_builtins(context.query), BARS_TIMEOUT)
 
 
 # --- calling the daemon ---------------------------------------------------------------------------------------------
 
 
 async def _found_rows(
-    facade: Facade,
+    session: Session,
     context: RequestContext,
     method: str,
     params: Mapping[str, Any],
@@ -205,20 +205,20 @@ async def _found_rows(
     source: str = "live",
 ) -> web.StreamResponse:
     """All rows of `method`. Raises `Problem` where the link is not proven and stale rows are not allowed."""
-    stale = not facade.mirror.state.connected
+    stale = not session.mirror.state.connected
     if stale and not getattr(context.query, "allowStale", False):
-        require_connected(facade)
-    pages = [_found.decode(await facade.call(method, params, timeout))]
+        require_connected(session)
+    pages = [_found.decode(await session.call(method, params, timeout))]
     while pages[-1].next is not None:
         if len(pages) == PAGES:
             raise Problem("tooLarge", "The response would be too large: request less at once.")
-        pages.append(_found.decode(await facade.call(method, {**params, "after": pages[-1].next}, timeout)))
+        pages.append(_found.decode(await session.call(method, {**params, "after": pages[-1].next}, timeout)))
     first = pages[0]
-    return _data(facade, _rows_of(pages), first.asOf or _newest(first.rows), first.seq, source, stale=stale)
+    return _data(session, _rows_of(pages), first.asOf or _newest(first.rows), first.seq, source, stale=stale)
 
 
 async def _slice(
-    facade: Facade, decoder: msgspec.json.Decoder[P], method: str, query: SinceQuery, params: Mapping[str, Any]
+    session: Session, decoder: msgspec.json.Decoder[P], method: str, query: SinceQuery, params: Mapping[str, Any]
 ) -> list[P]:
     """The daemon's pages from `query.cursor` on, until together they have `query.limit` rows."""
     given: dict[str, Any] = {**params, **_since(query.since), "limit": query.limit}
@@ -226,7 +226,7 @@ async def _slice(
         given["cursor"] = query.cursor
     pages: list[P] = []
     while True:
-        page = decoder.decode(await facade.call(method, given, LEDGER_TIMEOUT))
+        page = decoder.decode(await session.call(method, given, LEDGER_TIMEOUT))
         pages.append(page)
         given["limit"] -= page.size
         if page.next is None or given["limit"] <= 0 or len(pages) == PAGES:
@@ -253,7 +253,7 @@ def _newest(rows: Iterable[Raw]) -> str | None:
 
 
 def _data(
-    facade: Facade,
+    session: Session,
     rows: bytes,
     as_of: str | None,
     seq: int,
@@ -262,18 +262,19 @@ def _data(
     stale: bool,
     headers: Mapping[str, str] = NO_HEADERS,
 ) -> web.StreamResponse:
-    replica = facade.mirror.state.replica
-    return reply(data(rows, as_of, stale, replica.epoch if replica is not None else "", seq, source), headers=headers)
+    replica = session.mirror.state.replica
+    epoch = replica.epoch if replica is not None else ""
+    return reply(data(rows, as_of, stale, epoch, seq, source, session.name), headers=headers)
 
 
-def _last_known(facade: Facade, con_ids: list[int]) -> web.StreamResponse | None:
+def _last_known(session: Session, con_ids: list[int]) -> web.StreamResponse | None:
     """The last rows of quotes that are watched; `None` where one of them is not."""
-    rows = [facade.mirror.state.row(f"quotes:{con_id}", str(con_id)) for con_id in con_ids]
+    rows = [session.mirror.state.row(f"quotes:{con_id}", str(con_id)) for con_id in con_ids]
     known = [row for row in rows if row is not None]
     if len(known) < len(con_ids):
         return None
-    seq, as_of = newest(facade, (f"quotes:{con_id}" for con_id in con_ids))
-    return _data(facade, b"[" + b",".join(known) + b"]", as_of, seq, "live", stale=True)
+    seq, as_of = newest(session, (f"quotes:{con_id}" for con_id in con_ids))
+    return _data(session, b"[" + b",".join(known) + b"]", as_of, seq, "live", stale=True)
 
 
 def _con_id(text: str) -> int:

@@ -14,10 +14,11 @@ from aiohttp import web
 from msgspec import Meta, Struct
 
 from facade.account_rows import accounts_of, belongs, check_account
-from facade.app import Facade
+from facade.app import Session
 from facade.http.responses import matches, not_modified, reply
 from facade.http.routing import RequestContext
 from facade.replica.state import unreachable_link
+from shared.messages import Phase
 from shared.reasons import CATALOGUE, Problem
 from shared.replica import NEVER
 
@@ -64,15 +65,15 @@ _encode = msgspec.json.Encoder().encode
 # --- the link -------------------------------------------------------------------------------------------------------
 
 
-async def status(facade: Facade, _context: RequestContext) -> web.StreamResponse:
+async def status(session: Session, _context: RequestContext) -> web.StreamResponse:
     """Whether the session is proven, and whether the daemon answers."""
-    state = facade.mirror.state
+    state = session.mirror.state
     return reply(STATUS[state.connected, state.reachable])
 
 
-async def link(facade: Facade, _context: RequestContext) -> web.StreamResponse:
+async def link(session: Session, _context: RequestContext) -> web.StreamResponse:
     """The link row as the daemon wrote it; while it is unreachable, the last known one, marked stale."""
-    state = facade.mirror.state
+    state = session.mirror.state
     if not state.reachable:
         return reply(_encode(unreachable_link(state.link)))
     row = state.row("link", "link")
@@ -84,51 +85,99 @@ async def link(facade: Facade, _context: RequestContext) -> web.StreamResponse:
     return reply(row)
 
 
-async def livez(_facade: Facade, _context: RequestContext) -> web.StreamResponse:
+async def livez(_session: Session, _context: RequestContext) -> web.StreamResponse:
     return reply(b'{"alive": true}')
 
 
-async def readyz(facade: Facade, _context: RequestContext) -> web.StreamResponse:
-    require_connected(facade)
+class ReadyQuery(Struct, frozen=True):
+    """`session`: that one alone; all of them by default. Other parameters are ignored."""
+
+    session: Annotated[str, Meta(max_length=32)] = ""
+
+
+async def readyz(session: Session, context: RequestContext) -> web.StreamResponse:
+    """Whether every session, or the named one, is ready."""
+    sessions, name = session.facade.sessions, context.query.session
+    if name and name not in sessions:
+        raise Problem("notFound", "This facade serves no such session.")
+    for one in (sessions[name],) if name else sessions.values():
+        require_connected(one)
     return reply(b'{"ready": true}')
+
+
+class SessionRow(Struct, frozen=True, kw_only=True):
+    """A session that the facade serves. `paper`, `accounts`: null while the accounts are not known."""
+
+    name: str
+    default: bool
+    connected: bool
+    available: bool
+    phase: Phase | None
+    reason: str | None
+    paper: bool | None
+    accounts: tuple[str, ...] | None
+
+
+async def sessions(session: Session, _context: RequestContext) -> web.StreamResponse:
+    """The sessions that this facade serves, the default one first."""
+    facade = session.facade
+    rows = _encode([_session_row(one, default=one is facade.default) for one in facade.sessions.values()])
+    now = facade.clock.now().isoformat().replace("+00:00", "Z")
+    return reply(data(rows, now, False, "", 0, "live", None))
+
+
+def _session_row(session: Session, *, default: bool) -> SessionRow:
+    state = session.mirror.state
+    known = accounts_of(state)
+    link = state.link if state.reachable else None
+    return SessionRow(
+        name=session.name,
+        default=default,
+        connected=state.connected,
+        available=state.reachable,
+        phase=None if link is None else link.phase,
+        reason="daemonUnreachable" if link is None else link.reason,
+        paper=all(account.startswith("D") for account in known) if known else None,
+        accounts=tuple(known) or None,
+    )
 
 
 # --- topics ---------------------------------------------------------------------------------------------------------
 
 
-async def accounts(facade: Facade, context: RequestContext) -> web.StreamResponse:
-    return topic_response(facade, context, "accounts")
+async def accounts(session: Session, context: RequestContext) -> web.StreamResponse:
+    return topic_response(session, context, "accounts")
 
 
-async def summary(facade: Facade, context: RequestContext) -> web.StreamResponse:
-    return topic_response(facade, context, "summary", account=_one_account(facade, context))
+async def summary(session: Session, context: RequestContext) -> web.StreamResponse:
+    return topic_response(session, context, "summary", account=_one_account(session, context))
 
 
-async def pnl(facade: Facade, context: RequestContext) -> web.StreamResponse:
-    return topic_response(facade, context, "pnl", account=_one_account(facade, context))
+async def pnl(session: Session, context: RequestContext) -> web.StreamResponse:
+    return topic_response(session, context, "pnl", account=_one_account(session, context))
 
 
-async def positions(facade: Facade, context: RequestContext) -> web.StreamResponse:
-    return topic_response(facade, context, "positions", account=_one_account(facade, context))
+async def positions(session: Session, context: RequestContext) -> web.StreamResponse:
+    return topic_response(session, context, "positions", account=_one_account(session, context))
 
 
-async def orders(facade: Facade, context: RequestContext) -> web.StreamResponse:
-    check_account(facade.mirror.state, context.query.account)
-    return topic_response(facade, context, "orders", account=context.query.account, scope=context.query.scope)
+async def orders(session: Session, context: RequestContext) -> web.StreamResponse:
+    check_account(session.mirror.state, context.query.account)
+    return topic_response(session, context, "orders", account=context.query.account, scope=context.query.scope)
 
 
 def topic_response(
-    facade: Facade, context: RequestContext, topic: str, *, account: str = "", scope: str = ""
+    session: Session, context: RequestContext, topic: str, *, account: str = "", scope: str = ""
 ) -> web.StreamResponse:
     """The rows of `topic`, all or those of `account` and `scope`, and whether they are current.
 
     Raises `Problem`: not connected (unless stale rows are allowed), or no complete list yet.
     """
-    state = facade.mirror.state
+    state = session.mirror.state
     replica = state.replica
     stale = not state.connected
     if stale and not context.query.allowStale:
-        require_connected(facade)
+        require_connected(session)
     known = state.sync(topic)
     if replica is None:
         raise Problem("daemonUnreachable")
@@ -139,7 +188,7 @@ def topic_response(
     tag = f'"{replica.epoch}-{topic_state.seq}{"-stale" if stale else ""}"'
     if "If-None-Match" in context.request.headers and matches(context.request.headers.getall("If-None-Match"), tag):
         return not_modified({"ETag": tag})
-    joined = facade.joined.get((topic, account, scope))
+    joined = session.joined.get((topic, account, scope))
     if joined is None or joined[0] != tag:
         rows = [
             row
@@ -147,29 +196,33 @@ def topic_response(
             if (not account or belongs(topic, key, row, account))
             and (not scope or _done.decode(row).done is (scope == "completed"))
         ]
-        if len(facade.joined) >= JOINED:
-            facade.joined.clear()
-        body = data(b"[" + b",".join(rows) + b"]", topic_state.asOf, stale, replica.epoch, topic_state.seq, "live")
-        joined = facade.joined[topic, account, scope] = (tag, body)
+        if len(session.joined) >= JOINED:
+            session.joined.clear()
+        body = data(
+            b"[" + b",".join(rows) + b"]", topic_state.asOf, stale, replica.epoch, topic_state.seq, "live", session.name
+        )
+        joined = session.joined[topic, account, scope] = (tag, body)
     return reply(joined[1], headers={"ETag": tag})
 
 
-def data(rows: bytes, as_of: str | None, stale: bool, epoch: str, seq: int, source: str) -> bytes:
+def data(rows: bytes, as_of: str | None, stale: bool, epoch: str, seq: int, source: str, session: str | None) -> bytes:
     """`{"data": …, "meta": …}` around rows that are already encoded."""
     meta: dict[str, Any] = {"asOf": as_of or None, "stale": stale, "epoch": epoch, "seq": seq, "source": source}
+    meta["session"] = session
     return b'{"data":' + rows + b',"meta":' + _encode(meta) + b"}"
 
 
-def _one_account(facade: Facade, context: RequestContext) -> str:
+def _one_account(session: Session, context: RequestContext) -> str:
     """The account of the query, else of the settings, else the only one. Raises `Problem`."""
-    state = facade.mirror.state
+    state = session.mirror.state
     if not state.connected and not context.query.allowStale:
-        require_connected(facade)  # before an account is looked for
+        require_connected(session)  # before an account is looked for
     check_account(state, context.query.account)
-    account: str = context.query.account or facade.settings.account
-    if account:
-        return account
+    if context.query.account:
+        return str(context.query.account)
     known = accounts_of(state)
+    if session.settings.account in known:  # the environment's setting may be another session's account
+        return session.settings.account
     if len(known) > 1:
         raise Problem("accountAmbiguous", extra={"accounts": known})
     return known[0] if known else ""
@@ -178,9 +231,9 @@ def _one_account(facade: Facade, context: RequestContext) -> str:
 # --- whether there is an answer -------------------------------------------------------------------------------------
 
 
-def require_connected(facade: Facade) -> None:
+def require_connected(session: Session) -> None:
     """Raises the `Problem` because of which the link is not proven, where it is not."""
-    state = facade.mirror.state
+    state = session.mirror.state
     if state.connected:
         return
     if not state.reachable:
@@ -202,6 +255,6 @@ def incomplete(topic: str) -> Problem:
     )
 
 
-def newest(facade: Facade, topics: Iterable[str]) -> tuple[int, str]:
+def newest(session: Session, topics: Iterable[str]) -> tuple[int, str]:
     """The step and time of the last change of several topics."""
-    return max((facade.mirror.state.topic_state(topic) for topic in topics), default=NEVER)
+    return max((session.mirror.state.topic_state(topic) for topic in topics), default=NEVER)

@@ -74,7 +74,9 @@ def answered(whole: Chain) -> dict[tuple[str, str], float]:
     for line in whole.get("/metrics").body.decode().splitlines():
         if line.startswith("ibkr_http_requests_total{"):
             labels, _, value = line.rpartition(" ")
-            route, status = (part.partition("=")[2].strip('"}') for part in labels.partition("{")[2].split(","))
+            route, status, _session = (
+                part.partition("=")[2].strip('"}') for part in labels.partition("{")[2].split(",")
+            )
             found[route, status] = float(value)
     return found
 

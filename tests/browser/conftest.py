@@ -175,7 +175,7 @@ class Desk:
         self._leave.clear()
 
         async def serve() -> None:
-            async with served(Settings(facade_port=self.port, **self.settings), sock, drain=0):
+            async with served(Settings(facade_port=self.port, **self.settings), [sock], drain=0):
                 up.set()
                 await self._leave.wait()
 

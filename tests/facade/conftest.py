@@ -117,5 +117,5 @@ async def daemon(socket_path: str) -> AsyncIterator[FakeDaemon]:
 @pytest.fixture
 async def house(tmp_path: Path, daemon: FakeDaemon) -> AsyncIterator[House]:
     async with running(tmp_path, daemon) as built:
-        await until(lambda: built.facade.mirror.state.connected)
+        await until(lambda: built.facade.default.mirror.state.connected)
         yield built

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.settings import PROJECT_ROOT, TABLE, SessionAddress, Settings, SettingsError
+from shared.settings import PROJECT_ROOT, TABLE, Settings, SettingsError
 
 homes = pytest.mark.skipif(os.name == "nt", reason="Windows takes any name's home for one beside the user's own")
 
@@ -105,23 +105,37 @@ def test_a_sessions_file_that_names_another_session_is_an_error(tmp_path: Path) 
 
 @posix
 def test_a_facade_serves_the_sessions_of_the_list_in_its_order(tmp_path: Path) -> None:
-    served = load(tmp_path, IBKR_SESSIONS="live, default,far=run/far.sock").served_sessions()
+    """Each with the settings that its daemon reads."""
+    (tmp_path / ".env").write_text("IBKR_SESSIONS=live,default,far=run/far.sock\nIBKR_PROBE_INTERVAL=3\n")
+    (tmp_path / ".env.live").write_text("IBKR_ACCOUNT=U1\nIBKR_PROBE_INTERVAL=2\n")
+    settings = Settings.load({}, cwd=tmp_path)
+    served = settings.of_sessions({}, tmp_path)
 
-    assert [one.name for one in served] == ["live", "default", "far"]
-    assert [one.path for one in served] == [
-        str(Path(load(tmp_path).socket_path).with_name("live.sock")),
-        load(tmp_path).socket_path,
-        str(Path.cwd() / "run" / "far.sock"),
+    assert [(name, one.account, one.probe_interval) for name, one in served.items()] == [
+        ("live", "U1", 2),
+        ("default", "", 3),
+        ("far", "", 3),
     ]
-    assert load(tmp_path, IBKR_SESSION="live", IBKR_SOCKET="/x/s").served_sessions() == (
-        SessionAddress("live", "/x/s"),
-    )
+    assert [one.socket_path for one in served.values()] == [
+        str(Path(settings.socket_path).with_name("live.sock")),
+        settings.socket_path,
+        str(tmp_path / "run" / "far.sock"),
+    ]
+    alone = load(tmp_path, IBKR_SESSION="live", IBKR_SOCKET="/x/s")
+    assert alone.of_sessions({}) == {"live": alone}
 
 
-def test_two_sessions_of_one_socket_are_an_error(tmp_path: Path) -> None:
-    settings = load(tmp_path, IBKR_SESSIONS="live=/run/a.sock,paper=/run/a.sock")
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"IBKR_SESSIONS": "live=/run/a.sock,paper=/run/a.sock"},
+        {"IBKR_SESSIONS": "live,paper", "IBKR_SOCKET": "/run/a.sock"},
+    ],
+)
+def test_two_sessions_of_one_socket_are_an_error(tmp_path: Path, environ: dict[str, str]) -> None:
+    settings = Settings.load(environ, cwd=tmp_path)
     with pytest.raises(SettingsError, match="live and paper are the same socket"):
-        settings.served_sessions()
+        settings.of_sessions(environ, tmp_path)
 
 
 @pytest.mark.parametrize(

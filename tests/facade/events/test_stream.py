@@ -164,7 +164,7 @@ async def test_the_rows_of_one_account(house: House, last: str | None) -> None:
     daemon.store.put({"accounts": account("DU1") | account("DU2")})
     daemon.store.put({"positions": {f"{name}:1": Position(account=name, position=1.0) for name in ("DU1", "DU2")}})
     daemon.store.put({"fills": {name: fill(name, f"DU{name}") for name in ("1", "2")}})
-    await until(lambda: house.facade.mirror.state.row("fills", "2"))
+    await until(lambda: house.facade.default.mirror.state.row("fills", "2"))
     async with reading(house, "link,accounts,positions,fills&account=DU2", last) as client:
         await client.until(lambda: client.has("fills", "2"))
         daemon.store.put({"fills": {name: fill(name, f"DU{name}"[:3]) for name in ("11", "22")}})
@@ -217,7 +217,7 @@ async def test_going_on_from_an_id_brings_what_was_missed_and_nothing_else(house
     house.daemon.store.put({"accounts": account("DU1")})
     house.daemon.store.put({"accounts": account("DU2")})
     house.daemon.store.put({"accounts": {"DU1": None}})
-    await until(lambda: house.facade.mirror.state.row("accounts", "DU2"))
+    await until(lambda: house.facade.default.mirror.state.row("accounts", "DU2"))
     async with reading(house, "accounts", last) as client:
         await client.until(lambda: client.ids)
         assert client.events == [
@@ -257,7 +257,7 @@ async def test_what_is_too_old_is_a_reset_and_a_snapshot(house: House) -> None:
     house.daemon.store.put({"accounts": {"DU1": None}})
     house.daemon.store.replica.trim("9999")
     house.daemon.store.put({"accounts": account("DU2")})
-    await until(lambda: house.facade.mirror.state.row("accounts", "DU2"))
+    await until(lambda: house.facade.default.mirror.state.row("accounts", "DU2"))
     async with reading(house, "accounts", last) as client:
         assert await client.event() == ("reset", {"reason": "tooOld"}, None)
         await client.until(lambda: client.has("accounts", "DU2"))
@@ -274,7 +274,7 @@ async def test_an_id_is_good_in_another_facade_process(tmp_path: Path, house: Ho
         await other.until(lambda: other.has("quotes:1", "1"))
         last = client.ids[-1]
     async with running(tmp_path, house.daemon) as second:
-        await until(lambda: second.facade.mirror.state.complete)
+        await until(lambda: second.facade.default.mirror.state.complete)
         async with reading(second, "accounts", last) as client:
             house.daemon.store.put({"accounts": account("DU2")})
             assert (await client.event())[0] == "delta"
@@ -288,7 +288,7 @@ async def test_an_id_is_good_in_another_facade_process(tmp_path: Path, house: Ho
 async def test_the_id_of_a_snapshot_is_good_in_a_process_that_watches_other_lines(tmp_path: Path, house: House) -> None:
     """It names the last step of the topics that were told, and not one that the other process may never come to."""
     async with running(tmp_path, house.daemon) as second, reading(house, "quotes:1") as other:
-        await until(lambda: second.facade.mirror.state.complete)
+        await until(lambda: second.facade.default.mirror.state.complete)
         await other.snapshot()
         house.daemon.store.put({"quotes:1": {"1": Quote(conId=1, bid=1.0)}})
         await other.until(lambda: other.has("quotes:1", "1"))
@@ -354,7 +354,7 @@ async def test_who_left_while_the_daemon_was_away_learns_that_it_is_back(house: 
         await house.daemon.stop()
         await client.until(lambda: all(row["stale"] for row in client.state["sync"].values()))
     await house.daemon.start()
-    await until(lambda: house.facade.mirror.state.connected)
+    await until(lambda: house.facade.default.mirror.state.connected)
     async with reading(house, last=client.ids[-1]) as again:
         again.state = client.state
         await again.until(lambda: again.state == believed(house.daemon))
@@ -365,7 +365,11 @@ async def test_a_line_that_is_told_late_comes_whole(house: House, monkeypatch: p
     monkeypatch.setattr("facade.events.stream.FIRST_ROWS_TIMEOUT", 0.0)
     house.daemon.store.put({"quotes:1": {"1": Quote(conId=1, bid=1.0)}})
     house.daemon.link(session=2)
-    await until(lambda: house.facade.mirror.state.link is not None and house.facade.mirror.state.link.session == 2)
+    await until(
+        lambda: (
+            house.facade.default.mirror.state.link is not None and house.facade.default.mirror.state.link.session == 2
+        )
+    )
     async with reading(house, "link,quotes:1") as client:
         await client.until(lambda: client.has("quotes:1", "1"))
 
@@ -399,7 +403,7 @@ async def test_lines_are_watched_while_somebody_reads_them(house: House) -> None
         daemon.store.put({"quotes:265598": {"265598": Quote(conId=265598, bid=2.0)}})
         await client.until(lambda: client.state["quotes:265598"]["265598"]["bid"] == 2.0)
     await until(lambda: not watched())
-    assert house.facade.streams.places == 0
+    assert house.facade.default.streams.slots.used == 0
 
 
 async def test_a_topic_that_the_daemon_refuses_is_a_problem_and_costs_nobody_else(house: House) -> None:
@@ -431,19 +435,19 @@ def test_topics_are_named_once_in_their_own_spelling() -> None:
 
 
 async def test_there_is_a_bound_on_readers(house: House) -> None:
-    house.facade.streams.limit = 2
+    house.facade.default.streams.slots.limit = 2
     async with reading(house) as one, reading(house):
         await one.snapshot()
         status, body, headers = await house.get(EVENTS)
         assert (status, body["reason"], headers["Retry-After"]) == (503, "tooManyStreams", "1")
-    await until(lambda: not house.facade.streams.places)
+    await until(lambda: not house.facade.default.streams.slots.used)
     async with reading(house) as again:
         await again.snapshot()
 
 
 async def test_a_reader_that_comes_while_the_process_goes_comes_back_to_the_next(house: House) -> None:
     """The stream just ends. Told of an error, a browser's EventSource would give up for good."""
-    house.facade.streams.close()
+    house.facade.default.streams.close()
     async with reading(house) as client:
         assert client.status == 200
         with pytest.raises(asyncio.IncompleteReadError):
@@ -453,8 +457,8 @@ async def test_a_reader_that_comes_while_the_process_goes_comes_back_to_the_next
 async def test_a_reader_that_leaves_is_noticed_at_once(house: House) -> None:
     async with reading(house) as client:
         await client.snapshot()
-        assert len(house.facade.streams) == 1
-    await until(lambda: not len(house.facade.streams))
+        assert len(house.facade.default.streams) == 1
+    await until(lambda: not len(house.facade.default.streams))
 
 
 async def test_every_stream_has_a_heartbeat(house: House) -> None:
@@ -484,9 +488,9 @@ async def test_a_reader_that_does_not_read_costs_a_bounded_buffer_and_is_right_i
             await quick.until(
                 lambda price=price: quick.state["positions"].get("DU1:1999", {}).get("marketPrice") == price
             )
-            for reader in house.facade.streams.readers:
+            for reader in house.facade.default.streams.readers:
                 largest = max(largest, reader.transport.get_write_buffer_size())
-        assert house.facade.streams.merged > 0
+        assert house.facade.default.streams.merged > 0
         assert largest < 4 * HIGH_WATER
         await quick.until(lambda: len(quick.state["fills"]) == 60)
         await slow.until(lambda: slow.state == quick.state and len(slow.state["fills"]) == 60)
@@ -509,7 +513,7 @@ async def stalled(house: House, reader: Reader) -> None:
 @asynccontextmanager
 async def beating(house: House) -> AsyncIterator[None]:
     """Heartbeats at short intervals."""
-    streams = house.facade.streams
+    streams = house.facade.default.streams
     usual, streams.heartbeat = streams.heartbeat, 0.005
     beat = asyncio.create_task(streams.run(), name="beat")
     try:
@@ -523,9 +527,9 @@ async def test_a_reader_that_is_stopped_for_good_is_disconnected(house: House, m
     """A stopped program must not hold one of the streams, and what was written to it, for ever."""
     monkeypatch.setattr("facade.events.stream.STALLED_TIMEOUT", 0.05)
     async with reading(house, "positions", room=1 << 16):
-        (reader,) = house.facade.streams.readers
+        (reader,) = house.facade.default.streams.readers
         await stalled(house, reader)
-        await until(lambda: not house.facade.streams.places)
+        await until(lambda: not house.facade.default.streams.slots.used)
 
 
 def fill(name: str, account: str = "DU1") -> Fill:
@@ -544,7 +548,7 @@ def fill(name: str, account: str = "DU1") -> Fill:
 
 async def test_a_large_snapshot_comes_in_pages(house: House) -> None:
     house.daemon.store.put({"positions": many(10_000, 1.0)})
-    await until(lambda: house.facade.mirror.state.row("positions", "DU1:9999"))
+    await until(lambda: house.facade.default.mirror.state.row("positions", "DU1:9999"))
     async with reading(house, "positions,accounts") as client:
         await client.snapshot()
         pages = [data for event, data, _ in client.events if event == "snapshot"]
@@ -558,13 +562,13 @@ async def test_a_snapshot_that_is_overtaken_by_changes_is_right(house: House) ->
     """Rows change, come and go while it is being read; its last page is then no point to go on from, the next id is."""
     daemon = house.daemon
     daemon.store.put({"positions": many(20_000, 1.0)})
-    await until(lambda: house.facade.mirror.state.row("positions", "DU1:19999"))
+    await until(lambda: house.facade.default.mirror.state.row("positions", "DU1:19999"))
     async with reading(house, "accounts,positions", room=1 << 18) as client:
-        (reader,) = house.facade.streams.readers
+        (reader,) = house.facade.default.streams.readers
         await until(lambda: reader.transport.get_write_buffer_size() > HIGH_WATER)
         daemon.store.put({"positions": {"DU1:0": None, "DU1:19999": None, "DU1:20001": many(1, 2.0)["DU1:0"]}})
         daemon.store.put({"accounts": account("DU7")})
-        await until(lambda: house.facade.mirror.state.row("accounts", "DU7"))
+        await until(lambda: house.facade.default.mirror.state.row("accounts", "DU7"))
         await client.snapshot()
         assert client.state == believed(daemon, ("accounts", "positions"))
         last_page = next(here for event, data, here in client.events if event == "snapshot" and data["complete"])
@@ -582,7 +586,7 @@ async def test_whatever_happens_a_reader_that_folds_has_the_daemons_state(
     topics = "accounts,positions,quotes:1"
     for _ in range(4):
         async with running(tmp_path, daemon) as house:
-            await until(lambda house=house: house.facade.mirror.state.complete)
+            await until(lambda house=house: house.facade.default.mirror.state.complete)
             for _ in range(3):
                 async with reading(house, topics, last) as client:
                     client.state, client.complete = state, False

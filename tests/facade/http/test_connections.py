@@ -91,7 +91,7 @@ async def test_a_client_that_leaves_ends_its_request(house: House) -> None:
             await (asked_for.wait() if "bars" in path else reader.readuntil(b"\r\n\r\n"))
         writer.close()
         await until(lambda: not server.connections)
-    assert len(house.facade.streams) == 0
+    assert len(house.facade.default.streams) == 0
 
 
 async def test_an_http_1_0_client_is_answered_and_closed(house: House) -> None:
@@ -116,7 +116,7 @@ async def test_a_client_that_does_not_read_its_response_is_disconnected(
     monkeypatch.setattr("facade.http.responses.WRITE_TIMEOUT", 0.05)
     rows = {f"DU1:{n}": Position(account="DU1", conId=n, position=1.0) for n in range(40_000)}
     house.daemon.know("positions", rows)
-    await until(lambda: house.facade.mirror.state.row("positions", "DU1:39999"))
+    await until(lambda: house.facade.default.mirror.state.row("positions", "DU1:39999"))
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         client.connect(("127.0.0.1", house.port))
@@ -130,7 +130,7 @@ async def test_a_client_that_does_not_read_its_response_is_disconnected(
 async def test_a_large_answer_to_one_who_does_not_read_delays_nobody(house: House) -> None:
     rows = {f"DU1:{n}": Position(account="DU1", conId=n, position=1.0) for n in range(20_000)}
     house.daemon.know("positions", rows)
-    await until(lambda: house.facade.mirror.state.row("positions", "DU1:19999"))
+    await until(lambda: house.facade.default.mirror.state.row("positions", "DU1:19999"))
     reader, writer = await asyncio.open_connection("127.0.0.1", house.port, limit=1024)
     writer.write(f"GET /api/ibkr/positions HTTP/1.1\r\nHost: 127.0.0.1:{house.port}\r\n\r\n".encode())
     async with asyncio.timeout(LIMIT):
@@ -142,7 +142,7 @@ async def test_a_large_answer_to_one_who_does_not_read_delays_nobody(house: Hous
 async def test_at_the_end_what_is_on_its_way_is_answered(tmp_path: Path, daemon: FakeDaemon) -> None:
     """And told that the connection ends with it."""
     async with running(tmp_path, daemon) as house:
-        await until(lambda: house.facade.mirror.state.connected)
+        await until(lambda: house.facade.default.mirror.state.connected)
         reader, writer = await opened(house)
         assert b"Connection: close" not in await asked(house, reader, writer)
         house.facade.draining = True

@@ -454,7 +454,7 @@ async def test_no_bytes_make_it_fail(
         monkeypatch.setattr(f"facade.{name}", 0.1)
     chance = random.Random(seed)
     async with running(tmp_path, daemon) as house:
-        await until(lambda: house.facade.mirror.state.connected)
+        await until(lambda: house.facade.default.mirror.state.connected)
         good = [text.replace(b"HOST", f"127.0.0.1:{house.port}".encode()) for text in GOOD]
         for _ in range(6):
             requests = [mutated(chance, chance.choice(good)) for _ in range(40)]

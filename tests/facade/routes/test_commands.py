@@ -40,7 +40,7 @@ async def test_an_answer_waits_for_its_effect_however_late_the_news_are(house: H
     """Also a refusal: what failed may have left the link in another state, which the next read must tell."""
     daemon = house.daemon
     daemon.link(phase="held", reason="manual", connected=False)
-    await until(lambda: not house.facade.mirror.state.connected)
+    await until(lambda: not house.facade.default.mirror.state.connected)
     (speaker,) = daemon.service.connections
     write, news = speaker.write, list[bytes]()
     speaker.write = lambda line: (news.append if b'"delta"' in line else write)(line)  # type: ignore[method-assign]
@@ -68,7 +68,7 @@ async def test_an_answer_waits_for_its_effect_however_late_the_news_are(house: H
 async def test_a_session_without_a_proof_is_no_success(house: House) -> None:
     """The daemon is content with the session it has, whose proof has grown too old: who asked is not told `false`."""
     house.daemon.link(proof=Proof(ageMs=60_000))
-    await until(lambda: not house.facade.mirror.state.connected)
+    await until(lambda: not house.facade.default.mirror.state.connected)
     status, body, _ = await house.post(f"{API}/connect")
     assert (status, body["reason"]) == (503, "notConnected")
     status, body, _ = await house.post(f"{API}/connect?wait=false")
@@ -127,7 +127,10 @@ async def test_a_failed_connect_answers_when_what_became_of_it_can_be_read(house
     async def fail(_params: Mapping[str, Any]) -> Any:
         daemon.link(phase="connecting", connected=False)
         await until(
-            lambda: house.facade.mirror.state.link is not None and house.facade.mirror.state.link.phase == "connecting"
+            lambda: (
+                house.facade.default.mirror.state.link is not None
+                and house.facade.default.mirror.state.link.phase == "connecting"
+            )
         )
         daemon.link(phase="held", reason="manual", connected=False)
         raise RpcError(APPLICATION_ERROR, "portClosed", {"reason": "portClosed"})
@@ -242,7 +245,7 @@ async def test_a_client_that_leaves_ends_its_question(house: House) -> None:
         "Content-Type: application/json\r\nContent-Length: 0\r\n\r\n".encode()
     )
     await waiting.wait()
-    assert house.facade.mirror.pending_calls == 1
+    assert house.facade.default.mirror.pending_calls == 1
     writer.close()
     await writer.wait_closed()
-    await until(lambda: house.facade.mirror.pending_calls == 0)
+    await until(lambda: house.facade.default.mirror.pending_calls == 0)

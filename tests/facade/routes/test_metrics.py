@@ -43,14 +43,14 @@ async def scraped(house: House) -> dict[tuple[str, tuple[tuple[str, str], ...]],
     }
 
 
-def value(samples: dict[Any, float], name: str, **labels: str) -> float:
-    return samples[name, tuple(sorted(labels.items()))]
+def value(samples: dict[Any, float], name: str, session: str = "default", **labels: str) -> float:
+    return samples[name, tuple(sorted({"session": session, **labels}.items()))]
 
 
 async def test_the_names_of_the_contract(house: House) -> None:
     house.daemon.answer("daemon.info", INFO)
     house.daemon.link(proof=Proof(ageMs=2000))
-    await until(lambda: (house.facade.mirror.state.proof_age or 0) > 1)
+    await until(lambda: (house.facade.default.mirror.state.proof_age or 0) > 1)
     await house.get("/api/ibkr/positions")
     await house.get("/api/ibkr/contracts/1?x=1")
     await house.get("/nothing/of/the/kind")
@@ -70,7 +70,7 @@ async def test_the_names_of_the_contract(house: House) -> None:
     assert value(samples, "ibkr_watchers") == 2
     assert value(samples, "ibkr_deltas_merged_total") == 3
     assert value(samples, "ibkr_loop_lag_seconds", process="daemon") == 0.001
-    assert value(samples, "ibkr_loop_lag_seconds", process="facade") >= 0
+    assert value(samples, "ibkr_loop_lag_seconds", session="", process="facade") >= 0
     assert value(samples, "ibkr_http_requests_total", route="/api/ibkr/positions", status="200") == 1
     assert value(samples, "ibkr_http_requests_total", route="/api/ibkr/contracts/{conId}", status="422") == 1
     assert value(samples, "ibkr_http_requests_total", route="unknown", status="404") == 1
@@ -88,7 +88,7 @@ async def test_a_scrape_without_a_daemon_says_so(tmp_path: Path, socket_path: st
 async def test_a_daemon_that_went_away_leaves_no_phase_behind(house: House) -> None:
     """What was last known is not what is: an alert on the phase must not sleep."""
     await house.daemon.stop()
-    await until(lambda: not house.facade.mirror.state.reachable)
+    await until(lambda: not house.facade.default.mirror.state.reachable)
     samples = await scraped(house)
     assert value(samples, "ibkr_daemon_reachable") == 0
     assert value(samples, "ibkr_link_connected") == 0

@@ -72,7 +72,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         async with FakeDaemon(str(place / "run" / "d.sock")) as daemon:
             plentiful(daemon)
             async with running(place, daemon, probe_timeout=3600.0) as house:
-                await until(lambda: house.facade.mirror.state.connected)
+                await until(lambda: house.facade.default.mirror.state.connected)
                 found.append(f"http://127.0.0.1:{house.port}")
                 ready.set()
                 await asyncio.to_thread(done.wait)

@@ -48,7 +48,15 @@ async def test_older_executions_come_from_the_ledger_in_one_piece(house: House) 
     status, body, _ = await house.get(f"{API}/executions?since=2026-01-01T10:00:00%2B01:00")
     assert (status, [row["execId"] for row in body["data"]]) == (200, ["a", "b"])
     state = house.daemon.store.replica.state("fills")
-    assert body["meta"] == {"asOf": state.asOf, "stale": False, "epoch": "e1", "seq": state.seq, "source": "ledger"}
+    meta = {
+        "asOf": state.asOf,
+        "stale": False,
+        "epoch": "e1",
+        "seq": state.seq,
+        "source": "ledger",
+        "session": "default",
+    }
+    assert body["meta"] == meta
     assert [params["since"] for _, params in house.daemon.asked] == ["2026-01-01T09:00:00Z"] * 3
 
 
@@ -91,7 +99,7 @@ async def test_a_page_must_be_one(house: House, query: str) -> None:
 
 async def test_more_of_the_last_day_than_a_page_holds_comes_from_the_ledger(house: House) -> None:
     house.daemon.know("fills", {str(number): fill(str(number)) for number in range(3)})
-    await until(lambda: house.facade.mirror.state.row("fills", "2"))
+    await until(lambda: house.facade.default.mirror.state.row("fills", "2"))
     house.daemon.replies["executions.list"] = ledger(3, 10)
     assert (await house.get(f"{API}/executions?limit=3"))[1]["meta"]["source"] == "live"
     _, body, headers = await house.get(f"{API}/executions?limit=2")
@@ -102,7 +110,7 @@ async def test_more_of_the_last_day_than_a_page_holds_comes_from_the_ledger(hous
 async def test_executions_of_one_account(house: House) -> None:
     house.daemon.know("accounts", {name: Account(account=name, paper=True) for name in ("DU1", "DU2")})
     house.daemon.know("fills", {name: fill(name, f"DU{name}") for name in ("1", "2")})
-    await until(lambda: house.facade.mirror.state.row("fills", "2"))
+    await until(lambda: house.facade.default.mirror.state.row("fills", "2"))
     _, body, _ = await house.get(f"{API}/executions?account=DU2")
     assert [row["execId"] for row in body["data"]] == ["2"]
     await house.get(f"{API}/executions?account=DU2&since={NOW}")
@@ -134,7 +142,7 @@ async def test_a_plus_sign_that_nobody_escaped_is_understood(house: House) -> No
 async def test_without_a_link_the_ledger_is_read_for_who_asks_for_what_may_be_old(house: House) -> None:
     house.daemon.replies["executions.list"] = paged([[{"execId": "a"}]])
     house.daemon.link(phase="waiting", reason="portClosed", connected=False)
-    await until(lambda: not house.facade.mirror.state.connected)
+    await until(lambda: not house.facade.default.mirror.state.connected)
     assert (await house.get(f"{API}/executions?since={NOW}"))[1]["reason"] == "portClosed"
     status, body, _ = await house.get(f"{API}/executions?since={NOW}&allowStale=true")
     assert (status, body["meta"]["stale"]) == (200, True)
@@ -142,7 +150,7 @@ async def test_without_a_link_the_ledger_is_read_for_who_asks_for_what_may_be_ol
 
 async def test_the_links_history_is_there_without_a_link(house: House) -> None:
     house.daemon.link(phase="waiting", reason="portClosed", connected=False)
-    await until(lambda: not house.facade.mirror.state.connected)
+    await until(lambda: not house.facade.default.mirror.state.connected)
     house.daemon.answer(
         "link.events", {"events": [{"phase": "ready"}], "uptime": {"24h": {"ratio": 1.0}}, "next": None}
     )
@@ -214,10 +222,10 @@ async def test_quotes_are_asked_for_once_each(house: House) -> None:
 async def test_last_known_quotes_without_a_daemon(house: House) -> None:
     """Only where all of them are known."""
     house.daemon.store.put({"quotes:1": {"1": Quote(conId=1, bid=2.5)}})
-    house.facade.mirror.subscribe(["quotes:1"])
-    await until(lambda: house.facade.mirror.state.row("quotes:1", "1"))
+    house.facade.default.mirror.subscribe(["quotes:1"])
+    await until(lambda: house.facade.default.mirror.state.row("quotes:1", "1"))
     await house.daemon.stop()
-    await until(lambda: not house.facade.mirror.state.reachable)
+    await until(lambda: not house.facade.default.mirror.state.reachable)
     status, body, _ = await house.get(f"{API}/quotes?conIds=1&allowStale=true")
     assert (status, body["data"][0]["bid"], body["meta"]["stale"]) == (200, 2.5, True)
     assert (await house.get(f"{API}/quotes?conIds=1,2&allowStale=true"))[1]["reason"] == "daemonUnreachable"
@@ -228,10 +236,10 @@ async def test_last_known_quotes_without_a_link(house: House) -> None:
     """The daemon is there and has no session; where not all of them are known it says why."""
     house.daemon.refuse("quotes.get", "notConnected")
     house.daemon.store.put({"quotes:1": {"1": Quote(conId=1, bid=2.5)}})
-    house.facade.mirror.subscribe(["quotes:1"])
-    await until(lambda: house.facade.mirror.state.row("quotes:1", "1"))
+    house.facade.default.mirror.subscribe(["quotes:1"])
+    await until(lambda: house.facade.default.mirror.state.row("quotes:1", "1"))
     house.daemon.link(phase="held", reason="manual", connected=False)
-    await until(lambda: not house.facade.mirror.state.connected)
+    await until(lambda: not house.facade.default.mirror.state.connected)
     status, body, _ = await house.get(f"{API}/quotes?conIds=1&allowStale=true")
     assert (status, body["data"][0]["bid"], body["meta"]["stale"]) == (200, 2.5, True)
     assert (await house.get(f"{API}/quotes?conIds=1,2&allowStale=true"))[1]["reason"] == "notConnected"

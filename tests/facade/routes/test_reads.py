@@ -31,7 +31,9 @@ def order(number: int, done: bool) -> Order:
 async def settled(house: House) -> None:
     """The facade holds what the daemon believes now."""
     seq = house.daemon.store.seq
-    await until(lambda: house.facade.mirror.state.replica and house.facade.mirror.state.replica.seq >= seq)
+    await until(
+        lambda: house.facade.default.mirror.state.replica and house.facade.default.mirror.state.replica.seq >= seq
+    )
 
 
 async def test_status_is_two_keys_in_this_order(house: House) -> None:
@@ -46,7 +48,7 @@ async def test_status_tells_a_lost_link_and_a_lost_daemon_apart(house: House) ->
     await settled(house)
     assert (await house.get(f"{API}/status"))[1] == {"connected": False, "available": True}
     await house.daemon.stop()
-    await until(lambda: not house.facade.mirror.state.reachable)
+    await until(lambda: not house.facade.default.mirror.state.reachable)
     assert (await house.get(f"{API}/status"))[1] == {"connected": False, "available": False}
 
 
@@ -73,7 +75,7 @@ async def test_link_is_the_daemons_row(house: House) -> None:
 
 async def test_link_without_a_daemon_is_the_last_known_one_and_says_so(house: House) -> None:
     await house.daemon.stop()
-    await until(lambda: not house.facade.mirror.state.reachable)
+    await until(lambda: not house.facade.default.mirror.state.reachable)
     status, body, _ = await house.get(f"{API}/link")
     assert status == 200
     assert (body["phase"], body["reason"], body["stale"], body["connected"]) == (None, "daemonUnreachable", True, False)
@@ -97,6 +99,7 @@ async def test_rows_come_as_the_daemon_wrote_them(house: House) -> None:
         "epoch": "e1",
         "seq": state.seq,
         "source": "live",
+        "session": "default",
     }
     assert headers["ETag"] == f'"e1-{state.seq}"'
 
@@ -152,7 +155,7 @@ async def test_without_a_daemon_the_last_known_rows_stay_readable(house: House) 
     house.daemon.know("accounts", {"DU1234567": Account(account="DU1234567", paper=True)})
     await settled(house)
     await house.daemon.stop()
-    await until(lambda: not house.facade.mirror.state.reachable)
+    await until(lambda: not house.facade.default.mirror.state.reachable)
     status, body, _ = await house.get(f"{API}/accounts")
     assert (status, body["reason"]) == (503, "daemonUnreachable")
     status, body, _ = await house.get(f"{API}/accounts?allowStale=true")

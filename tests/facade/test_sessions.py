@@ -1,0 +1,208 @@
+"""Several sessions behind one facade: a response is always of the session that the request names."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from aiohttp import ClientSession, ClientTimeout
+
+from facade.app import Facade
+from facade.serving import served
+from shared.messages import Account, Order, PnL, Position
+from shared.settings import Settings
+from tests.facade.conftest import House, listening
+from tests.facade.fake_daemon import FakeDaemon
+from tests.waiting import LIMIT, until
+
+API = "/api/ibkr"
+ACCOUNTS = {"live": "U7654321", "paper": "DU1234567"}
+PATHS = (
+    "status",
+    "link",
+    "accounts",
+    "account/summary",
+    "account/pnl",
+    "positions",
+    "orders?scope=open",
+    "executions",
+    "events?topics=positions,orders,link",
+)
+
+
+@dataclass
+class Both:
+    """A facade before two daemons, of which `live` is the default one."""
+
+    house: House
+    live: FakeDaemon
+    paper: FakeDaemon
+
+    @property
+    def facade(self) -> Facade:
+        return self.house.facade
+
+
+@pytest.fixture
+async def both(tmp_path: Path) -> AsyncIterator[Both]:
+    (tmp_path / "run").mkdir(mode=0o700)
+    async with AsyncExitStack() as stack:
+        daemons, sessions = {}, {}
+        for name, account in ACCOUNTS.items():
+            daemon = FakeDaemon(str(tmp_path / "run" / f"{name}.sock"), f"e{name}")
+            daemons[name] = await stack.enter_async_context(daemon)
+            daemon.know_all(
+                accounts={account: Account(account=account, paper=account.startswith("D"))},
+                pnl={account: PnL(account=account, dailyPnL=1.0)},
+                positions={f"{account}:1": Position(account=account, conId=1, position=1.0)},
+                orders={"5": _order(account)},
+            )
+            daemon.link(accounts=(account,))
+            sessions[name] = Settings(
+                session=name, socket=daemon.path, state_dir=tmp_path / "state", probe_interval=3600
+            )
+        sock = listening()
+        port = sock.getsockname()[1]
+        facade = await stack.enter_async_context(served(sessions["live"], [sock], drain=0, sessions=sessions))
+        http = await stack.enter_async_context(ClientSession(f"http://127.0.0.1:{port}", timeout=ClientTimeout(LIMIT)))
+        for session in facade.sessions.values():
+            await until(lambda state=session.mirror.state: state.connected)
+        yield Both(House(facade, port, http, daemons["live"]), daemons["live"], daemons["paper"])
+
+
+def _order(account: str) -> Order:
+    return Order(
+        permId=5, orderId=1, clientId=1, placedBy="thisClient", account=account, action="BUY", status="Submitted"
+    )
+
+
+async def first_event(house: House, path: str) -> str:
+    """The first bytes of an event stream that name an account."""
+    async with house.http.get(path) as response:
+        text = ""
+        async with asyncio.timeout(LIMIT):
+            while "U" not in text:
+                text += (await response.content.readany()).decode()
+        return text
+
+
+async def test_no_response_has_an_account_of_another_session(both: Both) -> None:
+    """Mixed requests at once, to the default session's paths and to the named ones."""
+    rng = random.Random(18)
+    requests = [(name, rng.choice(PATHS)) for name in rng.choices(("", "live", "paper"), k=300)]
+
+    async def one(name: str, path: str) -> None:
+        full = f"{API}/sessions/{name}/{path}" if name else f"{API}/{path}"
+        if path.startswith("events"):
+            text = await first_event(both.house, full)
+        else:
+            status, body, _ = await both.house.get(full)
+            text = json.dumps(body)
+            assert status == 200, (full, text)
+            if "meta" in body:
+                assert body["meta"]["session"] == (name or "live")
+        foreign = ACCOUNTS["live" if name == "paper" else "paper"]
+        assert f'"{foreign}' not in text, full
+
+    for start in range(0, len(requests), 50):
+        await asyncio.gather(*(one(*request) for request in requests[start : start + 50]))
+
+
+async def test_a_command_reaches_the_named_session_alone(both: Both) -> None:
+    for name, path in (("paper", f"{API}/sessions/paper/disconnect"), ("live", f"{API}/disconnect")):
+        status, body, _ = await both.house.post(path)
+        assert (status, body["available"]) == (200, True)
+        daemons = {"live": both.live, "paper": both.paper}
+        asked = {each: [method for method, _ in daemon.asked] for each, daemon in daemons.items()}
+        assert asked.pop(name) == ["link.disconnect"]
+        assert asked.popitem()[1] == []
+        for daemon in daemons.values():
+            daemon.asked.clear()
+
+
+@pytest.mark.parametrize("path", ["", *PATHS, "connect", "nothing"])
+async def test_an_unknown_session_is_not_found(both: Both, path: str) -> None:
+    """Also where another session would have an answer."""
+    status, body, _ = await both.house.get(f"{API}/sessions/other/{path}", allow_redirects=False)
+    assert (status, body["reason"], body["session"], body["phase"]) == (404, "notFound", None, None)
+
+
+async def test_the_sessions_are_listed_the_default_one_first(both: Both) -> None:
+    both.paper.link(phase="waiting", reason="portClosed", connected=False, accounts=("DU1234567",))
+    await until(lambda: not both.facade.sessions["paper"].mirror.state.connected)
+    status, body, _ = await both.house.get(f"{API}/sessions")
+    assert status == 200
+    assert body["data"] == [
+        {
+            "name": "live",
+            "default": True,
+            "connected": True,
+            "available": True,
+            "phase": "ready",
+            "reason": None,
+            "paper": False,
+            "accounts": ["U7654321"],
+        },
+        {
+            "name": "paper",
+            "default": False,
+            "connected": False,
+            "available": True,
+            "phase": "waiting",
+            "reason": "portClosed",
+            "paper": True,
+            "accounts": ["DU1234567"],
+        },
+    ]
+
+
+async def test_a_session_whose_accounts_are_unknown_is_neither_paper_nor_live(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir(mode=0o700)
+    sock = listening()
+    settings = Settings(session="s", socket=str(tmp_path / "run" / "s.sock"), state_dir=tmp_path / "state")
+    async with (
+        served(settings, [sock], drain=0),
+        ClientSession(f"http://127.0.0.1:{sock.getsockname()[1]}") as http,
+        http.get(f"{API}/sessions") as response,
+    ):
+        (row,) = (await response.json())["data"]
+    assert (row["available"], row["phase"], row["reason"]) == (False, None, "daemonUnreachable")
+    assert (row["paper"], row["accounts"]) == (None, None)
+
+
+async def test_a_session_without_its_daemon_leaves_the_other_as_it_is(both: Both) -> None:
+    """The problem names the session; `/readyz` is about all of them or the named one."""
+    await both.live.stop()
+    await until(lambda: not both.facade.sessions["live"].mirror.state.reachable)
+
+    status, body, _ = await both.house.get(f"{API}/positions")
+    assert (status, body["reason"], body["session"]) == (503, "daemonUnreachable", "live")
+    status, body, _ = await both.house.get(f"{API}/sessions/paper/positions")
+    assert (status, body["data"][0]["account"]) == (200, "DU1234567")
+    ready = {query: (await both.house.get(f"/readyz{query}"))[0] for query in ("", "?session=paper", "?session=live")}
+    assert ready == {"": 503, "?session=paper": 200, "?session=live": 503}
+    assert (await both.house.get("/readyz?session=other"))[0] == 404
+
+
+async def test_metrics_have_the_session_as_a_label(both: Both) -> None:
+    await both.live.stop()
+    await until(lambda: not both.facade.sessions["live"].mirror.state.reachable)
+    await both.house.get(f"{API}/sessions/paper/positions")
+    _, text, _ = await both.house.get("/metrics")
+    assert 'ibkr_daemon_reachable{session="live"} 0.0' in text
+    assert 'ibkr_daemon_reachable{session="paper"} 1.0' in text
+    assert 'ibkr_http_requests_total{route="/api/ibkr/positions",session="paper",status="200"} 1.0' in text
+
+
+async def test_event_streams_are_bounded_over_all_sessions(both: Both) -> None:
+    both.facade.default.streams.slots.limit = 1
+    async with both.house.http.get(f"{API}/sessions/paper/events") as first:
+        assert first.status == 200
+        status, body, _ = await both.house.get(f"{API}/events")
+        assert (status, body["reason"]) == (503, "tooManyStreams")
