@@ -50,14 +50,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"The state directory cannot be used: {error}.\n")
         return FAILED
     try:
-        return serve(settings, os.environ)
+        return serve(settings, os.environ, claimed.in_place)
     except KeyboardInterrupt:  # before or after the time in which it is a signal like others
         return 0
     finally:
         claimed.release()
 
 
-def serve(settings: Settings, environ: Mapping[str, str]) -> int:
+def serve(settings: Settings, environ: Mapping[str, str], state_dir_held: Callable[[], bool]) -> int:
     """Run until stopped; what goes wrong is one line and an exit status."""
     use_newest()  # before anything computes with a zone
     from shared import log as logs
@@ -67,7 +67,7 @@ def serve(settings: Settings, environ: Mapping[str, str]) -> int:
         log.warning("settings.odd", message=warning)
     # what follows takes half a second to import, and is not needed to refuse
     from daemon.link.windows import calendar, read_overrides
-    from daemon.process import Surroundings, run
+    from daemon.process import StateDirectoryLost, Surroundings, run
     from shared.clock import SystemClock
 
     try:
@@ -81,6 +81,7 @@ def serve(settings: Settings, environ: Mapping[str, str]) -> int:
         version=installed_version(),
         notify=teller(environ.get("NOTIFY_SOCKET", "")),
         watchdog=watchdog(environ, os.getpid()),
+        state_dir_held=state_dir_held,
     )
     try:
         with asyncio.Runner() as runner:
@@ -89,11 +90,14 @@ def serve(settings: Settings, environ: Mapping[str, str]) -> int:
         return refuse(str(error), BAD_SETTINGS)
     except AlreadyRunning as error:
         return refuse(str(error), ALREADY_RUNNING)
+    except StateDirectoryLost as error:
+        return refuse(str(error), FAILED)
     except OSError as error:
         return refuse(f"The daemon cannot listen: {error}.", FAILED)
     except Exception as error:
         log.error("daemon.fault", message="The daemon failed.", exc_info=first(error))
         return FAILED
+    log.info("daemon.stopped", message="Daemon stopped")
     return 0
 
 

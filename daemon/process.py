@@ -31,6 +31,7 @@ from daemon.tws import Tws
 from shared.clock import Clock
 from shared.jsonrpc.server import RpcService
 from shared.settings import Settings
+from shared.transport.private_paths import AlreadyRunning
 
 log = structlog.get_logger(__name__)
 
@@ -38,13 +39,18 @@ LINK_LIMIT = 2.5
 """s for the session's polite end, which keeps two for itself."""
 PEERS_LIMIT = 1.5
 """s for peers to read the last word. With the ledger's second this makes the five that the whole end may take."""
+PATHS_INTERVAL = 1.0
+"""s between looks whether the socket and the state directory are still where they were: a stat each."""
 UPKEEP = 60.0
 """s between looks at what has become too old to be shown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What comes from outside the process. `notify`: to systemd; `watchdog`: s between its signs of life."""
+    """What comes from outside the process. `notify`: to systemd; `watchdog`: s between its signs of life.
+
+    `state_dir_held`: whether the lock on the state directory still keeps a second daemon out.
+    """
 
     clock: Clock
     dice: Callable[[], float]
@@ -52,10 +58,18 @@ class Surroundings:
     version: str
     notify: Callable[[str], object] = lambda _message: None
     watchdog: float | None = None
+    state_dir_held: Callable[[], bool] = lambda: True
+
+
+class StateDirectoryLost(Exception):  # noqa: N818 - what happened
+    """The state directory was removed or replaced: nothing is kept any more, and a second daemon could start."""
 
 
 async def run(settings: Settings, around: Surroundings) -> None:
-    """Be the daemon until the system or a peer says stop. Raises what the socket's path has against us."""
+    """Run the daemon until the system or a client stops it.
+
+    Raises `UnsafePath`, `AlreadyRunning` or `OSError` about the socket's path, `StateDirectoryLost` after a clean end.
+    """
     stop = asyncio.Event()
     with stop_on_signals(asyncio.get_running_loop(), stop.set):
         ledger = await Ledger.open(settings.state_dir, around.clock)
@@ -73,6 +87,11 @@ async def run(settings: Settings, around: Surroundings) -> None:
                 await daemon.close()
         finally:
             await ledger.close()
+    if daemon.state_dir_lost:
+        raise StateDirectoryLost(
+            f"The state directory {settings.state_dir} was removed or replaced while the daemon ran. The daemon has "
+            "ended, since a second one could have started beside it; start it again."
+        )
 
 
 class Daemon:
@@ -83,6 +102,7 @@ class Daemon:
     ) -> None:
         self.settings = settings
         self.stopping = stop
+        self.state_dir_lost = False
         self._around = around
         self._tasks = tasks
         self._faults = 0
@@ -145,6 +165,7 @@ class Daemon:
             self._spawn(self.market.run(), "market"),
             self._spawn(self.series.run(), "pnl series"),
             self._spawn(self._show_life(), "signs of life"),
+            self._spawn(self._watch_paths(), "paths"),
         ]
         self._linking = self._spawn(self.link.run(), "link")
         self._linking.add_done_callback(lambda _task: self.stopping.set())
@@ -160,7 +181,6 @@ class Daemon:
         await self.close()
         for task in self._background:
             task.cancel()
-        log.info("daemon.stopped", message="Daemon stopped")
 
     async def close(self) -> None:
         """No peers any more. Twice is once."""
@@ -192,6 +212,31 @@ class Daemon:
             if not self._loaded:
                 await self.load()
             self.store.expire()
+
+    async def _watch_paths(self) -> None:
+        """Serve a socket that was removed again; end the daemon where its state directory is gone."""
+        warned = False
+        while True:
+            await self._around.clock.sleep(PATHS_INTERVAL)
+            if not self._around.state_dir_held():
+                self.state_dir_lost = True
+                self.stopping.set()
+                return
+            try:
+                if await self.server.relisten():
+                    warned = False
+                    log.warning(
+                        "daemon.listening_again",
+                        message=f"The socket {self.settings.socket_path} was removed; listening there again.",
+                    )
+            except (AlreadyRunning, OSError) as error:
+                if not warned:
+                    warned = True
+                    log.warning(
+                        "daemon.socket_lost",
+                        message="The socket was removed and cannot be made again; no client can connect. Trying on.",
+                        error=str(error),
+                    )
 
     async def _show_life(self) -> None:
         """Tell systemd that the loop turns, and measure how late it does."""

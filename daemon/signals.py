@@ -64,16 +64,19 @@ else:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        # a terminal that closes is a stop, unless nohup has said that it is none
-        wanted = [signal.SIGTERM, signal.SIGINT]
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        wanted = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which nohup sets: the terminal's end is no stop
             wanted.append(signal.SIGHUP)
-        before = {number: signal.getsignal(number) for number in wanted}
+        ignored = (signal.SIGUSR1, signal.SIGUSR2)  # their default would end the process without closing the session
+        before = {number: signal.getsignal(number) for number in (*wanted, *ignored)}
         for number in wanted:
             loop.add_signal_handler(number, stop)
+        for number in ignored:
+            signal.signal(number, signal.SIG_IGN)
         try:
             yield
         finally:
-            for number, former in before.items():
+            for number in wanted:
                 loop.remove_signal_handler(number)
+            for number, former in before.items():
                 signal.signal(number, former)  # the loop leaves the default, which is not what there was

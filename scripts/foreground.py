@@ -134,8 +134,9 @@ class Foreground:
 
     def run(self) -> int:
         for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
-            if hasattr(signal, name):
-                signal.signal(getattr(signal, name), lambda _number, _frame: self.stopping.set())
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup sets that for SIGHUP
+                signal.signal(number, lambda _number, _frame: self.stopping.set())
         server = [Child("daemon", ["daemon"]), Child("facade", ["facade"])]
         status = 0
         try:

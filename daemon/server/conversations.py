@@ -41,6 +41,19 @@ class Server:
         self._listener = await local_socket.listen(lambda: Conversation(self.service, self._feed, self._commands), path)
         return self._listener.address
 
+    async def relisten(self) -> bool:
+        """Serve the path again where its file or directory was removed; whether that was so. Connections stay.
+
+        Raises `UnsafePath`, `AlreadyRunning`, `OSError`; the next call tries again.
+        """
+        listener = self._listener
+        if listener is None or listener.in_place():
+            return False
+        await self.listen(listener.address)
+        listener.close()
+        await listener.wait_closed()
+        return True
+
     async def close(self) -> None:
         """Accept nobody any more, and end every conversation with what was written for it."""
         listener, self._listener = self._listener, None

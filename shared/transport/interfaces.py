@@ -24,6 +24,10 @@ class Listener(Protocol):
     starved: int
     """Failed accepts: no file descriptors, no memory."""
 
+    def in_place(self) -> bool:
+        """Whether a client that connects to the address reaches this listener."""
+        ...
+
     def close(self) -> None: ...
 
     async def wait_closed(self) -> None: ...

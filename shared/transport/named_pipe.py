@@ -102,6 +102,10 @@ class _PipeListener:
         finally:
             windows_events.PipeServer = original  # type: ignore[misc]
 
+    def in_place(self) -> bool:
+        """Always: a pipe's name lasts as long as its server."""
+        return True
+
     def close(self) -> None:
         """Stop accepting; the name is free once the last connection is closed. Idempotent."""
         if self._pause is not None:

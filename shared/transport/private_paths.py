@@ -35,8 +35,16 @@ class AlreadyRunning(Exception):  # noqa: N818 - the name says what is the case
 class Claim:
     """The lock on a state directory, held until `release` or the end of the process."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, path: str) -> None:
         self._fd = fd
+        self._path = path
+
+    def in_place(self) -> bool:
+        """Whether the locked file is still the one at its path. If not, another process can lock the new one."""
+        try:
+            return os.path.samestat(os.fstat(self._fd), os.stat(self._path))
+        except OSError as error:
+            return error.errno in EXHAUSTED
 
     def release(self) -> None:
         """Release the lock. Idempotent."""
@@ -62,6 +70,10 @@ def claim(state_dir: str | os.PathLike[str]) -> Claim:
         except OSError as error:
             if error.errno in EXHAUSTED:
                 raise
+            if not os.path.lexists(path):
+                raise UnsafePath(
+                    f"The directory {directory} cannot be written ({error.strerror}). {_elsewhere('IBKR_STATE_DIR')}"
+                ) from None
             raise UnsafePath(
                 f"The lock file {path} cannot be opened ({error.strerror}). {rename_advice(path)}"
             ) from None
@@ -77,7 +89,7 @@ def claim(state_dir: str | os.PathLike[str]) -> Claim:
     except BaseException:
         os.close(fd)
         raise
-    return Claim(fd)
+    return Claim(fd, path)
 
 
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC})

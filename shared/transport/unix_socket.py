@@ -167,6 +167,14 @@ class _UnixListener:
         self._accept_paused = False
         self._loop.add_reader(sock.fileno(), self._accept)
 
+    def in_place(self) -> bool:
+        """Whether the path still leads to this socket: its file or directory may have been removed or replaced."""
+        try:
+            found = os.stat(self.address, follow_symlinks=False)
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == self._inode
+
     def close(self) -> None:
         """Stop accepting, and unlink the path if it is still this socket. Idempotent."""
         if self._sock.fileno() < 0:

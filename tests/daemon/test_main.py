@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from daemon.__main__ import ALREADY_RUNNING, BAD_USAGE, main, watchdog
+from daemon.__main__ import ALREADY_RUNNING, BAD_USAGE, FAILED, main, watchdog
 from shared.jsonrpc.client import Client, ConnectionLost
 from shared.settings import BAD_SETTINGS
 from tests.daemon.running import LIMIT, Mirror, environment, place, settings
@@ -26,12 +27,13 @@ posix = pytest.mark.skipif(os.name == "nt", reason="signals and modes of POSIX")
 
 
 @asynccontextmanager
-async def started(environ: dict[str, str], directory: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+async def started(
+    environ: dict[str, str], directory: Path, program: Sequence[str] = ("-m", "daemon")
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """`python -m daemon`, killed if it is still there at the end."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        "-m",
-        "daemon",
+        *program,
         env={**environ, "PYTHONPATH": str(ROOT)},
         cwd=directory,
         stdin=asyncio.subprocess.DEVNULL,
@@ -69,7 +71,7 @@ async def ended(process: asyncio.subprocess.Process) -> tuple[int, str]:
 
 
 @posix
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"])
 async def test_a_signal_ends_the_daemon_cleanly(name: str) -> None:
     """Exit status 0, no traceback, and the next daemon finds its place free."""
     async with place() as directory:
@@ -125,6 +127,66 @@ async def test_a_killed_daemon_leaves_nothing_in_the_way() -> None:
                 await process.wait()
                 client.abort()
         assert len(epochs) == 2
+
+
+@posix
+@pytest.mark.parametrize("removed", ["run/d.sock", "run"])
+async def test_a_socket_that_is_removed_is_served_again(removed: str) -> None:
+    """A cleaner of temporary files or a logout takes it away; clients that are connected notice nothing."""
+    async with place() as directory:
+        environ = environment(directory)
+        async with started(environ, directory) as process:
+            first = await listening(environ["IBKR_SOCKET"], process)
+            gone = directory / removed
+            shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+            second = await listening(environ["IBKR_SOCKET"], process)
+            await first.call("ping", {}, LIMIT)
+            first.abort()
+            second.abort()
+            process.terminate()
+            status, said = await ended(process)
+        assert status == 0, said
+        assert "listening there again" in said
+        assert not (directory / "run" / "d.sock").exists()
+
+
+@posix
+async def test_a_daemon_whose_state_directory_is_removed_ends_and_says_so() -> None:
+    """A second one could lock the new directory: there are never two."""
+    async with place() as directory:
+        environ = environment(directory)
+        async with started(environ, directory) as process:
+            client = await listening(environ["IBKR_SOCKET"], process)
+            shutil.rmtree(directory / "state")
+            status, said = await ended(process)
+            client.abort()
+        assert status == FAILED, said
+        assert "was removed or replaced" in said
+        assert "Traceback" not in said
+
+
+@posix
+async def test_a_name_server_that_does_not_answer_does_not_hold_up_the_end() -> None:
+    """The look-up cannot be cancelled, and is not waited for; "stopped" is the last word."""
+    program = (
+        "import socket, sys, threading\n"
+        "def getaddrinfo(*arguments, flags=0, **more):\n"
+        "    if flags & socket.AI_NUMERICHOST: raise socket.gaierror(socket.EAI_NONAME, 'a name')\n"
+        "    threading.Event().wait()\n"
+        "socket.getaddrinfo = getaddrinfo\n"
+        "from daemon.__main__ import main\n"
+        "sys.exit(main([]))\n"
+    )
+    async with place() as directory:
+        more = {"IBKR_HOST": "gateway.example", "IBKR_AUTO_CONNECT": "true"}
+        environ = environment(directory, **more)
+        async with started(environ, directory, ["-c", program]) as process:
+            client = await listening(environ["IBKR_SOCKET"], process)
+            process.terminate()
+            status, said = await ended(process)
+            client.abort()
+        assert status == 0, said
+        assert said.splitlines()[-1].endswith("Daemon stopped")
 
 
 @pytest.mark.parametrize(

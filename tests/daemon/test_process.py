@@ -72,6 +72,7 @@ def positions(gateway: Gateway) -> dict[str, dict[str, Any]]:
             "marketValue": round(holding.marketValue, 2),
             "unrealizedPNL": round(holding.unrealizedPNL, 2),
             "realizedPNL": round(position.realizedPNL, 2),
+            "modelCode": "",
         }
     return found
 

@@ -10,7 +10,7 @@ import pytest
 
 from daemon.signals import stop_on_signals
 
-ENDS = ("SIGINT", "SIGBREAK") if sys.platform == "win32" else ("SIGINT", "SIGTERM", "SIGHUP")
+ENDS = ("SIGINT", "SIGBREAK") if sys.platform == "win32" else ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
 LIMIT = 60.0
 
 
@@ -43,6 +43,17 @@ async def test_nohup_is_respected() -> None:
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX")
+@pytest.mark.parametrize("name", ["SIGUSR1", "SIGUSR2"])
+async def test_a_signal_without_a_meaning_here_is_ignored(name: str) -> None:
+    """Its default ends the process, and the session would not be closed."""
+    stop = asyncio.Event()
+    with stop_on_signals(asyncio.get_running_loop(), stop.set):
+        signal.raise_signal(getattr(signal, name))
+        await asyncio.sleep(0)
+        assert not stop.is_set()
 
 
 async def test_in_another_thread_nothing_is_installed() -> None:

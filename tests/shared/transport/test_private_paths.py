@@ -1,4 +1,6 @@
+import errno
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -159,3 +161,35 @@ def test_a_lock_file_that_is_none_is_refused_and_untouched(tmp_path, kind):
 
     assert os.lstat(lock).st_ino == before.st_ino
     assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not remove an open file")
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_claim_knows_that_its_lock_file_is_gone(tmp_path, replaced):
+    directory = tmp_path / "state"
+    held = claim(directory)
+    assert held.in_place()
+
+    shutil.rmtree(directory)
+    if replaced:
+        claim(directory).release()
+
+    assert not held.in_place()
+    held.release()
+
+
+def test_a_directory_that_cannot_be_written_is_refused_with_another_to_use(tmp_path, monkeypatch):
+    """Nothing is there that could be moved aside."""
+    opened = os.open
+
+    def read_only(path, flags, *arguments, **more):
+        if flags & os.O_CREAT:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return opened(path, flags, *arguments, **more)
+
+    monkeypatch.setattr(os, "open", read_only)
+
+    with pytest.raises(UnsafePath, match="cannot be written") as refused:
+        claim(tmp_path / "state")
+    assert "IBKR_STATE_DIR" in str(refused.value)
+    assert "Move it" not in str(refused.value)
