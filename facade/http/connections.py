@@ -20,14 +20,21 @@ log = structlog.get_logger(__name__)
 
 def bounded(server: web.Server, limit: int) -> Callable[[], asyncio.BaseProtocol]:
     """`server` as a protocol factory for at most `limit` connections at once."""
-    refused = 0
+    loop = asyncio.get_running_loop()
+    opening = refused = 0
+
+    def opened() -> None:
+        nonlocal opening
+        opening -= 1
 
     def protocol() -> asyncio.BaseProtocol:
-        nonlocal refused
-        if len(server.connections) < limit:
+        nonlocal opening, refused
+        if len(server.connections) + opening < limit:
             if refused:
                 log.info("facade.accepting", message="Connections are accepted again.", refusedBefore=refused)
                 refused = 0
+            opening += 1
+            loop.call_soon(loop.call_soon, opened)  # asyncio connects a protocol in the loop's next turn
             return server()
         refused += 1
         if refused == 1:
