@@ -93,28 +93,19 @@ function mountForm(model, form, connect) {
 function mountToken() {
   const dialog = byId('token-dialog');
   const input = byId('token');
-  let waiting = null; // one dialog for all requests that were refused meanwhile
-
-  onTokenNeeded((refused) => {
-    waiting ??= new Promise((resolve) => {
-      if (refused)
-        setText(
-          byId('token-why'),
-          'The facade refused this token. It is in the file that IBKR_FACADE_TOKEN_FILE names.',
-        );
-      input.value = '';
-      dialog.showModal();
-      dialog.addEventListener(
-        'close',
-        () => {
-          waiting = null;
-          resolve();
-        },
-        { once: true },
-      );
-    });
-    return waiting;
-  });
+  onTokenNeeded(
+    (refused) =>
+      new Promise((resolve) => {
+        if (refused)
+          setText(
+            byId('token-why'),
+            'The facade refused this token. It is in the file that IBKR_FACADE_TOKEN_FILE names.',
+          );
+        input.value = '';
+        dialog.showModal();
+        dialog.addEventListener('close', () => resolve(), { once: true });
+      }),
+  );
   dialog.addEventListener('cancel', (event) => event.preventDefault()); // without a token there is nothing to go on with
   byId('token-form').addEventListener('submit', () => {
     setToken(input.value.trim());

@@ -54,17 +54,21 @@ let skew = 0;
 /** The server's time in ms since the epoch, as far as the browser can know it. */
 export const serverNow = () => Date.now() + skew;
 
-export const hasToken = () => tab.get(TOKEN) !== null;
+/** The kept token, or null. */
+export const token = () => tab.get(TOKEN);
+
+export const hasToken = () => token() !== null;
 
 export function setToken(token) {
   tab.set(TOKEN, token);
 }
 
+let waiting = null; // one question for all requests that were refused meanwhile
 let askForToken = () => new Promise(() => {});
 
 /** `ask(refused)` resolves when the person has given a token. */
 export function onTokenNeeded(ask) {
-  askForToken = ask;
+  askForToken = (refused) => (waiting ??= ask(refused).finally(() => (waiting = null)));
 }
 
 /**
@@ -73,8 +77,8 @@ export function onTokenNeeded(ask) {
  */
 export async function send(path, { method = 'GET', headers = {}, body, signal, ask = true } = {}) {
   for (;;) {
-    const token = tab.get(TOKEN);
-    const authorization = token === null ? {} : { Authorization: `Bearer ${token}` };
+    const used = token();
+    const authorization = used === null ? {} : { Authorization: `Bearer ${used}` };
     const response = await fetch(path, {
       method,
       headers: { ...headers, ...authorization },
@@ -90,7 +94,7 @@ export async function send(path, { method = 'GET', headers = {}, body, signal, a
     if (response.ok) return response;
     const problem = await Problem.of(response);
     if (response.status !== 401 || !ask) throw problem;
-    await askForToken(token !== null && token === tab.get(TOKEN));
+    await askForToken(used !== null && used === token());
     signal?.throwIfAborted();
   }
 }

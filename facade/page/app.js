@@ -33,7 +33,7 @@ mountHeader(model);
 mountActions(model);
 mountTimeline(model);
 mountAccounts(model);
-const instrument = mountInstrument(model, subscribe);
+const instrument = mountInstrument(model, subscribe, (conId) => quotes.conIds().includes(conId));
 mountBlotter(model, instrument.open);
 const quotes = mountQuotes(model, subscribe, instrument.open);
 instrument.watch(quotes.add);

@@ -1,9 +1,9 @@
 // Owns one contract seen closely: its quote with sizes and the day's range, the position in it, and a chart of the day.
 
-import { read } from './api.js';
+import { read, serverNow } from './api.js';
 import { caption, Curve } from './chart.js';
 import { byId, el, setData, setHidden, setText } from './dom.js';
-import { averagePrice, contractName, DASH, instant, known, moved, price, quantity, relative, signed } from './format.js';
+import { averagePrice, contractName, DASH, date, instant, known, moved, price, quantity, relative, signed } from './format.js';
 import { everySecond, paint } from './paint.js';
 import { dataKind, dataTone, venue } from './quotes.js';
 import { sign } from './table.js';
@@ -13,14 +13,19 @@ const BARS_EVERY = 300_000;
 const BARS_DEADLINE = 30_000;
 const BAR = '5 mins';
 
+// s: bars older than this are of another day, and the newest price does not continue them.
+const SAME_DAY = 7200;
+
+const sized = (write, value, size) => (known(size) === null ? write(value) : `${write(value)} × ${quantity(size)}`);
 const FIELDS = [
-  ['bid', 'Bid', (row, write) => `${write(row.bid)} × ${quantity(row.bidSize)}`],
-  ['ask', 'Ask', (row, write) => `${write(row.ask)} × ${quantity(row.askSize)}`],
-  ['volume', 'Volume', (row) => quantity(row.volume)],
+  ['bid', 'Bid', (row, write) => sized(write, row.bid, row.bidSize)],
+  ['ask', 'Ask', (row, write) => sized(write, row.ask, row.askSize)],
+  ['lastSize', 'Last size', (row) => quantity(row.lastSize)],
+  ['open', 'Open', (row, write) => write(row.open)],
   ['high', 'High', (row, write) => write(row.high)],
   ['low', 'Low', (row, write) => write(row.low)],
-  ['open', 'Open', (row, write) => write(row.open)],
   ['close', 'Prev. close', (row, write) => write(row.close)],
+  ['volume', 'Volume', (row) => quantity(row.volume)],
   ['held', 'Position', (row, write, held) => held],
 ];
 
@@ -28,10 +33,10 @@ const FIELDS = [
 const whatToShow = ({ secType }) => (['CASH', 'CFD', 'CMDTY', 'BOND'].includes(secType) ? 'MIDPOINT' : 'TRADES');
 
 /**
- * `changed()` is called when the shown contract has changed, and with it the wanted quotes. Returns `{open, conId(),
- * watch(add)}`; `watch` takes what adds a contract to the quotes.
+ * `changed()` is called when the shown contract has changed, and with it the wanted quotes; `watched(conId)` says whether
+ * a contract is among the quotes. Returns `{open, conId(), watch(add)}`; `watch` takes what adds a contract to them.
  */
-export function mountInstrument(model, changed) {
+export function mountInstrument(model, changed, watched) {
   const host = byId('instrument');
   const cells = new Map();
   let contract = null;
@@ -50,17 +55,20 @@ export function mountInstrument(model, changed) {
   const write = (value) => price(value, contract?.secType);
   const curve = new Curve(byId('instrument-curve'), {
     data: withLast,
-    base: () => known(quote().close),
+    base: () => (ofToday() ? known(quote().close) : null),
     axis: write,
     reading: (at, value) => caption(byId('instrument-reading'), at, write(value)),
     nothing: () => setText(byId('instrument-reading'), trouble || 'Reading the bars of the day…'),
   });
 
+  /** Whether the bars reach into the present: outside trading hours IBKR sends those of the last day. */
+  const ofToday = () => bars !== null && serverNow() / 1000 - bars.times.at(-1) < SAME_DAY;
+
   /** The bars' closes, and the last price after them. */
   function withLast() {
     const { last, priceAsOf, asOf } = quote();
     const at = instant(priceAsOf ?? asOf) / 1000;
-    if (!bars || known(last) === null || !model.current || !(at > bars.times.at(-1))) return bars;
+    if (!ofToday() || known(last) === null || !model.current || !(at > bars.times.at(-1))) return bars;
     return { times: [...bars.times, at], values: [...bars.values, last] };
   }
 
@@ -76,6 +84,9 @@ export function mountInstrument(model, changed) {
     setText(byId('instrument-kind'), dataKind(row));
     setData(byId('instrument-kind'), 'tone', dataTone(row));
     setData(host, 'stale', String(row.stale));
+    setHidden(byId('instrument-watch'), watched(contract.conId));
+    const day = bars === null || ofToday() ? 'Today' : date(bars.times.at(-1) * 1000);
+    setText(byId('instrument-title'), `${day}, every 5 minutes`);
     const held = position();
     for (const [key, , text] of FIELDS) setText(cells.get(key), text(row, write, held));
     curve.changed();
@@ -103,14 +114,16 @@ export function mountInstrument(model, changed) {
     try {
       const { data } = await read(`/api/ibkr/bars?${query}`, BARS_DEADLINE);
       if (contract?.conId !== conId) return;
-      const known_ = data.filter((bar) => instant(bar.date) !== null && known(bar.close) !== null);
-      bars = { times: known_.map((bar) => instant(bar.date) / 1000), values: known_.map((bar) => bar.close) };
-      trouble = known_.length ? '' : 'IBKR has no bars of this contract today.';
+      const whole = data.filter((bar) => instant(bar.date) !== null && known(bar.close) !== null);
+      const times = whole.map((bar) => instant(bar.date) / 1000);
+      bars = whole.length ? { times, values: whole.map((bar) => bar.close) } : null;
+      trouble = whole.length ? '' : 'IBKR has no bars of this contract today.';
     } catch (problem) {
       if (contract?.conId !== conId) return;
       trouble = `No chart: ${problem.detail || problem.title}`;
     }
     timer = setTimeout(readBars, BARS_EVERY);
+    draw();
     curve.redraw();
   }
 
@@ -147,6 +160,6 @@ export function mountInstrument(model, changed) {
   return {
     open,
     conId: () => contract?.conId ?? null,
-    watch: (add) => byId('instrument-watch').addEventListener('click', () => contract && add(contract)),
+    watch: (add) => byId('instrument-watch').addEventListener('click', () => contract && (add(contract), paint(draw))),
   };
 }

@@ -4,6 +4,7 @@ import { read, serverNow } from './api.js';
 import { byId, el, setData, setHidden } from './dom.js';
 import { age, clock, contractName, DASH, instant, known, moved, price, quantity, relative, words } from './format.js';
 import { freshnessNote } from './freshness.js';
+import { oneCurrency } from './money.js';
 import { everySecond, paint } from './paint.js';
 import { clearProblem, showProblem } from './problem.js';
 import { browser } from './storage.js';
@@ -32,17 +33,22 @@ const CONTRACT_FIELDS = [
 
 const change = (row) => moved(row.last, row.close);
 
-/** Where a contract trades: what tells three IBMs apart. */
-export const venue = ({ primaryExchange, exchange, currency }) =>
-  [primaryExchange || (exchange === 'SMART' ? '' : exchange), currency].filter(Boolean).join(' ');
+const exchangeOf = ({ primaryExchange, exchange }) => primaryExchange || (exchange === 'SMART' ? '' : exchange);
 
-const COLUMNS = (open, remove) => [
+/** Where and in which currency a contract trades: what tells three IBMs apart. */
+export const venue = (contract) => [exchangeOf(contract), contract.currency].filter(Boolean).join(' ');
+
+/** The columns; `several()`: whether the quotes are in several currencies. */
+const COLUMNS = (open, remove, several) => [
   {
     key: 'contract',
     label: 'Contract',
     left: true,
     text: (row) => contractName(row.contract),
-    unit: (row) => [row.contract.secType === 'STK' ? '' : row.contract.secType, venue(row.contract)].filter(Boolean).join(' '),
+    unit: ({ contract }) =>
+      [contract.secType === 'STK' ? '' : contract.secType, several() ? venue(contract) : exchangeOf(contract)]
+        .filter(Boolean)
+        .join(' '),
     title: (row) => contractTitle(row.contract),
     name: (row) => `${contractName(row.contract)} ${venue(row.contract)}: quote and chart`,
     press: (_, row) => open(row.contract),
@@ -125,7 +131,11 @@ export function mountQuotes(model, changed, open) {
   let list = stored();
   const table = new Table(byId('quotes-table'), {
     label: 'Quotes',
-    columns: COLUMNS(open, (key) => remove(key)),
+    columns: COLUMNS(
+      open,
+      (key) => remove(key),
+      () => oneCurrency(new Map(list.map((contract) => [contract.conId, contract]))) === null,
+    ),
     sort: { key: 'contract', descending: false },
     extraClass: 'quotes-table',
   });
@@ -151,6 +161,7 @@ export function mountQuotes(model, changed, open) {
     browser.set(STORED, JSON.stringify(list));
     subscribe();
     changed();
+    table.renew();
     paint(draw);
   }
 

@@ -31,7 +31,7 @@ export class Table {
     this.columns = columns;
     this.#sort = sort;
     this.body = el('tbody', { role: 'rowgroup' });
-    this.above = el('tr', { class: 'spacer', 'aria-hidden': true }, el('td'));
+    this.above = el('tr', { class: 'spacer', 'aria-hidden': true, hidden: true }, el('td'));
     this.below = this.above.cloneNode(true);
     this.heads = columns.map((column) => this.#head(column));
     this.foot = columns.some((column) => column.total) ? makeLine(columns, 'total') : null;
@@ -115,6 +115,7 @@ export class Table {
     setText(this.nothing, empty);
     setHidden(this.scroller, rows.size === 0);
     this.#draw();
+    if (!same) this.#draw(); // the height of the scroller is that of the rows, and how many are in sight that of the scroller
   }
 
   /** Write every cell again: what they depend on beside their rows has changed (the day, a common currency). */

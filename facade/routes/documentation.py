@@ -14,7 +14,7 @@ from aiohttp import web
 from facade.app import Session
 from facade.http.responses import HTML, reply
 from facade.http.routing import RequestContext
-from shared.reasons import CATALOGUE, describe
+from shared.reasons import CATALOGUE, Reason, describe
 
 PLACES = {name: name.upper() for name in ("host", "port", "found", "wanted")} | {"clientId": "CLIENT_ID"}
 """Placeholders for the facts that a reason's sentence names."""
@@ -37,15 +37,39 @@ def markdown() -> str:
         lines += [f'<a id="{name}"></a>', "", f"## {name}", "", f"**{reason.title}.** {sentence}", ""]
         lines += [f"{number}. {step}" for number, step in enumerate(advice, 1)] + ([""] if advice else [])
         lines += [
-            f"HTTP {reason.status}; retrying {'may succeed' if reason.retryable else 'alone does not help'}.",
+            _retry_words(reason),
             "",
         ]
     return "\n".join(lines)
 
 
+def _retry_words(reason: Reason) -> str:
+    return f"HTTP {reason.status}; retrying {'may succeed' if reason.retryable else 'alone does not help'}."
+
+
+HEAD = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="dark light">
+<title>IBKR: Reasons and advice</title>
+<link rel="icon" type="image/svg+xml" href="/ui/icons/off.svg">
+<script src="/ui/theme.js"></script>
+<link rel="stylesheet" href="/ui/theme.css">
+<link rel="stylesheet" href="/ui/docs.css">
+</head>
+<body>
+<header class="top"><a href="/">IBKR</a><nav aria-label="Help"><a href="/docs">API</a><a href="/docs/reasons" aria-current="page">Reasons and advice</a></nav>
+<label class="theme">Theme <select id="theme"><option value="system">system</option><option value="light">light</option><option value="dark">dark</option></select></label></header>
+<main class="text">
+"""  # noqa: E501
+
+
 def html() -> str:
-    """The page that the `type` of a problem links to."""
-    parts = [f"<h1>Reasons</h1><p>{escape(PREFACE)}</p>"]
+    """The catalogue as a page; `/docs/reasons#NAME` is the `type` of each problem."""
+    contents = "".join(f'<li><a href="#{name}">{name}</a></li>' for name in CATALOGUE)
+    parts = [f'<h1>Reasons and advice</h1><p>{escape(PREFACE)}</p><ul class="contents">{contents}</ul>']
     for name, reason in CATALOGUE.items():
         sentence, advice = describe(name, **PLACES)
         steps = "".join(f"<li>{escape(step)}</li>" for step in advice)
@@ -53,16 +77,9 @@ def html() -> str:
             f'<section id="{name}"><h2><a href="#{name}">{name}</a></h2>'
             f"<p><strong>{escape(reason.title)}.</strong> {escape(sentence)}</p>"
             + (f"<ol>{steps}</ol>" if steps else "")
-            + f"<p>HTTP {reason.status}; retrying {'may succeed' if reason.retryable else 'alone does not help'}.</p>"
-            "</section>"
+            + f'<p class="note">{escape(_retry_words(reason))}</p></section>'
         )
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="dark light"><title>IBKR: Reasons</title>'
-        '<link rel="icon" type="image/svg+xml" href="/ui/icons/off.svg"></head>'
-        f"<body><main>{''.join(parts)}</main></body></html>\n"
-    )
+    return f"{HEAD}{''.join(parts)}\n</main>\n</body>\n</html>\n"
 
 
 async def reasons(_session: Session, _context: RequestContext) -> web.StreamResponse:

@@ -245,3 +245,34 @@ async def test_a_token_that_no_header_can_carry_is_refused_where_it_is_typed(loc
     await page.get_by_role("button", name="Use it").click()
 
     await expect(page.locator("#headline")).to_have_text("IBKR: Connected")
+
+
+async def test_the_help_pages_work_with_a_token_and_break_no_policy(locked: Desk, visit: Visit, shot: Shot) -> None:
+    """The reasons are open; the API's page asks for the token and then shows and tries every route with it."""
+    address = locked.url.removesuffix("/ui/complete_platform.html")
+    page = await visit(f"{address}/docs/reasons#portClosed")
+    await expect(page.get_by_role("heading", name="portClosed")).to_be_visible()
+    await page.get_by_role("link", name="API").click()
+
+    await page.locator("#token").fill("open-sesame-open-sesame-open-sesame")
+    await page.get_by_role("button", name="Use it").click()
+
+    await page.get_by_role("button", name="GET /api/ibkr/status").first.click()
+    await page.get_by_role("button", name="Try it out").click()
+    await page.get_by_role("button", name="Execute").click()
+    await expect(page.locator(".live-responses-table tbody .response-col_status").first).to_contain_text("200")
+    await shot(page, "docs")
+
+
+async def test_blocked_storage_is_no_silence(desk: Desk, visit: Visit) -> None:
+    """Where the browser keeps nothing for the site the page works, and keeps what it must in memory."""
+    page = await visit("about:blank")
+    await page.add_init_script("""
+        for (const name of ['sessionStorage', 'localStorage'])
+            Object.defineProperty(window, name, { get() { throw new DOMException('blocked', 'SecurityError'); } });
+    """)
+
+    await page.goto(desk.url)
+
+    await expect(page.locator("#headline")).to_have_text("IBKR: Connected")
+    await expect(page.locator("#positions-note")).to_contain_text("10 positions")

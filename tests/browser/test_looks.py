@@ -133,15 +133,54 @@ async def test_on_a_phone_a_row_shows_every_value_with_its_name(desk: Desk, visi
         await expect(row.locator(f"[data-column={key}] .value")).to_be_visible()
 
 
-async def test_dark_and_light_follow_the_system(desk: Desk, visit: Visit) -> None:
-    """Also while the page is open, and the curve is drawn again in the new colours."""
+async def test_dark_and_light_follow_the_system_or_the_choice(desk: Desk, visit: Visit) -> None:
+    """Also while the page is open; a choice stays over a reload."""
     page = await visit(desk.url, color_scheme="light")
     ground = "getComputedStyle(document.body).backgroundColor"
     light = await page.evaluate(ground)
 
     await page.emulate_media(color_scheme="dark")
-
     assert await page.evaluate(ground) != light
+
+    await page.get_by_role("combobox", name="Theme").select_option("light")
+    assert await page.evaluate(ground) == light
+    await page.reload()
+    assert await page.evaluate(ground) == light
+
+
+SHIFTS = """
+window.shifted = 0;
+new PerformanceObserver((list) => {
+    for (const entry of list.getEntries()) if (!entry.hadRecentInput) shifted += entry.value;
+}).observe({ type: 'layout-shift', buffered: true });
+"""
+
+
+@pytest.mark.parametrize("width", [390, 1024, 1440])
+async def test_nothing_moves_while_the_page_loads(desk: Desk, visit: Visit, width: int) -> None:
+    """Figures, tables and history come into places that are there for them: CLS stays below 0.05."""
+    page = await visit("about:blank", width=width)
+    await page.add_init_script(SHIFTS)
+
+    await page.goto(desk.url)
+
+    await expect(page.locator("#positions-table tbody")).to_contain_text("AAPL")
+    await expect(page.locator("#timeline-reading")).to_contain_text("Not known")
+    assert await page.evaluate("new Promise((done) => requestAnimationFrame(() => done(shifted)))") < 0.05
+
+
+FIRST_LOOK = ["#headline", "#money", "#account", "[data-figure=net] .value", "[data-figure=daily] .value", "#pulse"]
+
+
+async def test_a_phones_first_screen_answers_the_first_questions(desk: Desk, visit: Visit) -> None:
+    """Connected? To which account? Worth how much? What has changed today?"""
+    page = await visit(desk.url, width=390, height=844)
+    await expect(page.locator("#positions-table tbody")).to_contain_text("AAPL")
+
+    for part in FIRST_LOOK:
+        box = await page.locator(part).bounding_box()
+        assert box is not None
+        assert box["y"] + box["height"] <= 844
 
 
 async def test_reduced_motion_is_respected(desk: Desk, visit: Visit) -> None:

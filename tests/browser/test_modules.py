@@ -367,8 +367,91 @@ async def test_a_days_curve_is_bounded_and_ends_with_the_newest_value(blank: Pag
     assert series["ordered"]
 
 
+async def test_the_recorded_day_and_what_came_after_it_are_one_curve(blank: Page) -> None:
+    """No point twice: what the page collected before the record's end is in the record."""
+    body = """({ joined, Series }, at) => {
+        const newer = new Series();
+        for (const [minutes, value] of [[1, 15], [2, 20], [3, 30]]) newer.add(at + minutes * 60000, value);
+        const { times, values } = joined([{ at, value: 1 }, { at: at + 120000, value: 20 }], newer);
+        return times.map((seconds, place) => [(seconds * 1000 - at) / 60000, values[place]]);
+    }"""
+    noon = await blank.evaluate("new Date(2026, 2, 3, 12).getTime()")
+
+    assert await run(blank, "chart", body, noon) == [[0, 1], [2, 20], [3, 30]]
+
+
+async def test_the_curve_of_all_accounts_begins_when_each_has_a_value(blank: Page) -> None:
+    """Before that their sum would be that of some of them."""
+    body = "({ summed }, recordings) => summed(recordings).map(({ at, value }) => [at, value])"
+    first = [{"at": 0, "value": 1}, {"at": 10, "value": 2}, {"at": 30, "value": 3}]
+    second = [{"at": 10, "value": 100}, {"at": 20, "value": 200}]
+
+    assert await run(blank, "chart", body, [first, second]) == [[10, 102], [20, 202], [30, 203]]
+
+
 async def test_a_new_day_begins_a_new_curve(blank: Page) -> None:
     """The curve is that of today: yesterday's points go at midnight."""
     before_midnight = await blank.evaluate("new Date(2026, 2, 3, 23, 59, 0).getTime()")
 
     assert (await run(blank, "chart", SERIES, [20, 10, before_midnight]))["points"] == 14
+
+
+# --- csv.js, notify.js ----------------------------------------------------------------------------------------------
+
+
+async def test_a_csv_has_every_field_and_no_formula(blank: Page) -> None:
+    """Unknown is empty; quotes and commas are kept; a text that a spreadsheet would execute stays a text."""
+    rows = [
+        {"symbol": "A,B", "position": -5, "note": None},
+        {"symbol": '=HYPERLINK("x")', "position": 0.5, "note": "-1"},
+    ]
+    text = await run(blank, "csv", "({ csv }, rows) => csv(rows)", rows)
+
+    assert text == 'symbol,position,note\r\n"A,B",-5,\r\n"\'=HYPERLINK(""x"")",0.5,-1\r\n'
+
+
+ANNOUNCE = """({ announce, QUIET }, moments) => {
+    let state = QUIET;
+    const said = [];
+    for (const moment of moments) {
+        const fills = moment.fills && new Map(moment.fills.map((id) => [id, { side: 'BOT', shares: 10, symbol: id }]));
+        const seen = { known: true, wanted: true, expected: false, login: false, sentence: '', ...moment, fills };
+        let notes;
+        [state, notes] = announce(state, { headline: 'IBKR: Waiting', ...seen });
+        said.push(notes.map(({ title }) => title));
+    }
+    return said;
+}"""
+
+
+def moment(at: float, ready: bool, **changes: Any) -> dict[str, Any]:
+    return {"at": at * 1000, "ready": ready, "fills": None, **changes}
+
+
+async def test_a_loss_is_announced_when_it_lasts_and_its_end_once(blank: Page) -> None:
+    """A short one is not; one inside a planned window not before the window is over; nor what a person switched off."""
+    lasting = [moment(0, True), *(moment(at, False) for at in (1, 20, 31, 60)), moment(70, True), moment(71, True)]
+    short = [moment(0, True), moment(1, False), moment(29, True)]
+    planned = [moment(1, False, expected=True), moment(60, False, expected=True), moment(61, False)]
+    off = [moment(1, False, wanted=False), moment(60, False, wanted=False)]
+
+    lost, back = ["IBKR: Waiting"], ["IBKR: Connected"]
+    assert await run(blank, "notify", ANNOUNCE, lasting) == [[], [], [], lost, [], back, []]
+    assert await run(blank, "notify", ANNOUNCE, short) == [[], [], []]
+    assert await run(blank, "notify", ANNOUNCE, planned) == [[], [], lost]
+    assert await run(blank, "notify", ANNOUNCE, off) == [[], []]
+
+
+async def test_a_login_that_is_needed_is_announced_at_once_and_once(blank: Page) -> None:
+    """Nothing but a person mends it."""
+    login = {"login": True, "headline": "IBKR: Login needed"}
+    moments = [moment(0, True), moment(1, False, **login), moment(40, False, **login), moment(50, True)]
+
+    assert await run(blank, "notify", ANNOUNCE, moments) == [[], ["IBKR: Login needed"], [], ["IBKR: Connected"]]
+
+
+async def test_new_fills_are_announced_and_those_of_the_snapshot_are_not(blank: Page) -> None:
+    """Each by its words; many at once by their number."""
+    moments = [moment(at, True, fills=list(ids)) for at, ids in enumerate(["ab", "abc", "abc", "abcdefgh"])]
+
+    assert await run(blank, "notify", ANNOUNCE, moments) == [[], ["Bought 10 c at —"], [], ["5 fills"]]
