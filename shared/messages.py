@@ -472,7 +472,10 @@ class LinkEvent(Message, frozen=True, kw_only=True):
 
 
 class Uptime(Message, frozen=True, kw_only=True):
-    """Seconds ready, not ready, not ready inside a planned window; `ratio` = up / (up + down), `None` if both are 0."""
+    """Seconds ready, not ready, not ready inside a planned window, and recorded since the first `ready`.
+
+    `ratio` = up / (up + down), `None` if both are 0.
+    """
 
     ratio: float | None
     upS: float

@@ -56,7 +56,8 @@ def uptimes(events: Iterable[LinkEvent], now: datetime, planned: Sequence[Span] 
 def uptime(events: Iterable[LinkEvent], since: datetime, now: datetime, planned: Sequence[Span] = ()) -> Uptime:
     """Seconds of `since`..`now` that the link was ready, was not, and was not inside a planned window.
 
-    What no daemon saw is not known and counts for nothing; nor does what nobody wanted (`UNWANTED`).
+    Counted from the first `ready` of `events`, which are in ascending order. Phases of `UNWANTED` are neither up nor
+    down, nor is the time until the next daemon after one of them; any other absence of the daemon is down.
     """
     total = _Sum(since, now, list(_joined(planned)))
     for event in events:
@@ -72,17 +73,28 @@ class _Sum:
         self._now = now
         self._windows = windows
         self._up = self._down = self._planned = self._known = 0.0
+        self._last: LinkEvent | None = None  # None before the first `ready`
 
     def add(self, event: LinkEvent) -> None:
-        start, end = max(event.at, self._since), min(_end(event, self._now), self._now)
+        last = self._last
+        if last is None and event.phase != "ready":
+            return
+        if last is not None:
+            self._count(_end(last, self._now), event.at, "unwanted" if last.phase in UNWANTED else "down")
+        kind = "up" if event.phase == "ready" else "unwanted" if event.phase in UNWANTED else "down"
+        self._count(event.at, _end(event, self._now), "planned" if kind == "down" and event.expected else kind)
+        self._last = event
+
+    def _count(self, start: datetime, end: datetime, kind: str) -> None:
+        start, end = max(start, self._since), min(end, self._now)
         seconds = (end - start).total_seconds()
         if seconds <= 0:
             return
         self._known += seconds
-        if event.phase == "ready":
+        if kind == "up":
             self._up += seconds
-        elif event.phase not in UNWANTED:
-            inside = seconds if event.expected else sum(_overlap(start, end, window) for window in self._windows)
+        elif kind != "unwanted":
+            inside = seconds if kind == "planned" else sum(_overlap(start, end, window) for window in self._windows)
             self._planned += inside
             self._down += seconds - inside
 

@@ -26,6 +26,8 @@ const FIGURES = [
 ];
 const TABLE_FIGURES = ['net', 'daily', 'unrealized', 'realized', 'cash', 'excess', 'cushion'];
 const HISTORY = '/api/ibkr/account/pnl/history?account=';
+// A day of one account is up to 17,000 points: of many accounts together the curve begins with the page.
+const MOST_RECORDINGS = 5;
 const ALL = '';
 
 /** `{value, missing}` of `figure` over `accounts`, in their common currency. */
@@ -133,7 +135,7 @@ export function mountAccounts(model) {
   /** Read what the daemon recorded of today, of the shown account or of all. */
   async function readHistory() {
     const ids = shown(model);
-    if (!recorded || !model.facade || !ids.length) return;
+    if (!recorded || !model.facade || !ids.length || ids.length > MOST_RECORDINGS) return;
     const key = model.account ?? ALL;
     try {
       const recordings = await Promise.all(ids.map(recording));

@@ -37,15 +37,31 @@ def test_a_phase_lasts_until_the_next() -> None:
     assert [each.durationS for each in events] == [60.0, 180.0, None]
 
 
-def test_the_last_phase_of_a_killed_daemon_ends_when_it_was_last_seen() -> None:
-    """What happened between then and the next start is nobody's knowledge."""
+def test_the_absence_of_a_killed_daemon_is_down() -> None:
+    """Its last phase ends when it was last seen; from then until the link is ready again there was none."""
     events = timed([event(0, "ready", "e1"), event(10, "connecting", "e2")], {"e1": at(5)}, "e2")
 
     assert [each.durationS for each in events] == [300.0, None]
     figures = uptime(events, at(-60), at(12))
     assert figures.upS == 300.0
-    assert figures.downS == 120.0
-    assert figures.knownS == 420.0
+    assert figures.downS == 420.0
+    assert figures.knownS == 720.0
+
+
+def test_the_absence_of_a_stopped_daemon_is_neither_up_nor_down() -> None:
+    """A machine that is switched off at night has not failed."""
+    events = timed([event(0, "ready", "e1"), event(5, "stopping", "e1"), event(60, "ready", "e2")], {"e1": at(5)}, "e2")
+    figures = uptime(events, at(0), at(120))
+
+    assert (figures.ratio, figures.upS, figures.downS, figures.knownS) == (1.0, 65 * 60, 0.0, 120 * 60)
+
+
+def test_uptime_begins_with_the_first_ready() -> None:
+    """The hours in which a new installation was never connected are no outage."""
+    events = timed([event(0, "waiting"), event(50, "ready"), event(59, "waiting")], {}, "e2")
+    figures = uptime(events, at(-60), at(60))
+
+    assert (figures.upS, figures.downS, figures.knownS) == (9 * 60, 60, 10 * 60)
 
 
 def test_a_clock_set_back_makes_no_negative_time() -> None:
@@ -82,12 +98,12 @@ def test_nothing_known_has_no_ratio() -> None:
 
 def test_each_period_has_its_uptime() -> None:
     """24 h, 7 d and 30 d, from one pass over the events."""
-    events = timed([event(-60 * 48, "connecting"), event(-90, "ready")], {}, "e2")
+    events = timed([event(-60 * 48, "ready"), event(-60 * 47, "waiting"), event(-90, "ready")], {}, "e2")
     figures = uptimes(events, at(0))
 
-    assert {name: each.upS for name, each in figures.items()} == dict.fromkeys(("24h", "7d", "30d"), 90 * 60)
+    assert {name: each.upS / 60 for name, each in figures.items()} == {"24h": 90, "7d": 150, "30d": 150}
     assert figures["24h"].downS == (24 * 60 - 90) * 60
-    assert figures["7d"].downS == (48 * 60 - 90) * 60
+    assert figures["7d"].downS == (47 * 60 - 90) * 60
 
 
 def test_equal_news_is_told_apart_from_different_news() -> None:
@@ -110,10 +126,11 @@ def test_every_second_is_counted_once(
     events = timed([event(m, phase, expected=expected) for m, phase, expected in sorted(changes)], {}, "e2")
     planned = [(at(min(pair)), at(max(pair))) for pair in windows]
     figures = uptime(events, at(0), at(10_000), planned)
+    first = next((each.at for each in events if each.phase == "ready"), at(10_000))
     unwanted = sum(
         (at(10_000) - each.at).total_seconds() if each.durationS is None else each.durationS
         for each in events
-        if each.phase in {"held", "disabled"}
+        if each.phase in {"held", "disabled"} and each.at >= first
     )
 
     assert figures.upS + figures.downS + figures.plannedS + unwanted == pytest.approx(figures.knownS, abs=1e-3)
