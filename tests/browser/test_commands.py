@@ -163,7 +163,8 @@ async def test_the_form_names_host_port_and_client_id(desk: Desk, visit: Visit, 
 
 
 async def test_a_refused_form_stays_with_what_was_typed(desk: Desk, visit: Visit) -> None:
-    """A live port that nobody unlocked: the facade's words, and the form as it was."""
+    """A live port that is locked: the refusal's words, and the form as it was."""
+    desk.daemon.refuse("link.connect", "liveLocked")
     page = await visit(desk.url)
     await page.get_by_role("button", name="Link details").click()
     await page.get_by_role("button", name="Connect to…").click()
