@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import structlog
 from aiohttp import web
+from prometheus_client import Histogram
 
 from facade.events.stream import Streams
 from facade.http.guard import BODY_LIMIT, Guard
@@ -73,6 +74,7 @@ class Facade:
     guard: Guard
     sessions: dict[str, Session] = field(default_factory=dict)
     counts: Counter[tuple[str, int, str]] = field(default_factory=Counter)
+    durations: Histogram = field(default_factory=lambda: _durations())
     draining: bool = False
     """Every response ends its connection: this process is about to end."""
     server: web.Server | None = None
@@ -94,6 +96,16 @@ class Facade:
         return self.sessions.get(path[len(SESSIONS) :].partition("/")[0])
 
 
+def _durations() -> Histogram:
+    return Histogram(
+        "ibkr_http_request_duration_seconds",
+        "From the request's head to its response; event streams are not counted.",
+        ["route", "status"],
+        buckets=(0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0),
+        registry=None,
+    )
+
+
 def application(facade: Facade) -> web.Application:
     """The routes of `facade` behind its guard."""
     labels = {route.template: route.label or route.template for route in facade.routes}
@@ -109,6 +121,7 @@ def application(facade: Facade) -> web.Application:
         """Guard, route, response. Raises nothing but cancellation."""
         REQUEST_ID.set(request_id(request.headers.get("X-Request-Id")))  # of this request's own context
         path = request.raw_path.partition("?")[0]
+        begun = facade.clock.monotonic()
         response: web.StreamResponse
         try:
             facade.guard.admit(request, path)
@@ -124,6 +137,8 @@ def application(facade: Facade) -> web.Application:
         label = labels[resource.canonical] if resource is not None else "unknown"
         session = facade.session_of(path)
         facade.counts[label, response.status, session.name if session is not None else ""] += 1
+        if isinstance(response, web.Response):
+            facade.durations.labels(label, response.status).observe(facade.clock.monotonic() - begun)
         if request.method == "POST" or _logger.isEnabledFor(logging.DEBUG):
             level = logging.INFO if request.method == "POST" else logging.DEBUG
             log.log(level, "facade.request", message=f"{request.method} {path}: {response.status}")

@@ -6,6 +6,8 @@ Read at each scrape.
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
+import platform
 from collections.abc import Iterator, Mapping
 from typing import Any, get_args
 
@@ -46,6 +48,10 @@ class Figures(Collector):
         connected = _gauge("ibkr_link_connected", "1 while the session is proven.")
         reachable = _gauge("ibkr_daemon_reachable", "1 while the daemon answers.")
         proof = _gauge("ibkr_link_proof_age_seconds", "Age of the gateway's last message.")
+        window = _gauge("ibkr_link_window_active", "1 within a planned window such as the nightly reset.")
+        reasons = GaugeMetricFamily(
+            "ibkr_link_reason", "1 for the reason why the link is not ready.", labels=["session", "reason"]
+        )
         for name, session in self._facade.sessions.items():
             state = session.mirror.state
             phase = state.link.phase if state.link is not None and state.reachable else None
@@ -53,9 +59,13 @@ class Figures(Collector):
                 phases.add_metric([name, known], float(known == phase))
             connected.add_metric([name], float(state.connected))
             reachable.add_metric([name], float(state.reachable))
+            window.add_metric([name], float(state.link is not None and state.link.expected.active))
+            reason = "daemonUnreachable" if not state.reachable else state.link and state.link.reason
+            for known in ("daemonUnreachable", *LINK_REASONS):
+                reasons.add_metric([name, known], float(known == reason))
             if state.proof_age is not None:
                 proof.add_metric([name], state.proof_age)
-        yield from (phases, connected, reachable, proof)
+        yield from (phases, connected, reachable, window, reasons, proof)
 
     def _daemons(self) -> Iterator[Metric]:
         attempts = CounterMetricFamily("ibkr_link_attempts", "Attempts to connect.", labels=["session"])
@@ -118,6 +128,10 @@ class Figures(Collector):
         for (route, status, name), count in sorted({**_unborn(facade), **facade.counts}.items()):
             requests.add_metric([route, str(status), name], count)
         yield requests
+        yield from facade.durations.collect()
+        build = GaugeMetricFamily("ibkr_build_info", "1; the version is in the label.", labels=["version", "python"])
+        build.add_metric([_version(), platform.python_version()], 1.0)
+        yield build
 
 
 async def metrics(session: Session, _context: RequestContext) -> web.StreamResponse:
@@ -150,6 +164,13 @@ def _unborn(facade: Facade) -> dict[tuple[str, int, str], int]:
         for status in (500, *(CATALOGUE[reason].status for reason in route.reasons))
         if status >= 500
     }
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("ibkr-link")
+    except importlib.metadata.PackageNotFoundError:  # run from the source, not installed
+        return ""
 
 
 def _number(value: Any) -> float:

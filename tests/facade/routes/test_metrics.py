@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
+from importlib.metadata import version
 from pathlib import Path
+from platform import python_version
 from typing import Any
 
+import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from shared.messages import Proof
+from shared.messages import Expected, Proof
 from tests.facade.conftest import House, running
 from tests.facade.fake_daemon import FakeDaemon
 from tests.waiting import until
+
+MONITORING = Path(__file__).resolve().parents[3] / "docs" / "monitoring"
 
 INFO = {
     "watchers": 2,
@@ -43,8 +50,11 @@ async def scraped(house: House) -> dict[tuple[str, tuple[tuple[str, str], ...]],
     }
 
 
-def value(samples: dict[Any, float], name: str, session: str = "default", **labels: str) -> float:
-    return samples[name, tuple(sorted({"session": session, **labels}.items()))]
+def value(samples: dict[Any, float], name: str, session: str | None = "default", **labels: str) -> float:
+    """`session`: `None` where the metric has no such label."""
+    if session is not None:
+        labels["session"] = session
+    return samples[name, tuple(sorted(labels.items()))]
 
 
 async def test_the_names_of_the_contract(house: House) -> None:
@@ -100,10 +110,38 @@ async def test_alerts_and_dashboard_speak_of_metrics_that_there_are(house: House
     house.daemon.link(proof=Proof(ageMs=0))
     await house.get("/api/ibkr/positions")
     known = {name for name, _ in await scraped(house)}
-    folder = Path(__file__).resolve().parents[3] / "docs" / "monitoring"
-    rules = yaml.safe_load((folder / "alerts.yml").read_text())["groups"][0]["rules"]
-    panels = json.loads((folder / "dashboard.json").read_text())["panels"]
+    groups = yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    panels = json.loads((MONITORING / "dashboard.json").read_text())["panels"]
     asked = [rule["expr"] for rule in rules] + [target["expr"] for panel in panels for target in panel["targets"]]
     named = {name for expression in asked for name in re.findall(r"\b(?:ibkr|process)_\w+", expression)}
     assert named <= known
     assert len(named) > 15
+
+
+async def test_the_reason_and_a_planned_window_are_series_from_the_start(house: House) -> None:
+    """An alert rule can name a reason that has never been given; a planned window is not counted as downtime."""
+    house.daemon.link(phase="waiting", reason="portClosed", expected=Expected(active=True, kind="nightlyReset"))
+    await until(lambda: house.facade.default.mirror.state.link.reason == "portClosed")
+    samples = await scraped(house)
+    assert value(samples, "ibkr_link_reason", reason="portClosed") == 1
+    assert value(samples, "ibkr_link_reason", reason="loginRequired") == 0
+    assert value(samples, "ibkr_link_window_active") == 1
+
+
+async def test_durations_are_counted_by_route_and_status_without_event_streams(house: House) -> None:
+    await house.get("/api/ibkr/status")
+    samples = await scraped(house)
+    route = {"route": "/api/ibkr/status", "status": "200"}
+    assert value(samples, "ibkr_http_request_duration_seconds_count", session=None, **route) == 1
+    assert value(samples, "ibkr_build_info", session=None, version=version("ibkr-link"), python=python_version()) == 1
+
+
+def test_alert_rules_fire_when_they_should_and_only_then() -> None:
+    """Prometheus' own tool runs alerts_test.yml: outages, planned windows, the first loss, a login that is needed."""
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed (Debian: apt-get install prometheus).")
+    for command in (["check", "rules", "alerts.yml"], ["test", "rules", "alerts_test.yml"]):
+        done = subprocess.run([promtool, *command], cwd=MONITORING, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
