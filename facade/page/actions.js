@@ -1,6 +1,6 @@
 // Owns what a person can do to the link: connect, connect elsewhere, disconnect; and the token where one is required.
 
-import { command, hasToken, onTokenNeeded, setToken } from './api.js';
+import { command, hasToken, inSession, onTokenNeeded, setToken } from './api.js';
 import { byId, setHidden, setText } from './dom.js';
 import { paint } from './paint.js';
 import { clearProblem, showProblem } from './problem.js';
@@ -111,6 +111,7 @@ function mountToken() {
     setToken(input.value.trim());
     plainLinks();
   });
+  byId('link-json').href = inSession('/api/ibkr/link');
   plainLinks();
 }
 

@@ -4,6 +4,7 @@
 import { tab } from './storage.js';
 
 const TOKEN = 'ibkr.token';
+const API = '/api/ibkr/';
 // A connect answers when the attempt has ended; IBKR_CONNECT_TIMEOUT is seldom above a minute. The event stream tells
 // the truth meanwhile.
 const COMMAND_DEADLINE = 90_000;
@@ -49,6 +50,13 @@ export class Problem extends Error {
   }
 }
 
+/** The session that the page's address names, or null for the facade's default session. */
+export const session = new URLSearchParams(location.search).get('session');
+
+/** The address of `path` (`/api/ibkr/…`) in this page's session. */
+export const inSession = (path) =>
+  session === null ? path : path.replace(API, `${API}sessions/${encodeURIComponent(session)}/`);
+
 let skew = 0;
 
 /** The server's time in ms since the epoch, as far as the browser can know it. */
@@ -72,14 +80,15 @@ export function onTokenNeeded(ask) {
 }
 
 /**
- * One request. Asks for the token when the facade wants one (`ask`). Throws Problem, or the fetch error of an aborted
+ * One request, to this page's session. Asks for the token when the facade requires one (`ask`). `allSessions`: the path
+ * is of all sessions. Throws Problem, or the fetch error of an aborted
  * or lost request.
  */
-export async function send(path, { method = 'GET', headers = {}, body, signal, ask = true } = {}) {
+export async function send(path, { method = 'GET', headers = {}, body, signal, ask = true, allSessions = false } = {}) {
   for (;;) {
     const used = token();
     const authorization = used === null ? {} : { Authorization: `Bearer ${used}` };
-    const response = await fetch(path, {
+    const response = await fetch(allSessions ? path : inSession(path), {
       method,
       headers: { ...headers, ...authorization },
       body,
@@ -107,7 +116,8 @@ async function answered(path, options) {
   }
 }
 
-export const read = (path, deadline = READ_DEADLINE) => answered(path, { signal: AbortSignal.timeout(deadline) });
+export const read = (path, deadline = READ_DEADLINE, options = {}) =>
+  answered(path, { signal: AbortSignal.timeout(deadline), ...options });
 
 /** A command: POST with a JSON body. */
 export const command = (path, body = {}) =>

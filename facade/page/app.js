@@ -9,6 +9,7 @@ import { mountInstrument } from './instrument.js';
 import { BASE_TOPICS, Model } from './model.js';
 import { mountNotify } from './notify.js';
 import { mountQuotes } from './quotes.js';
+import { mountSessions } from './sessions.js';
 import { mountTimeline } from './timeline.js';
 
 const model = new Model();
@@ -38,4 +39,5 @@ mountBlotter(model, instrument.open);
 const quotes = mountQuotes(model, subscribe, instrument.open);
 instrument.watch(quotes.add);
 mountNotify(model);
+mountSessions();
 subscribe();

@@ -25,7 +25,7 @@ onTokenNeeded(
 );
 
 try {
-  const spec = await read('/api/ibkr/openapi.json', 60_000);
+  const spec = await read('/api/ibkr/openapi.json', 60_000, { allSessions: true });
   delete spec.servers; // there is one: where this page came from
   SwaggerUIBundle({
     spec,

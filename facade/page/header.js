@@ -1,6 +1,6 @@
 // Owns the top of the page: lamp, headline, sentence, advice, countdown, kind of account, facts about the link.
 
-import { serverNow } from './api.js';
+import { serverNow, session } from './api.js';
 import { byId, el, setData, setHidden, setText } from './dom.js';
 import { DASH, age, capital, clock, countdown, duration, hour, instant, words } from './format.js';
 import { paint } from './paint.js';
@@ -30,7 +30,8 @@ export function mountHeader(model) {
     const now = state(model);
     if (passing(now)) return;
     const { headline, lamp } = now;
-    if (document.title !== headline) document.title = headline;
+    const title = session === null ? headline : `${headline} · ${session}`;
+    if (document.title !== title) document.title = title;
     const icon = document.querySelector('link[rel=icon]');
     const href = `/ui/icons/${lamp}.svg`;
     if (icon.getAttribute('href') !== href) icon.setAttribute('href', href);

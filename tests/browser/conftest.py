@@ -16,6 +16,7 @@ import sys
 from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -152,11 +153,13 @@ class Desk:
 
     def __init__(self, directory: Path, **settings: Any) -> None:
         run = directory / "run"
-        run.mkdir(mode=0o700)
+        run.mkdir(mode=0o700, parents=True)
         self.daemon = FakeDaemon(str(run / "d.sock"), epoch="e1")
         # the stand-in for the daemon proves its link once, and a slow machine's test may last longer than a proof
         lasting = {"probe_interval": 3600.0}
         self.settings = {"socket": self.daemon.path, "state_dir": directory / "state", **lasting, **settings}
+        self.others: dict[str, str] = {}
+        """Further sessions of the facade: the socket of each one's daemon, by name."""
         self.port = free_port()
         self._leave = asyncio.Event()
         self._serving: asyncio.Task[None] | None = None
@@ -174,8 +177,11 @@ class Desk:
         up = asyncio.Event()
         self._leave.clear()
 
+        own = Settings(facade_port=self.port, **self.settings)
+        others = {name: replace(own, session=name, socket=path) for name, path in self.others.items()}
+
         async def serve() -> None:
-            async with served(Settings(facade_port=self.port, **self.settings), [sock], drain=0):
+            async with served(own, [sock], drain=0, sessions={own.session: own, **others}):
                 up.set()
                 await self._leave.wait()
 

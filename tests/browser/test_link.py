@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from playwright.async_api import Page, Route, expect
 
 from shared.messages import Account, Endpoint, Expected, GatewayFacts, LastError, Notice, Sync
 from shared.reasons import describe
-from tests.browser.conftest import Desk, Shot, Visit
-from tests.browser.desk import FACTS, account, now, trouble
+from tests.browser.conftest import Desk, Shot, Visit, sitting
+from tests.browser.desk import FACTS, account, now, positions, trouble
+from tests.facade.fake_daemon import FakeDaemon
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -162,6 +164,33 @@ async def test_one_live_account_among_paper_ones_is_not_overlooked(desk: Desk, v
 
     await expect(page.locator("#ribbon")).to_be_visible()
     await expect(page.locator("#money")).to_have_text("LIVE + PAPER")
+
+
+async def test_the_switch_shows_another_session_and_never_two_of_them(tmp_path: Path, visit: Visit, shot: Shot) -> None:
+    """Each session is an address of its own: its accounts, its positions, and LIVE above it all where it is live."""
+    async with sitting(tmp_path / "paper") as desk, FakeDaemon(str(tmp_path / "live.sock"), epoch="l1") as live:
+        live.know_all(**account("U7777777", paper=False), positions=positions(2, "U7777777"))
+        live.link(accounts=("U7777777",))
+        desk.others["live"] = live.path
+        await desk.close_facade()
+        await desk.open_facade()
+        page = await visit(desk.url)
+        switch = page.get_by_role("combobox", name="Session")
+        await expect(switch.locator("option")).to_have_text(["default · paper · connected", "live · LIVE · connected"])
+        await expect(page.locator("#positions-note")).to_contain_text("10 positions")
+        await expect(page.locator("#ribbon")).to_be_hidden()
+
+        await switch.select_option("live · LIVE · connected")
+
+        await expect(page.locator("#ribbon")).to_be_visible()
+        await expect(page).to_have_title("IBKR: Connected · live")
+        await expect(page.locator("#positions-note")).to_contain_text("2 positions")
+        await expect(page.locator("#account")).to_have_text("U7777777")
+        await shot(page, "sessions")
+        async with page.expect_request("**/connect") as sent:
+            await page.locator("#connect").click()
+        assert (await sent.value).url.endswith("/api/ibkr/sessions/live/connect")
+        await page.wait_for_function("!connect.hasAttribute('aria-busy')")
 
 
 async def test_a_planned_window_is_an_annotation(desk: Desk, visit: Visit) -> None:

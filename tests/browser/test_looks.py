@@ -15,7 +15,8 @@ from tests.browser.desk import account, book, trouble
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 BEYOND = """(width) => [...document.querySelectorAll('button, input, select, h1, h2, h3')]
-    .filter((node) => node.checkVisibility() && node.getBoundingClientRect().right > width + 1)
+    .filter((node) => node.checkVisibility() && !node.closest('thead'))
+    .filter((node) => node.getBoundingClientRect().right > width + 1)
     .map((node) => node.outerHTML)"""
 
 CONTRAST = (Path(__file__).parent / "contrast.js").read_text(encoding="utf-8")
