@@ -241,7 +241,9 @@ class Tws:
     def on_accounts(self, accounts: list[str]) -> None:
         self._list = "was empty"
         if not self._is_open:
-            self.accounts = self.startup.accounts = tuple(accounts)
+            self.accounts = tuple(accounts)
+            if accounts:
+                self.startup.manage(accounts)
             self._maybe_open()
 
     def _accounts_unreadable(self) -> None:

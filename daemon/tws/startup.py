@@ -89,12 +89,15 @@ class Startup:
 
     # --- all of it --------------------------------------------------------------------------------------------------
 
+    def manage(self, accounts: Sequence[str]) -> None:
+        """The account list has come, with at least one."""
+        self.accounts = tuple(accounts)
+        self.own = self._account if self._account in accounts else own_account(accounts)
+
     def publish_accounts(self) -> None:
         """The account list, which came with the handshake."""
-        accounts = self.accounts
-        if accounts:
-            self.own = self._account if self._account in accounts else own_account(accounts)
-            self._store.replace("accounts", {name: account_row(name) for name in accounts}, known=True)
+        if self.accounts:
+            self._store.replace("accounts", {name: account_row(name) for name in self.accounts}, known=True)
 
     async def recover(self, timeout: float) -> Recovered:
         """Everything again; which fills were first learnt by that."""

@@ -60,11 +60,12 @@ def test_connect_takes_no_wrong_type_range_or_name(body: bytes) -> None:
         (
             messages.Position,
             "account conId symbol secType lastTradeDateOrContractMonth strike right multiplier exchange currency "
-            "localSymbol tradingClass position avgCost marketPrice marketValue unrealizedPNL realizedPNL",
+            "localSymbol tradingClass position avgCost marketPrice marketValue unrealizedPNL realizedPNL modelCode",
         ),
         (
             messages.Quote,
-            "conId marketDataType bid bidSize ask askSize last lastSize volume open high low close asOf ibCode",
+            "conId marketDataType bid bidSize ask askSize last lastSize volume open high low close asOf priceAsOf "
+            "ibCode",
         ),
         (messages.Bar, "date open high low close volume average barCount"),
         (

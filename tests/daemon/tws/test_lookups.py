@@ -153,6 +153,48 @@ async def test_an_outage_with_a_questions_id_interrupts_it(code: int):
         assert not made.tws.pending
 
 
+@pytest.mark.parametrize("code", [1100, 2110])
+async def test_an_outage_interrupts_what_was_requested_before(code: int):
+    """IBKR will not answer: there is no reason to wait for the deadline (A23)."""
+    async with Gateway(World()) as gateway, joined(gateway.port) as made:
+        gateway.mute("historicalData")
+        asked = asyncio.create_task(made.tws.historical_bars(AAPL, **MINUTES, timeout=60))
+        await until(lambda: any(seen.name == "reqHistoricalData" for seen in gateway.requests))
+        gateway.say(code)
+        with pytest.raises(LinkLost) as lost:
+            await asked
+
+        assert lost.value.code == code
+
+
+@pytest.mark.parametrize("code", [321, 322])
+async def test_a_validation_error_without_a_request_id_fails_the_one_open_request(code: int):
+    async with Gateway(World()) as gateway, joined(gateway.port) as made:
+        gateway.mute("contractDetails")
+        asked = asyncio.create_task(made.tws.contract_details(AAPL, 60))
+        await until(lambda: len(made.tws.pending) == 1)
+        gateway.say(code, "Error validating request.-'bQ' : cause - Please enter a local symbol", req_id=-1)
+        with pytest.raises(TwsRefused) as refused:
+            await asked
+
+        assert refused.value.code == code
+
+
+async def test_a_validation_error_without_a_request_id_fails_none_of_several():
+    """It may be about either."""
+    async with Gateway(World()) as gateway, joined(gateway.port) as made:
+        gateway.mute("contractDetails")
+        both = [asyncio.create_task(made.tws.contract_details(query, 60)) for query in (AAPL, ContractQuery(conId=1))]
+        await until(lambda: len(made.tws.pending) == 2)
+        gateway.say(321, "Error validating request.-'bQ' : cause - Please enter a local symbol", req_id=-1)
+        await made.tws.probe(60)
+
+        assert not any(task.done() for task in both)
+        for task in both:
+            task.cancel()
+        await asyncio.wait(both)
+
+
 async def test_the_end_of_the_session_ends_its_questions():
     async with Gateway(World()) as gateway, joined(gateway.port) as made:
         gateway.mute("historicalData")

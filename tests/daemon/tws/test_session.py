@@ -148,6 +148,7 @@ async def test_an_end_before_the_session_is_told_at_once(when: str, how: str):
     [
         ([(9, 1, 1)], "no account list came"),
         ([(9, 1, 1), (15, 1, "")], "the account list was empty"),
+        ([(9, 1, 1), (15, 1)], "the account list came, but could not be read"),
         ([(15, 1, "DU1234567")], "no next valid id came"),
         ([], "no account list came and no next valid id came"),
     ],

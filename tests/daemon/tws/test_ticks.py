@@ -1,14 +1,18 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import ib_async as ib
 import pytest
 
 from daemon.simulator import Gateway, World
 from daemon.tws import LinkLost
+from daemon.tws.send_queue import SendQueue
+from daemon.tws.ticks import Ticks
 from shared.messages import Bar, ContractQuery, Quote
+from tests.daemon.scripted import Time
 from tests.daemon.tws.scripted import Peer, frame
 from tests.daemon.tws.sessions import Session, joined, session
 from tests.waiting import until
@@ -90,6 +94,13 @@ async def test_a_packet_of_ticks_is_one_call_with_the_whole_quote():
         ((2, 6, REQUEST, 0, "0"), ("bid", "bidSize")),
         ((1, 6, REQUEST, 1, "1.7976931348623157E308", "0", 0), ("bid", "bidSize")),
         ((1, 6, REQUEST, 4, "-1", "0", 0), ("last", "lastSize")),
+        ((1, 6, REQUEST, 4, "0", "0", 0), ("last", "lastSize")),
+        ((1, 6, REQUEST, 68, "0", "0", 0), ("last", "lastSize")),
+        ((1, 6, REQUEST, 14, "0", "0", 0), ("open",)),
+        ((1, 6, REQUEST, 6, "0", "0", 0), ("high",)),
+        ((1, 6, REQUEST, 7, "0", "0", 0), ("low",)),
+        ((1, 6, REQUEST, 75, "0", "0", 0), ("close",)),
+        ((1, 6, REQUEST, 4, "", "", 0), ("last", "lastSize")),
         ((2, 6, REQUEST, 8, "9223372036854775807"), ("volume",)),
         ((1, 6, REQUEST, 9, "NaN", "0", 0), ("close",)),
     ],
@@ -108,6 +119,65 @@ async def test_prices_below_zero_are_prices():
         ((_, quote),) = reader.packets[0]
 
         assert (quote.bid, quote.ask) == (-1.0, -0.5)
+
+
+async def test_a_price_of_zero_with_a_size_is_a_price():
+    zero = [(1, 6, REQUEST, kind, "0", "5", 0) for kind in (1, 2, 4)]
+    async with told(zero) as (_, reader):
+        ((_, quote),) = reader.packets[0]
+
+        assert (quote.bid, quote.ask, quote.last) == (0, 0, 0)
+
+
+async def test_a_last_price_of_zero_whose_size_follows_as_zero_is_none():
+    async with told([(1, 6, REQUEST, 4, "0", "", 0), (2, 6, REQUEST, 5, "0")]) as (_, reader):
+        ((_, quote),) = reader.packets[0]
+
+        assert (quote.last, quote.lastSize) == (None, None)
+
+
+async def test_an_empty_size_is_unknown_and_not_zero():
+    """Recorded: an index (E6)."""
+    async with told([(1, 6, REQUEST, 4, "4594.45", "", 0)]) as (_, reader):
+        ((_, quote),) = reader.packets[0]
+
+        assert (quote.last, quote.lastSize) == (4594.45, None)
+
+
+def test_a_quote_shows_how_old_its_price_is():
+    """Sizes alone make no price newer. Without a last trade it is the bid's or the ask's age."""
+    clock, quotes = Time(), []
+    queue = SendQueue(clock)
+    ticks = Ticks(Numbered(), queue, clock, lambda packet: quotes.extend(quote for _, quote in packet))  # type: ignore[arg-type]
+    request = ticks.subscribe(ib.Contract(conId=1), 1)
+
+    def packet(act: Callable[..., None], *values: float) -> Quote:
+        clock.jump(600)
+        act(request, *values)
+        ticks.flush()
+        return quotes[-1]
+
+    bid = packet(ticks.price, 1, 10.0, 5.0)
+    assert bid.priceAsOf == bid.asOf
+    last = packet(ticks.price, 4, 10.5, 1.0)
+    assert last.priceAsOf == last.asOf
+    for old in (packet(ticks.size, 5, 7.0), packet(ticks.size, 8, 100.0), packet(ticks.price, 1, 10.1, 5.0)):
+        assert old.asOf > last.asOf
+        assert old.priceAsOf == last.asOf
+    gone = packet(ticks.price, 4, -1.0, 0.0)
+    assert gone.last is None
+    assert gone.priceAsOf is not None
+    assert last.asOf < gone.priceAsOf < gone.asOf
+
+
+class Numbered:
+    """A client that gives request ids and sends nothing."""
+
+    def getReqId(self) -> int:
+        return 1
+
+    def reqMktData(self, *_: object) -> None:
+        pass
 
 
 async def test_delayed_ticks_fill_the_same_fields():
