@@ -18,7 +18,9 @@ from shared.zones import use_newest
 
 log = structlog.get_logger("daemon")
 
-USAGE = "usage: python -m daemon\n\nSettings come from the environment and .env; see README.md.\n"
+USAGE = (
+    "usage: python -m daemon [--session NAME]\n\nSettings come from the environment and .env; see docs/settings.md.\n"
+)
 DISTRIBUTION = "ibkr-link"
 
 FAILED = 1
@@ -33,12 +35,15 @@ WATCHDOG_EVERY = 10.0
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit status: 0 stopped as asked, 1 failed, 2 usage, 75 already running, 78 bad settings or unsafe paths."""
     arguments = sys.argv[1:] if argv is None else list(argv)
+    environ: Mapping[str, str] = os.environ
+    if len(arguments) == 2 and arguments[0] == "--session":  # how a service says it where it has no environment
+        environ, arguments = {**environ, "IBKR_SESSION": arguments[1]}, []
     if arguments:
         asked = arguments in (["-h"], ["--help"])
         say(USAGE, error=not asked)
         return 0 if asked else BAD_USAGE
     try:
-        settings = Settings.load(os.environ, Path.cwd())
+        settings = Settings.load(environ, Path.cwd())
         claimed = claim(settings.state_dir)
     except (SettingsError, UnsafePath) as error:
         say(f"{error}\n")
@@ -50,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"The state directory cannot be used: {error}.\n")
         return FAILED
     try:
-        return serve(settings, os.environ, claimed.in_place)
+        return serve(settings, environ, claimed.in_place)
     except KeyboardInterrupt:  # before or after the time in which it is a signal like others
         return 0
     finally:

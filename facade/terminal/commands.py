@@ -21,6 +21,7 @@ from shared.jsonrpc import blocking_client
 from shared.jsonrpc.codec import INVALID_PARAMS
 from shared.reasons import describe
 from shared.settings import BAD_SETTINGS, PROJECT_ROOT, Settings, SettingsError
+from shared.transport.address import DEFAULT_SESSION
 
 app = typer.Typer(
     name="ibkr",
@@ -217,9 +218,12 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be writ
 
 @app.command()
 def install(dry_run: DryRun = False) -> int:
-    """Start daemon and facade at login (systemd user units, launchd agent or scheduled task)."""
+    """Start daemon and facade at login (systemd user units, launchd agents or scheduled tasks).
+
+    With --session the daemon of that session alone: the facade that is installed without it serves all of them.
+    """
     if differing := home.unreached(settings(), os.environ):
-        file = PROJECT_ROOT / ".env"
+        file = PROJECT_ROOT / (".env" if settings().session == DEFAULT_SESSION else f".env.{settings().session}")
         print(f"What starts at login reads {file} alone; set otherwise here: {', '.join(differing)}.", file=sys.stderr)
     return _at_home(home.install, dry_run)
 

@@ -22,6 +22,7 @@ import psutil
 
 from shared.jsonrpc import blocking_client
 from shared.settings import PROJECT_ROOT, TABLE, Settings
+from shared.transport.address import DEFAULT_SESSION
 
 System = Literal["systemd", "launchd", "windows"]
 TEMPLATES = PROJECT_ROOT / "scripts" / "login"
@@ -62,6 +63,30 @@ class Plan:
     end: tuple[tuple[str, ...], ...]
 
 
+@dataclass(frozen=True)
+class Service:
+    """One process that is started at login. `session`: of a daemon; empty for the default one."""
+
+    what: Literal["daemon", "facade"]
+    session: str = ""
+
+    def name(self, separator: str) -> str:
+        """`daemon`, `facade`, or `daemon`, the separator and the session."""
+        return f"{self.what}{separator}{self.session}" if self.session else self.what
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """What Python is called with."""
+        return ("-m", self.what, *(("--session", self.session) if self.session else ()))
+
+
+def services(settings: Settings) -> tuple[Service, ...]:
+    """Daemon and facade; for a named session its daemon alone, since one facade serves all of them."""
+    if settings.session == DEFAULT_SESSION:
+        return (Service("daemon"), Service("facade"))
+    return (Service("daemon", settings.session),)
+
+
 # --- the plans: pure --------------------------------------------------------------------------------------------------
 
 
@@ -74,34 +99,41 @@ def _systemd(machine: Machine, settings: Settings) -> Plan:
     host = f"[{settings.facade_host}]" if ":" in settings.facade_host else settings.facade_host
     # systemd wants an address where we take a name too
     listen = f"{'127.0.0.1' if host == 'localhost' else host}:{settings.facade_port}"
-    names = ("ibkr-daemon.service", "ibkr-facade.socket", "ibkr-facade.service")
+    daemon = services(settings)[0]
+    units = {f"ibkr-{daemon.name('@')}.service": "ibkr-daemon.service"}  # by name, the template that is filled
+    if not daemon.session:
+        units |= {name: name for name in ("ibkr-facade.socket", "ibkr-facade.service")}
     directory = machine.home / ".config" / "systemd" / "user"
     values = {
         "python": _unit_quoted(str(machine.python)),
         "directory": str(PROJECT_ROOT).replace("%", "%%"),
         "listen": listen,
+        "arguments": " ".join(daemon.arguments),
+        "session": f" {daemon.session}" if daemon.session else "",
     }
     systemctl = ("systemctl", "--user")
     return Plan(
-        files={directory / name: _filled(name, values).encode() for name in names},
-        begin=((*systemctl, "daemon-reload"), (*systemctl, "enable", "--now", *names)),
-        end=((*systemctl, "disable", "--now", *reversed(names)),),
+        files={directory / name: _filled(template, values).encode() for name, template in units.items()},
+        begin=((*systemctl, "daemon-reload"), (*systemctl, "enable", "--now", *units)),
+        end=((*systemctl, "disable", "--now", *reversed(units)),),
     )
 
 
-def _launchd(machine: Machine, _settings: Settings) -> Plan:
+def _launchd(machine: Machine, settings: Settings) -> Plan:
     directory = machine.home / "Library" / "LaunchAgents"
     domain = f"gui/{os.getuid()}" if hasattr(os, "getuid") else "gui/0"
     files = {}
-    for what in ("daemon", "facade"):
+    for service in services(settings):
         values = {
             "python": str(machine.python),
             "directory": str(PROJECT_ROOT),
             "home": str(machine.home),
-            "what": what,
+            "label": f"io.ibkr.{service.name('.')}",
+            "log": f"ibkr-{service.name('-')}.log",
         }
-        text = _filled("io.ibkr.plist", {name: escape(value) for name, value in values.items()})
-        files[directory / f"io.ibkr.{what}.plist"] = text.encode()
+        filled = {name: escape(value) for name, value in values.items()}
+        filled["arguments"] = "".join(f"<string>{escape(word)}</string>" for word in service.arguments)
+        files[directory / f"{values['label']}.plist"] = _filled("io.ibkr.plist", filled).encode()
     return Plan(
         files=files,
         begin=tuple(("launchctl", "bootstrap", domain, str(path)) for path in files),
@@ -111,10 +143,16 @@ def _launchd(machine: Machine, _settings: Settings) -> Plan:
 
 def _windows(machine: Machine, settings: Settings) -> Plan:
     files = {}
-    for what in ("daemon", "facade"):
-        values = {"python": str(machine.python), "directory": str(PROJECT_ROOT), "user": machine.user, "what": what}
+    for service in services(settings):
+        values = {
+            "python": str(machine.python),
+            "directory": str(PROJECT_ROOT),
+            "user": machine.user,
+            "what": service.name(" "),
+            "arguments": " ".join(service.arguments),
+        }
         text = _filled("task.xml", {name: escape(value) for name, value in values.items()})
-        files[settings.state_dir / f"ibkr-{what}.xml"] = text.encode("utf-16")
+        files[settings.state_dir / f"ibkr-{service.name('-')}.xml"] = text.encode("utf-16")
     return Plan(
         files=files,
         begin=tuple(
@@ -156,7 +194,7 @@ def unreached(settings: Settings, environ: Mapping[str, str]) -> list[str]:
     Raises `SettingsError` where that file is refused.
     """
     bare = {name: value for name, value in environ.items() if not name.startswith("IBKR_")}
-    theirs = Settings.load(bare, PROJECT_ROOT)
+    theirs = Settings.load(bare | {"IBKR_SESSION": settings.session}, PROJECT_ROOT)
     return [name for name, row in TABLE.items() if getattr(settings, row.field) != getattr(theirs, row.field)]
 
 

@@ -15,7 +15,7 @@ from typing import TextIO
 
 import psutil
 
-from facade.terminal.home import STOP_LIMIT, Machine, System, close_daemon, installed, plan, run
+from facade.terminal.home import STOP_LIMIT, Machine, Service, System, close_daemon, installed, plan, run, services
 from shared.jsonrpc import blocking_client
 from shared.settings import Settings
 
@@ -31,9 +31,9 @@ LOOK_EVERY = 0.05  # s
 
 def restart(which: str, machine: Machine, settings: Settings, out: TextIO) -> int:
     """Restart `daemon`, `facade` or `all`: what the service manager runs, else what ./scripts/start runs."""
-    services = ("daemon", "facade") if which == "all" else (which,)
-    if installed(plan(machine, settings)):
-        return max(MANAGERS[machine.system](service, settings, out) for service in services)
+    chosen = [service for service in services(settings) if which in ("all", service.what)]
+    if chosen and installed(plan(machine, settings)):
+        return max(MANAGERS[machine.system](service, settings, out) for service in chosen)
     if which == "facade":
         return _serve_anew()
     state_dir = running(settings.state_dir)
@@ -43,29 +43,31 @@ def restart(which: str, machine: Machine, settings: Settings, out: TextIO) -> in
     return ask_restart(state_dir, which, out)
 
 
-def _systemd(service: str, _settings: Settings, out: TextIO) -> int:
-    return _said(run(("systemctl", "--user", "restart", f"ibkr-{service}.service"), out), out)
+def _systemd(service: Service, _settings: Settings, out: TextIO) -> int:
+    return _said(run(("systemctl", "--user", "restart", f"ibkr-{service.name('@')}.service"), out), out)
 
 
-def _launchd(service: str, settings: Settings, out: TextIO) -> int:
+def _launchd(service: Service, settings: Settings, out: TextIO) -> int:
     domain = f"gui/{os.getuid()}" if hasattr(os, "getuid") else "gui/0"
-    return _closed_and_begun(service, ("launchctl", "kickstart", f"{domain}/io.ibkr.daemon"), settings, out)
+    return _closed_and_begun(
+        service, ("launchctl", "kickstart", f"{domain}/io.ibkr.{service.name('.')}"), settings, out
+    )
 
 
-def _windows(service: str, settings: Settings, out: TextIO) -> int:
-    return _closed_and_begun(service, ("schtasks", "/run", "/tn", "ibkr-daemon"), settings, out)
+def _windows(service: Service, settings: Settings, out: TextIO) -> int:
+    return _closed_and_begun(service, ("schtasks", "/run", "/tn", f"ibkr-{service.name('-')}"), settings, out)
 
 
-MANAGERS: Mapping[System, Callable[[str, Settings, TextIO], int]] = {
+MANAGERS: Mapping[System, Callable[[Service, Settings, TextIO], int]] = {
     "systemd": _systemd,
     "launchd": _launchd,
     "windows": _windows,
 }
 
 
-def _closed_and_begun(service: str, begin: tuple[str, ...], settings: Settings, out: TextIO) -> int:
+def _closed_and_begun(service: Service, begin: tuple[str, ...], settings: Settings, out: TextIO) -> int:
     """Where the service manager would kill: our own way for the facade, and for the daemon's end."""
-    if service == "facade":
+    if service.what == "facade":
         return _serve_anew()
     if not close_daemon(settings):
         return _said(f"The daemon did not end within {STOP_LIMIT:.0f} s; see ibkr logs.", out)

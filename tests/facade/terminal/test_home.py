@@ -21,20 +21,21 @@ def machine(system: home.System, tmp_path: Path, python: str = "/opt/ibkr/bin/py
     return Machine(system, Path(python), tmp_path, "DESK\\anna" if system == "windows" else "anna")
 
 
-def settings(tmp_path: Path) -> Settings:
-    return Settings(state_dir=tmp_path / "state")
+def settings(tmp_path: Path, session: str = "default") -> Settings:
+    return Settings(state_dir=tmp_path / "state", session=session)
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not on this machine")
+@pytest.mark.parametrize("session", ["default", "paper"])
 @pytest.mark.parametrize("directory", ["plain", "with a space and 100%"])
-def test_the_systemd_units_are_valid(tmp_path: Path, directory: str) -> None:
+def test_the_systemd_units_are_valid(tmp_path: Path, directory: str, session: str) -> None:
     """`systemd-analyze verify` ends with 0 also on unknown keys and only prints them: it must print nothing."""
     python = tmp_path / directory / "python"
     python.parent.mkdir()
     python.symlink_to("/bin/true")
     runtime = tmp_path / "runtime"
     runtime.mkdir(mode=0o700)
-    files = plan(machine("systemd", tmp_path, str(python)), settings(tmp_path)).files
+    files = plan(machine("systemd", tmp_path, str(python)), settings(tmp_path, session)).files
     for path, content in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
@@ -66,6 +67,24 @@ def test_the_launchd_agents_are_property_lists_with_what_launchd_needs(tmp_path:
         assert agent["ProgramArguments"][:2] == ["/Users/A & B/python", "-m"]
         assert (agent["RunAtLoad"], agent["KeepAlive"], agent["Umask"]) == (True, True, 0o077)
         assert agent["WorkingDirectory"] == str(PROJECT_ROOT)
+
+
+@pytest.mark.parametrize(
+    ("system", "name"),
+    [
+        ("systemd", "ibkr-daemon@paper.service"),
+        ("launchd", "io.ibkr.daemon.paper.plist"),
+        ("windows", "ibkr-daemon-paper.xml"),
+    ],
+)
+def test_a_named_session_installs_its_daemon_beside_the_others(system: home.System, name: str, tmp_path: Path) -> None:
+    """No file of the default session's services is touched, and the daemon is started with the session's name."""
+    own = plan(machine(system, tmp_path), settings(tmp_path, "paper"))
+    ((path, content),) = own.files.items()
+    assert path.name == name
+    assert path not in plan(machine(system, tmp_path), settings(tmp_path)).files
+    text = content.decode("utf-16" if system == "windows" else "utf-8")
+    assert "-m daemon --session paper" in text.replace("</string><string>", " ")
 
 
 def test_the_windows_tasks_run_for_ever_without_more_rights(tmp_path: Path) -> None:
