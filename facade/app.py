@@ -26,7 +26,7 @@ from shared.reasons import Problem
 from shared.settings import Settings
 
 log = structlog.get_logger(__name__)
-_logger = logging.getLogger(__name__)  # asked first where a line is rarely wanted
+_logger = logging.getLogger(__name__)  # for its level alone, where a line is rarely written
 
 FAILURE_TIMEOUT = 5.0
 """s for the replica to hold what a failed call has changed; the delta follows the daemon's answer at once."""

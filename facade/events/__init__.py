@@ -1,1 +1,1 @@
-"""Server-Sent Events: who reads them and how far each has come."""
+"""Server-Sent Events: their readers, and how far each has come."""

@@ -1,1 +1,1 @@
-"""HTTP itself: connections, who may ask, what a request asks, answers as bytes. Knows nothing of the link."""
+"""HTTP: connections, the guard, queries and bodies, problems, routes as values. Nothing here is about the link."""

@@ -46,7 +46,7 @@ class Guard:
         )
         self._open = frozenset(open_paths)
         self._token = token
-        self._peer_check = peer_check and token is None and peers.CAN_TELL
+        self._peer_check = peer_check and token is None and peers.SUPPORTED
         self._admitted: WeakSet[asyncio.BaseTransport] = WeakSet()  # checked once a connection
 
     def admit(self, request: web.BaseRequest, path: str) -> None:

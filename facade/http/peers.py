@@ -1,6 +1,6 @@
-"""Which user holds the other end of a TCP connection on this machine.
+"""Which user's process holds the peer's socket of a TCP connection on this machine.
 
-Linux alone can say, by netlink (50 µs) or, where that is forbidden, from /proc/net (ms). Never decides who may come in.
+Linux alone has that, by netlink (50 µs) or, where that is forbidden, in /proc/net (ms).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-CAN_TELL = sys.platform == "linux"
+SUPPORTED = sys.platform == "linux"
 
 Address = tuple[str, int]
 """Numeric host without a zone, and port."""
@@ -34,12 +34,12 @@ def owner(peer: Address, ours: Address) -> int | None:
         # a client may reach an IPv4 address through an IPv6 socket
         pairs.append((ipaddress.IPv6Address(f"::ffff:{far}"), ipaddress.IPv6Address(f"::ffff:{near}")))
     for source, target in pairs:
-        for ask in (_by_netlink, _by_proc):
+        for look_up in (_by_netlink, _by_proc):
             with contextlib.suppress(OSError):
-                found = ask(source, peer[1], target, ours[1])
+                found = look_up(source, peer[1], target, ours[1])
                 if found is not None:
                     return found
-                break  # it could be asked, and there is none
+                break  # the look-up worked, and there is no such socket
     return None
 
 
@@ -62,16 +62,16 @@ def _by_netlink(source: IP, sport: int, target: IP, dport: int) -> int | None:
         + ANY_COOKIE
     )
     body = struct.pack("=BBBxI", family, socket.IPPROTO_TCP, 0, 0xFFFFFFFF) + name
-    with _netlink() as asked:
-        asked.settimeout(0.5)  # the kernel answers within the call; a limit all the same
-        asked.send(struct.pack("=IHHII", 16 + len(body), SOCK_DIAG_BY_FAMILY, 1, 1, 0) + body)
-        answer = asked.recv(4096)
+    with _netlink() as sock:
+        sock.settimeout(0.5)  # the kernel answers within the call; a deadline all the same
+        sock.send(struct.pack("=IHHII", 16 + len(body), SOCK_DIAG_BY_FAMILY, 1, 1, 0) + body)
+        answer = sock.recv(4096)
     length, kind = struct.unpack_from("=IH", answer)
     if kind != SOCK_DIAG_BY_FAMILY or length < 88:
         (code,) = struct.unpack_from("=i", answer, 16)
         if code == -2:  # ENOENT
             return None
-        raise OSError(-code, "netlink cannot tell")
+        raise OSError(-code, "netlink has no answer")
     if answer[20:56] != name[:36]:
         raise OSError("netlink answered for another socket")
     uid, inode = struct.unpack_from("=II", answer, 80)

@@ -96,7 +96,7 @@ async def _read(request: web.BaseRequest) -> bytes:
     except web.HTTPRequestEntityTooLarge:
         raise Problem("tooLarge", f"The body is larger than {BODY_LIMIT} bytes.") from None
     except web.RequestPayloadError as error:
-        raise Problem("badRequest", "The body is not framed as its headers say.") from error
+        raise Problem("badRequest", "The body is not framed as its headers announce.") from error
 
 
 def _depth(raw: bytes) -> int:

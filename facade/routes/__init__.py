@@ -1,1 +1,1 @@
-"""What each path gives, and the documents that are generated from the table of routes."""
+"""The handlers of each path, and the documents that are generated from the table of routes."""

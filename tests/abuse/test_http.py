@@ -176,7 +176,7 @@ def test_nothing_is_dialled_that_connect_must_not_reach(attacked: Chain) -> None
     attacked.served()
 
 
-def test_requests_in_one_breath_are_answered_each_for_itself(attacked: Chain) -> None:
+def test_each_pipelined_request_passes_the_guard_for_itself(attacked: Chain) -> None:
     """A smuggled request gets its own guards: what is hidden behind a good one is refused as if it had come alone."""
     good = attacked.request("GET", STATUS, close=False)
     hidden = raw(

@@ -46,7 +46,7 @@ def said_to_the_end(sock: socket.socket) -> bytes:
     return said
 
 
-def test_nobody_waits_for_half_a_request_or_a_silent_peer(attacked: Chain) -> None:
+def test_half_requests_and_silent_peers_are_ended(attacked: Chain) -> None:
     """Silent, half a line, half a header, half a body, a byte now and then, at either door: each is ended by us, with
     408 where a body was due and by name on the socket, and meanwhile everybody else is served."""
     body = attacked.request("POST", "/api/ibkr/connect", "Content-Length: 100", close=False)
@@ -118,7 +118,7 @@ def test_nobody_waits_for_half_a_request_or_a_silent_peer(attacked: Chain) -> No
             thread.join()
 
 
-def test_floods_of_headers_and_connections_keep_nobody_out(attacked: Chain) -> None:
+def test_floods_of_headers_and_connections_end_with_the_flood(attacked: Chain) -> None:
     """A header without end is refused before it has filled anything; a connection beyond the bound is closed at once,
     those within it are served, and a new one again when there is room."""
     with crowd() as held:
@@ -177,7 +177,7 @@ def test_streams_that_vanish_or_are_too_many_leave_nothing(attacked: Chain) -> N
     attacked.served()
 
 
-def test_streams_that_nobody_reads_delay_nobody(attacked: Chain) -> None:
+def test_stalled_streams_delay_no_other(attacked: Chain) -> None:
     """While prices rush in, forty readers take nothing: bounded, and the one who reads has the last price of all."""
     path = f"/api/ibkr/events?topics=link,positions,quotes:{AAPL}"
     with crowd() as held:
@@ -208,7 +208,7 @@ def test_streams_that_nobody_reads_delay_nobody(attacked: Chain) -> None:
 # --- the daemon's socket --------------------------------------------------------------------------------------------
 
 
-def test_floods_on_the_socket_keep_nobody_waiting(attacked: Chain) -> None:
+def test_floods_on_the_socket_delay_no_other_peer(attacked: Chain) -> None:
     """Asking and never reading, saying and never ending: bounded, and others are served."""
     everything = json.dumps({"topics": ["link", "positions", "summary", "orders", "fills"]})
     since = b'{"since":"2020-01-01T00:00:00Z"}'

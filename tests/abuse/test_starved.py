@@ -165,7 +165,7 @@ def test_a_clock_that_jumps_changes_nothing(attacked: Chain, seconds: int) -> No
     assert attacked.ask("daemon.info")["link"]["attempts"] == before["attempts"]
 
 
-def test_a_place_that_is_taken_is_left_to_who_has_it(attacked: Chain) -> None:
+def test_a_second_daemon_or_facade_of_one_place_ends_with_its_reason(attacked: Chain) -> None:
     """A second daemon of the same place, a second facade of the same port: both go, and say why."""
     said = attacked.directory / "second.txt"
     assert attacked.run("daemon", said).wait(30) == 75
@@ -176,7 +176,7 @@ def test_a_place_that_is_taken_is_left_to_who_has_it(attacked: Chain) -> None:
     attacked.served()
 
 
-def test_the_sockets_own_place_is_private(attacked: Chain) -> None:
+def test_the_sockets_directory_is_private(attacked: Chain) -> None:
     """0600 in a 0700 directory, and every file of the state directory is its owner's alone."""
     for path in (attacked.directory / "run", attacked.state, *attacked.state.rglob("*")):
         assert path.stat().st_mode & 0o077 == 0, path

@@ -64,7 +64,7 @@ def load(built: Chain) -> Iterator[list[str]]:
             thread.join()
 
 
-def test_kill_9_of_either_at_any_moment_loses_nothing() -> None:
+def test_kill_9_of_either_process_loses_nothing() -> None:
     """Under load: a killed serving child is replaced and the session untouched; a killed daemon leaves nothing in the
     way of the next, and every fill that was shown is still there."""
     dice = random.Random(8)

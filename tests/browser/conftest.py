@@ -215,7 +215,7 @@ async def sitting(directory: Path) -> AsyncIterator[Desk]:
     built = Desk(directory)
     await built.daemon.start()
     try:
-        built.daemon.know_all(**account(), **book())
+        built.daemon.set_all(**account(), **book())
         await built.open_facade()
         yield built
     finally:

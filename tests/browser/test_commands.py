@@ -40,7 +40,7 @@ async def test_the_button_connects_with_an_empty_object(desk: Desk, visit: Visit
 
     assert posted(await sent.value) == ("/connect", {}, "application/json")
     await expect(page.locator("#headline")).to_have_text("IBKR: Connected")
-    assert ("link.connect", {}) in desk.daemon.asked
+    assert ("link.connect", {}) in desk.daemon.requests
 
 
 @pytest.mark.parametrize("phase", ["connecting", "waiting", "blocked", "ready"])
@@ -81,7 +81,7 @@ async def test_the_button_reads_the_same_while_it_works(desk: Desk, visit: Visit
     gate.set()
 
     await expect(button).not_to_have_attribute("aria-busy", "true")
-    assert [name for name, _ in desk.daemon.asked].count("link.connect") == 1
+    assert [name for name, _ in desk.daemon.requests].count("link.connect") == 1
 
 
 async def test_a_refusal_is_shown_as_the_facade_words_it(desk: Desk, visit: Visit, shot: Shot) -> None:
@@ -122,7 +122,7 @@ async def test_disconnect_holds_the_link(desk: Desk, visit: Visit) -> None:
 
 async def test_disconnecting_from_real_money_is_confirmed_first(desk: Desk, visit: Visit) -> None:
     """A live link is not ended by one click: the dialog can be left without a word to the facade."""
-    desk.daemon.know_all(**account("U1234567", paper=False))
+    desk.daemon.set_all(**account("U1234567", paper=False))
     page = await visit(desk.url)
     await expect(page.locator("#ribbon")).to_be_visible()
     posts: list[str] = []
@@ -203,7 +203,7 @@ async def locked(tmp_path: Path) -> AsyncIterator[Desk]:
     built = Desk(tmp_path, facade_token_file=token)
     await built.daemon.start()
     try:
-        built.daemon.know_all(**account())
+        built.daemon.set_all(**account())
         await built.open_facade()
         yield built
     finally:

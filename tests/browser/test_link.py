@@ -147,7 +147,7 @@ async def test_a_dial_that_lasts_is_shown(desk: Desk, visit: Visit) -> None:
 
 async def test_a_live_account_is_unmistakable(desk: Desk, visit: Visit, shot: Shot) -> None:
     """Real money is said in words above everything, not by a colour."""
-    desk.daemon.know_all(**account("U1234567", paper=False))
+    desk.daemon.set_all(**account("U1234567", paper=False))
 
     page = await visit(desk.url)
 
@@ -158,7 +158,9 @@ async def test_a_live_account_is_unmistakable(desk: Desk, visit: Visit, shot: Sh
 
 async def test_one_live_account_among_paper_ones_is_not_overlooked(desk: Desk, visit: Visit) -> None:
     """The more dangerous word wins."""
-    desk.daemon.know("accounts", {"DU1": Account(account="DU1", paper=True), "U2": Account(account="U2", paper=False)})
+    desk.daemon.set_rows(
+        "accounts", {"DU1": Account(account="DU1", paper=True), "U2": Account(account="U2", paper=False)}
+    )
 
     page = await visit(desk.url)
 
@@ -169,7 +171,7 @@ async def test_one_live_account_among_paper_ones_is_not_overlooked(desk: Desk, v
 async def test_the_switch_shows_another_session_and_never_two_of_them(tmp_path: Path, visit: Visit, shot: Shot) -> None:
     """Each session is an address of its own: its accounts, its positions, and LIVE above it all where it is live."""
     async with sitting(tmp_path / "paper") as desk, FakeDaemon(str(tmp_path / "live.sock"), epoch="l1") as live:
-        live.know_all(**account("U7777777", paper=False), positions=positions(2, "U7777777"))
+        live.set_all(**account("U7777777", paper=False), positions=positions(2, "U7777777"))
         live.link(accounts=("U7777777",))
         desk.others["live"] = live.path
         await desk.close_facade()
@@ -246,7 +248,7 @@ async def test_what_was_never_told_is_not_known_and_not_zero(desk: Desk, visit: 
 
 async def test_an_empty_list_that_was_told_is_empty(desk: Desk, visit: Visit) -> None:
     """Known to be none is said as none."""
-    desk.daemon.know("positions", {})
+    desk.daemon.set_rows("positions", {})
 
     page = await visit(desk.url)
 
@@ -307,7 +309,7 @@ async def test_a_new_daemon_brings_its_own_rows(desk: Desk, visit: Visit) -> Non
     await expect(page.locator("#positions-note")).to_have_text("10 positions · in USD")
 
     await desk.renew_daemon()
-    desk.daemon.know_all(**account())
+    desk.daemon.set_all(**account())
 
     await expect(page.locator("#positions-note")).to_have_text("0 positions")
     await expect(page.locator("#headline")).to_have_text("IBKR: Connected")

@@ -47,7 +47,7 @@ async def test_every_text_has_the_contrast_that_wcag_aa_asks_for(
 ) -> None:
     """4.5 to 1 for text, 3 to 1 where it is large, measured on what is really drawn, with everything opened."""
     desk, page = kept
-    desk.daemon.know_all(**account("U1234567", paper=False), **book())
+    desk.daemon.set_all(**account("U1234567", paper=False), **book())
     desk.daemon.refuse("link.connect", "liveLocked")
     if reason:
         desk.daemon.link(**trouble(phase, reason, next_in=600))
@@ -78,7 +78,7 @@ async def test_nothing_is_wider_than_the_window(
 ) -> None:
     """From a small phone to a wide screen the page scrolls in one direction only, and its buttons are in reach."""
     desk, page = kept
-    desk.daemon.know_all(**account(), **book())
+    desk.daemon.set_all(**account(), **book())
     if trouble_too:
         desk.daemon.link(**trouble("waiting", "portClosed", next_in=600))
     await page.set_viewport_size({"width": width, "height": 900})

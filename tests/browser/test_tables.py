@@ -29,7 +29,7 @@ def column(page: Page, topic: str, key: str) -> Any:
 async def test_positions_show_value_and_pnl_in_their_currency(desk: Desk, visit: Visit) -> None:
     """Right figures, with sign; the currency once where all have it; the unknown is a dash and sorts last."""
     unknown = msgspec.structs.replace(position(3), marketPrice=None, marketValue=None, unrealizedPNL=None)
-    desk.daemon.know("positions", {"a": position(1, price=98.5), "b": position(2, price=120.0), "c": unknown})
+    desk.daemon.set_rows("positions", {"a": position(1, price=98.5), "b": position(2, price=120.0), "c": unknown})
 
     page = await visit(desk.url)
 
@@ -52,7 +52,7 @@ async def test_positions_show_value_and_pnl_in_their_currency(desk: Desk, visit:
 async def test_totals_are_converted_and_a_sum_without_a_part_is_none(desk: Desk, visit: Visit) -> None:
     """Euros at the account's rate in dollars; without the rate the sum is a dash, not a smaller sum."""
     in_euros = msgspec.structs.replace(position(2, price=120.0), currency="EUR")
-    desk.daemon.know("positions", {"a": position(1, price=98.5), "b": in_euros})
+    desk.daemon.set_rows("positions", {"a": position(1, price=98.5), "b": in_euros})
     page = await visit(desk.url)
     total = page.locator("#positions-table .total")
     await expect(total.locator("[data-column=contract]")).to_have_text("Total of 2")
@@ -70,7 +70,7 @@ async def test_a_position_with_a_quote_shows_its_day(desk: Desk, visit: Visit) -
     """Since the last close, where a quote brings that; not where the contract was traded since."""
     for place in (0, 5):
         desk.daemon.store.put({f"quotes:{1000 + place}": {str(1000 + place): quote(place, 101.5)}})
-    desk.daemon.know("fills", {"f": msgspec.structs.replace(fill(5), execId="f")})
+    desk.daemon.set_rows("fills", {"f": msgspec.structs.replace(fill(5), execId="f")})
     page = await visit(desk.url, quotes=[contract(0), contract(5)])
     await page.get_by_role("button", name="Contract").first.click()
 
@@ -139,7 +139,7 @@ async def test_any_column_sorts_by_mouse_and_keyboard(desk: Desk, visit: Visit) 
 
 async def test_a_thousand_positions_are_told_whole_and_drawn_in_part(desk: Desk, visit: Visit, shot: Shot) -> None:
     """aria-rowcount counts all of them, some dozens are in the document; the last one is reached by scrolling."""
-    desk.daemon.know("positions", positions(1000))
+    desk.daemon.set_rows("positions", positions(1000))
 
     page = await visit(desk.url)
 
@@ -207,7 +207,7 @@ async def test_an_account_is_chosen_for_every_table_and_total(desk: Desk, visit:
     """All accounts first, summed; one of them on its own in figures, tables and totals, also after a reload."""
     second = account("DU7654321")
     topics = {topic: {**rows, **second[topic]} for topic, rows in account().items()}
-    desk.daemon.know_all(**topics, positions={**positions(2), **positions(1, "DU7654321")})
+    desk.daemon.set_all(**topics, positions={**positions(2), **positions(1, "DU7654321")})
     page = await visit(desk.url)
     figure = page.locator("#figures .large .value").first
     choice = page.get_by_role("combobox", name="Account")
@@ -344,7 +344,7 @@ async def test_the_focus_stays_with_its_quote_when_the_order_changes(desk: Desk,
 
 async def test_my_positions_are_added_to_the_quotes_at_once(desk: Desk, visit: Visit) -> None:
     """Each contract once, the largest first where there is not room for all of them."""
-    desk.daemon.know("positions", {**positions(55), "x": position(54, name="DU7654321")})
+    desk.daemon.set_rows("positions", {**positions(55), "x": position(54, name="DU7654321")})
     page = await visit(desk.url)
     await expect(page.locator("#positions-note")).to_contain_text("56 positions")
 

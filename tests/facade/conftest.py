@@ -6,7 +6,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ import pytest
 from aiohttp import ClientSession, ClientTimeout
 from multidict import CIMultiDict
 
+from facade import serving
 from facade.app import Facade
 from facade.doctor import checks as doctor
-from facade.serving import served
 from shared.settings import Settings
 from tests.facade.fake_daemon import FakeDaemon
 from tests.waiting import until
@@ -26,22 +26,21 @@ LIMIT = 60.0
 
 
 @dataclass
-class House:
+class Served:
     """A running facade: its parts, its port, a client that speaks HTTP to it."""
 
     facade: Facade
     port: int
     http: ClientSession
     daemon: FakeDaemon
-    extra: dict[str, Any] = field(default_factory=dict)
 
     async def get(self, path: str, **kwargs: Any) -> tuple[int, Any, CIMultiDict[str]]:
-        return await self.ask("GET", path, **kwargs)
+        return await self.request("GET", path, **kwargs)
 
     async def post(self, path: str, body: Any = None, **kwargs: Any) -> tuple[int, Any, CIMultiDict[str]]:
-        return await self.ask("POST", path, json={} if body is None else body, **kwargs)
+        return await self.request("POST", path, json={} if body is None else body, **kwargs)
 
-    async def ask(self, method: str, path: str, **kwargs: Any) -> tuple[int, Any, CIMultiDict[str]]:
+    async def request(self, method: str, path: str, **kwargs: Any) -> tuple[int, Any, CIMultiDict[str]]:
         """Status, decoded body, headers."""
         async with self.http.request(method, path, **kwargs) as response:
             text = await response.text()
@@ -80,21 +79,21 @@ def listening(host: str = "127.0.0.1") -> socket.socket:
 
 
 @asynccontextmanager
-async def running(tmp_path: Path, daemon: FakeDaemon, **settings: Any) -> AsyncIterator[House]:
+async def running(tmp_path: Path, daemon: FakeDaemon, **settings: Any) -> AsyncIterator[Served]:
     """A facade before `daemon`, which may or may not be there."""
     sock = listening()
     port = sock.getsockname()[1]
     configured = Settings(socket=daemon.path, state_dir=tmp_path / "state", facade_port=port, **settings)
     async with (
-        served(configured, [sock], drain=0) as facade,
+        serving.served(configured, [sock], drain=0) as facade,
         ClientSession(f"http://127.0.0.1:{port}", timeout=ClientTimeout(LIMIT)) as http,
     ):
-        yield House(facade, port, http, daemon)
+        yield Served(facade, port, http, daemon)
 
 
 @pytest.fixture
 def patient_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A doctor for whom a slow machine is no finding."""
+    """The doctor with deadlines that a slow machine keeps."""
     monkeypatch.setattr(doctor, "DAEMON_PATIENCE", LIMIT)
     monkeypatch.setattr(doctor, "DIAL_PATIENCE", LIMIT)
 
@@ -108,14 +107,14 @@ def socket_path(tmp_path: Path) -> str:
 
 @pytest.fixture
 async def daemon(socket_path: str) -> AsyncIterator[FakeDaemon]:
-    """A daemon that serves, ready, every list told and empty."""
-    async with FakeDaemon(socket_path) as serving:
-        serving.know_all()
-        yield serving
+    """A daemon that serves, ready, every list complete and empty."""
+    async with FakeDaemon(socket_path) as fake:
+        fake.set_all()
+        yield fake
 
 
 @pytest.fixture
-async def house(tmp_path: Path, daemon: FakeDaemon) -> AsyncIterator[House]:
+async def served(tmp_path: Path, daemon: FakeDaemon) -> AsyncIterator[Served]:
     async with running(tmp_path, daemon) as built:
         await until(lambda: built.facade.default.mirror.state.connected)
         yield built

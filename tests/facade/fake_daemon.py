@@ -1,4 +1,4 @@
-"""A daemon without a gateway: the real store, feed and socket; what it believes and answers is set by the test."""
+"""A daemon without a gateway: the real store, feed and socket; its rows and answers are set by the test."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def ready_link(**changes: Any) -> Link:
     return msgspec.structs.replace(row, **changes)
 
 
-class _Speaker(ServerConnection):
+class _Connection(ServerConnection):
     """One facade's conversation."""
 
     def __init__(self, daemon: FakeDaemon) -> None:
@@ -65,7 +65,7 @@ class FakeDaemon:
         self.feed = Feed(self.store, lambda callback: asyncio.get_running_loop().call_soon(callback))
         self.silent = False
         """Sockets stay open and nothing is answered, as by a stopped process."""
-        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.requests: list[tuple[str, dict[str, Any]]] = []
         """Every call beside the watching, in order."""
         self.replies: dict[str, Reply] = {}
         self.refuses: set[str] = set()
@@ -100,7 +100,7 @@ class FakeDaemon:
         self._listener: Listener | None = None
 
     async def start(self) -> None:
-        self._listener = await local_socket.listen(lambda: _Speaker(self), self.path)
+        self._listener = await local_socket.listen(lambda: _Connection(self), self.path)
 
     async def stop(self) -> None:
         """End as a process does: listener and conversations close."""
@@ -119,19 +119,19 @@ class FakeDaemon:
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
-    # --- what it believes ---
+    # --- its rows ---
 
     def link(self, **changes: Any) -> int:
         return self.store.put({"link": {"link": ready_link(epoch=self.store.epoch, **changes)}})
 
-    def know(self, topic: str, rows: Mapping[str, Struct] | None = None) -> int:
-        """A snapshot of `topic`, told to its end."""
+    def set_rows(self, topic: str, rows: Mapping[str, Struct] | None = None) -> int:
+        """A complete snapshot of `topic`."""
         return self.store.replace(topic, rows or {}, known=True)
 
-    def know_all(self, **topics: Mapping[str, Struct]) -> int:
-        """Ready, with every list told; those not named are empty."""
+    def set_all(self, **topics: Mapping[str, Struct]) -> int:
+        """Ready, with every list complete; those not named are empty."""
         for topic in BROKER_TOPICS:
-            self.know(topic, topics.get(topic))
+            self.set_rows(topic, topics.get(topic))
         return self.link()
 
     def refuse(self, method: str, reason: str, **data: Any) -> None:
@@ -151,7 +151,7 @@ class FakeDaemon:
     def _method(self, name: str) -> Callable[[ServerConnection, msgspec.Raw], Awaitable[Any]]:
         async def method(peer: ServerConnection, params: msgspec.Raw) -> Any:
             given = msgspec.json.decode(params)
-            self.asked.append((name, given))
+            self.requests.append((name, given))
             reply = self.replies.get(name)
             try:
                 result = {} if reply is None else await reply(given)

@@ -17,7 +17,7 @@ from facade.app import Facade
 from facade.serving import served
 from shared.messages import Account, Order, PnL, Position
 from shared.settings import Settings
-from tests.facade.conftest import House, listening
+from tests.facade.conftest import Served, listening
 from tests.facade.fake_daemon import FakeDaemon
 from tests.waiting import LIMIT, until
 
@@ -40,13 +40,13 @@ PATHS = (
 class Both:
     """A facade before two daemons, of which `live` is the default one."""
 
-    house: House
+    served: Served
     live: FakeDaemon
     paper: FakeDaemon
 
     @property
     def facade(self) -> Facade:
-        return self.house.facade
+        return self.served.facade
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ async def both(tmp_path: Path) -> AsyncIterator[Both]:
         for name, account in ACCOUNTS.items():
             daemon = FakeDaemon(str(tmp_path / "run" / f"{name}.sock"), f"e{name}")
             daemons[name] = await stack.enter_async_context(daemon)
-            daemon.know_all(
+            daemon.set_all(
                 accounts={account: Account(account=account, paper=account.startswith("D"))},
                 pnl={account: PnL(account=account, dailyPnL=1.0)},
                 positions={f"{account}:1": Position(account=account, conId=1, position=1.0)},
@@ -73,7 +73,7 @@ async def both(tmp_path: Path) -> AsyncIterator[Both]:
         http = await stack.enter_async_context(ClientSession(f"http://127.0.0.1:{port}", timeout=ClientTimeout(LIMIT)))
         for session in facade.sessions.values():
             await until(lambda state=session.mirror.state: state.connected)
-        yield Both(House(facade, port, http, daemons["live"]), daemons["live"], daemons["paper"])
+        yield Both(Served(facade, port, http, daemons["live"]), daemons["live"], daemons["paper"])
 
 
 def _order(account: str) -> Order:
@@ -82,9 +82,9 @@ def _order(account: str) -> Order:
     )
 
 
-async def first_event(house: House, path: str) -> str:
+async def first_event(served: Served, path: str) -> str:
     """The first bytes of an event stream that name an account."""
-    async with house.http.get(path) as response:
+    async with served.http.get(path) as response:
         text = ""
         async with asyncio.timeout(LIMIT):
             while "U" not in text:
@@ -100,9 +100,9 @@ async def test_no_response_has_an_account_of_another_session(both: Both) -> None
     async def one(name: str, path: str) -> None:
         full = f"{API}/sessions/{name}/{path}" if name else f"{API}/{path}"
         if path.startswith("events"):
-            text = await first_event(both.house, full)
+            text = await first_event(both.served, full)
         else:
-            status, body, _ = await both.house.get(full)
+            status, body, _ = await both.served.get(full)
             text = json.dumps(body)
             assert status == 200, (full, text)
             if "meta" in body:
@@ -116,27 +116,27 @@ async def test_no_response_has_an_account_of_another_session(both: Both) -> None
 
 async def test_a_command_reaches_the_named_session_alone(both: Both) -> None:
     for name, path in (("paper", f"{API}/sessions/paper/disconnect"), ("live", f"{API}/disconnect")):
-        status, body, _ = await both.house.post(path)
+        status, body, _ = await both.served.post(path)
         assert (status, body["available"]) == (200, True)
         daemons = {"live": both.live, "paper": both.paper}
-        asked = {each: [method for method, _ in daemon.asked] for each, daemon in daemons.items()}
+        asked = {each: [method for method, _ in daemon.requests] for each, daemon in daemons.items()}
         assert asked.pop(name) == ["link.disconnect"]
         assert asked.popitem()[1] == []
         for daemon in daemons.values():
-            daemon.asked.clear()
+            daemon.requests.clear()
 
 
 @pytest.mark.parametrize("path", ["", *PATHS, "connect", "nothing"])
 async def test_an_unknown_session_is_not_found(both: Both, path: str) -> None:
     """Also where another session would have an answer."""
-    status, body, _ = await both.house.get(f"{API}/sessions/other/{path}", allow_redirects=False)
+    status, body, _ = await both.served.get(f"{API}/sessions/other/{path}", allow_redirects=False)
     assert (status, body["reason"], body["session"], body["phase"]) == (404, "notFound", None, None)
 
 
 async def test_the_sessions_are_listed_the_default_one_first(both: Both) -> None:
     both.paper.link(phase="waiting", reason="portClosed", connected=False, accounts=("DU1234567",))
     await until(lambda: not both.facade.sessions["paper"].mirror.state.connected)
-    status, body, _ = await both.house.get(f"{API}/sessions")
+    status, body, _ = await both.served.get(f"{API}/sessions")
     assert status == 200
     assert body["data"] == [
         {
@@ -181,20 +181,20 @@ async def test_a_session_without_its_daemon_leaves_the_other_as_it_is(both: Both
     await both.live.stop()
     await until(lambda: not both.facade.sessions["live"].mirror.state.reachable)
 
-    status, body, _ = await both.house.get(f"{API}/positions")
+    status, body, _ = await both.served.get(f"{API}/positions")
     assert (status, body["reason"], body["session"]) == (503, "daemonUnreachable", "live")
-    status, body, _ = await both.house.get(f"{API}/sessions/paper/positions")
+    status, body, _ = await both.served.get(f"{API}/sessions/paper/positions")
     assert (status, body["data"][0]["account"]) == (200, "DU1234567")
-    ready = {query: (await both.house.get(f"/readyz{query}"))[0] for query in ("", "?session=paper", "?session=live")}
+    ready = {query: (await both.served.get(f"/readyz{query}"))[0] for query in ("", "?session=paper", "?session=live")}
     assert ready == {"": 503, "?session=paper": 200, "?session=live": 503}
-    assert (await both.house.get("/readyz?session=other"))[0] == 404
+    assert (await both.served.get("/readyz?session=other"))[0] == 404
 
 
 async def test_metrics_have_the_session_as_a_label(both: Both) -> None:
     await both.live.stop()
     await until(lambda: not both.facade.sessions["live"].mirror.state.reachable)
-    await both.house.get(f"{API}/sessions/paper/positions")
-    _, text, _ = await both.house.get("/metrics")
+    await both.served.get(f"{API}/sessions/paper/positions")
+    _, text, _ = await both.served.get("/metrics")
     assert 'ibkr_daemon_reachable{session="live"} 0.0' in text
     assert 'ibkr_daemon_reachable{session="paper"} 1.0' in text
     assert 'ibkr_http_requests_total{route="/api/ibkr/positions",session="paper",status="200"} 1.0' in text
@@ -202,7 +202,7 @@ async def test_metrics_have_the_session_as_a_label(both: Both) -> None:
 
 async def test_event_streams_are_bounded_over_all_sessions(both: Both) -> None:
     both.facade.default.streams.slots.limit = 1
-    async with both.house.http.get(f"{API}/sessions/paper/events") as first:
+    async with both.served.http.get(f"{API}/sessions/paper/events") as first:
         assert first.status == 200
-        status, body, _ = await both.house.get(f"{API}/events")
+        status, body, _ = await both.served.get(f"{API}/events")
         assert (status, body["reason"]) == (503, "tooManyStreams")

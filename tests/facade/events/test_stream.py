@@ -19,7 +19,7 @@ from facade.events.stream import Reader
 from facade.routes.events import topics_of
 from shared.messages import STATE_TOPICS, Account, Fill, Position, Quote
 from shared.reasons import Problem
-from tests.facade.conftest import LIMIT, House, running
+from tests.facade.conftest import LIMIT, Served, running
 from tests.facade.fake_daemon import FakeDaemon
 from tests.waiting import until
 
@@ -111,13 +111,13 @@ class Client:
 
 @asynccontextmanager
 async def reading(
-    house: House, topics: str | None = None, last: str | None = None, *, room: int = 1 << 24
+    served: Served, topics: str | None = None, last: str | None = None, *, room: int = 1 << 24
 ) -> AsyncIterator[Client]:
     """`room`: bytes that the client takes without reading."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", house.port, limit=room)
+    reader, writer = await asyncio.open_connection("127.0.0.1", served.port, limit=room)
     query = "" if topics is None else f"?topics={topics}"
     resume = "" if last is None else f"Last-Event-ID: {last}\r\n"
-    writer.write(f"GET {EVENTS}{query} HTTP/1.1\r\nHost: 127.0.0.1:{house.port}\r\n{resume}\r\n".encode())
+    writer.write(f"GET {EVENTS}{query} HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n{resume}\r\n".encode())
     client = Client(reader, writer)
     try:
         await client.begin()
@@ -130,7 +130,7 @@ async def reading(
             pass
 
 
-def believed(daemon: FakeDaemon, topics: Any = STATE_TOPICS) -> dict[str, dict[str, Any]]:
+def daemon_state(daemon: FakeDaemon, topics: Any = STATE_TOPICS) -> dict[str, dict[str, Any]]:
     return {t: {k: json.loads(r) for k, r in daemon.store.replica.rows(t).items()} for t in topics}
 
 
@@ -138,10 +138,10 @@ def account(name: str) -> dict[str, Account]:
     return {name: Account(account=name, paper=True)}
 
 
-async def test_a_snapshot_names_every_topic_and_ends_once(house: House) -> None:
+async def test_a_snapshot_names_every_topic_and_ends_once(served: Served) -> None:
     """Also those with no rows; its end is a point to go on from."""
-    house.daemon.store.put({"accounts": account("DU1")})
-    async with reading(house) as client:
+    served.daemon.store.put({"accounts": account("DU1")})
+    async with reading(served) as client:
         await client.until(lambda: client.has("accounts", "DU1") and client.ids)
         assert client.status == 200
         assert client.headers["content-type"] == "text/event-stream"
@@ -149,23 +149,23 @@ async def test_a_snapshot_names_every_topic_and_ends_once(house: House) -> None:
         assert client.headers["x-frame-options"] == "DENY"
         assert {data["topic"] for event, data, _ in client.events if event == "snapshot"} == set(STATE_TOPICS)
         assert [data["complete"] for event, data, _ in client.events if event == "snapshot"].count(True) == 1
-        assert client.state == believed(house.daemon)
+        assert client.state == daemon_state(served.daemon)
 
 
-async def test_a_stream_begins_with_how_soon_to_come_back(house: House) -> None:
-    async with reading(house, "link") as client:
+async def test_a_stream_begins_with_how_soon_to_come_back(served: Served) -> None:
+    async with reading(served, "link") as client:
         assert await client.reader.readuntil(b"\n\n") == b"d\r\nretry: 1000\n\n"
 
 
 @pytest.mark.parametrize("last", [None, "e1-0"])
-async def test_the_rows_of_one_account(house: House, last: str | None) -> None:
+async def test_the_rows_of_one_account(served: Served, last: str | None) -> None:
     """Other accounts' rows are left out of snapshot and deltas; topics without accounts are as ever."""
-    daemon = house.daemon
+    daemon = served.daemon
     daemon.store.put({"accounts": account("DU1") | account("DU2")})
     daemon.store.put({"positions": {f"{name}:1": Position(account=name, position=1.0) for name in ("DU1", "DU2")}})
     daemon.store.put({"fills": {name: fill(name, f"DU{name}") for name in ("1", "2")}})
-    await until(lambda: house.facade.default.mirror.state.row("fills", "2"))
-    async with reading(house, "link,accounts,positions,fills&account=DU2", last) as client:
+    await until(lambda: served.facade.default.mirror.state.row("fills", "2"))
+    async with reading(served, "link,accounts,positions,fills&account=DU2", last) as client:
         await client.until(lambda: client.has("fills", "2"))
         daemon.store.put({"fills": {name: fill(name, f"DU{name}"[:3]) for name in ("11", "22")}})
         daemon.store.put({"positions": {"DU1:1": Position(account="DU1", position=2.0), "DU2:1": None}})
@@ -176,49 +176,49 @@ async def test_the_rows_of_one_account(house: House, last: str | None) -> None:
             "positions": set(),
             "fills": {"2", "22"},
         }
-    assert (await house.get(f"{EVENTS}?account=DU3"))[1]["reason"] == "notFound"
+    assert (await served.get(f"{EVENTS}?account=DU3"))[1]["reason"] == "notFound"
 
 
 async def test_a_reader_that_resumes_before_the_facade_has_anything_keeps_its_state_until_the_reset(
     tmp_path: Path, socket_path: str
 ) -> None:
     """Daemon and facade were both restarted: no page of a snapshot before `reset`."""
-    async with running(tmp_path, FakeDaemon(socket_path)) as house, reading(house, "link", "e1-5") as client:
+    async with running(tmp_path, FakeDaemon(socket_path)) as served, reading(served, "link", "e1-5") as client:
         await client.until(lambda: client.has("link", "link"))
         assert client.state["link"]["link"]["reason"] == "daemonUnreachable"
         async with FakeDaemon(socket_path, "e2") as daemon:
-            daemon.know_all()
+            daemon.set_all()
             await client.until(lambda: client.complete)
         kinds = [event for event, _, _ in client.events]
         assert kinds[: kinds.index("snapshot")] == ["delta", "reset"]
 
 
-async def test_changes_follow(house: House) -> None:
+async def test_changes_follow(served: Served) -> None:
     """`null` is gone; the id stands on the event that completes the step."""
-    async with reading(house, "accounts,positions") as client:
+    async with reading(served, "accounts,positions") as client:
         await client.snapshot()
-        house.daemon.store.put(
+        served.daemon.store.put(
             {"accounts": account("DU1"), "positions": {"DU1:1": Position(account="DU1", position=1.0)}}
         )
         await client.until(lambda: client.has("positions", "DU1:1"))
         deltas = client.events[-2:]
         assert [event for event, _, _ in deltas] == ["delta", "delta"]
         assert deltas[0][2] is None
-        assert deltas[1][2] == f"e1-{house.daemon.store.seq}"
-        house.daemon.store.put({"accounts": {"DU1": None}})
+        assert deltas[1][2] == f"e1-{served.daemon.store.seq}"
+        served.daemon.store.put({"accounts": {"DU1": None}})
         await client.until(lambda: not client.has("accounts", "DU1"))
         assert client.events[-1][1] == {"topic": "accounts", "rows": {"DU1": None}}
 
 
-async def test_going_on_from_an_id_brings_what_was_missed_and_nothing_else(house: House) -> None:
-    async with reading(house, "accounts") as client:
+async def test_resuming_brings_what_was_missed_and_nothing_else(served: Served) -> None:
+    async with reading(served, "accounts") as client:
         await client.snapshot()
         last = client.ids[-1]
-    house.daemon.store.put({"accounts": account("DU1")})
-    house.daemon.store.put({"accounts": account("DU2")})
-    house.daemon.store.put({"accounts": {"DU1": None}})
-    await until(lambda: house.facade.default.mirror.state.row("accounts", "DU2"))
-    async with reading(house, "accounts", last) as client:
+    served.daemon.store.put({"accounts": account("DU1")})
+    served.daemon.store.put({"accounts": account("DU2")})
+    served.daemon.store.put({"accounts": {"DU1": None}})
+    await until(lambda: served.facade.default.mirror.state.row("accounts", "DU2"))
+    async with reading(served, "accounts", last) as client:
         await client.until(lambda: client.ids)
         assert client.events == [
             (
@@ -229,12 +229,12 @@ async def test_going_on_from_an_id_brings_what_was_missed_and_nothing_else(house
         ]
 
 
-async def test_going_on_where_nothing_was_missed_says_nothing(house: House) -> None:
-    async with reading(house, "accounts") as client:
+async def test_resuming_where_nothing_was_missed_sends_nothing(served: Served) -> None:
+    async with reading(served, "accounts") as client:
         await client.snapshot()
         last = client.ids[-1]
-    async with reading(house, "accounts", last) as client:
-        house.daemon.store.put({"accounts": account("DU9")})
+    async with reading(served, "accounts", last) as client:
+        served.daemon.store.put({"accounts": account("DU9")})
         event, data, _ = await client.event()
         assert (event, set(data["rows"])) == ("delta", {"DU9"})
 
@@ -243,179 +243,179 @@ async def test_going_on_where_nothing_was_missed_says_nothing(house: House) -> N
     ("last", "reason"),
     [("x1-5", "epoch"), ("nonsense", "invalid"), ("e1-99999999", "invalid"), ("e1-x", "invalid"), ("e1-", "invalid")],
 )
-async def test_what_cannot_be_gone_on_from_is_a_reset_and_a_snapshot(house: House, last: str, reason: str) -> None:
-    async with reading(house, "accounts", last) as client:
+async def test_an_id_that_cannot_be_resumed_is_a_reset_and_a_snapshot(served: Served, last: str, reason: str) -> None:
+    async with reading(served, "accounts", last) as client:
         assert await client.event() == ("reset", {"reason": reason}, None)
         await client.snapshot()
 
 
-async def test_what_is_too_old_is_a_reset_and_a_snapshot(house: House) -> None:
-    async with reading(house, "accounts") as client:
+async def test_an_id_that_is_too_old_is_a_reset_and_a_snapshot(served: Served) -> None:
+    async with reading(served, "accounts") as client:
         await client.snapshot()
         last = client.ids[-1]
-    house.daemon.store.put({"accounts": account("DU1")})
-    house.daemon.store.put({"accounts": {"DU1": None}})
-    house.daemon.store.replica.trim("9999")
-    house.daemon.store.put({"accounts": account("DU2")})
-    await until(lambda: house.facade.default.mirror.state.row("accounts", "DU2"))
-    async with reading(house, "accounts", last) as client:
+    served.daemon.store.put({"accounts": account("DU1")})
+    served.daemon.store.put({"accounts": {"DU1": None}})
+    served.daemon.store.replica.trim("9999")
+    served.daemon.store.put({"accounts": account("DU2")})
+    await until(lambda: served.facade.default.mirror.state.row("accounts", "DU2"))
+    async with reading(served, "accounts", last) as client:
         assert await client.event() == ("reset", {"reason": "tooOld"}, None)
         await client.until(lambda: client.has("accounts", "DU2"))
 
 
-async def test_an_id_is_good_in_another_facade_process(tmp_path: Path, house: House) -> None:
+async def test_an_id_is_good_in_another_facade_process(tmp_path: Path, served: Served) -> None:
     """Though that one has watched other lines and counts other steps."""
-    async with reading(house, "accounts,quotes:1") as other, reading(house, "accounts") as client:
+    async with reading(served, "accounts,quotes:1") as other, reading(served, "accounts") as client:
         await other.snapshot()
         await client.snapshot()
-        house.daemon.store.put({"accounts": account("DU1")})
-        house.daemon.store.put({"quotes:1": {"1": Quote(conId=1, bid=1.0)}})
+        served.daemon.store.put({"accounts": account("DU1")})
+        served.daemon.store.put({"quotes:1": {"1": Quote(conId=1, bid=1.0)}})
         await client.until(lambda: client.has("accounts", "DU1"))
         await other.until(lambda: other.has("quotes:1", "1"))
         last = client.ids[-1]
-    async with running(tmp_path, house.daemon) as second:
+    async with running(tmp_path, served.daemon) as second:
         await until(lambda: second.facade.default.mirror.state.complete)
         async with reading(second, "accounts", last) as client:
-            house.daemon.store.put({"accounts": account("DU2")})
+            served.daemon.store.put({"accounts": account("DU2")})
             assert (await client.event())[0] == "delta"
             assert set(client.state["accounts"]) == {"DU2"}
         async with reading(second, "accounts,quotes:1", other.ids[-1]) as client:
-            house.daemon.store.put({"quotes:1": {"1": Quote(conId=1, bid=2.0)}})
+            served.daemon.store.put({"quotes:1": {"1": Quote(conId=1, bid=2.0)}})
             await client.until(lambda: client.state.get("quotes:1", {}).get("1", {}).get("bid") == 2.0)
             assert "reset" not in [event for event, _, _ in client.events]
 
 
-async def test_the_id_of_a_snapshot_is_good_in_a_process_that_watches_other_lines(tmp_path: Path, house: House) -> None:
+async def test_the_id_of_a_snapshot_is_good_in_a_process_that_watches_other_lines(
+    tmp_path: Path, served: Served
+) -> None:
     """It names the last step of the topics that were told, and not one that the other process may never come to."""
-    async with running(tmp_path, house.daemon) as second, reading(house, "quotes:1") as other:
+    async with running(tmp_path, served.daemon) as second, reading(served, "quotes:1") as other:
         await until(lambda: second.facade.default.mirror.state.complete)
         await other.snapshot()
-        house.daemon.store.put({"quotes:1": {"1": Quote(conId=1, bid=1.0)}})
+        served.daemon.store.put({"quotes:1": {"1": Quote(conId=1, bid=1.0)}})
         await other.until(lambda: other.has("quotes:1", "1"))
-        async with reading(house, "accounts") as client:
+        async with reading(served, "accounts") as client:
             await client.snapshot()
         async with reading(second, "accounts", client.ids[-1]) as client:
-            house.daemon.store.put({"accounts": account("DU2")})
+            served.daemon.store.put({"accounts": account("DU2")})
             assert (await client.event())[0] == "delta"
 
 
-async def test_another_daemon_is_a_reset(house: House) -> None:
-    async with reading(house) as client:
+async def test_another_daemon_is_a_reset(served: Served) -> None:
+    async with reading(served) as client:
         await client.snapshot()
-        await house.daemon.stop()
-        async with FakeDaemon(house.daemon.path, "e2") as successor:
-            successor.know_all(accounts=account("DU5"))
+        await served.daemon.stop()
+        async with FakeDaemon(served.daemon.path, "e2") as successor:
+            successor.set_all(accounts=account("DU5"))
             await client.until(
                 lambda: client.complete and client.ids[-1].startswith("e2-") and client.has("accounts", "DU5")
             )
             assert ("reset", {"reason": "epoch"}, None) in client.events
-            assert client.state == believed(successor)
+            assert client.state == daemon_state(successor)
 
 
-async def test_readers_are_told_that_the_daemon_is_away_and_that_it_is_back(house: House) -> None:
+async def test_readers_receive_that_the_daemon_is_unreachable_and_reachable_again(served: Served) -> None:
     """A stream that went on showing `connected` would lie."""
-    house.daemon.know("accounts", account("DU1"))
-    async with reading(house) as client:
+    served.daemon.set_rows("accounts", account("DU1"))
+    async with reading(served) as client:
         await client.snapshot()
-        await house.daemon.stop()
+        await served.daemon.stop()
         await client.until(lambda: client.state["link"]["link"]["reason"] == "daemonUnreachable")
         row = client.state["link"]["link"]
         assert (row["connected"], row["stale"], row["phase"]) == (False, True, None)
         await client.until(lambda: client.state["sync"]["accounts"]["stale"])
         assert client.has("accounts", "DU1")
 
-        await house.daemon.start()
+        await served.daemon.start()
         await client.until(
             lambda: client.state["link"]["link"]["connected"] and not client.state["sync"]["accounts"]["stale"]
         )
-        assert client.state == believed(house.daemon)
+        assert client.state == daemon_state(served.daemon)
         assert "reset" not in [event for event, _, _ in client.events]
 
 
-async def test_each_absence_is_told_with_what_was_known_last(house: House) -> None:
-    async with reading(house, "link") as client:
+async def test_each_absence_is_published_with_the_last_known_row(served: Served) -> None:
+    async with reading(served, "link") as client:
         await client.snapshot()
         for session in (2, 3):
-            house.daemon.link(session=session)
+            served.daemon.link(session=session)
             await client.until(lambda session=session: client.state["link"]["link"]["session"] == session)
-            await house.daemon.stop()
+            await served.daemon.stop()
             await client.until(lambda: client.state["link"]["link"]["reason"] == "daemonUnreachable")
             assert client.state["link"]["link"]["session"] == session
-            await house.daemon.start()
+            await served.daemon.start()
             await client.until(lambda: client.state["link"]["link"]["connected"])
 
 
-async def test_who_left_while_the_daemon_was_away_learns_that_it_is_back(house: House) -> None:
+async def test_a_reader_that_resumes_after_an_absence_receives_its_end(served: Served) -> None:
     """What was said of its absence has no step of its own, from which the reader could go on."""
-    house.daemon.know_all()
-    async with reading(house) as client:
+    served.daemon.set_all()
+    async with reading(served) as client:
         await client.snapshot()
-        await client.until(lambda: client.state == believed(house.daemon))
-        await house.daemon.stop()
+        await client.until(lambda: client.state == daemon_state(served.daemon))
+        await served.daemon.stop()
         await client.until(lambda: all(row["stale"] for row in client.state["sync"].values()))
-    await house.daemon.start()
-    await until(lambda: house.facade.default.mirror.state.connected)
-    async with reading(house, last=client.ids[-1]) as again:
+    await served.daemon.start()
+    await until(lambda: served.facade.default.mirror.state.connected)
+    async with reading(served, last=client.ids[-1]) as again:
         again.state = client.state
-        await again.until(lambda: again.state == believed(house.daemon))
+        await again.until(lambda: again.state == daemon_state(served.daemon))
 
 
-async def test_a_line_that_is_told_late_comes_whole(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_topic_that_arrives_late_arrives_whole(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """The stream has begun without it, and its rows are older than the step the reader has come to."""
     monkeypatch.setattr("facade.events.stream.FIRST_ROWS_TIMEOUT", 0.0)
-    house.daemon.store.put({"quotes:1": {"1": Quote(conId=1, bid=1.0)}})
-    house.daemon.link(session=2)
+    served.daemon.store.put({"quotes:1": {"1": Quote(conId=1, bid=1.0)}})
+    served.daemon.link(session=2)
     await until(
         lambda: (
-            house.facade.default.mirror.state.link is not None and house.facade.default.mirror.state.link.session == 2
+            served.facade.default.mirror.state.link is not None and served.facade.default.mirror.state.link.session == 2
         )
     )
-    async with reading(house, "link,quotes:1") as client:
+    async with reading(served, "link,quotes:1") as client:
         await client.until(lambda: client.has("quotes:1", "1"))
 
 
-async def test_a_reader_without_any_daemon_learns_just_that_and_then_everything(
-    tmp_path: Path, socket_path: str
-) -> None:
-    async with running(tmp_path, FakeDaemon(socket_path)) as house, reading(house) as client:
+async def test_a_reader_before_any_daemon_receives_that_and_then_everything(tmp_path: Path, socket_path: str) -> None:
+    async with running(tmp_path, FakeDaemon(socket_path)) as served, reading(served) as client:
         event, data, here = await client.event()
         assert (event, data["topic"], data["complete"], here) == ("snapshot", "link", False, None)
         assert data["rows"]["link"]["reason"] == "daemonUnreachable"
         async with FakeDaemon(socket_path) as daemon:
-            daemon.know_all()
-            await client.until(lambda: client.complete and client.state == believed(daemon))
+            daemon.set_all()
+            await client.until(lambda: client.complete and client.state == daemon_state(daemon))
 
 
-async def test_lines_are_watched_while_somebody_reads_them(house: House) -> None:
-    daemon = house.daemon
+async def test_lines_are_watched_while_they_have_readers(served: Served) -> None:
+    daemon = served.daemon
 
     def watched() -> set[str]:
         return {t for peer in daemon.service.connections for t in daemon.feed.topics(peer) if ":" in t}  # type: ignore[arg-type]
 
     daemon.store.put({"quotes:265598": {"265598": Quote(conId=265598, bid=1.0)}})
-    async with reading(house, "quotes:265598,bars:1:5 mins".replace(" ", "%20")) as client:
+    async with reading(served, "quotes:265598,bars:1:5 mins".replace(" ", "%20")) as client:
         await client.snapshot()
         assert client.has("quotes:265598", "265598")
         assert watched() == {"quotes:265598", "bars:1:5mins"}
-        async with reading(house, "quotes:265598") as second:
+        async with reading(served, "quotes:265598") as second:
             await second.snapshot()
         assert watched() == {"quotes:265598", "bars:1:5mins"}
         daemon.store.put({"quotes:265598": {"265598": Quote(conId=265598, bid=2.0)}})
         await client.until(lambda: client.state["quotes:265598"]["265598"]["bid"] == 2.0)
     await until(lambda: not watched())
-    assert house.facade.default.streams.slots.used == 0
+    assert served.facade.default.streams.slots.used == 0
 
 
-async def test_a_topic_that_the_daemon_refuses_is_a_problem_and_costs_nobody_else(house: House) -> None:
-    async with reading(house, "link,quotes:5") as client:
+async def test_a_topic_that_the_daemon_refuses_is_a_problem_for_its_reader_alone(served: Served) -> None:
+    async with reading(served, "link,quotes:5") as client:
         await client.snapshot()
-        house.daemon.refuses = {"quotes:6"}
-        status, body, _ = await house.get(f"{EVENTS}?topics=link,quotes:6")
+        served.daemon.refuses = {"quotes:6"}
+        status, body, _ = await served.get(f"{EVENTS}?topics=link,quotes:6")
         assert (status, body["reason"]) == (429, "tooManySubscriptions")
-        house.daemon.store.put({"quotes:5": {"5": Quote(conId=5, bid=1.0)}})
+        served.daemon.store.put({"quotes:5": {"5": Quote(conId=5, bid=1.0)}})
         await client.until(lambda: client.has("quotes:5", "5"))
-        house.daemon.refuses = set()
-    async with reading(house, "link,quotes:6") as client:
+        served.daemon.refuses = set()
+    async with reading(served, "link,quotes:6") as client:
         await client.snapshot()
 
 
@@ -423,8 +423,8 @@ async def test_a_topic_that_the_daemon_refuses_is_a_problem_and_costs_nobody_els
     "topics",
     ["nothing", "", "link,,orders", "quotes:", "quotes:x", "quotes:0", "quotes:9999999999", "bars:1:7 secx", "*"],
 )
-async def test_an_unknown_topic_is_a_problem(house: House, topics: str) -> None:
-    status, body, _ = await house.get(f"{EVENTS}?topics={topics}")
+async def test_an_unknown_topic_is_a_problem(served: Served, topics: str) -> None:
+    status, body, _ = await served.get(f"{EVENTS}?topics={topics}")
     assert (status, body["reason"]) == (422, "invalidParameters")
 
 
@@ -434,40 +434,40 @@ def test_topics_are_named_once_in_their_own_spelling() -> None:
         topics_of(",".join(f"quotes:{n}" for n in range(1, 130)))
 
 
-async def test_there_is_a_bound_on_readers(house: House) -> None:
-    house.facade.default.streams.slots.limit = 2
-    async with reading(house) as one, reading(house):
+async def test_there_is_a_bound_on_readers(served: Served) -> None:
+    served.facade.default.streams.slots.limit = 2
+    async with reading(served) as one, reading(served):
         await one.snapshot()
-        status, body, headers = await house.get(EVENTS)
+        status, body, headers = await served.get(EVENTS)
         assert (status, body["reason"], headers["Retry-After"]) == (503, "tooManyStreams", "1")
-    await until(lambda: not house.facade.default.streams.slots.used)
-    async with reading(house) as again:
+    await until(lambda: not served.facade.default.streams.slots.used)
+    async with reading(served) as again:
         await again.snapshot()
 
 
-async def test_a_reader_that_comes_while_the_process_goes_comes_back_to_the_next(house: House) -> None:
+async def test_a_reader_that_connects_during_shutdown_reconnects_to_the_next_process(served: Served) -> None:
     """The stream just ends. Told of an error, a browser's EventSource would give up for good."""
-    house.facade.default.streams.close()
-    async with reading(house) as client:
+    served.facade.default.streams.close()
+    async with reading(served) as client:
         assert client.status == 200
         with pytest.raises(asyncio.IncompleteReadError):
             await client.event()
 
 
-async def test_a_reader_that_leaves_is_noticed_at_once(house: House) -> None:
-    async with reading(house) as client:
+async def test_a_reader_that_leaves_is_noticed_at_once(served: Served) -> None:
+    async with reading(served) as client:
         await client.snapshot()
-        assert len(house.facade.default.streams) == 1
-    await until(lambda: not len(house.facade.default.streams))
+        assert len(served.facade.default.streams) == 1
+    await until(lambda: not len(served.facade.default.streams))
 
 
-async def test_every_stream_has_a_heartbeat(house: House) -> None:
-    async with reading(house, "link") as client:
+async def test_every_stream_has_a_heartbeat(served: Served) -> None:
+    async with reading(served, "link") as client:
         await client.snapshot()
-        house.daemon.link(session=2)
-        async with beating(house):
+        served.daemon.link(session=2)
+        async with beating(served):
             while not client.comments:
-                house.daemon.link(session=house.daemon.store.seq)
+                served.daemon.link(session=served.daemon.store.seq)
                 await client.event()
 
 
@@ -475,11 +475,11 @@ def many(count: int, price: float) -> dict[str, Position]:
     return {f"DU1:{n}": Position(account="DU1", conId=n, position=1.0, marketPrice=price) for n in range(count)}
 
 
-async def test_a_reader_that_does_not_read_costs_a_bounded_buffer_and_is_right_in_the_end(house: House) -> None:
+async def test_a_reader_that_does_not_read_costs_a_bounded_buffer_and_loses_nothing(served: Served) -> None:
     """Late, never wrong, never unbounded; and nobody waits for it. What must not be merged away is all there."""
-    daemon = house.daemon
+    daemon = served.daemon
     topics = "positions,fills"
-    async with reading(house, topics, room=1 << 18) as slow, reading(house, topics) as quick:
+    async with reading(served, topics, room=1 << 18) as slow, reading(served, topics) as quick:
         await quick.snapshot()
         largest = 0
         for price in range(60):
@@ -488,13 +488,13 @@ async def test_a_reader_that_does_not_read_costs_a_bounded_buffer_and_is_right_i
             await quick.until(
                 lambda price=price: quick.state["positions"].get("DU1:1999", {}).get("marketPrice") == price
             )
-            for reader in house.facade.default.streams.readers:
+            for reader in served.facade.default.streams.readers:
                 largest = max(largest, reader.transport.get_write_buffer_size())
-        assert house.facade.default.streams.merged > 0
+        assert served.facade.default.streams.merged > 0
         assert largest < 4 * HIGH_WATER
         await quick.until(lambda: len(quick.state["fills"]) == 60)
         await slow.until(lambda: slow.state == quick.state and len(slow.state["fills"]) == 60)
-        assert slow.state == believed(daemon, ("positions", "fills"))
+        assert slow.state == daemon_state(daemon, ("positions", "fills"))
         assert len(slow.events) < len(quick.events)
 
 
@@ -502,18 +502,18 @@ HIGH_WATER = 64 * 1024
 """Bytes in a write buffer at which asyncio pauses the writer."""
 
 
-async def stalled(house: House, reader: Reader) -> None:
+async def stalled(served: Served, reader: Reader) -> None:
     """Send more to a reader that does not read than its socket takes."""
-    store = house.daemon.store
+    store = served.daemon.store
     while reader.transport.get_write_buffer_size() <= HIGH_WATER:
         store.put({"positions": many(2000, float(store.seq))})
         await until(lambda: reader.transport.get_write_buffer_size() > HIGH_WATER or reader.since >= store.seq)
 
 
 @asynccontextmanager
-async def beating(house: House) -> AsyncIterator[None]:
+async def beating(served: Served) -> AsyncIterator[None]:
     """Heartbeats at short intervals."""
-    streams = house.facade.default.streams
+    streams = served.facade.default.streams
     usual, streams.heartbeat = streams.heartbeat, 0.005
     beat = asyncio.create_task(streams.run(), name="beat")
     try:
@@ -523,13 +523,15 @@ async def beating(house: House) -> AsyncIterator[None]:
         beat.cancel()
 
 
-async def test_a_reader_that_is_stopped_for_good_is_disconnected(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_reader_that_is_stopped_for_good_is_disconnected(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A stopped program must not hold one of the streams, and what was written to it, for ever."""
     monkeypatch.setattr("facade.events.stream.STALLED_TIMEOUT", 0.05)
-    async with reading(house, "positions", room=1 << 16):
-        (reader,) = house.facade.default.streams.readers
-        await stalled(house, reader)
-        await until(lambda: not house.facade.default.streams.slots.used)
+    async with reading(served, "positions", room=1 << 16):
+        (reader,) = served.facade.default.streams.readers
+        await stalled(served, reader)
+        await until(lambda: not served.facade.default.streams.slots.used)
 
 
 def fill(name: str, account: str = "DU1") -> Fill:
@@ -546,10 +548,10 @@ def fill(name: str, account: str = "DU1") -> Fill:
     )
 
 
-async def test_a_large_snapshot_comes_in_pages(house: House) -> None:
-    house.daemon.store.put({"positions": many(10_000, 1.0)})
-    await until(lambda: house.facade.default.mirror.state.row("positions", "DU1:9999"))
-    async with reading(house, "positions,accounts") as client:
+async def test_a_large_snapshot_comes_in_pages(served: Served) -> None:
+    served.daemon.store.put({"positions": many(10_000, 1.0)})
+    await until(lambda: served.facade.default.mirror.state.row("positions", "DU1:9999"))
+    async with reading(served, "positions,accounts") as client:
         await client.snapshot()
         pages = [data for event, data, _ in client.events if event == "snapshot"]
         assert len(pages) > 5
@@ -558,25 +560,25 @@ async def test_a_large_snapshot_comes_in_pages(house: House) -> None:
         assert len(client.state["positions"]) == 10_000
 
 
-async def test_a_snapshot_that_is_overtaken_by_changes_is_right(house: House) -> None:
+async def test_a_snapshot_that_is_overtaken_by_changes_is_right(served: Served) -> None:
     """Rows change, come and go while it is being read; its last page is then no point to go on from, the next id is."""
-    daemon = house.daemon
+    daemon = served.daemon
     daemon.store.put({"positions": many(20_000, 1.0)})
-    await until(lambda: house.facade.default.mirror.state.row("positions", "DU1:19999"))
-    async with reading(house, "accounts,positions", room=1 << 18) as client:
-        (reader,) = house.facade.default.streams.readers
+    await until(lambda: served.facade.default.mirror.state.row("positions", "DU1:19999"))
+    async with reading(served, "accounts,positions", room=1 << 18) as client:
+        (reader,) = served.facade.default.streams.readers
         await until(lambda: reader.transport.get_write_buffer_size() > HIGH_WATER)
         daemon.store.put({"positions": {"DU1:0": None, "DU1:19999": None, "DU1:20001": many(1, 2.0)["DU1:0"]}})
         daemon.store.put({"accounts": account("DU7")})
-        await until(lambda: house.facade.default.mirror.state.row("accounts", "DU7"))
+        await until(lambda: served.facade.default.mirror.state.row("accounts", "DU7"))
         await client.snapshot()
-        assert client.state == believed(daemon, ("accounts", "positions"))
+        assert client.state == daemon_state(daemon, ("accounts", "positions"))
         last_page = next(here for event, data, here in client.events if event == "snapshot" and data["complete"])
         assert last_page is None
 
 
 @pytest.mark.parametrize("seed", range(8))
-async def test_whatever_happens_a_reader_that_folds_has_the_daemons_state(
+async def test_a_reader_that_folds_has_the_daemons_state_through_any_sequence(
     tmp_path: Path, daemon: FakeDaemon, seed: int
 ) -> None:
     """Changes, daemon restarts of the same epoch, facade restarts, readers that leave and come back by their id."""
@@ -585,10 +587,10 @@ async def test_whatever_happens_a_reader_that_folds_has_the_daemons_state(
     state: dict[str, dict[str, Any]] = {}
     topics = "accounts,positions,quotes:1"
     for _ in range(4):
-        async with running(tmp_path, daemon) as house:
-            await until(lambda house=house: house.facade.default.mirror.state.complete)
+        async with running(tmp_path, daemon) as served:
+            await until(lambda served=served: served.facade.default.mirror.state.complete)
             for _ in range(3):
-                async with reading(house, topics, last) as client:
+                async with reading(served, topics, last) as client:
                     client.state, client.complete = state, False
                     for _ in range(chance.randrange(6)):
                         act(chance, daemon)
@@ -601,7 +603,7 @@ async def test_whatever_happens_a_reader_that_folds_has_the_daemons_state(
                     await client.until(
                         lambda client=client, newest=newest: client.has("accounts", newest) and client.events[-1][2]
                     )
-                    assert client.state == believed(daemon, topics.split(","))
+                    assert client.state == daemon_state(daemon, topics.split(","))
                     last, state = client.ids[-1], client.state
                 for _ in range(chance.randrange(4)):
                     act(chance, daemon)

@@ -52,7 +52,7 @@ async def test_connections_are_served_by_the_loop(listener):
     accepting.close()
 
 
-async def test_who_has_left_before_it_was_accepted_keeps_nobody_waiting(listener):
+async def test_a_client_that_left_before_its_accept_delays_no_other(listener):
     """Windows fails such an accept; that is no sign of a system that has nothing left to accept with."""
 
     class Left(socket.socket):
@@ -92,7 +92,7 @@ async def test_a_successor_takes_over_without_a_refused_connection(listener):
     second.close()
 
 
-async def test_what_knocks_while_nobody_accepts_waits(listener):
+async def test_a_connection_waits_in_the_backlog_between_two_acceptors(listener):
     """The queue belongs to the socket, not to who serves it."""
     AcceptThread(lambda: Echo(b"1"), listener.dup()).close()
     waiting = asyncio.create_task(ask(listener.getsockname()))

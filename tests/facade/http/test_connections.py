@@ -13,20 +13,22 @@ import structlog
 
 from facade.http.connections import AcceptErrors
 from shared.messages import Position
-from tests.facade.conftest import LIMIT, House, running
+from tests.facade.conftest import LIMIT, Served, running
 from tests.facade.fake_daemon import FakeDaemon
 from tests.waiting import until
 
 STATUS = "/api/ibkr/status"
 
 
-async def opened(house: House) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    return await asyncio.open_connection("127.0.0.1", house.port)
+async def opened(served: Served) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection("127.0.0.1", served.port)
 
 
-async def asked(house: House, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str = STATUS) -> bytes:
+async def asked(
+    served: Served, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str = STATUS
+) -> bytes:
     """One answer over a connection that stays."""
-    writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{house.port}\r\n\r\n".encode())
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n\r\n".encode())
     async with asyncio.timeout(LIMIT):
         head = await reader.readuntil(b"\r\n\r\n")
         length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
@@ -38,28 +40,28 @@ async def test_a_connection_beyond_the_bound_is_closed_and_the_others_are_served
 ) -> None:
     """Also when there is room again."""
     monkeypatch.setattr("facade.serving.CONNECTIONS", 2)
-    async with running(tmp_path, daemon) as house:
-        first, second = [await opened(house) for _ in range(2)]
-        assert b" 200 " in await asked(house, *first)
-        third = await opened(house)
+    async with running(tmp_path, daemon) as served:
+        first, second = [await opened(served) for _ in range(2)]
+        assert b" 200 " in await asked(served, *first)
+        third = await opened(served)
         async with asyncio.timeout(LIMIT):
             with contextlib.suppress(ConnectionResetError):
                 assert await third[0].read() == b""
-        assert b" 200 " in await asked(house, *second)
+        assert b" 200 " in await asked(served, *second)
         second[1].close()
-        server = house.facade.server
+        server = served.facade.server
         assert server is not None
         await until(lambda: len(server.connections) == 1)
-        fourth = await opened(house)
-        assert b" 200 " in await asked(house, *fourth)
+        fourth = await opened(served)
+        assert b" 200 " in await asked(served, *fourth)
         for _, writer in (first, third, fourth):
             writer.close()
 
 
-async def test_one_answer_follows_another_on_a_connection(house: House) -> None:
+async def test_pipelined_requests_are_answered_in_order(served: Served) -> None:
     """Also requests that came together; a body nobody asked for does not become the next request."""
-    reader, writer = await opened(house)
-    request = f"GET {STATUS} HTTP/1.1\r\nHost: 127.0.0.1:{house.port}\r\n\r\n".encode()
+    reader, writer = await opened(served)
+    request = f"GET {STATUS} HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n\r\n".encode()
     writer.write(request * 3)
     for _ in range(3):
         head = await reader.readuntil(b"\r\n\r\n")
@@ -73,9 +75,9 @@ async def test_one_answer_follows_another_on_a_connection(house: House) -> None:
     writer.close()
 
 
-async def test_a_client_that_leaves_ends_its_request(house: House) -> None:
+async def test_a_client_that_leaves_ends_its_request(served: Served) -> None:
     """A call of the daemon ends with its client, a stream with its reader, an idle connection too."""
-    server = house.facade.server
+    server = served.facade.server
     assert server is not None
     asked_for = asyncio.Event()
 
@@ -83,26 +85,26 @@ async def test_a_client_that_leaves_ends_its_request(house: House) -> None:
         asked_for.set()
         await asyncio.Event().wait()
 
-    house.daemon.replies["bars.fetch"] = never
+    served.daemon.replies["bars.fetch"] = never
     for path in ("/api/ibkr/bars?conId=1", "/api/ibkr/events", STATUS):
-        reader, writer = await opened(house)
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{house.port}\r\n\r\n".encode())
+        reader, writer = await opened(served)
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n\r\n".encode())
         async with asyncio.timeout(LIMIT):
             await (asked_for.wait() if "bars" in path else reader.readuntil(b"\r\n\r\n"))
         writer.close()
         await until(lambda: not server.connections)
-    assert len(house.facade.default.streams) == 0
+    assert len(served.facade.default.streams) == 0
 
 
-async def test_an_http_1_0_client_is_answered_and_closed(house: House) -> None:
-    raw = await house.raw(f"GET {STATUS} HTTP/1.0\r\nHost: 127.0.0.1:{house.port}\r\n\r\n".encode())
+async def test_an_http_1_0_client_is_answered_and_closed(served: Served) -> None:
+    raw = await served.raw(f"GET {STATUS} HTTP/1.0\r\nHost: 127.0.0.1:{served.port}\r\n\r\n".encode())
     assert raw.endswith(b'{"connected": true, "available": true}')
 
 
-async def test_an_upgrade_is_ignored(house: House) -> None:
-    reader, writer = await opened(house)
+async def test_an_upgrade_is_ignored(served: Served) -> None:
+    reader, writer = await opened(served)
     writer.write(
-        f"GET {STATUS} HTTP/1.1\r\nHost: 127.0.0.1:{house.port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        f"GET {STATUS} HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
     )
     async with asyncio.timeout(LIMIT):
@@ -111,50 +113,50 @@ async def test_an_upgrade_is_ignored(house: House) -> None:
 
 
 async def test_a_client_that_does_not_read_its_response_is_disconnected(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("facade.http.responses.WRITE_TIMEOUT", 0.05)
     rows = {f"DU1:{n}": Position(account="DU1", conId=n, position=1.0) for n in range(40_000)}
-    house.daemon.know("positions", rows)
-    await until(lambda: house.facade.default.mirror.state.row("positions", "DU1:39999"))
+    served.daemon.set_rows("positions", rows)
+    await until(lambda: served.facade.default.mirror.state.row("positions", "DU1:39999"))
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-        client.connect(("127.0.0.1", house.port))
-        client.sendall(f"GET /api/ibkr/positions HTTP/1.1\r\nHost: 127.0.0.1:{house.port}\r\n\r\n".encode())
-        server = house.facade.server
+        client.connect(("127.0.0.1", served.port))
+        client.sendall(f"GET /api/ibkr/positions HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n\r\n".encode())
+        server = served.facade.server
         assert server is not None
         await until(lambda: server.requests_count == 1)
         await until(lambda: not server.connections)
 
 
-async def test_a_large_answer_to_one_who_does_not_read_delays_nobody(house: House) -> None:
+async def test_a_client_that_does_not_read_delays_no_other(served: Served) -> None:
     rows = {f"DU1:{n}": Position(account="DU1", conId=n, position=1.0) for n in range(20_000)}
-    house.daemon.know("positions", rows)
-    await until(lambda: house.facade.default.mirror.state.row("positions", "DU1:19999"))
-    reader, writer = await asyncio.open_connection("127.0.0.1", house.port, limit=1024)
-    writer.write(f"GET /api/ibkr/positions HTTP/1.1\r\nHost: 127.0.0.1:{house.port}\r\n\r\n".encode())
+    served.daemon.set_rows("positions", rows)
+    await until(lambda: served.facade.default.mirror.state.row("positions", "DU1:19999"))
+    reader, writer = await asyncio.open_connection("127.0.0.1", served.port, limit=1024)
+    writer.write(f"GET /api/ibkr/positions HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n\r\n".encode())
     async with asyncio.timeout(LIMIT):
         await reader.readexactly(100)
-    assert (await house.get(STATUS))[0] == 200
+    assert (await served.get(STATUS))[0] == 200
     writer.transport.abort()
 
 
-async def test_at_the_end_what_is_on_its_way_is_answered(tmp_path: Path, daemon: FakeDaemon) -> None:
+async def test_requests_under_way_are_answered_at_shutdown(tmp_path: Path, daemon: FakeDaemon) -> None:
     """And told that the connection ends with it."""
-    async with running(tmp_path, daemon) as house:
-        await until(lambda: house.facade.default.mirror.state.connected)
-        reader, writer = await opened(house)
-        assert b"Connection: close" not in await asked(house, reader, writer)
-        house.facade.draining = True
-        assert b"Connection: close" in await asked(house, reader, writer)
+    async with running(tmp_path, daemon) as served:
+        await until(lambda: served.facade.default.mirror.state.connected)
+        reader, writer = await opened(served)
+        assert b"Connection: close" not in await asked(served, reader, writer)
+        served.facade.draining = True
+        assert b"Connection: close" in await asked(served, reader, writer)
         assert await reader.read() == b""
         writer.close()
 
 
-async def test_expect_continue_is_answered_before_the_body(house: House) -> None:
-    reader, writer = await opened(house)
+async def test_expect_continue_is_answered_before_the_body(served: Served) -> None:
+    reader, writer = await opened(served)
     writer.write(
-        f"POST /api/ibkr/reconnect HTTP/1.1\r\nHost: 127.0.0.1:{house.port}\r\nContent-Type: application/json\r\n"
+        f"POST /api/ibkr/reconnect HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\nContent-Type: application/json\r\n"
         "Content-Length: 2\r\nExpect: 100-continue\r\n\r\n".encode()
     )
     async with asyncio.timeout(LIMIT):
@@ -164,14 +166,12 @@ async def test_expect_continue_is_answered_before_the_body(house: House) -> None
     writer.close()
 
 
-async def test_half_a_header_is_not_waited_for_for_ever(
-    tmp_path: Path, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_half_a_header_times_out(tmp_path: Path, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
     """However it drips in."""
     monkeypatch.setattr("facade.serving.KEEP_ALIVE", 0.2)
-    async with running(tmp_path, daemon) as house:
-        reader, writer = await opened(house)
-        writer.write(f"GET {STATUS} HTTP/1.1\r\nHost: 127.0.0.1:{house.port}\r\n".encode())
+    async with running(tmp_path, daemon) as served:
+        reader, writer = await opened(served)
+        writer.write(f"GET {STATUS} HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n".encode())
         ended = asyncio.create_task(reader.read(), name="ended")
         async with asyncio.timeout(LIMIT):
             while not ended.done():
@@ -182,7 +182,7 @@ async def test_half_a_header_is_not_waited_for_for_ever(
         writer.close()
 
 
-async def test_the_other_loopback_is_served_too(tmp_path: Path, daemon: FakeDaemon) -> None:
+async def test_the_ipv6_loopback_is_served(tmp_path: Path, daemon: FakeDaemon) -> None:
     """With its own name and its own owners."""
     from facade.serving import served
     from shared.settings import Settings
@@ -198,7 +198,7 @@ async def test_the_other_loopback_is_served_too(tmp_path: Path, daemon: FakeDaem
         writer.close()
 
 
-async def test_no_descriptors_left_is_said_once_and_once_when_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_failing_accepts_are_logged_once_and_once_when_they_work_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """However often it is tried meanwhile; the next time is news again."""
     monkeypatch.setattr(AcceptErrors, "QUIET", 0.0)
     handle_accept_error = AcceptErrors()

@@ -15,7 +15,7 @@ import pytest
 
 from facade.http import peers
 from facade.http.guard import names, spelled
-from tests.facade.conftest import House, running
+from tests.facade.conftest import Served, running
 from tests.facade.fake_daemon import FakeDaemon
 from tests.waiting import until
 
@@ -40,10 +40,10 @@ def headers_of(raw: bytes) -> tuple[int, dict[str, str]]:
     }
 
 
-async def sent(house: House, line: str, *headers: str, body: bytes = b"") -> tuple[int, str | None, dict[str, str]]:
+async def sent(served: Served, line: str, *headers: str, body: bytes = b"") -> tuple[int, str | None, dict[str, str]]:
     """Status, reason and headers of the response to a request of exactly these lines; all its headers are checked."""
     text = "\r\n".join([line, *headers, "Connection: close", "", ""])
-    raw = await house.raw(text.encode() + body)
+    raw = await served.raw(text.encode() + body)
     status, found = headers_of(raw)
     guarded(found)
     reason = None
@@ -103,16 +103,16 @@ FOREIGN_HOSTS = (
 )
 
 
-async def test_a_request_for_another_host_is_misdirected(house: House) -> None:
+async def test_a_request_for_another_host_is_misdirected(served: Served) -> None:
     """DNS rebinding brings the foreign name along in `Host`; a name that looks like ours is none."""
     for host in FOREIGN_HOSTS:
-        named = f"Host: {host.replace('PORT', str(house.port))}"
+        named = f"Host: {host.replace('PORT', str(served.port))}"
         for path in EVERYWHERE:
-            assert (await sent(house, f"GET {path} HTTP/1.1", named))[:2] == (421, "hostRejected"), named
+            assert (await sent(served, f"GET {path} HTTP/1.1", named))[:2] == (421, "hostRejected"), named
         for path in COMMANDS:
             line, *headers = post(path)
-            assert (await sent(house, line, named, *headers, body=b"{}"))[:2] == (421, "hostRejected"), named
-    assert house.daemon.asked == []
+            assert (await sent(served, line, named, *headers, body=b"{}"))[:2] == (421, "hostRejected"), named
+    assert served.daemon.requests == []
 
 
 async def test_no_route_is_exempt_from_the_rules(tmp_path: Path, daemon: FakeDaemon) -> None:
@@ -120,39 +120,39 @@ async def test_no_route_is_exempt_from_the_rules(tmp_path: Path, daemon: FakeDae
     token = tmp_path / "token"
     token.write_text("s3cret")
     token.chmod(0o600)
-    async with running(tmp_path, daemon, facade_token_file=token) as house:
+    async with running(tmp_path, daemon, facade_token_file=token) as served:
         knows = {"Authorization": "Bearer s3cret"}
         refusals: list[tuple[dict[str, str], int, str]] = [
             ({**knows, "Host": "evil.example"}, 421, "hostRejected"),
             ({**knows, "Origin": "http://evil.example"}, 403, "originRejected"),
             ({}, 401, "tokenMissing"),
         ]
-        for route in house.facade.routes:
+        for route in served.facade.routes:
             path = route.template.replace("{conId}", "265598")
             for headers, status, reason in refusals[:2] if route.open else refusals:
-                answered, body, _ = await house.ask(route.method, path, headers=headers)
+                answered, body, _ = await served.request(route.method, path, headers=headers)
                 assert (path, answered, body["reason"]) == (path, status, reason)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LocalHost", "[::1]"])
-async def test_our_own_names_are_served(house: House, host: str) -> None:
-    status, _, _ = await house.get(STATUS, headers={"Host": f"{host}:{house.port}"})
+async def test_our_own_names_are_served(served: Served, host: str) -> None:
+    status, _, _ = await served.get(STATUS, headers={"Host": f"{host}:{served.port}"})
     assert status == 200
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"])
-async def test_every_response_carries_the_headers(house: House, method: str) -> None:
+async def test_every_response_carries_the_headers(served: Served, method: str) -> None:
     for path in EVERYWHERE:
-        async with house.http.request(method, path) as response:
+        async with served.http.request(method, path) as response:
             guarded(response.headers)
 
 
-async def test_a_requests_own_id_is_on_its_response(house: House) -> None:
+async def test_a_requests_own_id_is_on_its_response(served: Served) -> None:
     for given in ("abc", "a.B_c-9", "x" * 64):
-        assert (await house.get(STATUS, headers={"X-Request-Id": given}))[2]["X-Request-Id"] == given
+        assert (await served.get(STATUS, headers={"X-Request-Id": given}))[2]["X-Request-Id"] == given
     for given in ("", "a b", "x" * 65, "ä"):
-        assert (await house.get("/nothing", headers={"X-Request-Id": given}))[2]["X-Request-Id"] != given
-    first, second = [(await house.get(STATUS))[2]["X-Request-Id"] for _ in range(2)]
+        assert (await served.get("/nothing", headers={"X-Request-Id": given}))[2]["X-Request-Id"] != given
+    first, second = [(await served.get(STATUS))[2]["X-Request-Id"] for _ in range(2)]
     assert first != second
 
 
@@ -179,36 +179,36 @@ FOREIGN = (
 )
 
 
-async def test_a_foreign_page_gets_nothing(house: House) -> None:
+async def test_a_request_of_a_foreign_page_is_refused(served: Served) -> None:
     """On every path and method, and of several such headers every line counts."""
-    authority = f"127.0.0.1:{house.port}"
+    authority = f"127.0.0.1:{served.port}"
     for headers in FOREIGN:
         named = [f"Host: {authority}", *(header.replace("AUTHORITY", authority) for header in headers)]
         for path in EVERYWHERE:
             for method in ("GET", "OPTIONS"):
-                assert (await sent(house, f"{method} {path} HTTP/1.1", *named))[:2] == (403, "originRejected"), named
+                assert (await sent(served, f"{method} {path} HTTP/1.1", *named))[:2] == (403, "originRejected"), named
         for path in COMMANDS:
             line, *more = post(path)
-            assert (await sent(house, line, *named, *more, body=b"{}"))[:2] == (403, "originRejected"), named
-    assert house.daemon.asked == []
+            assert (await sent(served, line, *named, *more, body=b"{}"))[:2] == (403, "originRejected"), named
+    assert served.daemon.requests == []
 
 
-async def test_a_link_on_a_foreign_page_may_open_the_page_and_nothing_else(house: House) -> None:
+async def test_a_link_on_a_foreign_page_may_open_the_page_and_nothing_else(served: Served) -> None:
     headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
-    assert (await house.get("/", headers=headers))[0] == 200
-    assert (await house.get("/ui/complete_platform.html", headers=headers))[0] == 200
-    assert (await house.get(STATUS, headers=headers))[0] == 403
-    assert (await house.post("/", headers=headers))[0] == 403
+    assert (await served.get("/", headers=headers))[0] == 200
+    assert (await served.get("/ui/complete_platform.html", headers=headers))[0] == 200
+    assert (await served.get(STATUS, headers=headers))[0] == 403
+    assert (await served.post("/", headers=headers))[0] == 403
 
 
-async def test_our_own_page_is_served(house: House) -> None:
-    headers = {"Origin": f"http://localhost:{house.port}", "Sec-Fetch-Site": "same-origin"}
-    assert (await house.get(STATUS, headers=headers))[0] == 200
+async def test_our_own_page_is_served(served: Served) -> None:
+    headers = {"Origin": f"http://localhost:{served.port}", "Sec-Fetch-Site": "same-origin"}
+    assert (await served.get(STATUS, headers=headers))[0] == 200
 
 
-async def test_a_path_names_the_methods_it_takes(house: House) -> None:
+async def test_a_path_names_the_methods_it_takes(served: Served) -> None:
     """OPTIONS too, with or without our own origin; a word that is none of HTTP's is refused by the parser."""
-    authority = f"127.0.0.1:{house.port}"
+    authority = f"127.0.0.1:{served.port}"
     known = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "PROPFIND")
     for path, allowed in (
         *((path, "GET, HEAD") for path in EVERYWHERE if path != "/nothing"),
@@ -218,7 +218,7 @@ async def test_a_path_names_the_methods_it_takes(house: House) -> None:
         for method in known:
             if method not in allowed:
                 for origin in ([], [f"Origin: http://{authority}"]):
-                    answer = await sent(house, f"{method} {path} HTTP/1.1", f"Host: {authority}", *origin)
+                    answer = await sent(served, f"{method} {path} HTTP/1.1", f"Host: {authority}", *origin)
                     assert answer[0] == 405, (method, path)
                     assert answer[2]["allow"] == allowed
 
@@ -240,21 +240,21 @@ TYPES = (
 )
 
 
-async def test_only_json_changes_anything(house: House) -> None:
+async def test_only_json_changes_anything(served: Served) -> None:
     """What a form, a beacon or a careless script sends is not enough."""
-    host = f"Host: 127.0.0.1:{house.port}"
+    host = f"Host: 127.0.0.1:{served.port}"
     for path in COMMANDS:
         for kind in TYPES:
             typed = [] if kind is None else [f"Content-Type: {kind}"]
             line, _, length = post(path)
-            assert (await sent(house, line, host, *typed, length, body=b"{}"))[0] == 415, kind
+            assert (await sent(served, line, host, *typed, length, body=b"{}"))[0] == 415, kind
         twice = ("Content-Type: application/json", "Content-Type: text/plain", "Content-Length: 2")
-        raw = await house.raw("\r\n".join([post(path)[0], host, *twice, "Connection: close", "", "{}"]).encode())
+        raw = await served.raw("\r\n".join([post(path)[0], host, *twice, "Connection: close", "", "{}"]).encode())
         assert headers_of(raw)[0] in (400, 415)
     for coding in ("gzip", "br", "identity, gzip"):
         line, *headers = post(COMMANDS[0])
-        assert (await sent(house, line, host, *headers, f"Content-Encoding: {coding}", body=b"{}"))[0] == 415
-    assert house.daemon.asked == []
+        assert (await sent(served, line, host, *headers, f"Content-Encoding: {coding}", body=b"{}"))[0] == 415
+    assert served.daemon.requests == []
 
 
 DEEP = 16_000 // 2
@@ -294,22 +294,22 @@ BODIES: tuple[tuple[str, bytes, int], ...] = (
 )
 
 
-async def test_a_body_that_is_no_acceptable_object_is_refused(house: House) -> None:
+async def test_a_body_that_is_no_acceptable_object_is_refused(served: Served) -> None:
     """400 where it cannot be read, 422 where it can and is not acceptable, 413 where it is too large."""
     for what, body, status in BODIES:
         for path in (*COMMANDS, "/api/ibkr/contracts/qualify"):
-            got, problem, _ = await house.ask("POST", path, data=body, headers=JSON)
+            got, problem, _ = await served.request("POST", path, data=body, headers=JSON)
             if what == "a number without end" and got == 400:
                 continue  # where Python itself draws the line for digits
             assert got == status, (what, path)
             assert problem["reason"] in ("badRequest", "invalidParameters", "tooLarge")
-    assert house.daemon.asked == []
+    assert served.daemon.requests == []
 
 
-async def test_half_a_body_is_not_waited_for_for_ever(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_half_a_body_times_out(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("facade.http.request_data.BODY_TIMEOUT", 0.05)
-    raw = await house.raw(
-        f"POST /api/ibkr/connect HTTP/1.1\r\nHost: 127.0.0.1:{house.port}\r\n"
+    raw = await served.raw(
+        f"POST /api/ibkr/connect HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n"
         "Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{".encode()
     )
     status, headers = headers_of(raw)
@@ -351,19 +351,19 @@ ELSEWHERE = (
 )
 
 
-async def test_no_path_leads_out_of_the_page(house: House) -> None:
+async def test_no_path_leads_out_of_the_page(served: Served) -> None:
     """Files are those of a table, not of a directory."""
     for path in ELSEWHERE:
-        status, reason, _ = await sent(house, f"GET {path} HTTP/1.1", f"Host: 127.0.0.1:{house.port}")
+        status, reason, _ = await sent(served, f"GET {path} HTTP/1.1", f"Host: 127.0.0.1:{served.port}")
         assert (status, reason) in ((404, "notFound"), (422, "invalidParameters")), path
 
 
-async def test_a_query_that_cannot_be_read_is_refused(house: House) -> None:
+async def test_a_query_that_cannot_be_read_is_refused(served: Served) -> None:
     """Unknown, doubled, unreadable, too many parameters."""
     many = "&".join(f"a{number}=1" for number in range(100))
     for query in ("x=1", "account=a&account=b", "account=%ff", "account", "=", "&&", many):
         line = f"GET /api/ibkr/positions?{query} HTTP/1.1"
-        assert (await sent(house, line, f"Host: 127.0.0.1:{house.port}"))[:2] == (422, "invalidParameters"), query
+        assert (await sent(served, line, f"Host: 127.0.0.1:{served.port}"))[:2] == (422, "invalidParameters"), query
 
 
 TOKEN = "abcdefghijklmnopqrstuvwxyz012345"
@@ -377,22 +377,22 @@ async def test_with_a_token_file_only_the_page_the_help_and_livez_are_open(
     file = tmp_path / "token"
     file.write_text(TOKEN + "\n")
     file.chmod(0o600)
-    async with running(tmp_path, daemon, facade_token_file=file) as house:
+    async with running(tmp_path, daemon, facade_token_file=file) as served:
         for path in ("/", "/livez", "/ui/complete_platform.html", "/docs", "/docs/reasons"):
-            assert (await house.get(path))[0] == 200
+            assert (await served.get(path))[0] == 200
         for path in (STATUS, "/readyz", "/nothing", f"{STATUS}?token={TOKEN}"):
-            status, body, headers = await house.get(path)
+            status, body, headers = await served.get(path)
             assert (status, body["reason"]) == (401, "tokenMissing")
             assert headers["WWW-Authenticate"].startswith("Bearer")
         for wrong in (f"Bearer {TOKEN}x", "Bearer", "Bearer ", f"Basic {TOKEN}", TOKEN, "Bearer \u00e4"):
-            assert (await house.get(STATUS, headers={"Authorization": wrong}))[0] == 401
+            assert (await served.get(STATUS, headers={"Authorization": wrong}))[0] == 401
         for right in (f"Bearer {TOKEN}", f"bearer  {TOKEN}"):
-            assert (await house.get(STATUS, headers={"Authorization": right}))[0] == 200
+            assert (await served.get(STATUS, headers={"Authorization": right}))[0] == 200
 
 
-async def test_who_holds_a_connection_is_known(tmp_path: Path) -> None:
+async def test_the_user_of_a_connection_is_found(tmp_path: Path) -> None:
     """Our own sockets are ours, by either way of asking; one that its process has closed is nobody's."""
-    if not peers.CAN_TELL:
+    if not peers.SUPPORTED:
         pytest.skip("this system cannot tell")
     import ipaddress
     import os
@@ -420,9 +420,9 @@ async def test_another_users_connection_is_refused(
 ) -> None:
     """Also one whose owner cannot be found, unless the check is off; the system's administrator may come in."""
     monkeypatch.setattr(peers, "owner", lambda _peer, _ours: owner)
-    async with running(tmp_path, daemon, peer_check=check) as house:
+    async with running(tmp_path, daemon, peer_check=check) as served:
         for path in EVERYWHERE[:3]:
-            assert (await house.get(path))[0] == status
+            assert (await served.get(path))[0] == status
 
 
 def test_the_names_of_a_facade() -> None:
@@ -438,32 +438,32 @@ def test_the_names_of_a_facade() -> None:
 
 
 async def test_a_proxys_name_is_one_of_ours_also_by_tls(tmp_path: Path, daemon: FakeDaemon) -> None:
-    async with running(tmp_path, daemon, facade_names=("trade.example:443",)) as house:
+    async with running(tmp_path, daemon, facade_names=("trade.example:443",)) as served:
         for origin in ("https://trade.example", "http://trade.example"):
-            assert (await house.get(STATUS, headers={"Host": "trade.example", "Origin": origin}))[0] == 200
-        own = f"https://127.0.0.1:{house.port}"  # nobody speaks TLS there
-        assert (await house.get(STATUS, headers={"Origin": own}))[0] == 403
+            assert (await served.get(STATUS, headers={"Host": "trade.example", "Origin": origin}))[0] == 200
+        own = f"https://127.0.0.1:{served.port}"  # nobody speaks TLS there
+        assert (await served.get(STATUS, headers={"Origin": own}))[0] == 403
 
 
 @pytest.mark.parametrize("seed", range(6))
-async def test_no_bytes_make_it_fail(
+async def test_no_bytes_cause_an_internal_error(
     tmp_path: Path, daemon: FakeDaemon, seed: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Seeded mutations of good requests: each is answered or closed, none with a 500, none with a traceback."""
     for name in ("serving.KEEP_ALIVE", "serving.LINGER", "http.request_data.BODY_TIMEOUT"):
         monkeypatch.setattr(f"facade.{name}", 0.1)
     chance = random.Random(seed)
-    async with running(tmp_path, daemon) as house:
-        await until(lambda: house.facade.default.mirror.state.connected)
-        good = [text.replace(b"HOST", f"127.0.0.1:{house.port}".encode()) for text in GOOD]
+    async with running(tmp_path, daemon) as served:
+        await until(lambda: served.facade.default.mirror.state.connected)
+        good = [text.replace(b"HOST", f"127.0.0.1:{served.port}".encode()) for text in GOOD]
         for _ in range(6):
             requests = [mutated(chance, chance.choice(good)) for _ in range(40)]
-            for request, raw in zip(requests, await asyncio.gather(*map(house.raw_or_reset, requests)), strict=True):
+            for request, raw in zip(requests, await asyncio.gather(*map(served.raw_or_reset, requests)), strict=True):
                 assert not raw or raw.startswith(b"HTTP/"), request
                 assert raw.split(b" ")[1:2] != [b"500"], request
-        assert (await house.get(STATUS))[0] == 200
-        assert house.facade.server is not None
-        assert len(house.facade.server.connections) <= 2
+        assert (await served.get(STATUS))[0] == 200
+        assert served.facade.server is not None
+        assert len(served.facade.server.connections) <= 2
     assert "Traceback" not in caplog.text
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
@@ -497,8 +497,8 @@ def mutated(chance: random.Random, good: bytes) -> bytes:
 @pytest.mark.parametrize(
     "path", [b"/\xff\xfe", b"/api/ibkr/\xc3\xa4", b"/%00", b"/api/ibkr/contracts/\xed\xa0\x80", b"/" + b"a" * 5000]
 )
-async def test_a_path_of_any_bytes_is_just_not_found(house: House, path: bytes) -> None:
-    raw = await house.raw(b"GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nConnection: close\r\n\r\n" % (path, house.port))
+async def test_a_path_of_any_bytes_is_not_found(served: Served, path: bytes) -> None:
+    raw = await served.raw(b"GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nConnection: close\r\n\r\n" % (path, served.port))
     status, headers = headers_of(raw)
     if status != 400:  # the parser's
         assert status in (404, 422)

@@ -40,7 +40,7 @@ def row(mirror: Mirror, topic: str, key: str) -> bytes | None:
 
 async def test_it_holds_what_the_daemon_holds(daemon: FakeDaemon) -> None:
     """Every row and every later change, with the steps of their last change."""
-    daemon.know("accounts", {"DU1": Account(account="DU1", paper=True)})
+    daemon.set_rows("accounts", {"DU1": Account(account="DU1", paper=True)})
     async with mirroring(daemon.path) as mirror:
         await until(lambda: mirror.state.complete)
         daemon.store.put({"accounts": {"DU2": Account(account="DU2", paper=True), "DU1": None}})
@@ -92,7 +92,7 @@ async def test_it_finds_the_daemon_again_and_resumes(daemon: FakeDaemon) -> None
         assert not mirror.state.connected
         assert mirror.state.replica is replica
 
-        daemon.know("accounts", {"DU3": Account(account="DU3", paper=False)})
+        daemon.set_rows("accounts", {"DU3": Account(account="DU3", paper=False)})
         await daemon.start()
         await until(lambda: mirror.state.connected)
         assert mirror.state.replica is replica
@@ -142,7 +142,7 @@ async def test_a_cancellation_that_coincides_with_a_lost_connection_ends_the_mir
 
 async def test_another_epoch_replaces_everything(daemon: FakeDaemon) -> None:
     async with mirroring(daemon.path) as mirror:
-        daemon.know("accounts", {"DU1": Account(account="DU1", paper=True)})
+        daemon.set_rows("accounts", {"DU1": Account(account="DU1", paper=True)})
         await until(lambda: mirror.state.row("accounts", "DU1"))
         await daemon.stop()
 
@@ -278,7 +278,7 @@ async def test_ten_thousand_rows_come_in_pages_and_are_folded_once(daemon: FakeD
     """A reader never sees half a snapshot."""
     seen: list[int] = []
     many = {f"DU{n}": Account(account=f"DU{n}", paper=True) for n in range(10_000)}
-    daemon.know("accounts", many)
+    daemon.set_rows("accounts", many)
     async with mirroring(daemon.path) as mirror:
         mirror.state.add_listener(
             lambda: seen.append(0 if mirror.state.replica is None else len(mirror.state.replica.rows("accounts")))

@@ -11,7 +11,7 @@ import pytest
 
 from shared.jsonrpc.codec import APPLICATION_ERROR, RpcError
 from shared.messages import Proof
-from tests.facade.conftest import House, running
+from tests.facade.conftest import Served, running
 from tests.facade.fake_daemon import FakeDaemon
 from tests.waiting import until
 
@@ -19,9 +19,9 @@ API = "/api/ibkr"
 JSON = {"Content-Type": "application/json"}
 
 
-async def test_connect_answers_when_the_session_can_be_read(house: House) -> None:
+async def test_connect_answers_when_the_session_can_be_read(served: Served) -> None:
     """The next read tells of it, also for who asks at once."""
-    daemon = house.daemon
+    daemon = served.daemon
     daemon.link(phase="held", reason="manual", connected=False)
 
     async def connect(_params: Mapping[str, Any]) -> Any:
@@ -29,18 +29,18 @@ async def test_connect_answers_when_the_session_can_be_read(house: House) -> Non
         return {}
 
     daemon.replies["link.connect"] = connect
-    status, body, _ = await house.post(f"{API}/connect", {"clientId": 7, "timeout": 2.5})
+    status, body, _ = await served.post(f"{API}/connect", {"clientId": 7, "timeout": 2.5})
     assert (status, body) == (200, {"connected": True, "available": True})
-    assert daemon.asked == [("link.connect", {"clientId": 7, "timeout": 2.5})]
-    assert (await house.get(f"{API}/positions"))[0] == 200
+    assert daemon.requests == [("link.connect", {"clientId": 7, "timeout": 2.5})]
+    assert (await served.get(f"{API}/positions"))[0] == 200
 
 
 @pytest.mark.parametrize("fails", [False, True])
-async def test_an_answer_waits_for_its_effect_however_late_the_news_are(house: House, fails: bool) -> None:
+async def test_a_response_waits_for_its_effect_however_late_the_delta_is(served: Served, fails: bool) -> None:
     """Also a refusal: what failed may have left the link in another state, which the next read must tell."""
-    daemon = house.daemon
+    daemon = served.daemon
     daemon.link(phase="held", reason="manual", connected=False)
-    await until(lambda: not house.facade.default.mirror.state.connected)
+    await until(lambda: not served.facade.default.mirror.state.connected)
     (speaker,) = daemon.service.connections
     write, news = speaker.write, list[bytes]()
     speaker.write = lambda line: (news.append if b'"delta"' in line else write)(line)  # type: ignore[method-assign]
@@ -53,51 +53,51 @@ async def test_an_answer_waits_for_its_effect_however_late_the_news_are(house: H
         return {}
 
     daemon.replies["link.connect"] = connect
-    posted = asyncio.create_task(house.post(f"{API}/connect"), name="post")
+    posted = asyncio.create_task(served.post(f"{API}/connect"), name="post")
     await until(lambda: news)
     for _ in range(20):  # the daemon's answer has long been read
-        await house.get(f"{API}/status")
+        await served.get(f"{API}/status")
     assert not posted.done()
 
     write(b"".join(news))
     status, _, _ = await posted
     assert status == (503 if fails else 200)
-    assert (await house.get(f"{API}/link"))[1]["phase"] == ("waiting" if fails else "ready")
+    assert (await served.get(f"{API}/link"))[1]["phase"] == ("waiting" if fails else "ready")
 
 
-async def test_a_session_without_a_proof_is_no_success(house: House) -> None:
+async def test_a_session_without_a_proof_is_no_success(served: Served) -> None:
     """The daemon is content with the session it has, whose proof has grown too old: who asked is not told `false`."""
-    house.daemon.link(proof=Proof(ageMs=60_000))
-    await until(lambda: not house.facade.default.mirror.state.connected)
-    status, body, _ = await house.post(f"{API}/connect")
+    served.daemon.link(proof=Proof(ageMs=60_000))
+    await until(lambda: not served.facade.default.mirror.state.connected)
+    status, body, _ = await served.post(f"{API}/connect")
     assert (status, body["reason"]) == (503, "notConnected")
-    status, body, _ = await house.post(f"{API}/connect?wait=false")
+    status, body, _ = await served.post(f"{API}/connect?wait=false")
     assert (status, body) == (202, {"connected": False, "available": True})
 
 
-async def test_an_empty_body_is_an_empty_object(house: House) -> None:
-    status, _, _ = await house.ask("POST", f"{API}/connect", data=b"", headers=JSON)
+async def test_an_empty_body_is_an_empty_object(served: Served) -> None:
+    status, _, _ = await served.request("POST", f"{API}/connect", data=b"", headers=JSON)
     assert status == 200
-    assert house.daemon.asked == [("link.connect", {})]
+    assert served.daemon.requests == [("link.connect", {})]
 
 
-async def test_connect_need_not_be_waited_for(house: House) -> None:
-    status, body, _ = await house.post(f"{API}/connect?wait=false")
+async def test_connect_without_waiting_is_accepted(served: Served) -> None:
+    status, body, _ = await served.post(f"{API}/connect?wait=false")
     assert (status, set(body)) == (202, {"connected", "available"})
-    assert house.daemon.asked == [("link.connect", {"wait": False})]
+    assert served.daemon.requests == [("link.connect", {"wait": False})]
 
 
-async def test_disconnect_and_reconnect(house: House) -> None:
-    daemon = house.daemon
+async def test_disconnect_and_reconnect(served: Served) -> None:
+    daemon = served.daemon
 
     async def disconnect(_params: Mapping[str, Any]) -> Any:
         daemon.link(phase="held", reason="manual", connected=False)
         return {}
 
     daemon.replies["link.disconnect"] = disconnect
-    status, body, _ = await house.post(f"{API}/disconnect")
+    status, body, _ = await served.post(f"{API}/disconnect")
     assert (status, body) == (200, {"connected": False, "available": True})
-    status, body, _ = await house.post(f"{API}/reconnect")
+    status, body, _ = await served.post(f"{API}/reconnect")
     assert (status, body) == (202, {"connected": False, "available": True})
 
 
@@ -105,11 +105,11 @@ async def test_disconnect_and_reconnect(house: House) -> None:
     ("reason", "status"),
     [("portClosed", 503), ("dialTimeout", 504), ("notTws", 502), ("clientIdInUse", 409), ("connectInProgress", 409)],
 )
-async def test_a_failed_connect_is_the_daemons_problem(house: House, reason: str, status: int) -> None:
-    house.daemon.refuse(
+async def test_a_failed_connect_is_the_daemons_problem(served: Served, reason: str, status: int) -> None:
+    served.daemon.refuse(
         "link.connect", reason, detail="Nobody there.", advice=["Start it."], ibCode=326, phase="waiting", port=1
     )
-    got, body, _ = await house.post(f"{API}/connect")
+    got, body, _ = await served.post(f"{API}/connect")
     assert got == status
     assert (body["reason"], body["detail"], body["advice"], body["ibCode"]) == (
         reason,
@@ -120,23 +120,23 @@ async def test_a_failed_connect_is_the_daemons_problem(house: House, reason: str
     assert body["type"].endswith(f"#{reason}")
 
 
-async def test_a_failed_connect_answers_when_what_became_of_it_can_be_read(house: House) -> None:
+async def test_a_failed_connect_is_answered_when_its_effect_can_be_read(served: Served) -> None:
     """Who asks at once reads that the link is back where it was, and not the attempt."""
-    daemon = house.daemon
+    daemon = served.daemon
 
     async def fail(_params: Mapping[str, Any]) -> Any:
         daemon.link(phase="connecting", connected=False)
         await until(
             lambda: (
-                house.facade.default.mirror.state.link is not None
-                and house.facade.default.mirror.state.link.phase == "connecting"
+                served.facade.default.mirror.state.link is not None
+                and served.facade.default.mirror.state.link.phase == "connecting"
             )
         )
         daemon.link(phase="held", reason="manual", connected=False)
         raise RpcError(APPLICATION_ERROR, "portClosed", {"reason": "portClosed"})
 
     daemon.replies["link.connect"] = fail
-    status, body, _ = await house.post(f"{API}/connect", {"port": 4002})
+    status, body, _ = await served.post(f"{API}/connect", {"port": 4002})
     assert (status, body["reason"], body["phase"]) == (503, "portClosed", "held")
     assert "seq" not in body
 
@@ -161,15 +161,15 @@ async def test_a_failed_connect_answers_when_what_became_of_it_can_be_read(house
         "x",
     ],
 )
-async def test_an_unacceptable_body_is_refused_without_the_daemon(house: House, body: Any) -> None:
-    got, problem, _ = await house.post(f"{API}/connect", body)
+async def test_an_unacceptable_body_is_refused_without_the_daemon(served: Served, body: Any) -> None:
+    got, problem, _ = await served.post(f"{API}/connect", body)
     assert (got, problem["reason"]) == (422, "invalidParameters")
-    assert house.daemon.asked == []
+    assert served.daemon.requests == []
 
 
-async def test_the_daemon_decides_what_may_be_dialled(house: House) -> None:
-    house.daemon.refuse("link.connect", "hostNotAllowed")
-    assert (await house.post(f"{API}/connect", {"host": "evil.example"}))[1]["reason"] == "hostNotAllowed"
+async def test_the_daemon_decides_what_may_be_dialled(served: Served) -> None:
+    served.daemon.refuse("link.connect", "hostNotAllowed")
+    assert (await served.post(f"{API}/connect", {"host": "evil.example"}))[1]["reason"] == "hostNotAllowed"
 
 
 @pytest.mark.parametrize(
@@ -196,41 +196,41 @@ async def test_the_daemon_decides_what_may_be_dialled(house: House) -> None:
         (b" \r\n\t", 400),
     ],
 )
-async def test_json_is_read_strictly(house: House, body: bytes, status: int) -> None:
-    got, _, _ = await house.ask("POST", f"{API}/connect", data=body, headers=JSON)
+async def test_json_is_read_strictly(served: Served, body: bytes, status: int) -> None:
+    got, _, _ = await served.request("POST", f"{API}/connect", data=body, headers=JSON)
     assert got == status
 
 
 @pytest.mark.parametrize("path", ["disconnect", "reconnect"])
-async def test_what_takes_nothing_takes_nothing(house: House, path: str) -> None:
-    assert (await house.post(f"{API}/{path}", {"force": True}))[0] == 422
-    assert (await house.post(f"{API}/{path}?force=true"))[0] == 422
-    assert house.daemon.asked == []
+async def test_disconnect_and_reconnect_take_no_parameters(served: Served, path: str) -> None:
+    assert (await served.post(f"{API}/{path}", {"force": True}))[0] == 422
+    assert (await served.post(f"{API}/{path}?force=true"))[0] == 422
+    assert served.daemon.requests == []
 
 
-async def test_without_a_daemon_nothing_can_be_done(tmp_path: Path, socket_path: str) -> None:
-    async with running(tmp_path, FakeDaemon(socket_path)) as house:
+async def test_commands_without_a_daemon_are_refused(tmp_path: Path, socket_path: str) -> None:
+    async with running(tmp_path, FakeDaemon(socket_path)) as served:
         for path in ("connect", "disconnect", "reconnect"):
-            status, body, headers = await house.post(f"{API}/{path}")
+            status, body, headers = await served.post(f"{API}/{path}")
             assert (status, body["reason"], headers["Retry-After"]) == (503, "daemonUnreachable", "1")
 
 
-async def test_a_daemon_that_goes_away_meanwhile_is_told(house: House) -> None:
+async def test_a_daemon_that_ends_during_a_command_is_reported(served: Served) -> None:
     waiting = asyncio.Event()
 
     async def never(_params: Mapping[str, Any]) -> Any:
         waiting.set()
         await asyncio.Event().wait()
 
-    house.daemon.replies["link.connect"] = never
-    asked = asyncio.create_task(house.post(f"{API}/connect"), name="asked")
+    served.daemon.replies["link.connect"] = never
+    asked = asyncio.create_task(served.post(f"{API}/connect"), name="asked")
     await waiting.wait()
-    await house.daemon.stop()
+    await served.daemon.stop()
     status, body, _ = await asked
     assert (status, body["reason"]) == (503, "daemonUnreachable")
 
 
-async def test_a_client_that_leaves_ends_its_question(house: House) -> None:
+async def test_a_client_that_leaves_ends_its_call(served: Served) -> None:
     """Nothing of it stays in the facade."""
     waiting = asyncio.Event()
 
@@ -238,14 +238,14 @@ async def test_a_client_that_leaves_ends_its_question(house: House) -> None:
         waiting.set()
         await asyncio.Event().wait()
 
-    house.daemon.replies["link.connect"] = never
-    _, writer = await asyncio.open_connection("127.0.0.1", house.port)
+    served.daemon.replies["link.connect"] = never
+    _, writer = await asyncio.open_connection("127.0.0.1", served.port)
     writer.write(
-        f"POST {API}/connect HTTP/1.1\r\nHost: 127.0.0.1:{house.port}\r\n"
+        f"POST {API}/connect HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n"
         "Content-Type: application/json\r\nContent-Length: 0\r\n\r\n".encode()
     )
     await waiting.wait()
-    assert house.facade.default.mirror.pending_calls == 1
+    assert served.facade.default.mirror.pending_calls == 1
     writer.close()
     await writer.wait_closed()
-    await until(lambda: house.facade.default.mirror.pending_calls == 0)
+    await until(lambda: served.facade.default.mirror.pending_calls == 0)

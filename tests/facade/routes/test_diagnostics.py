@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from facade.doctor.checks import CHECKS, Check, Patient
-from tests.facade.conftest import House
+from tests.facade.conftest import Served
 from tests.waiting import LIMIT, until
 
 PATH = "/api/ibkr/diagnostics"
@@ -16,10 +16,10 @@ PATH = "/api/ibkr/diagnostics"
 pytestmark = pytest.mark.usefixtures("patient_doctor")
 
 
-async def test_diagnostics_tell_every_check_in_order_and_beside_a_session_dial_nothing(house: House) -> None:
+async def test_diagnostics_run_every_check_in_order_and_dial_nothing_beside_a_session(served: Served) -> None:
     """A ready daemon proves the gateway; what it cannot know it calls unknown, and account ids are masked."""
-    house.daemon.answer("link.get", house.daemon.store.row("link", "link"))
-    status, body, headers = await house.get(PATH)
+    served.daemon.answer("link.get", served.daemon.store.row("link", "link"))
+    status, body, headers = await served.get(PATH)
     assert (status, headers["Cache-Control"]) == (200, "no-store")
     assert [check["name"] for check in body["checks"]] == list(CHECKS)
     results = {check["name"]: check["result"] for check in body["checks"]}
@@ -28,8 +28,8 @@ async def test_diagnostics_tell_every_check_in_order_and_beside_a_session_dial_n
     assert "1234567" not in str(body)
 
 
-async def test_who_asks_meanwhile_is_told_the_same_even_where_the_first_has_left(
-    house: House, monkeypatch: pytest.MonkeyPatch
+async def test_requests_during_an_examination_share_it_even_after_the_first_has_left(
+    served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No two examinations dial side by side; who asks after the first has ended is examined anew."""
     begun, go_on = threading.Semaphore(0), threading.Event()
@@ -45,19 +45,19 @@ async def test_who_asks_meanwhile_is_told_the_same_even_where_the_first_has_left
         return Check("gateway port", "ok", "It answers.")
 
     monkeypatch.setattr("facade.doctor.checks.CHECKS", {"gateway port": look})
-    server = house.facade.server
+    server = served.facade.server
     assert server is not None
-    first = asyncio.create_task(house.get(PATH))
+    first = asyncio.create_task(served.get(PATH))
     try:
         assert await asyncio.to_thread(begun.acquire, timeout=LIMIT)
         first.cancel()
         await until(lambda: not server.connections)
-        second = asyncio.create_task(house.get(PATH))
+        second = asyncio.create_task(served.get(PATH))
         await until(lambda: server.connections)
-        assert (await house.get("/livez"))[0] == 200  # by now the second has asked as well
+        assert (await served.get("/livez"))[0] == 200  # by now the second has asked as well
     finally:
         go_on.set()
     assert (await second)[1]["checks"][0]["evidence"] == "It answers."
-    assert (await house.get(PATH))[0] == 200
+    assert (await served.get(PATH))[0] == 200
     assert set(beside) == {1}
     assert begun.acquire(blocking=False)

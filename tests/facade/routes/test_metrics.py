@@ -16,7 +16,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from shared.messages import Expected, Proof
-from tests.facade.conftest import House, running
+from tests.facade.conftest import Served, running
 from tests.facade.fake_daemon import FakeDaemon
 from tests.waiting import until
 
@@ -39,8 +39,8 @@ INFO = {
 }
 
 
-async def scraped(house: House) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    status, text, headers = await house.get("/metrics")
+async def scraped(served: Served) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    status, text, headers = await served.get("/metrics")
     assert status == 200
     assert headers["Content-Type"].startswith("text/plain")
     return {
@@ -57,14 +57,14 @@ def value(samples: dict[Any, float], name: str, session: str | None = "default",
     return samples[name, tuple(sorted(labels.items()))]
 
 
-async def test_the_names_of_the_contract(house: House) -> None:
-    house.daemon.answer("daemon.info", INFO)
-    house.daemon.link(proof=Proof(ageMs=2000))
-    await until(lambda: (house.facade.default.mirror.state.proof_age or 0) > 1)
-    await house.get("/api/ibkr/positions")
-    await house.get("/api/ibkr/contracts/1?x=1")
-    await house.get("/nothing/of/the/kind")
-    samples = await scraped(house)
+async def test_the_names_of_the_contract(served: Served) -> None:
+    served.daemon.answer("daemon.info", INFO)
+    served.daemon.link(proof=Proof(ageMs=2000))
+    await until(lambda: (served.facade.default.mirror.state.proof_age or 0) > 1)
+    await served.get("/api/ibkr/positions")
+    await served.get("/api/ibkr/contracts/1?x=1")
+    await served.get("/nothing/of/the/kind")
+    samples = await scraped(served)
 
     assert value(samples, "ibkr_link_phase", phase="ready") == 1
     assert value(samples, "ibkr_link_phase", phase="waiting") == 0
@@ -87,29 +87,29 @@ async def test_the_names_of_the_contract(house: House) -> None:
     assert any(name == "process_resident_memory_bytes" for name, _ in samples)
 
 
-async def test_a_scrape_without_a_daemon_says_so(tmp_path: Path, socket_path: str) -> None:
-    async with running(tmp_path, FakeDaemon(socket_path)) as house:
-        samples = await scraped(house)
+async def test_a_scrape_without_a_daemon_shows_it_unreachable(tmp_path: Path, socket_path: str) -> None:
+    async with running(tmp_path, FakeDaemon(socket_path)) as served:
+        samples = await scraped(served)
         assert value(samples, "ibkr_daemon_reachable") == 0
         assert value(samples, "ibkr_link_connected") == 0
         assert not any(name == "ibkr_link_attempts_total" for name, _ in samples)
 
 
-async def test_a_daemon_that_went_away_leaves_no_phase_behind(house: House) -> None:
+async def test_a_daemon_that_went_away_leaves_no_phase_behind(served: Served) -> None:
     """What was last known is not what is: an alert on the phase must not sleep."""
-    await house.daemon.stop()
-    await until(lambda: not house.facade.default.mirror.state.reachable)
-    samples = await scraped(house)
+    await served.daemon.stop()
+    await until(lambda: not served.facade.default.mirror.state.reachable)
+    samples = await scraped(served)
     assert value(samples, "ibkr_daemon_reachable") == 0
     assert value(samples, "ibkr_link_connected") == 0
     assert not any(amount for (name, _), amount in samples.items() if name == "ibkr_link_phase")
 
 
-async def test_alerts_and_dashboard_speak_of_metrics_that_there_are(house: House) -> None:
-    house.daemon.answer("daemon.info", INFO)
-    house.daemon.link(proof=Proof(ageMs=0))
-    await house.get("/api/ibkr/positions")
-    known = {name for name, _ in await scraped(house)}
+async def test_alerts_and_dashboard_use_existing_metrics(served: Served) -> None:
+    served.daemon.answer("daemon.info", INFO)
+    served.daemon.link(proof=Proof(ageMs=0))
+    await served.get("/api/ibkr/positions")
+    known = {name for name, _ in await scraped(served)}
     groups = yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
     panels = json.loads((MONITORING / "dashboard.json").read_text())["panels"]
@@ -119,19 +119,19 @@ async def test_alerts_and_dashboard_speak_of_metrics_that_there_are(house: House
     assert len(named) > 15
 
 
-async def test_the_reason_and_a_planned_window_are_series_from_the_start(house: House) -> None:
+async def test_the_reason_and_a_planned_window_are_series_from_the_start(served: Served) -> None:
     """An alert rule can name a reason that has never been given; a planned window is not counted as downtime."""
-    house.daemon.link(phase="waiting", reason="portClosed", expected=Expected(active=True, kind="nightlyReset"))
-    await until(lambda: house.facade.default.mirror.state.link.reason == "portClosed")
-    samples = await scraped(house)
+    served.daemon.link(phase="waiting", reason="portClosed", expected=Expected(active=True, kind="nightlyReset"))
+    await until(lambda: served.facade.default.mirror.state.link.reason == "portClosed")
+    samples = await scraped(served)
     assert value(samples, "ibkr_link_reason", reason="portClosed") == 1
     assert value(samples, "ibkr_link_reason", reason="loginRequired") == 0
     assert value(samples, "ibkr_link_window_active") == 1
 
 
-async def test_durations_are_counted_by_route_and_status_without_event_streams(house: House) -> None:
-    await house.get("/api/ibkr/status")
-    samples = await scraped(house)
+async def test_durations_are_counted_by_route_and_status_without_event_streams(served: Served) -> None:
+    await served.get("/api/ibkr/status")
+    samples = await scraped(served)
     route = {"route": "/api/ibkr/status", "status": "200"}
     assert value(samples, "ibkr_http_request_duration_seconds_count", session=None, **route) == 1
     assert value(samples, "ibkr_build_info", session=None, version=version("ibkr-link"), python=python_version()) == 1

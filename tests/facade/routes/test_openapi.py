@@ -20,7 +20,7 @@ from facade.routes.openapi import document
 from facade.routes.paths import ROUTES
 from shared.messages import Account, Position
 from shared.reasons import CATALOGUE
-from tests.facade.conftest import House, running
+from tests.facade.conftest import Served, running
 from tests.facade.fake_daemon import FakeDaemon
 from tests.waiting import until
 
@@ -47,13 +47,13 @@ def test_every_reason_has_its_anchor() -> None:
     assert text == markdown(), "run: python -m facade.routes.documentation > docs/reasons.md"
 
 
-async def test_it_is_served_with_a_page_to_try_it_and_the_reasons(house: House) -> None:
-    assert (await house.get("/api/ibkr/openapi.json"))[1] == DOCUMENT
-    status, text, _ = await house.get("/docs")
+async def test_it_is_served_with_a_page_to_try_it_and_the_reasons(served: Served) -> None:
+    assert (await served.get("/api/ibkr/openapi.json"))[1] == DOCUMENT
+    status, text, _ = await served.get("/docs")
     assert (status, "swagger-ui-bundle.js" in text) == (200, True)
     for path in ("vendor/swagger-ui/swagger-ui-bundle.js", "vendor/swagger-ui/LICENSE", "docs.js"):
-        assert (await house.get(f"/ui/{path}"))[0] == 200
-    status, text, _ = await house.get("/docs/reasons")
+        assert (await served.get(f"/ui/{path}"))[0] == 200
+    status, text, _ = await served.get("/docs/reasons")
     assert status == 200
     assert all(f'id="{name}"' in text for name in CATALOGUE)
 
@@ -71,9 +71,9 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     async def serve() -> None:
         async with FakeDaemon(str(place / "run" / "d.sock")) as daemon:
             plentiful(daemon)
-            async with running(place, daemon, probe_timeout=3600.0) as house:
-                await until(lambda: house.facade.default.mirror.state.connected)
-                found.append(f"http://127.0.0.1:{house.port}")
+            async with running(place, daemon, probe_timeout=3600.0) as served:
+                await until(lambda: served.facade.default.mirror.state.connected)
+                found.append(f"http://127.0.0.1:{served.port}")
                 ready.set()
                 await asyncio.to_thread(done.wait)
 
@@ -86,7 +86,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def plentiful(daemon: FakeDaemon) -> None:
-    daemon.know_all(
+    daemon.set_all(
         accounts={"DU1234567": Account(account="DU1234567", paper=True)},
         positions={"DU1234567:1": Position(account="DU1234567", conId=1, position=1.0)},
     )

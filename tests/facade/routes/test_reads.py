@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from shared.messages import Account, AccountValue, Order, PnL, Position, Proof
-from tests.facade.conftest import House, running
+from tests.facade.conftest import Served, running
 from tests.facade.fake_daemon import FakeDaemon
 from tests.waiting import until
 
@@ -28,55 +28,55 @@ def order(number: int, done: bool) -> Order:
     return Order(permId=number, orderId=1, clientId=1, placedBy="thisClient", account="DU1", action="BUY", done=done)
 
 
-async def settled(house: House) -> None:
+async def settled(served: Served) -> None:
     """The facade holds what the daemon believes now."""
-    seq = house.daemon.store.seq
+    seq = served.daemon.store.seq
     await until(
-        lambda: house.facade.default.mirror.state.replica and house.facade.default.mirror.state.replica.seq >= seq
+        lambda: served.facade.default.mirror.state.replica and served.facade.default.mirror.state.replica.seq >= seq
     )
 
 
-async def test_status_is_two_keys_in_this_order(house: House) -> None:
-    raw = await house.raw(
-        f"GET {API}/status HTTP/1.1\r\nHost: 127.0.0.1:{house.port}\r\nConnection: close\r\n\r\n".encode()
+async def test_status_is_two_keys_in_this_order(served: Served) -> None:
+    raw = await served.raw(
+        f"GET {API}/status HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\nConnection: close\r\n\r\n".encode()
     )
     assert raw.endswith(b'\r\n\r\n{"connected": true, "available": true}')
 
 
-async def test_status_tells_a_lost_link_and_a_lost_daemon_apart(house: House) -> None:
-    house.daemon.link(phase="waiting", reason="portClosed", connected=False)
-    await settled(house)
-    assert (await house.get(f"{API}/status"))[1] == {"connected": False, "available": True}
-    await house.daemon.stop()
-    await until(lambda: not house.facade.default.mirror.state.reachable)
-    assert (await house.get(f"{API}/status"))[1] == {"connected": False, "available": False}
+async def test_status_distinguishes_a_lost_link_from_a_lost_daemon(served: Served) -> None:
+    served.daemon.link(phase="waiting", reason="portClosed", connected=False)
+    await settled(served)
+    assert (await served.get(f"{API}/status"))[1] == {"connected": False, "available": True}
+    await served.daemon.stop()
+    await until(lambda: not served.facade.default.mirror.state.reachable)
+    assert (await served.get(f"{API}/status"))[1] == {"connected": False, "available": False}
 
 
-async def test_an_old_proof_is_no_connection(house: House) -> None:
+async def test_an_old_proof_is_no_connection(served: Served) -> None:
     """The daemon says ready, but its last proof is older than probe interval and timeout: nothing says "Connected."."""
-    house.daemon.link(proof=Proof(ageMs=60_000))
-    await settled(house)
-    assert (await house.get(f"{API}/status"))[1] == {"connected": False, "available": True}
-    link = (await house.get(f"{API}/link"))[1]
+    served.daemon.link(proof=Proof(ageMs=60_000))
+    await settled(served)
+    assert (await served.get(f"{API}/status"))[1] == {"connected": False, "available": True}
+    link = (await served.get(f"{API}/link"))[1]
     assert (link["connected"], link["stale"]) == (False, True)
-    problem = (await house.get(f"{API}/positions"))[1]
+    problem = (await served.get(f"{API}/positions"))[1]
     assert problem["reason"] == "notConnected"
-    assert "no proven session" in link["sentence"] == problem["detail"]
-    assert (await house.get("/readyz"))[0] == 503
+    assert "no working session" in link["sentence"] == problem["detail"]
+    assert (await served.get("/readyz"))[0] == 503
 
 
-async def test_link_is_the_daemons_row(house: House) -> None:
-    status, body, headers = await house.get(f"{API}/link")
+async def test_link_is_the_daemons_row(served: Served) -> None:
+    status, body, headers = await served.get(f"{API}/link")
     assert status == 200
     assert body["phase"] == "ready"
     assert body["accounts"] == ["DU1234567"]
     assert headers["Cache-Control"] == "no-store"
 
 
-async def test_link_without_a_daemon_is_the_last_known_one_and_says_so(house: House) -> None:
-    await house.daemon.stop()
-    await until(lambda: not house.facade.default.mirror.state.reachable)
-    status, body, _ = await house.get(f"{API}/link")
+async def test_link_without_a_daemon_is_the_last_known_row_marked_stale(served: Served) -> None:
+    await served.daemon.stop()
+    await until(lambda: not served.facade.default.mirror.state.reachable)
+    status, body, _ = await served.get(f"{API}/link")
     assert status == 200
     assert (body["phase"], body["reason"], body["stale"], body["connected"]) == (None, "daemonUnreachable", True, False)
     assert body["accounts"] == ["DU1234567"]
@@ -84,15 +84,15 @@ async def test_link_without_a_daemon_is_the_last_known_one_and_says_so(house: Ho
     assert body["advice"]
 
 
-async def test_rows_come_as_the_daemon_wrote_them(house: House) -> None:
+async def test_rows_come_as_the_daemon_wrote_them(served: Served) -> None:
     position = Position(account="DU1234567", conId=265598, symbol="AAPL", position=100.0, avgCost=None)
-    house.daemon.know("positions", {"DU1234567:265598": position})
-    await settled(house)
-    status, body, headers = await house.get(f"{API}/positions")
+    served.daemon.set_rows("positions", {"DU1234567:265598": position})
+    await settled(served)
+    status, body, headers = await served.get(f"{API}/positions")
     assert status == 200
     assert [row["conId"] for row in body["data"]] == [265598]
     assert body["data"][0]["avgCost"] is None
-    state = house.daemon.store.replica.state("positions")
+    state = served.daemon.store.replica.state("positions")
     assert body["meta"] == {
         "asOf": state.asOf,
         "stale": False,
@@ -104,17 +104,17 @@ async def test_rows_come_as_the_daemon_wrote_them(house: House) -> None:
     assert headers["ETag"] == f'"e1-{state.seq}"'
 
 
-async def test_empty_is_an_answer_and_unknown_is_none(house: House) -> None:
+async def test_an_empty_list_is_answered_and_an_unknown_one_refused(served: Served) -> None:
     """`[]` only where the gateway has told the list to its end."""
     for path in TOPICS:
-        status, body, _ = await house.get(path)
+        status, body, _ = await served.get(path)
         assert (status, body["data"]) == (200, [])
     for topic in TOPICS.values():
-        house.daemon.store.forget(topic)
-    await settled(house)
+        served.daemon.store.forget(topic)
+    await settled(served)
     for path in TOPICS:
         for query in ("", "?allowStale=true"):
-            status, body, headers = await house.get(path + query)
+            status, body, headers = await served.get(path + query)
             assert (status, body["reason"]) == (503, "snapshotIncomplete")
             assert headers["Retry-After"] == "1"
 
@@ -132,98 +132,100 @@ async def test_empty_is_an_answer_and_unknown_is_none(house: House) -> None:
         ("connecting", None, "notConnected"),
     ],
 )
-async def test_without_a_link_nothing_is_current(house: House, phase: Any, reason: str | None, told: str) -> None:
+async def test_without_a_link_nothing_is_current(served: Served, phase: Any, reason: str | None, told: str) -> None:
     """503 with the link's own words and its real next attempt; the last known rows for who asks for them, marked."""
     at = datetime.now(UTC) + timedelta(seconds=7.5)
-    house.daemon.link(
+    served.daemon.link(
         phase=phase, reason=reason, sentence="Said so.", advice=("Do this.",), connected=False, nextAttemptAt=at
     )
-    await settled(house)
+    await settled(served)
     for path in TOPICS:
-        status, body, headers = await house.get(path)
+        status, body, headers = await served.get(path)
         assert (status, body["reason"], body["phase"], body["detail"]) == (503, told, phase, "Said so.")
         assert headers["Retry-After"] in ("7", "8")
         assert body["nextAttemptAt"]
         assert body["instance"] == path
 
-        status, body, headers = await house.get(f"{path}?allowStale=true")
+        status, body, headers = await served.get(f"{path}?allowStale=true")
         assert (status, body["meta"]["stale"]) == (200, True)
         assert headers["ETag"].endswith('-stale"')
 
 
-async def test_without_a_daemon_the_last_known_rows_stay_readable(house: House) -> None:
-    house.daemon.know("accounts", {"DU1234567": Account(account="DU1234567", paper=True)})
-    await settled(house)
-    await house.daemon.stop()
-    await until(lambda: not house.facade.default.mirror.state.reachable)
-    status, body, _ = await house.get(f"{API}/accounts")
+async def test_without_a_daemon_the_last_known_rows_stay_readable(served: Served) -> None:
+    served.daemon.set_rows("accounts", {"DU1234567": Account(account="DU1234567", paper=True)})
+    await settled(served)
+    await served.daemon.stop()
+    await until(lambda: not served.facade.default.mirror.state.reachable)
+    status, body, _ = await served.get(f"{API}/accounts")
     assert (status, body["reason"]) == (503, "daemonUnreachable")
-    status, body, _ = await house.get(f"{API}/accounts?allowStale=true")
+    status, body, _ = await served.get(f"{API}/accounts?allowStale=true")
     assert (status, body["meta"]["stale"], len(body["data"])) == (200, True, 1)
 
 
 async def test_without_ever_a_daemon_nothing_is_known(tmp_path: Path, socket_path: str) -> None:
-    async with running(tmp_path, FakeDaemon(socket_path)) as house:
+    async with running(tmp_path, FakeDaemon(socket_path)) as served:
         for query in ("", "?allowStale=true"):
-            assert (await house.get(f"{API}/positions{query}"))[1]["reason"] == "daemonUnreachable"
-        assert (await house.get("/livez"))[0] == 200
-        assert (await house.get("/readyz"))[0] == 503
+            assert (await served.get(f"{API}/positions{query}"))[1]["reason"] == "daemonUnreachable"
+        assert (await served.get("/livez"))[0] == 200
+        assert (await served.get("/readyz"))[0] == 503
 
 
-async def test_what_has_not_changed_is_not_sent_again(house: House) -> None:
-    _, _, headers = await house.get(f"{API}/orders")
+async def test_what_has_not_changed_is_not_sent_again(served: Served) -> None:
+    _, _, headers = await served.get(f"{API}/orders")
     tag = headers["ETag"]
     for given in (tag, f"W/{tag}", f'"x", {tag}', "*"):
-        status, body, headers = await house.get(f"{API}/orders", headers={"If-None-Match": given})
+        status, body, headers = await served.get(f"{API}/orders", headers={"If-None-Match": given})
         assert (status, body, headers["ETag"]) == (304, "", tag)
 
-    house.daemon.store.put({"orders": {"1": order(1, False)}})
-    await settled(house)
-    status, body, headers = await house.get(f"{API}/orders", headers={"If-None-Match": tag})
+    served.daemon.store.put({"orders": {"1": order(1, False)}})
+    await settled(served)
+    status, body, headers = await served.get(f"{API}/orders", headers={"If-None-Match": tag})
     assert (status, len(body["data"])) == (200, 1)
 
-    house.daemon.link(phase="waiting", reason="portClosed", connected=False)
-    await settled(house)
-    assert (await house.get(f"{API}/orders", headers={"If-None-Match": headers["ETag"]}))[0] == 503
-    stale = await house.get(f"{API}/orders?allowStale=true", headers={"If-None-Match": headers["ETag"]})
+    served.daemon.link(phase="waiting", reason="portClosed", connected=False)
+    await settled(served)
+    assert (await served.get(f"{API}/orders", headers={"If-None-Match": headers["ETag"]}))[0] == 503
+    stale = await served.get(f"{API}/orders?allowStale=true", headers={"If-None-Match": headers["ETag"]})
     assert stale[0] == 200
 
 
-async def test_orders_by_scope(house: House) -> None:
-    house.daemon.know("orders", {"1": order(1, False), "2": order(2, True)})
-    await settled(house)
+async def test_orders_by_scope(served: Served) -> None:
+    served.daemon.set_rows("orders", {"1": order(1, False), "2": order(2, True)})
+    await settled(served)
     found = {}
     for scope in ("", "?scope=open", "?scope=completed"):
-        _, body, _ = await house.get(f"{API}/orders{scope}")
+        _, body, _ = await served.get(f"{API}/orders{scope}")
         found[scope] = [row["permId"] for row in body["data"]]
     assert found == {"": [1, 2], "?scope=open": [1], "?scope=completed": [2]}
-    assert (await house.get(f"{API}/orders?scope=all"))[0] == 422
+    assert (await served.get(f"{API}/orders?scope=all"))[0] == 422
 
 
-async def several_accounts(house: House) -> None:
-    house.daemon.know("accounts", {a: Account(account=a, paper=True) for a in ("DU1", "DU11", "DU2")})
-    house.daemon.know("positions", {f"{a}:1": Position(account=a, conId=1, position=1.0) for a in ("DU1", "DU11")})
-    house.daemon.know("pnl", {a: PnL(account=a, dailyPnL=1.0) for a in ("DU1", "DU11")})
-    house.daemon.know("summary", {"DU1:Cash:USD": AccountValue(account="DU1", tag="Cash", value="1", currency="USD")})
-    await settled(house)
+async def several_accounts(served: Served) -> None:
+    served.daemon.set_rows("accounts", {a: Account(account=a, paper=True) for a in ("DU1", "DU11", "DU2")})
+    served.daemon.set_rows("positions", {f"{a}:1": Position(account=a, conId=1, position=1.0) for a in ("DU1", "DU11")})
+    served.daemon.set_rows("pnl", {a: PnL(account=a, dailyPnL=1.0) for a in ("DU1", "DU11")})
+    served.daemon.set_rows(
+        "summary", {"DU1:Cash:USD": AccountValue(account="DU1", tag="Cash", value="1", currency="USD")}
+    )
+    await settled(served)
 
 
 @pytest.mark.parametrize("path", ["account/summary", "account/pnl", "positions"])
-async def test_several_accounts_need_a_name(house: House, path: str) -> None:
-    await several_accounts(house)
-    status, body, _ = await house.get(f"{API}/{path}")
+async def test_several_accounts_need_a_name(served: Served, path: str) -> None:
+    await several_accounts(served)
+    status, body, _ = await served.get(f"{API}/{path}")
     assert (status, body["reason"], body["accounts"]) == (409, "accountAmbiguous", ["DU1", "DU11", "DU2"])
-    status, body, _ = await house.get(f"{API}/{path}?account=DU1")
+    status, body, _ = await served.get(f"{API}/{path}?account=DU1")
     assert (status, [row["account"] for row in body["data"]]) == (200, ["DU1"])
-    status, body, _ = await house.get(f"{API}/{path}?account=DU2")
+    status, body, _ = await served.get(f"{API}/{path}?account=DU2")
     assert (status, body["data"]) == (200, [])
-    assert (await house.get(f"{API}/{path}?account=DU9"))[1]["reason"] == "notFound"
+    assert (await served.get(f"{API}/{path}?account=DU9"))[1]["reason"] == "notFound"
 
 
-async def test_the_account_of_the_settings_is_meant_where_none_is_named(tmp_path: Path, daemon: FakeDaemon) -> None:
-    async with running(tmp_path, daemon, account="DU11") as house:
-        await several_accounts(house)
-        _, body, _ = await house.get(f"{API}/positions")
+async def test_the_account_of_the_settings_is_the_default(tmp_path: Path, daemon: FakeDaemon) -> None:
+    async with running(tmp_path, daemon, account="DU11") as served:
+        await several_accounts(served)
+        _, body, _ = await served.get(f"{API}/positions")
         assert [row["account"] for row in body["data"]] == ["DU11"]
 
 
@@ -231,39 +233,39 @@ async def test_the_account_of_the_settings_is_meant_where_none_is_named(tmp_path
     "query",
     ["x=1", "allowStale=maybe", "allowStale=true&allowStale=true", "account=%ff", "account", "account=" + "x" * 99],
 )
-async def test_a_parameter_that_is_not_understood_is_not_ignored(house: House, query: str) -> None:
-    status, body, _ = await house.get(f"{API}/positions?{query}")
+async def test_an_unknown_parameter_is_refused(served: Served, query: str) -> None:
+    status, body, _ = await served.get(f"{API}/positions?{query}")
     assert (status, body["reason"]) == (422, "invalidParameters")
 
 
-async def test_head_is_get_without_its_body(house: House) -> None:
-    _, body, get = await house.get(f"{API}/positions")
-    status, nothing, head = await house.ask("HEAD", f"{API}/positions")
+async def test_head_is_get_without_its_body(served: Served) -> None:
+    _, body, get = await served.get(f"{API}/positions")
+    status, nothing, head = await served.request("HEAD", f"{API}/positions")
     assert (status, nothing) == (200, None)
     assert (head["ETag"], head["Content-Length"]) == (get["ETag"], get["Content-Length"])
     assert body
 
 
-async def test_head_of_events_names_no_length(house: House) -> None:
+async def test_head_of_events_names_no_length(served: Served) -> None:
     """A stream has no end, and surely not after no byte."""
-    status, _, head = await house.ask("HEAD", f"{API}/events")
+    status, _, head = await served.request("HEAD", f"{API}/events")
     assert (status, head["Content-Type"]) == (200, "text/event-stream")
     assert "Content-Length" not in head
 
 
-async def test_what_a_topic_holds_may_be_stale_while_the_link_is_ready(house: House) -> None:
+async def test_a_topic_may_be_stale_while_the_link_is_ready(served: Served) -> None:
     """After a gap, until it has been read again."""
-    house.daemon.store.stale(["orders"])
-    await settled(house)
-    status, body, headers = await house.get(f"{API}/orders")
+    served.daemon.store.stale(["orders"])
+    await settled(served)
+    status, body, headers = await served.get(f"{API}/orders")
     assert (status, body["meta"]["stale"]) == (200, True)
     assert headers["ETag"].endswith('-stale"')
 
 
-async def test_a_path_may_be_written_with_escapes(house: House) -> None:
-    assert (await house.get("/api/ibkr/%73tatus"))[0] == 200
+async def test_a_path_may_be_written_with_escapes(served: Served) -> None:
+    assert (await served.get("/api/ibkr/%73tatus"))[0] == 200
     for path in ("/ui/%2e%2e/app.py", "/ui/..%2fapp.py", "/ui/%252e%252e/app.py", "/ui/../app.py", "/%ff", "/ui/"):
-        raw = await house.raw(
-            f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{house.port}\r\nConnection: close\r\n\r\n".encode()
+        raw = await served.raw(
+            f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\nConnection: close\r\n\r\n".encode()
         )
         assert raw.startswith(b"HTTP/1.1 404 ")

@@ -57,7 +57,7 @@ def path(tmp_path: Path) -> str:
 async def test_a_daemon_that_stops_answering_is_not_shown_as_connected(path: str) -> None:
     """Its socket stays open, as that of a stopped process; when it answers again, it is shown again."""
     async with FakeDaemon(path) as daemon, watching(path) as screen:
-        daemon.know_all()
+        daemon.set_all()
         await until(lambda: "IBKR: Connected" in screen.text)
 
         daemon.silent = True
