@@ -6,16 +6,24 @@ Bookkeeping only: it is told what happened and gives back a row when a gap has e
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from msgspec import Struct
 
 from shared.messages import Fill, Gap, Recovered
 
 
+class Moment(NamedTuple):
+    """By both clocks: the wall's may be wrong, and be set while a gap is open."""
+
+    wall: datetime
+    monotonic: float  # s
+
+
 class _Open(Struct):
     cause: str
-    since: datetime
+    since: Moment
     expected: bool
     known: frozenset[str]
     streams: int = 0
@@ -31,7 +39,7 @@ class Gaps:
     def open(self) -> bool:
         return self._open is not None
 
-    def begin(self, cause: str, at: datetime, *, expected: bool, fills: Iterable[str]) -> None:
+    def begin(self, cause: str, at: Moment, *, expected: bool, fills: Iterable[str]) -> None:
         """The link stopped being ready. `fills`: the executions known by then."""
         if self._open is None:
             self._open = _Open(cause=cause, since=at, expected=expected, known=frozenset(fills))
@@ -45,7 +53,7 @@ class Gaps:
         if self._open is not None:
             self._open.streams = streams
 
-    def end(self, at: datetime, *, fills: Mapping[str, Struct], unrecovered: Iterable[str]) -> Gap | None:
+    def end(self, at: Moment, *, fills: Mapping[str, Struct], unrecovered: Iterable[str]) -> Gap | None:
         """Everything has been read again, but for `unrecovered`. `fills`: all that are known now."""
         gap, self._open = self._open, None
         if gap is None:
@@ -55,8 +63,8 @@ class Gaps:
         ]
         return Gap(
             cause=gap.cause,
-            from_=gap.since,
-            to=at,
+            from_=gap.since.wall,
+            to=gap.since.wall + timedelta(seconds=at.monotonic - gap.since.monotonic),
             expected=gap.expected,
             recovered=Recovered(
                 fills=tuple(fill.execId for fill in sorted(new, key=lambda fill: (fill.time, fill.execId))),

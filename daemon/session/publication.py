@@ -8,7 +8,7 @@ from datetime import datetime
 from daemon.link import row as linkrow
 from daemon.link.hints import hints
 from daemon.link.states import Link, Live, Policy
-from daemon.session.gaps import Gaps
+from daemon.session.gaps import Gaps, Moment
 from daemon.session.narration import Narration
 from daemon.session.seams import Market, Memory, Rows
 from shared.clock import Clock
@@ -67,7 +67,7 @@ class Publication:
         if before.phase == "ready" != after.phase:
             fills = self._store.rows("fills").keys()
             cause = after.reason or "manual"
-            self._gaps.begin(cause, self._clock.now(), expected=self.expected().active, fills=fills)
+            self._gaps.begin(cause, self._moment(), expected=self.expected().active, fills=fills)
         ended = isinstance(before.state, Live) and before.current != after.current
         if ended or (after.phase == "upstreamLost" != before.phase):
             self._store.stale(BROKER_TOPICS)
@@ -88,9 +88,12 @@ class Publication:
     def end_gap(self, unrecovered: frozenset[str]) -> None:
         """The link is ready, and what could be read again has been."""
         self._gaps.expect(self.expected().active)
-        gap = self._gaps.end(self._clock.now(), fills=self._store.rows("fills"), unrecovered=unrecovered)
+        gap = self._gaps.end(self._moment(), fills=self._store.rows("fills"), unrecovered=unrecovered)
         if gap is not None:
             self._store.gap(gap)
+
+    def _moment(self) -> Moment:
+        return Moment(self._clock.now(), self._clock.monotonic())
 
     def publish(self, link: Link) -> None:
         """The rows of `link` and `farms`, as they are now."""

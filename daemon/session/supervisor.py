@@ -192,16 +192,23 @@ class Supervisor:
     async def _ask(self, event: Event, limit: float, *, wait: bool = True) -> int:
         if isinstance(self._link.state, Stopping):
             raise self.problem("shuttingDown")
-        reply: asyncio.Future[Problem | None] = asyncio.get_running_loop().create_future()
+        asked = Asked(event, asyncio.get_running_loop().create_future(), wait)
         try:
-            async with asyncio.timeout(limit):
-                await self._inbox.put(Asked(event, reply, wait))
-                problem = await reply
-        except TimeoutError:
-            problem = self.problem("brokerTimeout")
+            self._inbox.put_nowait(asked)
+        except asyncio.QueueFull:
+            raise self.problem("brokerTimeout") from None
+        expiry = asyncio.create_task(self._expire(asked, limit), name="link: deadline of a request")
+        try:
+            problem = await asked.reply
+        finally:
+            expiry.cancel()
         if problem is not None:
             raise problem
         return self._store.seq
+
+    async def _expire(self, asked: Asked, seconds: float) -> None:
+        await self._clock.sleep(seconds)
+        _answer(asked, self.problem("brokerTimeout"))
 
     # --- the one task that steps ------------------------------------------------------------------------------------
 
@@ -269,6 +276,7 @@ class Supervisor:
         """What the shell itself has to know of a step."""
         after = self._link
         if isinstance(after.state, Live) and self._tws is not None:
+            self._slots.cancel("attempt limit")
             self._listening.begin(self._tws, self._number)
         if before.phase == "ready" != after.phase or isinstance(before.state, Down):
             self._down = self._clock.monotonic()
@@ -355,18 +363,20 @@ class Supervisor:
         self.counters.attempts += 1
         self._dialled = self._clock.monotonic()
         self._tws, self._number = self._factory(action.session, action.target, self._hear), action.session
-        self._slots.start("opening", self._open(self._tws, action))
+        self._slots.start("opening", self._open(self._tws))
+        self._slots.start("attempt limit", self._limit_attempt(action))
 
-    async def _open(self, tws: Tws, action: act.Dial) -> None:
-        """The attempt, which ends in Opened or Failed whatever happens; the session before it is over first."""
+    async def _open(self, tws: Tws) -> None:
+        """The attempt; the session before it is over first."""
         await self._ended()
+        await tws.open()
+
+    async def _limit_attempt(self, action: act.Dial) -> None:
+        """Let the attempt fail, should it neither open nor fail by itself."""
         limit = max(action.target.timeout, KEPT_OPEN) + GRACE
-        try:
-            async with asyncio.timeout(limit):
-                await tws.open()
-        except TimeoutError:
-            text = f"nothing came of the attempt within {limit:g} s"
-            self._hear(ev.Failed(session=action.session, reason="handshakeTimeout", text=text))
+        await self._clock.sleep(limit)
+        text = f"nothing came of the attempt within {limit:g} s"
+        self._hear(ev.Failed(session=action.session, reason="handshakeTimeout", text=text))
 
     def _drop(self, *, polite: bool) -> None:
         """The current session is over for us: its late events carry an old number and change nothing."""
@@ -376,7 +386,7 @@ class Supervisor:
         self.counters.messagesIn += tws.messages_in
         self.counters.messagesOut += tws.messages_out
         self.counters.decodeErrors = dict(Counter(self.counters.decodeErrors) + Counter(tws.decode_errors))
-        self._slots.cancel("opening", "reading")
+        self._slots.cancel("opening", "attempt limit", "reading")
         self._listening.end()
         self._market.over()
         if polite:

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from daemon.session.gaps import Gaps
+from daemon.session.gaps import Gaps, Moment
 from shared.messages import Gap, Recovered
 from tests.daemon.scripted import WEDNESDAY
 from tests.daemon.session.test_supervisor import fill
 
-LATER = WEDNESDAY + timedelta(minutes=1)
+BEGIN = Moment(WEDNESDAY, 1000.0)
+LATER = Moment(WEDNESDAY + timedelta(minutes=1), 1060.0)
 
 
 def test_a_gap_is_a_row_when_it_has_ended() -> None:
     gaps = Gaps()
-    gaps.begin("upstreamLost", WEDNESDAY, expected=False, fills=["old"])
+    gaps.begin("upstreamLost", BEGIN, expected=False, fills=["old"])
     gaps.replayed(3)
 
     assert gaps.end(LATER, fills={"old": fill("old"), "new": fill("new")}, unrecovered={"pnl", "orders"}) == Gap(
         cause="upstreamLost",
         from_=WEDNESDAY,
-        to=LATER,
+        to=LATER.wall,
         recovered=Recovered(fills=("new",), streams=3),
         unrecovered=("orders", "pnl"),
     )
@@ -29,7 +30,7 @@ def test_a_gap_is_a_row_when_it_has_ended() -> None:
 
 def test_what_follows_before_it_has_ended_is_part_of_it() -> None:
     gaps = Gaps()
-    gaps.begin("upstreamLost", WEDNESDAY, expected=False, fills=())
+    gaps.begin("upstreamLost", BEGIN, expected=False, fills=())
     gaps.begin("socketLost", LATER, expected=False, fills=["in the gap"])
     gap = gaps.end(LATER, fills={"in the gap": fill("in the gap")}, unrecovered=())
 
@@ -39,7 +40,7 @@ def test_what_follows_before_it_has_ended_is_part_of_it() -> None:
 
 def test_fills_seen_as_they_happened_are_not_recovered() -> None:
     gaps = Gaps()
-    gaps.begin("socketLost", WEDNESDAY, expected=False, fills=())
+    gaps.begin("socketLost", BEGIN, expected=False, fills=())
     gap = gaps.end(LATER, fills={"seen": fill("seen", recovered=False)}, unrecovered=())
 
     assert gap is not None
@@ -48,7 +49,7 @@ def test_fills_seen_as_they_happened_are_not_recovered() -> None:
 
 def test_a_gap_that_reaches_into_a_planned_window_is_expected() -> None:
     gaps = Gaps()
-    gaps.begin("socketLost", WEDNESDAY, expected=False, fills=())
+    gaps.begin("socketLost", BEGIN, expected=False, fills=())
     gaps.expect(True)
     gaps.expect(False)
     gap = gaps.end(LATER, fills={}, unrecovered=())
@@ -63,3 +64,12 @@ def test_where_nothing_was_lost_nothing_is_replayed_or_expected() -> None:
     gaps.expect(True)
 
     assert not gaps.open
+
+
+def test_a_gap_is_as_long_as_it_was_whatever_the_wall_clock_is_set_to_meanwhile() -> None:
+    gaps = Gaps()
+    gaps.begin("socketLost", BEGIN, expected=False, fills=())
+    gap = gaps.end(Moment(WEDNESDAY + timedelta(days=2), 1060.0), fills={}, unrecovered=())
+
+    assert gap is not None
+    assert gap.to - gap.from_ == timedelta(minutes=1)

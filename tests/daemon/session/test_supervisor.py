@@ -15,7 +15,7 @@ from daemon.link.windows import calendar
 from shared import log
 from shared.messages import BROKER_TOPICS, ConnectParams, Expected, Farm, Fill, Sync
 from shared.reasons import CATALOGUE, Problem
-from tests.daemon.scripted import HOME, LIMIT, WEDNESDAY, Story, settle, supervised
+from tests.daemon.scripted import HOME, WEDNESDAY, Story, settle, supervised
 
 BARE = ConnectParams()
 
@@ -405,6 +405,35 @@ async def test_an_attempt_that_outlives_its_time_limit_is_answered_then_and_beco
     await running
 
 
+async def test_an_attempt_that_neither_opens_nor_fails_is_given_up_after_two_minutes() -> None:
+    """A fault in the session's own work must not end the attempts for good."""
+    story = Story()
+    story.gateway.outcome = "hang"
+    running = asyncio.create_task(story.link.run(), name="the link under test")
+    await story.pass_(124)
+    assert [session.ended for session in story.gateway.sessions] == [None]
+    await story.pass_(3)
+
+    assert [session.ended for session in story.gateway.sessions] == ["aborted", None]
+    assert story.memory.events[1].reason == "handshakeTimeout"
+    story.link.stop()
+    await running
+
+
+async def test_a_request_that_never_settles_is_answered_when_its_time_is_over() -> None:
+    """The attempt (10 s), its first snapshots (10), three probes (30), the old session's end (2), and some grace."""
+    async with supervised(automatic=False) as story:
+        story.gateway.outcome = "hang"
+        connecting = asyncio.create_task(story.link.connect(BARE))
+        await story.pass_(56)
+        assert not connecting.done()
+        await story.pass_(2)
+        with pytest.raises(Problem) as caught:
+            await connecting
+
+        assert caught.value.reason == "brokerTimeout"
+
+
 async def test_a_person_dials_anew_where_an_attempt_is_still_open() -> None:
     story = Story()
     story.gateway.outcome = "handshakeTimeout"
@@ -521,14 +550,13 @@ async def test_who_asks_while_the_daemon_stops_is_told_so() -> None:
         assert caught.value.reason == "shuttingDown"
 
 
-async def test_who_asks_is_answered_even_where_nothing_comes_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits for ever for a link that does not step."""
-    monkeypatch.setattr("daemon.session.supervisor.GRACE", 0.01)
-    link = Story().link  # which nobody runs
+async def test_a_request_to_a_link_that_does_not_step_is_answered_too() -> None:
+    story = Story()  # whose link does not run
+    reconnecting = asyncio.create_task(story.link.reconnect())
+    await story.pass_(6)
 
-    async with asyncio.timeout(LIMIT):
-        with pytest.raises(Problem) as refused:
-            await link.reconnect()
+    with pytest.raises(Problem) as refused:
+        await reconnecting
     assert refused.value.reason == "brokerTimeout"
 
 
