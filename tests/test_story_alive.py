@@ -202,7 +202,7 @@ async def test_04_probes_that_take_four_seconds_are_no_fault() -> None:
 async def test_05_a_half_open_connection_is_noticed_like_a_frozen_one_and_the_kernel_looks_too() -> None:
     async with story() as told:
         assert told.session is not None
-        sock = told.session._wire.transport.get_extra_info("socket")
+        sock = told.session.wire.transport.get_extra_info("socket")
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             assert 0 < sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) <= 60_000

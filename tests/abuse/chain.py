@@ -323,7 +323,7 @@ class Chain:
     def tasks(self, process: psutil.Process) -> Counter[str]:
         told = self.directory / f"{process.pid}.tasks"
         told.unlink(missing_ok=True)
-        process.send_signal(signal.SIGUSR1)
+        process.send_signal(signal.SIGVTALRM)
         names = json.loads(until_now(lambda: told.exists() and told.read_text(), "the loop does not turn"))
         # asyncio numbers the nameless; a conversation and a question are told apart by numbers too
         return Counter(NUMBERS.sub("#", name) for name in names)

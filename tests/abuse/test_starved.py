@@ -144,7 +144,7 @@ def test_a_clock_that_jumps_changes_nothing(attacked: Chain, seconds: int) -> No
         told = {process: attacked.directory / f"{process.pid}.jumped" for process in (attacked.daemon, attacked.child)}
         for process, file in told.items():
             file.unlink(missing_ok=True)
-            process.send_signal(signal.SIGUSR2)
+            process.send_signal(signal.SIGPROF)
         for file in told.values():
             until_now(file.exists)
 

@@ -1,7 +1,7 @@
 """Loaded by the processes under abuse before anything else: what their loop holds, and another wall clock, on a signal.
 
-SIGUSR1 writes the names of the loop's tasks to `$LINK_TEST_WITNESS/PID.tasks`. SIGUSR2 makes the wall clock jump to as
-many seconds from now as `$LINK_TEST_WITNESS/jump` says; monotonic time goes on.
+SIGVTALRM writes the names of the loop's tasks to `$LINK_TEST_WITNESS/PID.tasks`. SIGPROF makes the wall clock jump to
+as many seconds from now as `$LINK_TEST_WITNESS/jump` says; monotonic time goes on.
 """
 
 import asyncio
@@ -35,5 +35,5 @@ def jump(*_: object) -> None:
 jumps: list = []
 if "LINK_TEST_WITNESS" in os.environ:
     place = Path(os.environ["LINK_TEST_WITNESS"])
-    signal.signal(signal.SIGUSR1, tell_tasks)
-    signal.signal(signal.SIGUSR2, jump)
+    signal.signal(signal.SIGVTALRM, tell_tasks)
+    signal.signal(signal.SIGPROF, jump)
