@@ -119,6 +119,24 @@ async function answered(path, options) {
 export const read = (path, deadline = READ_DEADLINE, options = {}) =>
   answered(path, { signal: AbortSignal.timeout(deadline), ...options });
 
+/** The answers to `path` and to the pages that follow it, `most` at most. */
+export async function readPages(path, most) {
+  const answers = [];
+  try {
+    for (let next = path; next !== null && answers.length < most; ) {
+      const response = await send(next, {
+        signal: AbortSignal.timeout(READ_DEADLINE),
+        allSessions: answers.length > 0, // a link to a page is whole
+      });
+      answers.push(await response.json());
+      next = /<([^>]+)>;\s*rel="next"/.exec(response.headers.get('Link') ?? '')?.[1] ?? null;
+    }
+  } catch (error) {
+    throw error instanceof Problem ? error : Problem.silence(error);
+  }
+  return answers;
+}
+
 /** A command: POST with a JSON body. */
 export const command = (path, body = {}) =>
   answered(path, {

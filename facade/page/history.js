@@ -63,7 +63,8 @@ export function segments(events, now, knownUntil = now) {
     add(Math.max(at, Math.min(end, at)), until, kind, eventWords(event));
     end = Math.max(end, until);
   }
-  if (now - end > 1000) add(end, now, 'unknown', knownUntil < now ? UNREACHABLE : UNRECORDED);
+  if (knownUntil - end > 1000) add(end, (end = knownUntil), 'unknown', UNRECORDED);
+  if (now - end > 1000) add(end, now, 'unknown', UNREACHABLE);
   return joined;
 }
 
@@ -79,6 +80,9 @@ export function segmentWords(segment) {
   return `${KINDS[segment.kind]} for ${duration((segment.to - segment.from) / 1000)} (${phases.slice(0, 3).join('; ')}${rest})`;
 }
 
+// s: a dial and a first reading that take no longer are part of being connected.
+const MOMENT_S = 2;
+const underWay = (phase) => phase === 'connecting' || phase === 'syncing';
 const trying = (phase) => phase === 'waiting' || phase === 'connecting';
 
 /** Whether a notice is only a farm's status and no error. */
@@ -86,7 +90,8 @@ export const isFarmStatus = ({ code }) => FARM_STATUS.has(code);
 
 /**
  * The log's lines, `{key, at, what, detail, tone, seconds}`, newest first: phases (a row of attempts that failed for
- * one reason is one line; the ledger does not keep their number), IBKR's notices, gaps.
+ * one reason is one line; the ledger does not keep their number; a dial that succeeds at once is none), IBKR's notices,
+ * gaps.
  */
 export function logLines(events, notices, gaps) {
   const lines = [];
@@ -94,6 +99,7 @@ export function logLines(events, notices, gaps) {
   for (const [index, event] of events.entries()) {
     const at = instant(event.at);
     if (at === null) continue;
+    if (!event.reason && underWay(event.phase) && event.durationS !== null && event.durationS < MOMENT_S) continue;
     if (run && trying(event.phase) && (event.reason === run.reason || !event.reason)) {
       run.seconds = event.durationS === null ? null : (at - run.at) / 1000 + event.durationS;
       continue;

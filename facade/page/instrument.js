@@ -160,6 +160,11 @@ export function mountInstrument(model, changed, watched) {
   return {
     open,
     conId: () => contract?.conId ?? null,
-    watch: (add) => byId('instrument-watch').addEventListener('click', () => contract && (add(contract), paint(draw))),
+    watch: (add) =>
+      byId('instrument-watch').addEventListener('click', () => {
+        add(contract);
+        draw();
+        byId('instrument-name').focus(); // the button is gone
+      }),
   };
 }

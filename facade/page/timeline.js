@@ -1,6 +1,6 @@
 // Owns the bar of the last 24 hours, its reading by pointer and keyboard, the uptime figures and the event log below.
 
-import { read, serverNow } from './api.js';
+import { readPages, serverNow } from './api.js';
 import { byId, el, setText } from './dom.js';
 import { clock, duration, hour, instant, percent } from './format.js';
 import {
@@ -22,6 +22,9 @@ const READ_EVERY = 60_000;
 // A flapping link must not become a flood of reads.
 const READ_AFTER_CHANGE = 2000;
 const HOURS_BETWEEN = 4;
+// The most events that the facade sends at once, and the most of a day that the page reads.
+const PAGE = 5000;
+const MOST_PAGES = 8;
 // Uptime over a window is known once that much was recorded.
 const WINDOWS = [
   ['24 h', '24h', 86_400],
@@ -33,6 +36,7 @@ const RECORDED_NEARLY = 0.999;
 export function mountTimeline(model) {
   const bar = byId('timeline');
   let events = [];
+  let recorded = false; // whether the ledger was read
   let uptime = null;
   let parts = [];
   let gaps = [];
@@ -59,9 +63,11 @@ export function mountTimeline(model) {
   async function readLedger() {
     schedule(READ_EVERY);
     try {
-      const { data } = await read(`/api/ibkr/link/events?since=${new Date(serverNow() - DAY_MS).toISOString()}`);
-      events = data.events ?? [];
-      uptime = data.uptime ?? null;
+      const since = new Date(serverNow() - DAY_MS).toISOString();
+      const pages = await readPages(`/api/ibkr/link/events?since=${since}&limit=${PAGE}`, MOST_PAGES);
+      events = pages.flatMap(({ data }) => data.events ?? []);
+      recorded = true;
+      uptime = pages[0].data.uptime ?? null;
     } catch {
       schedule(READ_AFTER_CHANGE); // the head of the page shows what is wrong; the bar keeps what it has
     }
@@ -191,7 +197,9 @@ export function mountTimeline(model) {
       for (const [key, row] of model.rows('notices'))
         if (value === 'everything' || !isFarmStatus(row)) notices.set(key, row);
     const lines = logLines(events, notices, model.rows('gaps'));
-    log.show(new Map(lines.map((line) => [line.key, line])), { empty: 'Nothing has happened yet.' });
+    log.show(new Map(lines.map((line) => [line.key, line])), {
+      empty: recorded ? 'Nothing has happened yet.' : 'Not known: the record of the link has not been read yet.',
+    });
   }
 
   function point(index) {

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from shared.messages import AccountValue, Notice, PnL
 from tests.browser.conftest import Desk, Shot, Visit
@@ -468,6 +468,26 @@ async def test_farm_status_is_hidden_unless_it_is_wanted(desk: Desk, visit: Visi
     await expect(what).to_have_text(["IBKR 2105", "IBKR 2104", "Connected"])
     await page.get_by_role("combobox", name="Show").select_option("link only")
     await expect(what).to_have_text(["Connected"])
+
+
+async def test_a_day_of_many_events_is_read_to_its_last_page(desk: Desk, visit: Visit) -> None:
+    """The newest events come last: a page that stopped at the first thousands would show the past as the present."""
+    first = history((10, "ready", None, 18000))
+    last = history((5, "waiting", "socketLost", 3600), (4, "ready", None, None))
+
+    async def events(route: Route) -> None:
+        begun = "cursor" in route.request.url
+        headers = {} if begun else {"Link": '</api/ibkr/link/events?cursor=more>; rel="next"'}
+        await route.fulfill(headers=headers, json={"data": last if begun else first})
+
+    page = await visit("about:blank")
+    await page.route("**/api/ibkr/link/events?*", events)
+    await page.goto(desk.url)
+
+    await expect(page.locator("#timeline .part")).to_have_count(4)
+    await expect(page.locator(f"#log {ROWS} [data-column=what] .value")).to_have_text(
+        ["Connected", "Waiting", "Connected"]
+    )
 
 
 async def test_history_ends_where_knowledge_ends(desk: Desk, visit: Visit) -> None:
