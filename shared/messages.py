@@ -39,7 +39,12 @@ BROKER_TOPICS = ("accounts", "summary", "pnl", "positions", "orders", "fills")
 """The topics whose rows come from the gateway, each with a row in `sync`."""
 
 UInt31 = Annotated[int, Meta(ge=0, le=2_147_483_647)]
-"""IBKR's ids are signed 32-bit and never negative when they name something."""
+"""Client ids are signed 32-bit and never negative."""
+
+MAX_CON_ID = 2**63 - 1
+"""conId and permId are signed 64-bit in today's gateways."""
+
+ConId = Annotated[int, Meta(ge=1, le=MAX_CON_ID)]
 
 
 class Message(Struct, frozen=True, kw_only=True):
@@ -406,7 +411,7 @@ class ConnectParams(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class ContractQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Body of `POST /contracts/qualify`: what is known of a contract, in ib_async's names. Empty means any."""
 
-    conId: UInt31 = 0
+    conId: Annotated[int, Meta(ge=0, le=MAX_CON_ID)] = 0
     symbol: Annotated[str, Meta(max_length=64)] = ""
     secType: Annotated[str, Meta(max_length=16)] = ""
     lastTradeDateOrContractMonth: Annotated[str, Meta(max_length=16)] = ""
@@ -430,7 +435,7 @@ class BarsParams(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     `whatToShow` empty: TRADES, or MIDPOINT where nothing trades on an exchange. `endDateTime` empty: now.
     """
 
-    conId: Annotated[int, Meta(ge=1, le=2_147_483_647)]
+    conId: ConId
     durationStr: str = "1 D"
     barSizeSetting: str = "1 min"
     whatToShow: str = ""

@@ -250,9 +250,14 @@ BASES = {"asyncio.Protocol", "asyncio.BufferedProtocol", "asyncio.DatagramProtoc
 
 UNDOCUMENTED = (
     (
-        "daemon/tws/",
+        "daemon/tws/client.py",
         "ib_async==2.1.0",
-        "a failure must reach the future that waits for it, and only ib_async's own tables say which that is",
+        "its client writes each request in the order of the server's version; the socket and the queue are ours",
+    ),
+    (
+        "daemon/tws/decoder.py",
+        "ib_async==2.1.0",
+        "its decoder has the order of fields of each server version; what it reads wrongly is read rightly beside it",
     ),
     (
         "shared/transport/named_pipe.py",

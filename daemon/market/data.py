@@ -25,6 +25,7 @@ from daemon.market.streams import LINES, Ask, Cancel, Changed, Order, Release, S
 from daemon.market.topics import Kind, read
 from shared.clock import Clock
 from shared.messages import (
+    MAX_CON_ID,
     Bar,
     ContractDetails,
     ContractQuery,
@@ -131,7 +132,7 @@ class Market:
 
         What stands against one contract is raised where only one was asked for, and else its row's `ibCode`.
         """
-        if not 1 <= len(conIds) <= MOST_QUOTES or not all(0 < conId < 2**31 for conId in conIds):
+        if not 1 <= len(conIds) <= MOST_QUOTES or not all(0 < conId <= MAX_CON_ID for conId in conIds):
             raise Problem("invalidParameters", f"conIds: 1 to {MOST_QUOTES} contract numbers above 0")
         if self._tws is None:
             raise Problem("notConnected", "Quotes come while the session is there.")

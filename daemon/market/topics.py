@@ -6,13 +6,14 @@ import re
 from typing import Final, Literal, NamedTuple
 
 from daemon.market.history import BAR_SIZES
+from shared.messages import MAX_CON_ID
 from shared.reasons import Problem
 
 Kind = Literal["quotes", "bars"]
 
 _SIZES: Final = {size.replace(" ", ""): size for size in BAR_SIZES if size != "1 secs"}
 """A size as a topic spells it, and as IBKR does. IBKR keeps no one-second bars up to date."""
-_TOPIC: Final = re.compile(r"quotes:([1-9]\d{0,9})|bars:([1-9]\d{0,9}):([0-9a-z ]{1,12})", re.ASCII)
+_TOPIC: Final = re.compile(r"quotes:([1-9]\d{0,18})|bars:([1-9]\d{0,18}):([0-9a-z ]{1,12})", re.ASCII)
 
 
 class Spec(NamedTuple):
@@ -31,10 +32,10 @@ class Spec(NamedTuple):
 def read(topic: str) -> Spec:
     """What a topic is a stream of; IBKR's own spelling of a size is understood too. Raises `invalidParameters`."""
     match = _TOPIC.fullmatch(topic)
-    if match and match[1] and int(match[1]) < 2**31:
+    if match and match[1] and int(match[1]) <= MAX_CON_ID:
         return Spec("quotes", int(match[1]))
     size = match and match[3] and _SIZES.get(match[3].replace(" ", ""))
-    if match and size and int(match[2]) < 2**31:
+    if match and size and int(match[2]) <= MAX_CON_ID:
         return Spec("bars", int(match[2]), size)
     raise Problem(
         "invalidParameters",

@@ -7,9 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from shared.messages import BarsParams, ConnectParams
-
-ConId = Annotated[int, Meta(ge=1, le=2_147_483_647)]
+from shared.messages import BarsParams, ConId, ConnectParams
 
 
 class _Params(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any
 
 import ib_async as ib
-from ib_async.util import formatIBDatetime
 
 from daemon.tws.bars import EPOCH_SECONDS
 from daemon.tws.client import GatewayClient
@@ -70,7 +69,7 @@ class Lookups:
     ) -> list[Bar]:
         """Bars, oldest first. `endDateTime` `None`: now."""
         client, wanted = self._client, contract(query)
-        end = formatIBDatetime(endDateTime)
+        end = ib.util.formatIBDatetime(endDateTime)
         return await self._request(
             "the request for bars",
             timeout,

@@ -45,7 +45,8 @@ export function sum(values) {
 /** The sum of `field` over position `rows`, each converted to its account's own currency. */
 export function sumOf(rows, field, worth) {
   return sum(
-    [...rows.values()].map((row) => {
+    // a model's position is part of the account's own
+    [...rows.values()].filter((row) => !row.modelCode).map((row) => {
       const [value, each] = [known(row[field]), rate(worth, row.account, row.currency)];
       return value === null || each === null ? null : value * each;
     }),

@@ -13,14 +13,14 @@ from facade.app import Session
 from facade.events import stream
 from facade.http.responses import reply
 from facade.http.routing import RequestContext
-from shared.messages import STATE_TOPICS
+from shared.messages import MAX_CON_ID, STATE_TOPICS
 from shared.reasons import Problem
 
 LINES = 128
 """Topics of one reader beside the standing ones: the market-data lines an ordinary login has, and some bars."""
 
 TOPIC = re.compile(
-    r"quotes:([1-9][0-9]{0,9})|bars:([1-9][0-9]{0,9}):([0-9]{1,2} ?(?:secs?|mins?|hours?|day|week|month))"
+    r"quotes:([1-9][0-9]{0,18})|bars:([1-9][0-9]{0,18}):([0-9]{1,2} ?(?:secs?|mins?|hours?|day|week|month))"
 )
 
 
@@ -52,7 +52,7 @@ def _topic(name: str) -> str:
     if name in STATE_TOPICS:
         return name
     found = TOPIC.fullmatch(name)
-    if found is None or int(found[1] or found[2]) >= 2**31:
+    if found is None or int(found[1] or found[2]) > MAX_CON_ID:
         raise Problem(
             "invalidParameters",
             f"There is no such topic. Known are {', '.join(STATE_TOPICS)}, quotes:CONID and bars:CONID:SIZE.",

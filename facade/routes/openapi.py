@@ -16,6 +16,7 @@ from facade.app import Session
 from facade.http.problems import ProblemDetails
 from facade.http.responses import JSON, PROBLEM, reply
 from facade.http.routing import API, SESSIONS, RequestContext, Route
+from shared.messages import MAX_CON_ID
 from shared.reasons import CATALOGUE
 from shared.settings import SESSION_NAME
 
@@ -157,7 +158,7 @@ def _refusals(route: Route, *, token: bool) -> dict[str, Any]:
 
 def _path_parameters(route: Route) -> list[dict[str, Any]]:
     schemas = {
-        "conId": {"type": "integer", "minimum": 1, "maximum": 2_147_483_647},
+        "conId": {"type": "integer", "minimum": 1, "maximum": MAX_CON_ID},
         "session": {"type": "string", "pattern": f"^{SESSION_NAME.pattern}$"},
     }
     return [

@@ -20,7 +20,7 @@ from facade.app import Session
 from facade.http.responses import NO_HEADERS, reply
 from facade.http.routing import RequestContext
 from facade.routes.reads import OneAccount, StaleQuery, data, newest, require_connected, topic_response
-from shared.messages import BarsParams, ContractQuery
+from shared.messages import MAX_CON_ID, BarsParams, ContractQuery
 from shared.reasons import Problem
 
 LEDGER_TIMEOUT = 10.0
@@ -45,10 +45,9 @@ LIMIT = 1000
 MAX_LIMIT = 5000
 """Rows of one response: two megabytes or so."""
 
-MAX_CON_ID = 2_147_483_647
-CON_ID = "([1-9][0-9]{0,8}|1[0-9]{9})"
+CON_ID = "([1-9][0-9]{0,17}|[1-8][0-9]{18})"
 CON_ID_LIST = f"^{CON_ID}(,{CON_ID}){{0,{CON_IDS - 1}}}$"
-"""As a pattern, so that the OpenAPI document has it; IBKR's numbers have nine digits."""
+"""As a pattern, so that the OpenAPI document has it; of the numbers with 64 bits the highest are left out."""
 
 Moment = Annotated[str, Meta(max_length=40, extra_json_schema={"format": "date-time"})]
 
@@ -105,7 +104,7 @@ class SearchQuery(StaleQuery, frozen=True, kw_only=True, forbid_unknown_fields=T
 class QuotesQuery(StaleQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`conIds`: contract ids, separated by commas."""
 
-    conIds: Annotated[str, Meta(max_length=1100, pattern=CON_ID_LIST)]
+    conIds: Annotated[str, Meta(max_length=2000, pattern=CON_ID_LIST)]
 
 
 class BarsQuery(BarsParams, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -278,7 +277,7 @@ def _last_known(session: Session, con_ids: list[int]) -> web.StreamResponse | No
 
 
 def _con_id(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,10}", text) or not 1 <= int(text) <= MAX_CON_ID:
+    if not re.fullmatch(r"[0-9]{1,19}", text) or not 1 <= int(text) <= MAX_CON_ID:
         raise Problem("invalidParameters", f"A conId is a whole number from 1 to {MAX_CON_ID}.")
     return int(text)
 

@@ -494,7 +494,7 @@ async def test_an_unknown_contract_has_no_quote(house: House) -> None:
     assert raised.value.reason == "notFound"
 
 
-@pytest.mark.parametrize("conIds", [[], [0], [-1], [2**31], list(range(1, 102))])
+@pytest.mark.parametrize("conIds", [[], [0], [-1], [2**63], list(range(1, 102))])
 async def test_quotes_of_what_is_no_contract_are_refused(house: House, conIds: list[int]) -> None:
     with pytest.raises(Problem, match="conIds"):
         await house.market.quotes(conIds)

@@ -206,6 +206,7 @@ async def test_a_cost_that_the_gateway_does_not_know_is_null():
         ("positions", "61|3|DU1234567|102|S2|STK||0|||NASDAQ|USD|S2|NMS|x|1.5"),
         ("orders", "3|5|Submitted|x|90|100.5|77|0|100.5|7||0"),
         ("orders", order_line(77, totalQuantity="x")),
+        ("orders", order_line(77, lmtPrice="x")),
         ("fills", execution("0001.a.01", total="x")),
         ("fills", "59|1|0001.a.01|x|USD|0||"),
         ("summary", "6|2|NetLiquidation"),

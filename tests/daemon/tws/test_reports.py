@@ -142,7 +142,7 @@ async def test_an_execution_that_fits_has_nothing_read_again():
     async with session(
         answering(before_probe(status_line("Submitted", 10.0), execution("0001.a.01")) | {"16": first})
     ) as made:
-        await settled(made, "orders")
+        await made.tws.sync({"orders"})
         before = made.tws.messages_out
         await made.tws.probe(60)
 
@@ -322,6 +322,29 @@ async def test_a_position_without_figures_has_the_price_of_another_account():
         row = made.rows("positions")["DU2:265598"]
 
     assert (row.marketPrice, row.marketValue) == (225.5, None)
+
+
+async def test_a_price_that_came_from_a_closed_position_is_not_shown_any_more():
+    """The account with a value of its own keeps the price that this gives."""
+    answers = {
+        "61": (*(f"61|3|{name}|{AAPL}|{units}|100" for name, units in (("DU1", 10), ("DU2", 5), ("DU3", 5))), "62|1"),
+        "6": (f"7|8|{AAPL}|10|225.5|2255|100|5|0|DU1", "54|1|DU1"),
+        "76": ("74|1|ID",),
+        "49": (f"61|3|DU1|{AAPL}|0|0",),
+    }
+
+    def prices(made: Session) -> list[float | None]:
+        return [made.rows("positions")[f"{name}:265598"].marketPrice for name in ("DU2", "DU3")]
+
+    async with session(answering(answers, accounts="DU1,DU2,DU3")) as made:
+        await made.tws.sync({"positions"})
+        made.tws.book.marks("DU2", 265598, (None, 1100.0, None, None))
+        await made.tws.sync({"summary"})
+        assert prices(made) == [220.0, 225.5]
+        await made.tws.probe(60)
+
+        assert set(made.rows("positions")) == {"DU2:265598", "DU3:265598"}
+        assert prices(made) == [220.0, None]
 
 
 async def test_empty_portfolio_figures_are_unknown():
