@@ -198,3 +198,15 @@ def test_each_pipelined_request_passes_the_guard_for_itself(attacked: Chain) -> 
     assert said.count(b"HTTP/1.1 200 OK") == 3
     assert said.count(b"HTTP/1.1 421 ") == 1
     attacked.served()
+
+
+def test_a_request_is_found_in_both_logs_by_its_id(attacked: Chain) -> None:
+    """The client's own where it is well-formed; what is not well-formed reaches neither log."""
+    answer = attacked.send(attacked.request("POST", "/api/ibkr/reconnect", "X-Request-Id: mine-1", body=b"{}"))
+    assert answer.headers["x-request-id"] == "mine-1"
+    answer = attacked.send(attacked.request("POST", "/api/ibkr/reconnect", "X-Request-Id: no good", body=b"{}"))
+    made = answer.headers["x-request-id"]
+    for process, event in (("facade", "facade.request"), ("daemon", "link.command")):
+        lines = [json.loads(line) for line in (attacked.directory / f"{process}.out").read_text().splitlines()]
+        assert {"mine-1", made} <= {line.get("requestId") for line in lines if line["event"] == event}
+        assert not [line for line in lines if line.get("requestId") == "no good"]
