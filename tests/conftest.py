@@ -13,6 +13,11 @@ from tests.talking import peers  # noqa: F401 - a fixture
 settings.register_profile("no timing", deadline=None)
 settings.load_profile("no timing")
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fields", type=int, default=16, help="fields of each kind to alter in test_story_fields; 0: all")
+
+
 LONGEST_NAME = 100
 """Characters of a parameter in a test's name: what a person reads."""
 

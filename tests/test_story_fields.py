@@ -1,0 +1,292 @@
+"""Meanings instead of bytes: each field of each message of the gateway, one at a time, is what no decoder expects.
+
+After each: the session stands, no row has a 0 that nobody sent, no list that is called whole is shorter than the
+gateway's, nothing waits for ever, and no ERROR is logged. The gate tries a sample of the fields, the same each time;
+`pytest tests/test_story_fields.py --fields 0` tries all of them (some minutes), `--fields N` N of each kind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import pytest
+
+from daemon.simulator import Gateway, World, accounts, bars
+from daemon.simulator.alterations import MESSAGES, Where
+from daemon.simulator.bars import STREAMED
+from shared.messages import BarsParams, ContractQuery
+from shared.reasons import Problem
+from tests.daemon.simulator.waiting import Raw
+from tests.stories import Story, story
+from tests.waiting import until
+
+AAPL, OPTION = 265598, 700_000_000
+VALUES = ("", "?", "-1", "1.7976931348623157E308", "2147483647", "9223372036854775807", "1e300", "NAME\\", "\\N{X}")
+ZONED = "20260101 10:00:00 Mars/Olympus"
+WHOLE = ("positions", "orders", "fills", "summary", "pnl", "accounts")
+LISTED_FIELDS = 24
+"""Fields of one message that are tried: those of a long list repeat."""
+
+LIMIT = 30.0
+"""s for anything that an altered message must not hold up."""
+
+
+@dataclass(frozen=True)
+class Case:
+    message: str
+    where: Where
+    value: str
+    skip: int
+
+    def __str__(self) -> str:
+        return f"{self.message}[{self.where}] = {self.value!r} (after {self.skip})"
+
+
+Trigger = Callable[[Story], Awaitable[None]]
+
+
+async def again(told: Story) -> None:
+    """Everything about the accounts is read again."""
+    gaps = len(told.gaps)
+    told.gateway.lose_upstream()
+    await told.becomes("upstreamLost", "upstreamLost")
+    told.gateway.restore_upstream()
+    await until(lambda: len(told.gaps) > gaps and told.says("ready"), "not read again", LIMIT)
+
+
+async def begin(told: Story) -> None:
+    """A session begins."""
+    await told.clock.pass_(31)
+    sessions = told.gateway.connections.sessions
+    told.gateway.drop()
+    await until(lambda: told.gateway.connections.sessions > sessions, "not dialled again", LIMIT)
+    for _ in range(40):
+        if told.says("ready"):
+            return
+        await told.clock.pass_(5)
+    await until(lambda: told.says("ready"), "no session", LIMIT)
+
+
+async def live(told: Story) -> None:
+    """An execution of our own, and what follows it; then the profit and loss, and the probe."""
+    told.gateway.fill("AAPL", next(SIDES) * 10, 200.0)
+    for session in told.gateway.ready_sessions():
+        accounts.every_second(told.gateway, session)
+    await settled(told)
+
+
+async def stream(told: Story) -> None:
+    """A bar that goes on."""
+    for session in told.gateway.ready_sessions():
+        bars.every_second(told.gateway, session)
+    await settled(told)
+
+
+SIDES = itertools.cycle((1, -1))
+NOTES = itertools.count()
+
+
+async def settled(told: Story) -> None:
+    """What was sent so far has arrived."""
+    farm = f"note{next(NOTES)}"
+    told.gateway.farm(2104, farm)
+    await until(lambda: farm in told.row.farms, "nothing arrives any more", LIMIT)
+
+
+async def quote(told: Story) -> None:
+    """A line on a stock nobody has watched, and one on an option."""
+    fresh = next(told.unwatched)  # type: ignore[attr-defined]
+    for con_id in (fresh, OPTION + fresh % 100):
+        await asked(told.market.quotes([con_id]))
+
+
+async def request(told: Story) -> None:
+    """One question of each kind, none of which was asked before."""
+    contracts, fresh = told.market.contracts, next(told.unwatched)  # type: ignore[attr-defined]
+    symbol = told.gateway.world.catalogue.by_con_id[fresh].symbol
+    await asked(contracts.details(fresh))
+    await asked(contracts.qualify(ContractQuery(symbol=symbol, secType="STK", currency="USD", exchange="SMART")))
+    await asked(contracts.qualify(ContractQuery(symbol="IBM", secType="BOND", currency=("USD", "")[fresh % 2])))
+    await asked(contracts.search(symbol[: 2 + fresh % 3]))
+    await asked(contracts.option_chain(AAPL))
+    found = await asked(told.market.history.fetch(BarsParams(conId=fresh, durationStr="2 W", barSizeSetting="1 day")))
+    if found is not None:
+        assert len(found.rows) in (0, 10), f"{len(found.rows)} of 10 bars"
+
+
+async def asked(question: Awaitable[Any]) -> Any:
+    """The answer; None where a problem says why there is none."""
+    try:
+        async with asyncio.timeout(LIMIT):
+            return await question
+    except Problem:
+        return None
+
+
+KINDS: dict[str, tuple[Trigger, tuple[str, ...]]] = {
+    "begin": (begin, ("managedAccounts", "nextValidId", "error")),
+    "again": (
+        again,
+        (
+            *("openOrder", "orderStatus", "openOrderEnd", "completedOrder", "completedOrdersEnd", "execution"),
+            *("executionEnd", "commissionReport", "position", "positionEnd", "accountValue", "accountDownloadEnd"),
+            *("accountTime", "portfolioValue"),
+        ),
+    ),
+    "live": (
+        live,
+        ("openOrder", "orderStatus", "execution", "commissionReport", "position", "portfolioValue", "pnl", "pnlSingle"),
+    ),
+    "stream": (stream, ("historicalDataUpdate",)),
+    "quote": (
+        quote,
+        (
+            *("tickPrice", "tickSize", "tickString", "tickGeneric", "marketDataType", "tickReqParams"),
+            *("optionComputation", "contractDetails", "contractDetailsEnd"),
+        ),
+    ),
+    "request": (
+        request,
+        (
+            *("contractDetails", "bondContractDetails", "symbolSamples", "optionChain", "optionChainEnd"),
+            "historicalData",
+        ),
+    ),
+}
+
+
+async def recorded() -> dict[str, list[str]]:
+    """One message of each name as the gateway sends it, by asking for all of them."""
+    apple = (AAPL, "", "", "", 0, "", "", "SMART", "", "", "", "")
+    seen: dict[str, list[str]] = {}
+    names = {str(number): name for name, number in MESSAGES.items()}
+    async with Gateway(World()) as gateway:
+        client = await Raw.open(gateway.port)
+        for words in (
+            *((61, 1), (16, 1), (5, 1), (99, 0), (7, 3, 1, 0, "", "", "", "", "", ""), (6, 2, 1, "DU1234567")),
+            *((92, 2, "DU1234567", ""), (94, 3, "DU1234567", "", AAPL), (81, 4, "IBM")),
+            *((9, 8, 5, *apple, 0, "", "", ""), (9, 8, 6, 0, "IBM", "BOND", *apple[3:], 0, "", "", "")),
+            *((78, 7, "AAPL", "", "STK", AAPL), (1, 11, 8, *apple, 0, "", 0, 0, "")),
+            (1, 11, 9, OPTION, *apple[1:], 0, "", 0, 0, ""),
+            (20, 10, *apple, 0, "", "1 day", "2 W", 1, STREAMED[0], 1, 1, ""),
+        ):
+            client.send(*words)
+        wanted = {name for _, messages in KINDS.values() for name in messages}
+        while wanted - set(seen):
+            fields = await client.read()
+            name = names.get(fields[0], "")
+            if len(fields) > len(seen.get(name, [])):
+                seen[name] = fields
+        await client.close()
+    return seen
+
+
+def cases(messages: tuple[str, ...], seen: dict[str, list[str]]) -> Iterator[Case]:
+    for name in messages:
+        fields = seen[name]
+        for where in range(1, min(len(fields), LISTED_FIELDS)):
+            for value in (*VALUES, ZONED):
+                if fields[where] != value:
+                    yield Case(name, where, value, (where + len(value)) % 2)
+        yield Case(name, "more", "surplus", 0)
+        yield Case(name, "fewer", "", 0)
+
+
+Rows = dict[str, dict[str, dict[str, Any]]]
+
+
+def rows(told: Story) -> Rows:
+    topics = (*WHOLE, *(topic for topic in told.store.rows("sync") if topic.startswith(("quotes:", "bars:"))))
+    return {topic: {key: msgspec.to_builtins(row) for key, row in told.store.rows(topic).items()} for topic in topics}
+
+
+def numbers(shown: Rows) -> Iterator[tuple[str, str, str, float]]:
+    """Topic, key, field and value of every number."""
+    for topic, lines in shown.items():
+        for key, row in lines.items():
+            for field, value in row.items():
+                if isinstance(value, int | float) and not isinstance(value, bool):
+                    yield topic, key, field, value
+
+
+def kind_of(topic: str) -> str:
+    return topic.partition(":")[0]
+
+
+def sizes(gateway: Gateway) -> dict[str, int]:
+    """How long each list of the gateway is."""
+    world = gateway.world
+    values = sum(1 for account in world.accounts for _ in accounts.values(world, account, gateway.clock.time()))
+    return {
+        "positions": len(world.held()),
+        "fills": len(world.fills),
+        "summary": values,
+        "accounts": len(world.managed),
+    }
+
+
+class Witness:
+    """What is right before anything is altered, and what is wrong afterwards."""
+
+    def __init__(self, told: Story) -> None:
+        self._told = told
+        self._zeros = {(kind_of(topic), field) for topic, _, field, value in numbers(rows(told)) if value == 0}
+
+    def more_zeros(self) -> None:
+        """The 0s of now are the gateway's own."""
+        self._zeros |= {(kind_of(topic), field) for topic, _, field, value in numbers(rows(self._told)) if value == 0}
+
+    def objections(self, dials: int | None, lines: int) -> Iterator[str]:
+        told = self._told
+        if dials is not None and told.dials != dials:
+            yield f"the session was lost: {told.row.lastError}"
+        for topic, key, field, value in numbers(rows(told)):
+            if value == 0 and (kind_of(topic), field) not in self._zeros:
+                yield f"an invented 0: {topic} {key} {field}"
+        for topic, size in sizes(told.gateway).items():
+            sync = told.sync(topic)
+            if sync.known and not sync.stale and len(told.store.rows(topic)) < size:
+                yield f"{topic}: {len(told.store.rows(topic))} rows of {size}, called known and current"
+        yield from (line for line in told.lines[lines:] if line.startswith("ERROR") or "Traceback" in line)
+
+
+@pytest.fixture
+def count(request: pytest.FixtureRequest) -> int:
+    return int(request.config.getoption("--fields"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_field_that_is_not_what_it_should_be_costs_what_it_carried(kind: str, count: int) -> None:
+    trigger, messages = KINDS[kind]
+    found = list(cases(messages, await recorded()))
+    if count:
+        found = random.Random(kind).sample(found, min(count, len(found)))
+    wrong: list[str] = []
+    world = World(positions=6)
+    async with story(world=world, gateway={"history_limits": None, "lines": 100_000}, timeout=0.4) as told:
+        stocks = [c.conId for c in world.catalogue.by_con_id.values() if c.secType == "STK" and c.currency == "USD"]
+        told.unwatched = itertools.cycle(stocks)  # type: ignore[attr-defined]
+        told.market.watch(f"bars:{AAPL}:1min", "a reader")
+        await until(lambda: told.market.streams().live == 1)
+        witness = Witness(told)
+        for _ in range(2):
+            await trigger(told)
+            witness.more_zeros()
+        for case in found:
+            dials, lines = told.dials, len(told.lines)
+            told.gateway.alter(case.message, case.where, case.value, 1, case.skip)
+            try:
+                await trigger(told)
+            except (AssertionError, TimeoutError) as error:
+                wrong.append(f"{case}: {error!r}")
+            told.gateway.faults.alterations.clear()
+            wrong += [f"{case}: {each}" for each in witness.objections(None if kind == "begin" else dials, lines)]
+            if len(wrong) > 200:
+                break
+    assert not wrong, f"{len(wrong)} of {len(found)}\n" + "\n".join(wrong)
