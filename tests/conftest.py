@@ -15,7 +15,7 @@ settings.load_profile("no timing")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--fields", type=int, default=16, help="fields of each kind to alter in test_story_fields; 0: all")
+    parser.addoption("--fields", type=int, default=24, help="fields of each kind to alter in test_story_fields; 0: all")
 
 
 LONGEST_NAME = 100

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,8 +33,8 @@ WHOLE = ("positions", "orders", "fills", "summary", "pnl", "accounts")
 LISTED_FIELDS = 24
 """Fields of one message that are tried: those of a long list repeat."""
 
-LIMIT = 30.0
-"""s for anything that an altered message must not hold up."""
+LIMIT = 9.0
+"""s for anything that an altered message must not hold up; less than any question's own time limit."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ async def again(told: Story) -> None:
     """Everything about the accounts is read again."""
     gaps = len(told.gaps)
     told.gateway.lose_upstream()
-    await told.becomes("upstreamLost", "upstreamLost")
+    await until(lambda: told.says("upstreamLost", "upstreamLost"), "1100 is not noticed", LIMIT)
     told.gateway.restore_upstream()
     await until(lambda: len(told.gaps) > gaps and told.says("ready"), "not read again", LIMIT)
 
@@ -66,7 +66,7 @@ async def begin(told: Story) -> None:
     sessions = told.gateway.connections.sessions
     told.gateway.drop()
     await until(lambda: told.gateway.connections.sessions > sessions, "not dialled again", LIMIT)
-    for _ in range(40):
+    for _ in range(80):  # another account list is another account, which is tried again after five minutes
         if told.says("ready"):
             return
         await told.clock.pass_(5)
@@ -103,28 +103,36 @@ async def quote(told: Story) -> None:
     """A line on a stock nobody has watched, and one on an option."""
     fresh = next(told.unwatched)  # type: ignore[attr-defined]
     for con_id in (fresh, OPTION + fresh % 100):
-        await asked(told.market.quotes([con_id]))
+        await asked(told, told.market.quotes([con_id]))
 
 
 async def request(told: Story) -> None:
     """One question of each kind, none of which was asked before."""
     contracts, fresh = told.market.contracts, next(told.unwatched)  # type: ignore[attr-defined]
     symbol = told.gateway.world.catalogue.by_con_id[fresh].symbol
-    await asked(contracts.details(fresh))
-    await asked(contracts.qualify(ContractQuery(symbol=symbol, secType="STK", currency="USD", exchange="SMART")))
-    await asked(contracts.qualify(ContractQuery(symbol="IBM", secType="BOND", currency=("USD", "")[fresh % 2])))
-    await asked(contracts.search(symbol[: 2 + fresh % 3]))
-    await asked(contracts.option_chain(AAPL))
-    found = await asked(told.market.history.fetch(BarsParams(conId=fresh, durationStr="2 W", barSizeSetting="1 day")))
+    await asked(told, contracts.details(fresh))
+    await asked(told, contracts.qualify(ContractQuery(symbol=symbol, secType="STK", currency="USD", exchange="SMART")))
+    await asked(told, contracts.qualify(ContractQuery(symbol="IBM", secType="BOND", currency=("USD", "")[fresh % 2])))
+    await asked(told, contracts.search(symbol[: 2 + fresh % 3]))
+    await asked(told, contracts.option_chain(AAPL))
+    found = await asked(
+        told, told.market.history.fetch(BarsParams(conId=fresh, durationStr="2 W", barSizeSetting="1 day"))
+    )
     if found is not None:
         assert len(found.rows) in (0, 10), f"{len(found.rows)} of 10 bars"
 
 
-async def asked(question: Awaitable[Any]) -> Any:
-    """The answer; None where a problem says why there is none."""
+async def asked(told: Story, question: Coroutine[Any, Any, Any]) -> Any:
+    """The answer, without the waits of pacing; None where a problem says why there is none."""
+    answer = asyncio.create_task(question, name="a question")
+    ends = told.clock.monotonic() + LIMIT
+    while not answer.done() and told.clock.monotonic() < ends:
+        await told.clock.pass_(0.2)
+    if not answer.done():
+        answer.cancel()
+        raise AssertionError("not answered")
     try:
-        async with asyncio.timeout(LIMIT):
-            return await question
+        return await answer
     except Problem:
         return None
 
@@ -287,6 +295,6 @@ async def test_a_field_that_is_not_what_it_should_be_costs_what_it_carried(kind:
                 wrong.append(f"{case}: {error!r}")
             told.gateway.faults.alterations.clear()
             wrong += [f"{case}: {each}" for each in witness.objections(None if kind == "begin" else dials, lines)]
-            if len(wrong) > 200:
+            if len(wrong) > 20:
                 break
     assert not wrong, f"{len(wrong)} of {len(found)}\n" + "\n".join(wrong)

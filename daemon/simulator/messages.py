@@ -209,7 +209,8 @@ def contract_details(version: int, req_id: int, c: Contract, exchange: str, hour
     exchanges = c.validExchanges.split(",")
     fields: list[object] = [10] if version >= 164 else [10, 8]
     last_day = c.lastTradeDateOrContractMonth
-    fields += [req_id, c.symbol, c.secType, last_day, c.strike, c.right, exchange or c.exchange, c.currency]
+    last_trade = f"{last_day} 08:30 CST" if c.secType == "FUT" else last_day  # not always in the zone of its hours
+    fields += [req_id, c.symbol, c.secType, last_trade, c.strike, c.right, exchange or c.exchange, c.currency]
     fields += [c.localSymbol, c.tradingClass, c.tradingClass, c.conId]
     fields.append(c.minTick)
     if version < 164:

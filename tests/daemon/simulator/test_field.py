@@ -245,10 +245,18 @@ async def test_bid_and_ask_are_never_crossed(gateway: Gateway, client: Raw) -> N
     quote(client, 1)
     await client.until("46")
     prices = {"1": 0.0, "2": float("inf")}
-    for _ in range(60):
+    for _ in range(12):
         gateway.clock.advance(30)  # type: ignore[attr-defined]
         for _ in range(200):
             tick = await client.until("1", "6", "1")
             if tick[3] in prices and float(tick[4]) > 0:
                 prices[tick[3]] = float(tick[4])
                 assert prices["1"] < prices["2"]
+
+
+async def test_the_last_trade_time_of_a_future_has_a_zone_of_its_own(gateway: Gateway, client: Raw) -> None:
+    future = next(c for c in gateway.world.catalogue.by_con_id.values() if c.secType == "FUT" and not c.expired)
+    client.send(9, 8, 1, *contract("", "", "", future.conId), 0, "", "", "")
+    details = await client.until("10")
+    assert details[4] == f"{future.lastTradeDateOrContractMonth} 08:30 CST"
+    assert "US/Central" in details
