@@ -87,6 +87,7 @@ def serve(settings: Settings, environ: Mapping[str, str], state_dir_held: Callab
         notify=teller(environ.get("NOTIFY_SOCKET", "")),
         watchdog=watchdog(environ, os.getpid()),
         state_dir_held=state_dir_held,
+        environ=environ,
     )
     try:
         with asyncio.Runner() as runner:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -21,6 +22,7 @@ from daemon.market.data import Market
 from daemon.notify import READY, STOPPING, WATCHDOG
 from daemon.server.commands import Commands
 from daemon.server.conversations import Server
+from daemon.session.remedy import Remedy
 from daemon.session.supervisor import Supervisor
 from daemon.signals import stop_on_signals
 from daemon.state.feed import Feed
@@ -30,6 +32,7 @@ from daemon.state.store import FILLS_KNOWN, Store
 from daemon.tws import Tws
 from shared.clock import Clock
 from shared.jsonrpc.server import RpcService
+from shared.messages import Link
 from shared.settings import Settings
 from shared.transport.private_paths import AlreadyRunning
 
@@ -49,7 +52,8 @@ UPKEEP = 60.0
 class Surroundings:
     """What comes from outside the process. `notify`: to systemd; `watchdog`: s between its signs of life.
 
-    `state_dir_held`: whether the lock on the state directory still keeps a second daemon out.
+    `state_dir_held`: whether the lock on the state directory still keeps a second daemon out. `environ`: what
+    `IBKR_REMEDY` inherits.
     """
 
     clock: Clock
@@ -59,6 +63,7 @@ class Surroundings:
     notify: Callable[[str], object] = lambda _message: None
     watchdog: float | None = None
     state_dir_held: Callable[[], bool] = lambda: True
+    environ: Mapping[str, str] = field(default_factory=dict)
 
 
 class StateDirectoryLost(Exception):  # noqa: N818 - what happened
@@ -167,9 +172,26 @@ class Daemon:
             self._spawn(self._show_life(), "signs of life"),
             self._spawn(self._watch_paths(), "paths"),
         ]
+        if self.settings.remedy is not None:
+            self._background.append(self._spawn_contained(self._remedy(self.settings.remedy).run(), "remedy"))
         self._linking = self._spawn(self.link.run(), "link")
         self._linking.add_done_callback(lambda _task: self.stopping.set())
         self._around.notify(READY)
+
+    def _remedy(self, program: Path) -> Remedy:
+        return Remedy(
+            program,
+            self.settings.remedy_after,
+            link=self._link_row,
+            ledger=self.ledger,
+            clock=self._around.clock,
+            session=self.settings.session,
+            environ=self._around.environ,
+        )
+
+    def _link_row(self) -> Link | None:
+        row = self.store.row("link", "link")
+        return row if isinstance(row, Link) else None
 
     async def end(self) -> None:
         """The session goes first, so that its client id is free at once and readers see the phase `stopping`."""

@@ -465,7 +465,7 @@ class WatchParams(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class LinkEvent(Message, frozen=True, kw_only=True):
-    """One change of phase. `durationS` is `None` while it lasts."""
+    """One change of phase, or the outcome of `IBKR_REMEDY` in `remedy`. `durationS` is `None` while it lasts."""
 
     at: datetime
     phase: Phase
@@ -474,6 +474,7 @@ class LinkEvent(Message, frozen=True, kw_only=True):
     epoch: str = ""
     session: int = 0
     durationS: float | None = None
+    remedy: str | None = None
 
 
 class Uptime(Message, frozen=True, kw_only=True):

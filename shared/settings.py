@@ -63,6 +63,8 @@ class Settings:
     facade_names: tuple[str, ...] = ()
     facade_token_file: Path | None = None
     peer_check: bool = True
+    remedy: Path | None = None
+    remedy_after: float = 300.0
     log_level: LogLevel = "INFO"
     log_format: Literal["console", "json"] = "console"
     env_file: Path | None = None
@@ -241,6 +243,13 @@ def _path_or_none(value: Value) -> Path | None:
     return _path(value) if value.text else None
 
 
+def _program(value: Value) -> Path | None:
+    path = _path_or_none(value)
+    if path is not None and not (path.is_file() and os.access(path, os.X_OK)):
+        raise Refused("It is run without a shell: arguments belong into a script of yours.")
+    return path
+
+
 def _socket(value: Value) -> str:
     if not value.text or value.text.startswith("\\\\"):  # a pipe of Windows
         return value.text
@@ -363,6 +372,8 @@ TABLE: dict[str, Row] = {
     "IBKR_FACADE_NAMES": Row("facade_names", _names, "host:port names separated by commas"),
     "IBKR_FACADE_TOKEN_FILE": Row("facade_token_file", _path_or_none, "a file, or nothing"),
     "IBKR_PEER_CHECK": Row("peer_check", _bool, BOOL),
+    "IBKR_REMEDY": Row("remedy", _program, "the path of an executable file, or nothing"),
+    "IBKR_REMEDY_AFTER": Row("remedy_after", _seconds, SECONDS),
     "IBKR_LOG_LEVEL": Row(
         "log_level", _one_of("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"), "DEBUG, INFO, WARNING, ERROR or CRITICAL"
     ),

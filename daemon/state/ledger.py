@@ -168,6 +168,22 @@ class Ledger:
             self._last = event
             self._write_event(event)
 
+    def remedy(self, event: LinkEvent) -> None:
+        """The outcome of a run of `IBKR_REMEDY`, beside the changes of phase."""
+        if self._attempt is not None:
+            self._last, self._attempt = self._attempt, None
+            self._write_event(self._last)
+        self._write_event(replace(event, epoch=self.epoch))
+
+    async def remedies(self, seconds: float) -> int:
+        """Runs of `IBKR_REMEDY` in the last `seconds`; those that cannot be read count as none."""
+        since = self._clock.now().timestamp() - seconds
+        sql = 'SELECT count(*) FROM events WHERE at >= ? AND CAST(row AS TEXT) LIKE \'%"remedy":"%\''
+        try:
+            return await self.read(lambda db: int(db.execute(sql, (since,)).fetchone()[0]))
+        except (OSError, sqlite3.Error):
+            return 0
+
     def fills_complete(self, at: datetime) -> None:
         """The list of fills was read to its end at `at`."""
         self.write(lambda db: _set_flag(db, "fillsComplete", at.isoformat()))

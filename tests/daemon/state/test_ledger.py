@@ -466,3 +466,20 @@ def test_a_newer_versions_file_is_left_whole(tmp_path: Path) -> None:
     moved = next(path for path in aside(tmp_path) if path.suffix == ".sqlite")
     with closing(sqlite3.connect(moved)) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (99,)
+
+
+async def test_the_outcome_of_a_remedy_is_a_link_event_and_is_counted_for_a_day(ledger: Ledger, clock: Hands) -> None:
+    """The attempt that was under way comes before it, and a restart of the daemon forgets none."""
+    ledger.phase(LinkEvent(at=clock.now(), phase="waiting", reason="handshakeTimeout"))
+    ledger.phase(LinkEvent(at=clock.now(), phase="connecting", reason="handshakeTimeout"))
+    ledger.remedy(LinkEvent(at=clock.now(), phase="connecting", reason="handshakeTimeout", remedy="exit status 0"))
+
+    found = await events(ledger, clock.now() - timedelta(hours=1), clock.now())
+    assert [(event.phase, event.remedy) for event in found] == [
+        ("waiting", None),
+        ("connecting", None),
+        ("connecting", "exit status 0"),
+    ]
+    assert await ledger.remedies(86_400.0) == 1
+    await clock.move(86_401)
+    assert await ledger.remedies(86_400.0) == 0
