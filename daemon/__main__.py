@@ -1,4 +1,4 @@
-"""The daemon's door: `python -m daemon`. Settings, one daemon a state directory, logs, the loop, the exit status."""
+"""The daemon's entry point, `python -m daemon`: settings, lock, logs, event loop, exit status."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ WATCHDOG_EVERY = 10.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit status: 0 stopped as asked, 1 failed, 2 usage, 75 already running, 78 bad settings or unsafe paths."""
+    """The exit status: 0 stopped by request, 1 failed, 2 usage, 75 already running, 78 bad settings or unsafe paths."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     environ: Mapping[str, str] = os.environ
-    if len(arguments) == 2 and arguments[0] == "--session":  # how a service says it where it has no environment
+    if len(arguments) == 2 and arguments[0] == "--session":  # for services without an environment
         environ, arguments = {**environ, "IBKR_SESSION": arguments[1]}, []
     if arguments:
-        asked = arguments in (["-h"], ["--help"])
-        say(USAGE, error=not asked)
-        return 0 if asked else BAD_USAGE
+        help_requested = arguments in (["-h"], ["--help"])
+        write(USAGE, error=not help_requested)
+        return 0 if help_requested else BAD_USAGE
     try:
         settings = Settings.load(environ, Path.cwd())
         claimed = claim(settings.state_dir)
     except (SettingsError, UnsafePath) as error:
-        say(f"{error}\n")
+        write(f"{error}\n")
         return BAD_SETTINGS
     except AlreadyRunning as error:
-        say(f"{error}\n")
+        write(f"{error}\n")
         return ALREADY_RUNNING
     except OSError as error:
-        say(f"The state directory cannot be used: {error}.\n")
+        write(f"The state directory cannot be used: {error}.\n")
         return FAILED
     try:
         return serve(settings, environ, claimed.in_place)
@@ -81,10 +81,10 @@ def serve(settings: Settings, environ: Mapping[str, str], state_dir_held: Callab
         return refuse(str(error), BAD_SETTINGS)
     around = Surroundings(
         clock=SystemClock(),
-        dice=random.random,
+        random_unit=random.random,
         calendar=windows,
         version=installed_version(),
-        notify=teller(environ.get("NOTIFY_SOCKET", "")),
+        notify=make_notifier(environ.get("NOTIFY_SOCKET", "")),
         watchdog=watchdog(environ, os.getpid()),
         state_dir_held=state_dir_held,
         environ=environ,
@@ -119,8 +119,8 @@ def refuse(sentence: str, status: int) -> int:
     return status
 
 
-def teller(address: str) -> Callable[[str], object]:
-    """How to tell systemd something."""
+def make_notifier(address: str) -> Callable[[str], object]:
+    """A function that notifies systemd at `address`."""
     from daemon.notify import notify
 
     return lambda message: notify(address, message)
@@ -137,11 +137,11 @@ def watchdog(environ: Mapping[str, str], pid: int) -> float | None:
 def installed_version() -> str:
     try:
         return version(DISTRIBUTION)
-    except PackageNotFoundError:  # run from a tree that nobody has installed
+    except PackageNotFoundError:  # run from a tree that is not installed
         return "0"
 
 
-def say(text: str, *, error: bool = True) -> None:
+def write(text: str, *, error: bool = True) -> None:
     """To the terminal, where there is one."""
     stream = sys.stderr if error else sys.stdout
     if stream is not None:

@@ -1,14 +1,14 @@
-"""Tell systemd how the daemon is: listening, alive, ending. Knows nothing of the link, which may be down for days."""
+"""Notifies systemd: ready, alive, stopping. Independent of the link, which may be down for days."""
 
 from __future__ import annotations
 
 import socket
 
 READY = "READY=1"
-"""Said once the local socket listens, not once IBKR is there: nobody should wait for that."""
+"""Sent once the local socket listens, not once IBKR is there: no unit should wait for that."""
 
 WATCHDOG = "WATCHDOG=1"
-"""Said every few seconds from the loop: it proves that the loop turns."""
+"""Sent every few seconds from the loop: it proves that the loop turns."""
 
 STOPPING = "STOPPING=1"
 
@@ -17,7 +17,7 @@ LIMIT = 1.0
 
 
 def notify(address: str, message: str) -> bool:
-    """Send `message` to `address` (NOTIFY_SOCKET: a path, or `@` and an abstract name); false where nobody hears."""
+    """Send `message` to `address` (NOTIFY_SOCKET: a path, or `@` and an abstract name). False where it fails."""
     if not address or not hasattr(socket, "AF_UNIX"):
         return False
     try:

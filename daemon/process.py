@@ -1,6 +1,6 @@
 """The daemon's one TaskGroup: what it is made of, started in order and ended in reverse within five seconds.
 
-Reads no environment and decides nothing about the link. Each part is told what it needs here, and only here.
+Reads no environment and decides nothing about the link. Each part is given what it needs here, and only here.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ log = structlog.get_logger(__name__)
 LINK_LIMIT = 2.5
 """s for the session's polite end, which keeps two for itself."""
 PEERS_LIMIT = 1.5
-"""s for peers to read the last word. With the ledger's second this makes the five that the whole end may take."""
+"""s for peers to read their last response. With the ledger's second this makes the five that the whole end may take."""
 PATHS_INTERVAL = 1.0
 """s between looks whether the socket and the state directory are still where they were: a stat each."""
 UPKEEP = 60.0
@@ -57,7 +57,7 @@ class Surroundings:
     """
 
     clock: Clock
-    dice: Callable[[], float]
+    random_unit: Callable[[], float]
     calendar: Calendar
     version: str
     notify: Callable[[str], object] = lambda _message: None
@@ -100,7 +100,7 @@ async def run(settings: Settings, around: Surroundings) -> None:
 
 
 class Daemon:
-    """The parts, and the tasks they run in. `stopping` is set by whoever wants the end."""
+    """The parts, and the tasks they run in. `stopping` is set to end them."""
 
     def __init__(
         self, settings: Settings, around: Surroundings, ledger: Ledger, tasks: asyncio.TaskGroup, stop: asyncio.Event
@@ -126,7 +126,7 @@ class Daemon:
             memory=ledger,
             market=self.market,
             clock=clock,
-            dice=around.dice,
+            random_unit=around.random_unit,
             version=around.version,
         )
         self.series = PnLSeries(self.store, ledger, clock)
@@ -156,7 +156,7 @@ class Daemon:
             self.store.load(fills, await self.ledger.complete())
             self._loaded = True
         except (OSError, sqlite3.Error):
-            pass  # the ledger has said so; it is tried again
+            pass  # the ledger has logged it; it is tried again
 
     async def listen(self) -> None:
         """Before anything else: where that is not possible, the gateway is not disturbed."""
@@ -169,7 +169,7 @@ class Daemon:
             self._spawn(self._keep_up(), "upkeep"),
             self._spawn(self.market.run(), "market"),
             self._spawn(self.series.run(), "pnl series"),
-            self._spawn(self._show_life(), "signs of life"),
+            self._spawn(self._watchdog_loop(), "watchdog"),
             self._spawn(self._watch_paths(), "paths"),
         ]
         if self.settings.remedy is not None:
@@ -205,12 +205,12 @@ class Daemon:
             task.cancel()
 
     async def close(self) -> None:
-        """No peers any more. Twice is once."""
+        """Close every connection. Idempotent."""
         try:
             async with asyncio.timeout(PEERS_LIMIT):
                 await self.server.close()
         except TimeoutError:
-            pass  # who does not read now will see the end of the connection
+            pass  # a peer that does not read sees the end of the connection
 
     # --- tasks ------------------------------------------------------------------------------------------------------
 
@@ -260,8 +260,8 @@ class Daemon:
                         error=str(error),
                     )
 
-    async def _show_life(self) -> None:
-        """Tell systemd that the loop turns, and measure how late it does."""
+    async def _watchdog_loop(self) -> None:
+        """Ping systemd's watchdog from the loop, and measure how late it turns."""
         clock, pause = self._around.clock, self._around.watchdog or 5.0
         while True:
             before = clock.monotonic()
@@ -288,7 +288,7 @@ class Daemon:
 
 
 def policy(settings: Settings, calendar: Calendar) -> Policy:
-    """What the settings say about the link."""
+    """The link's policy from the settings."""
     target = Target(
         host=settings.host,
         port=settings.port,

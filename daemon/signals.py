@@ -1,6 +1,6 @@
-"""How the system asks the daemon to end: SIGTERM, Ctrl-C, a closed terminal or console, logoff. Nobody else knows.
+"""What ends the daemon: SIGTERM, Ctrl-C, a closed terminal or console, logoff.
 
-Asking twice changes nothing: the end has its own limits. Signals belong to the main thread; elsewhere nothing is done.
+A second signal changes nothing: the end has its own deadlines. Outside the main thread nothing is installed.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if sys.platform == "win32":
             return
         ended = threading.Event()
 
-        def ask() -> None:
+        def stop_soon() -> None:
             loop.call_soon_threadsafe(stop)
 
         def interrupted(_number: int, _frame: FrameType | None) -> None:
-            ask()
+            stop_soon()
 
         @ctypes.WINFUNCTYPE(ctypes.c_int, ctypes.c_uint)  # type: ignore[untyped-decorator]
         def console_event(event: int) -> int:
@@ -39,7 +39,7 @@ if sys.platform == "win32":
             if event < 2:
                 return 0
             try:
-                ask()
+                stop_soon()
             except RuntimeError:  # the loop has ended already
                 return 0
             ended.wait(WINDOWS_PATIENCE)

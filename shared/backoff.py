@@ -1,4 +1,4 @@
-"""Seconds to wait between attempts, as pure arithmetic. Never sleeps and never rolls its own dice."""
+"""Seconds to wait between attempts, as pure arithmetic. Sleeps nowhere; randomness is an argument."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def ladder(steps: Sequence[float], tries: int) -> float:
     return steps[min(tries, len(steps)) - 1]
 
 
-def spread(seconds: float, dice: float) -> float:
-    """`seconds` times a factor in 0.8–1.2; `dice` is uniform in 0–1."""
+def spread(seconds: float, random_unit: float) -> float:
+    """`seconds` times a factor in 0.8–1.2; `random_unit` is uniform in 0–1."""
     low, high = SPREAD
-    return seconds * (low + (high - low) * dice)
+    return seconds * (low + (high - low) * random_unit)

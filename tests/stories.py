@@ -140,7 +140,7 @@ class Story:
             memory=self.memory,
             market=self.market,
             clock=clock,
-            dice=lambda: 0.5,
+            random_unit=lambda: 0.5,
             listening=lambda: self.listening,
             version="test",
         )

@@ -223,7 +223,7 @@ async def test_05_after_a_sleep_of_the_machine_the_session_is_probed_at_once() -
         assert told.asked("reqCurrentTime") == probes + 1
         await told.becomes("ready")
         assert told.dials == 1
-        assert told.said("We were asleep or stopped") == 1
+        assert told.said("Resumed after suspend") == 1
 
 
 async def test_05_stopped_for_a_minute_with_a_probe_open_nothing_is_lost() -> None:

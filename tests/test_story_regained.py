@@ -329,8 +329,8 @@ async def test_25_another_login_on_the_moved_port_is_not_followed() -> None:
 
 async def test_26_the_address_that_answered_is_known() -> None:
     async with story() as told:
-        assert told.link.link.pursuit is not None
-        assert told.link.link.pursuit.peer == "127.0.0.1"
+        assert told.link.link.connection is not None
+        assert told.link.link.connection.peer == "127.0.0.1"
         assert told.target.host == "127.0.0.1", "the default is an address: a name may lead to ::1"
 
 

@@ -1,4 +1,4 @@
-"""What the link machine orders in return for an event, as values. The shell performs them in their order."""
+"""The actions that the link machine returns for an event, as values. The shell performs them in order."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ class Dial(Action, frozen=True, kw_only=True):
 
 
 class Abort(Action, frozen=True, kw_only=True):
-    """End it without a word: who does not answer is not waited for."""
+    """Reset the connection: a peer that does not answer is not waited for."""
 
     session: int
 
 
 class Close(Action, frozen=True, kw_only=True):
-    """End it politely, so that its client id is free at once."""
+    """Close it gracefully, so that its client id is free at once."""
 
     session: int
 
 
 class Read(Action, frozen=True, kw_only=True):
-    """Ask for the first snapshots, then say `Synced`."""
+    """Read the first snapshots, then post `Synced`."""
 
     session: int
 
 
 class StopReading(Action, frozen=True, kw_only=True):
-    """Whatever snapshots are under way: their answers can no longer be trusted."""
+    """Cancel the snapshots under way: their responses can no longer be trusted."""
 
     session: int
 

@@ -1,4 +1,4 @@
-"""Everything that can happen to the link, as values. What the machine orders in return is in `actions.py`.
+"""Everything that can happen to the link, as values. What the machine returns for them is in `actions.py`.
 
 An event that comes from a session carries its number; one of an older session is dropped by the machine.
 """
@@ -28,11 +28,11 @@ class Target(Struct, frozen=True, kw_only=True):
     address: str = ""
 
 
-# --- what people and time do ----------------------------------------------------------------------------------------
+# --- people and time ----------------------------------------------------------------------------------------
 
 
-class ConnectAsked(Event, frozen=True, kw_only=True):
-    """Somebody wants the link up; `target` is complete (what the request left out was filled in from the settings).
+class ConnectRequested(Event, frozen=True, kw_only=True):
+    """A request to connect. `target` is complete: what the request left out is filled in from the settings.
 
     `bare`: the request named nothing (`{}`), so it joins whatever attempt is under way.
     """
@@ -41,24 +41,24 @@ class ConnectAsked(Event, frozen=True, kw_only=True):
     bare: bool
 
 
-class DisconnectAsked(Event, frozen=True, kw_only=True):
+class DisconnectRequested(Event, frozen=True, kw_only=True):
     pass
 
 
-class ReconnectAsked(Event, frozen=True, kw_only=True):
+class ReconnectRequested(Event, frozen=True, kw_only=True):
     pass
 
 
-class StopAsked(Event, frozen=True, kw_only=True):
+class StopRequested(Event, frozen=True, kw_only=True):
     """The daemon ends: SIGTERM, Ctrl-C, logoff or `daemon.stop`."""
 
 
-class TimeCame(Event, frozen=True, kw_only=True):
-    """The moment the machine asked to be woken at."""
+class TimerExpired(Event, frozen=True, kw_only=True):
+    """The time of `Link.wake` has come."""
 
 
-class MachineWoke(Event, frozen=True, kw_only=True):
-    """Wall and monotonic clock have parted: the machine slept, or we were stopped. `seconds` it lasted."""
+class MachineResumed(Event, frozen=True, kw_only=True):
+    """The machine was suspended, or this process stopped, for `seconds`."""
 
     seconds: float
 
@@ -67,7 +67,7 @@ class WindowEnded(Event, frozen=True, kw_only=True):
     """A planned window is over."""
 
 
-# --- what a session tells -------------------------------------------------------------------------------------------
+# --- from a session -------------------------------------------------------------------------------------------
 
 
 class SessionEvent(Event, frozen=True, kw_only=True):
@@ -113,7 +113,7 @@ class AttemptOverdue(SessionEvent, frozen=True, kw_only=True):
 
 
 class Synced(SessionEvent, frozen=True, kw_only=True):
-    """The first snapshots are over, told to their end or not."""
+    """The first snapshots are over, complete or not."""
 
 
 class Lost(SessionEvent, frozen=True, kw_only=True):
@@ -132,7 +132,7 @@ class ProbeOverdue(SessionEvent, frozen=True, kw_only=True):
     pass
 
 
-class Heard(SessionEvent, frozen=True, kw_only=True):
+class MessageReceived(SessionEvent, frozen=True, kw_only=True):
     """A complete message came while the session was `unproven`."""
 
 
@@ -165,7 +165,7 @@ class FarmChanged(SessionEvent, frozen=True, kw_only=True):
 
 
 class ReadOnlyApi(SessionEvent, frozen=True, kw_only=True):
-    """321 said the API is read-only: order requests stop for this session."""
+    """Error 321, the API is read-only: order requests stop for this session."""
 
     text: str
 

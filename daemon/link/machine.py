@@ -1,7 +1,7 @@
 """The link machine: the whole of what is decided about the one session with the gateway, as a pure function.
 
 `step(link, event, now) -> (link, actions)`. It decides phase, reason, patience and target. It has no clock, socket, log
-or dice: `now` is an argument, and what it wants done it says in actions.
+or randomness: `now` is an argument, and what has to be done is returned as actions.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from daemon.link.patience import (
     COMPETING_MEMORY,
     FLAPPING,
     KEPT_OPEN,
+    FailureCounts,
     Outage,
-    Strain,
     after,
     at_once,
     probably,
@@ -43,6 +43,7 @@ from daemon.link.patience import (
 from daemon.link.states import (
     Back,
     Connecting,
+    ConnectionTarget,
     Down,
     Facts,
     Link,
@@ -50,12 +51,11 @@ from daemon.link.states import (
     Now,
     Overdue,
     Policy,
-    Pursuit,
+    PreviousPhase,
     Return,
     State,
     Stopping,
     Waiting,
-    Was,
     reason,
 )
 from shared.messages import FarmState, LastError
@@ -64,12 +64,12 @@ TEXT = 500  # characters of a foreign text that are kept
 
 
 def begin(policy: Policy, now: Now, *, held: bool) -> tuple[Link, Actions]:
-    """The link at the daemon's start. `held`: somebody disconnected it before the daemon last ended."""
+    """The link at the daemon's start. `held`: it was disconnected by request before the daemon last ended."""
     base = policy.configured
     link = Link(policy=policy, base=base, state=Down(held), since=now.wall)
     if held or not policy.automatic:
         return link, ()
-    return _dial(link, Pursuit(target=base), now)
+    return _dial(link, ConnectionTarget(target=base), now)
 
 
 def step(link: Link, event: ev.Event, now: Now) -> tuple[Link, Actions]:
@@ -77,7 +77,7 @@ def step(link: Link, event: ev.Event, now: Now) -> tuple[Link, Actions]:
     if isinstance(event, ev.SessionEvent) and event.session != link.current:
         return link, ()
     if isinstance(link.state, Stopping):
-        return link, (Answer(reason="shuttingDown"),) if isinstance(event, ev.ConnectAsked) else ()
+        return link, (Answer(reason="shuttingDown"),) if isinstance(event, ev.ConnectRequested) else ()
     changed, actions = _decide(link, event, now)
     changed, committed = _commit(changed, now)
     if changed.phase != link.phase:
@@ -88,33 +88,36 @@ def step(link: Link, event: ev.Event, now: Now) -> tuple[Link, Actions]:
 def _dated(before: Link, after: Link, now: Now) -> Link:
     """When the new phase began: an attempt that ends where it began is part of the wait around it."""
     if after.phase == "connecting":
-        return replace(after, since=now.wall, was=Was(before.phase, before.reason, before.since))
-    was = before.was
+        return replace(after, since=now.wall, previous=PreviousPhase(before.phase, before.reason, before.since))
+    was = before.previous
     same = was is not None and before.phase == "connecting" and (was.phase, was.reason) == (after.phase, after.reason)
-    return replace(after, since=was.since if was is not None and same else now.wall, was=None)
+    return replace(after, since=was.since if was is not None and same else now.wall, previous=None)
 
 
 def _decide(link: Link, event: ev.Event, now: Now) -> tuple[Link, Actions]:
     state = link.state
     match event, state:
-        case ev.ConnectAsked(), _:
+        case ev.ConnectRequested(), _:
             return _connect(link, event, now)
-        case ev.DisconnectAsked(), _:
+        case ev.DisconnectRequested(), _:
             return replace(link, state=Down(True)), (*_hang_up(state), Keep(held=True))
-        case ev.StopAsked(), _:
+        case ev.StopRequested(), _:
             return replace(link, state=Stopping()), _hang_up(state)
-        case ((ev.ReconnectAsked() | ev.WindowEnded() | ev.MachineWoke()), Connecting(overdue=Overdue(reason=why))):
-            link, dial = _dial(link, state.pursuit, now, why=why)
+        case (
+            (ev.ReconnectRequested() | ev.WindowEnded() | ev.MachineResumed()),
+            Connecting(overdue=Overdue(reason=why)),
+        ):
+            link, dial = _dial(link, state.connection, now, why=why)
             return link, (*_hang_up(state), *dial)
-        case ev.TimeCame(), Connecting(overdue=Overdue(reason=why, until=until)) if now.monotonic >= until:
+        case ev.TimerExpired(), Connecting(overdue=Overdue(reason=why, until=until)) if now.monotonic >= until:
             return _fail(link, why, now, *_hang_up(state))
-        case ((ev.ReconnectAsked() | ev.WindowEnded() | ev.MachineWoke()), Waiting()):
+        case ((ev.ReconnectRequested() | ev.WindowEnded() | ev.MachineResumed()), Waiting()):
             return _redial(link, state, now)
-        case ev.TimeCame(), Waiting(until=until) if now.monotonic >= until:
+        case ev.TimerExpired(), Waiting(until=until) if now.monotonic >= until:
             return _redial(link, state, now)
-        case ev.TimeCame(), Live(facts=Facts(suspectAt=float() as at)) if now.monotonic >= at:
+        case ev.TimerExpired(), Live(facts=Facts(suspectAt=float() as at)) if now.monotonic >= at:
             return _suspect(link, state, now)
-        case ev.MachineWoke(), Live():
+        case ev.MachineResumed(), Live():
             return link, (Probe(session=state.session),)
         case ev.Lost(), Live():
             # whatever ended a session that stood, it was a gateway's: dialled again as after any loss
@@ -133,59 +136,61 @@ def _decide(link: Link, event: ev.Event, now: Now) -> tuple[Link, Actions]:
         case ev.ProbeOverdue(), Live(overdue=True):
             overdue = _note(link, None, "two probes in a row were not answered in time", now)
             return _fail(overdue, "probeTimeout", now, Abort(session=state.session))
-        case ((ev.ProbeAnswered() | ev.Heard()), Live(overdue=True)):
+        case ((ev.ProbeAnswered() | ev.MessageReceived()), Live(overdue=True)):
             return replace(link, state=replace(state, overdue=False)), ()
         case ev.UpstreamRestored(), Live():
             return _upstream_restored(link, state, event)
-        case ev.PortMoved(port=int() as port), Live(pursuit=Pursuit(target=target)) if port != target.port:
+        case ev.PortMoved(port=int() as port), Live(connection=ConnectionTarget(target=target)) if port != target.port:
             return _move(_note(link, 1300, event.text, now), state, port, now)
         case ev.SessionEvent(), (Connecting() | Live()):
             return _learn(link, state, event, now)
     return link, ()
 
 
-# --- what somebody asks for -----------------------------------------------------------------------------------------
+# --- requests to connect -----------------------------------------------------------------------------------------
 
 
-def _connect(link: Link, event: ev.ConnectAsked, now: Now) -> tuple[Link, Actions]:
+def _connect(link: Link, event: ev.ConnectRequested, now: Now) -> tuple[Link, Actions]:
     state, target = link.state, event.target
     first: Actions = ()
     if isinstance(state, Connecting) and state.overdue is not None:
         # it waits, but for its connection, which is closed before the new dial
         first = _hang_up(state)
-        state = Waiting(pursuit=state.pursuit, reason=state.overdue.reason, until=now.monotonic)
-    if isinstance(state, Live) and _same_gateway(target, state.pursuit.target) and not event.bare:
-        accounts = state.pursuit.accounts
+        state = Waiting(connection=state.connection, reason=state.overdue.reason, until=now.monotonic)
+    if isinstance(state, Live) and _same_gateway(target, state.connection.target) and not event.bare:
+        accounts = state.connection.accounts
         if target.account and target.account not in accounts:
             text = f"The session is logged in to {', '.join(accounts)}, not to {target.account}."
             return link, (Answer(reason="accountMismatch", text=text),)
         # the session that is there is meant; those that follow it have to be logged in to this account too
-        wanted = replace(state.pursuit.target, account=target.account)
-        state = replace(state, pursuit=replace(state.pursuit, target=wanted))
+        wanted = replace(state.connection.target, account=target.account)
+        state = replace(state, connection=replace(state.connection, target=wanted))
         link = replace(link, state=state)
-    same = link.pursuit is not None and (event.bare or _same(target, link.pursuit.target))
+    same = link.connection is not None and (event.bare or _same(target, link.connection.target))
     match state:
         case Connecting() if same:
-            return replace(link, state=replace(state, asked=True)), (Await(session=state.session),)
+            return replace(link, state=replace(state, requested=True)), (Await(session=state.session),)
         case Live() if same and link.phase == "ready":
             return link, (Answer(reason=None),)
         case Live() if same and link.phase == "upstreamLost":
             return link, (Answer(reason=link.reason),)
         case Live() if same:
             return link, (Await(session=state.session),)
-        case Waiting(pursuit=pursuit) if same:
+        case Waiting(connection=connection) if same:
             limit = None if event.bare else target.timeout
-            link, actions = _dial(link, pursuit, now, why=link.reason, back=state.back, asked=True, timeout=limit)
+            link, actions = _dial(
+                link, connection, now, why=link.reason, back=state.back, requested=True, timeout=limit
+            )
         case Connecting():
             return link, (Answer(reason="connectInProgress"),)
         case Live() if link.phase == "syncing":
             return link, (Answer(reason="connectInProgress"),)
-        case Live(pursuit=pursuit):
-            back = state.back or Return(pursuit=_rested(link, state, now))
-            link, dial = _dial(link, Pursuit(target=target), now, back=back, asked=True)
+        case Live(connection=connection):
+            back = state.back or Return(connection=_rested(link, state, now))
+            link, dial = _dial(link, ConnectionTarget(target=target), now, back=back, requested=True)
             actions = (*_hang_up(state), *dial)
         case Down() | Waiting():
-            link, actions = _dial(link, Pursuit(target=target), now, back=state, asked=True)
+            link, actions = _dial(link, ConnectionTarget(target=target), now, back=state, requested=True)
         case Stopping():
             return link, (Answer(reason="shuttingDown"),)
     return link, (*first, *actions, Await(session=link.session))
@@ -215,25 +220,29 @@ def _hang_up(state: State) -> Actions:
 
 def _dial(
     link: Link,
-    pursuit: Pursuit,
+    connection: ConnectionTarget,
     now: Now,
     *,
     why: str | None = None,
     back: Back | None = None,
-    asked: bool = False,
+    requested: bool = False,
     timeout: float | None = None,
 ) -> tuple[Link, Actions]:
     number = link.session + 1
-    limit = pursuit.target.timeout if timeout is None else timeout
-    pursuit = replace(pursuit, attempts=pursuit.attempts + 1, outage=pursuit.outage or Outage(since=now.monotonic))
-    state = Connecting(session=number, pursuit=pursuit, timeout=limit, why=why, back=back, asked=asked)
+    limit = connection.target.timeout if timeout is None else timeout
+    connection = replace(
+        connection,
+        attempts=connection.attempts + 1,
+        outage=connection.outage or Outage(since=now.monotonic),
+    )
+    state = Connecting(session=number, connection=connection, timeout=limit, why=why, back=back, requested=requested)
     return replace(link, session=number, state=state), (
-        Dial(session=number, target=replace(pursuit.target, timeout=limit, address=pursuit.peer)),
+        Dial(session=number, target=replace(connection.target, timeout=limit, address=connection.peer)),
     )
 
 
 def _redial(link: Link, state: Waiting, now: Now) -> tuple[Link, Actions]:
-    return _dial(link, state.pursuit, now, why=link.reason, back=state.back)
+    return _dial(link, state.connection, now, why=link.reason, back=state.back)
 
 
 def _overdue(link: Link, state: Connecting, why: str, now: Now) -> tuple[Link, Actions]:
@@ -242,8 +251,8 @@ def _overdue(link: Link, state: Connecting, why: str, now: Now) -> tuple[Link, A
     if state.back is not None or (state.overdue is None and left <= 0):
         return _fail(link, why, now, *_hang_up(state))
     until = now.monotonic + left if state.overdue is None else state.overdue.until
-    # who asked for it has been answered: from here on it is automatic, and another login is not taken for the last one
-    return replace(link, state=replace(state, overdue=Overdue(reason=why, until=until), asked=False)), ()
+    # its caller has been answered: from here on it is automatic, and another login is not taken for the last one
+    return replace(link, state=replace(state, overdue=Overdue(reason=why, until=until), requested=False)), ()
 
 
 def _open(link: Link, state: Connecting, event: ev.Opened, now: Now) -> tuple[Link, Actions]:
@@ -253,13 +262,13 @@ def _open(link: Link, state: Connecting, event: ev.Opened, now: Now) -> tuple[Li
     wanted = _expected_accounts(state)
     if wanted and not set(wanted) & set(event.accounts):
         text = f"logged in to {', '.join(event.accounts)}, expected {' or '.join(wanted)}"
-        link = replace(link, state=replace(state, pursuit=replace(state.pursuit, found=event.accounts)))
+        link = replace(link, state=replace(state, connection=replace(state.connection, found=event.accounts)))
         return _fail(_note(link, None, text, now), "accountMismatch", now, close)
     facts = replace(state.facts, serverVersion=event.serverVersion)
-    target = replace(state.pursuit.target, timeout=state.timeout)
+    target = replace(state.connection.target, timeout=state.timeout)
     live = Live(
         session=state.session,
-        pursuit=replace(state.pursuit, target=target, accounts=event.accounts),
+        connection=replace(state.connection, target=target, accounts=event.accounts),
         facts=facts,
         why=reason(state),
         back=state.back,
@@ -272,11 +281,11 @@ def _expected_accounts(state: Connecting) -> tuple[str, ...]:
     """The accounts of which the session must have one; none where any will do.
 
     Where no account is configured, another login than the last session's must not be taken for it by itself, paper for
-    live least of all. A person who asks to connect has seen that and means it.
+    live least of all. A person who requests to connect has seen that and means it.
     """
-    if state.pursuit.target.account:
-        return (state.pursuit.target.account,)
-    return () if state.asked else state.pursuit.accounts
+    if state.connection.target.account:
+        return (state.connection.target.account,)
+    return () if state.requested else state.connection.accounts
 
 
 def _fail(link: Link, why: str, now: Now, *first: Action) -> tuple[Link, Actions]:
@@ -287,38 +296,38 @@ def _fail(link: Link, why: str, now: Now, *first: Action) -> tuple[Link, Actions
         case Connecting(back=Waiting() as back) | Live(back=Waiting() as back):
             return replace(link, state=back), first
         case Connecting(back=Return() as back) | Live(back=Return() as back):
-            link, dial = _dial(link, back.pursuit, now, why="socketLost" if back.moved else None)
+            link, dial = _dial(link, back.connection, now, why="socketLost" if back.moved else None)
             return link, (*first, *dial)
         case Live() as state:
-            pursuit = _lost(link, state, now)
+            connection = _lost(link, state, now)
             if at_once(why) and not _flaps(state, now):
-                link, dial = _dial(link, pursuit, now, why=why)
+                link, dial = _dial(link, connection, now, why=why)
                 return link, (*first, *dial)
-            return replace(link, state=_wait(link, pursuit, why, now)), first
-        case Connecting(pursuit=pursuit):
-            return replace(link, state=_wait(link, pursuit, why, now)), first
+            return replace(link, state=_wait(link, connection, why, now)), first
+        case Connecting(connection=connection):
+            return replace(link, state=_wait(link, connection, why, now)), first
     return link, ()
 
 
 def _flaps(state: Live, now: Now) -> bool:
     """Whether this session ends so soon after the one before that the next dial waits."""
-    last = state.pursuit.lastLoss
+    last = state.connection.lastLoss
     return last is not None and now.monotonic - last < FLAPPING
 
 
-def _wait(link: Link, pursuit: Pursuit, why: str, now: Now) -> Waiting:
+def _wait(link: Link, connection: ConnectionTarget, why: str, now: Now) -> Waiting:
     policy = link.policy
-    strain, seconds, blocked = after(
+    failures, seconds, blocked = after(
         why,
-        pursuit.target.host,
-        pursuit.strain,
+        connection.target.host,
+        connection.failures,
         longest=policy.reconnectMax,
         now=now.monotonic,
-        dice=now.dice,
+        random_unit=now.random_unit,
     )
-    outage = pursuit.outage or Outage(since=now.monotonic)
+    outage = connection.outage or Outage(since=now.monotonic)
     return Waiting(
-        pursuit=replace(pursuit, strain=strain, outage=outage),
+        connection=replace(connection, failures=failures, outage=outage),
         reason=why,
         until=now.monotonic + seconds,
         blocked=blocked,
@@ -326,46 +335,46 @@ def _wait(link: Link, pursuit: Pursuit, why: str, now: Now) -> Waiting:
     )
 
 
-def _rested(link: Link, state: Live, now: Now) -> Pursuit:
-    """The pursuit when its session stops being ready: an outage begins; if it lasted, all waits start anew."""
-    pursuit = state.pursuit
+def _rested(link: Link, state: Live, now: Now) -> ConnectionTarget:
+    """The target when its session stops being ready: an outage begins; failure counts are reset if it lasted."""
+    connection = state.connection
     if state.readyAt is None:
-        return pursuit
+        return connection
     lasted = now.monotonic - state.readyAt >= FLAPPING
     restarting = link.policy.calendar.restarting(now.wall)
     return replace(
-        pursuit,
-        strain=Strain() if lasted else pursuit.strain,
+        connection,
+        failures=FailureCounts() if lasted else connection.failures,
         attempts=0,
         outage=Outage(since=now.monotonic, lastReady=now.wall, inRestart=restarting),
     )
 
 
-def _lost(link: Link, state: Live, now: Now) -> Pursuit:
-    """The pursuit when its session ends: how long the gateway is away counts from here."""
-    pursuit = _rested(link, state, now)
-    known = pursuit.outage or Outage(since=now.monotonic)
+def _lost(link: Link, state: Live, now: Now) -> ConnectionTarget:
+    """The connection when its session ends: how long the gateway is away counts from here."""
+    connection = _rested(link, state, now)
+    known = connection.outage or Outage(since=now.monotonic)
     restarting = known.inRestart or link.policy.calendar.restarting(now.wall)
     outage = replace(known, since=now.monotonic, inRestart=restarting)
-    return replace(pursuit, lastLoss=now.monotonic, outage=outage)
+    return replace(connection, lastLoss=now.monotonic, outage=outage)
 
 
 def _move(link: Link, state: Live, port: int, now: Now) -> tuple[Link, Actions]:
-    """1300: the named port at once, back to the old one if it fails. Not asked for, so the account check is strict.
+    """1300: the named port at once, back to the old one if it fails. Not requested, so the account check is strict.
 
     Two gateways may name each other: so soon after a loss the named port waits its turn.
     """
     old = _lost(link, state, now)
-    back = state.back or Return(pursuit=old, moved=True)
+    back = state.back or Return(connection=old, moved=True)
     moved = replace(old, target=replace(old.target, port=port))
     if _flaps(state, now):
         return replace(link, state=replace(_wait(link, moved, "portMoved", now), back=back)), _hang_up(state)
-    moved = replace(moved, strain=Strain())
+    moved = replace(moved, failures=FailureCounts())
     link, dial = _dial(link, moved, now, why="portMoved", back=back)
     return link, (*_hang_up(state), *dial)
 
 
-# --- what a session tells -------------------------------------------------------------------------------------------
+# --- events of a session -------------------------------------------------------------------------------------------
 
 
 def _learn(link: Link, state: Connecting | Live, event: ev.SessionEvent, now: Now) -> tuple[Link, Actions]:
@@ -373,7 +382,7 @@ def _learn(link: Link, state: Connecting | Live, event: ev.SessionEvent, now: No
     facts = state.facts
     match event:
         case ev.Dialled():
-            state = replace(state, pursuit=replace(state.pursuit, peer=event.peer))
+            state = replace(state, connection=replace(state.connection, peer=event.peer))
         case ev.Greeted():
             facts = replace(facts, serverVersion=event.serverVersion)
         case ev.FarmChanged():
@@ -404,7 +413,7 @@ def _upstream_lost(link: Link, state: Connecting | Live, code: int, now: Now) ->
     facts = replace(facts, lost=code, competing=competed, suspectAt=now.monotonic + COMPETING_AFTER)
     if isinstance(state, Connecting):
         return replace(link, state=replace(state, facts=facts)), ()
-    live = replace(state, facts=facts, reading=False, pursuit=_rested(link, state, now), readyAt=None)
+    live = replace(state, facts=facts, reading=False, connection=_rested(link, state, now), readyAt=None)
     return replace(link, state=live), (StopReading(session=state.session),)
 
 
@@ -443,12 +452,17 @@ def _commit(link: Link, now: Now) -> tuple[Link, Actions]:
         return link, ()
     actions: Actions = ()
     if link.phase in ("ready", "upstreamLost") and state.back is not None:
-        link, actions = _adopt(link, state.back, state.pursuit.target)
+        link, actions = _adopt(link, state.back, state.connection.target)
         state = replace(state, back=None)
     if link.phase != "ready" and state.readyAt is not None:
-        state = replace(state, pursuit=_rested(link, state, now), readyAt=None)
+        state = replace(state, connection=_rested(link, state, now), readyAt=None)
     elif link.phase == "ready" and state.readyAt is None:
-        state = replace(state, readyAt=now.monotonic, why=None, pursuit=replace(state.pursuit, outage=None, found=()))
+        state = replace(
+            state,
+            readyAt=now.monotonic,
+            why=None,
+            connection=replace(state.connection, outage=None, found=()),
+        )
     return replace(link, state=state), actions
 
 
@@ -458,13 +472,16 @@ def _adopt(link: Link, back: Back, target: Target) -> tuple[Link, Actions]:
     match back:
         case Down(held=True):
             return link, (Keep(held=False),)
-        case Return(moved=True, pursuit=Pursuit(target=old)) if (old.host, old.port) == (base.host, base.port):
+        case Return(moved=True, connection=ConnectionTarget(target=old)) if (old.host, old.port) == (
+            base.host,
+            base.port,
+        ):
             return replace(link, base=replace(base, port=target.port)), ()
     return link, ()
 
 
 def _settled(before: Link, now: Link, event: ev.Event) -> Actions:
-    """What those who wait for an attempt are told, once it is known."""
+    """The answer to the callers that wait for an attempt, once it is known."""
     session = before.current if before.current is not None else now.current
     if session is None:
         return ()
@@ -473,9 +490,9 @@ def _settled(before: Link, now: Link, event: ev.Event) -> Actions:
             return (Settled(session=session, reason=now.reason),)
         return ()
     match event:
-        case ev.DisconnectAsked() | ev.ConnectAsked():
+        case ev.DisconnectRequested() | ev.ConnectRequested():
             return (Settled(session=session, reason="manual"),)
-        case ev.StopAsked():
+        case ev.StopRequested():
             return (Settled(session=session, reason="shuttingDown"),)
         case ev.Failed(reason=why) | ev.AttemptOverdue(reason=why):
             return (Settled(session=session, reason=why),)

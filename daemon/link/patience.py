@@ -1,6 +1,6 @@
 """How long to wait before the next attempt, by the reason the last one ended; and what a long silence probably means.
 
-Pure arithmetic on values. Never waits itself, and its guesses change nothing of what is done about the link.
+Pure arithmetic on values. The guesses change nothing of what is done about the link.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _ordinary(tries: int, longest: float) -> float:
 
 
 NEVER = Patience(seconds=lambda _tries, _longest: 0.0)
-"""No attempt ends with such a reason: the session is kept, or nobody wants one."""
+"""No attempt ends with such a reason: the session is kept, or none is wanted."""
 
 PATIENCE: Mapping[reasons.Patience, Patience] = {
     "loopbackPort": Patience(seconds=lambda _tries, _longest: 0.5),
@@ -74,7 +74,7 @@ COUNTED_AS: Mapping[reasons.Patience, reasons.Patience] = {"atOnce": "doubling",
 """Kinds that climb the same ladder: a loss goes on where refused dials elsewhere have come to."""
 
 
-class Strain(Struct, frozen=True, kw_only=True):
+class FailureCounts(Struct, frozen=True, kw_only=True):
     """How often each kind of failure has come since a session was last ready long enough, and when the first came."""
 
     tries: Mapping[str, int] = {}
@@ -92,18 +92,18 @@ def kind(reason: str, host: str) -> reasons.Patience:
 
 
 def after(
-    reason: str, host: str, strain: Strain, *, longest: float, now: float, dice: float
-) -> tuple[Strain, float, bool]:
-    """The strain grown by this failure, the seconds to wait, and whether a person must act."""
+    reason: str, host: str, failures: FailureCounts, *, longest: float, now: float, random_unit: float
+) -> tuple[FailureCounts, float, bool]:
+    """The failures grown by this failure, the seconds to wait, and whether a person must act."""
     own = kind(reason, host)
     patience = PATIENCE[own]
     counted = COUNTED_AS.get(own, own)
-    tries = strain.tries.get(counted, 0) + 1
-    since = strain.since.get(counted, now)
-    grown = Strain(tries={**strain.tries, counted: tries}, since={**strain.since, counted: since})
+    tries = failures.tries.get(counted, 0) + 1
+    since = failures.since.get(counted, now)
+    grown = FailureCounts(tries={**failures.tries, counted: tries}, since={**failures.since, counted: since})
     blocked = patience.blocked or (patience.blockedAfter is not None and now - since >= patience.blockedAfter)
     seconds = patience.blockedSeconds if blocked and patience.blockedSeconds else patience.seconds(tries, longest)
-    return grown, spread(seconds, dice), blocked
+    return grown, spread(seconds, random_unit), blocked
 
 
 def at_once(reason: str) -> bool:

@@ -16,20 +16,20 @@ PRODUCTS: dict[int, Literal["TWS", "Gateway"]] = {7496: "TWS", 7497: "TWS", 4001
 
 SENTENCES = {
     "ready": "Connected to IBKR.",
-    "unheard": "TWS has not been heard for too long to be sure of the connection; it is being asked.",
+    "unproven": "TWS has sent nothing for too long to be sure of the connection; it is being probed.",
     "connecting": "Connecting to {host}:{port}.",
     "syncing": "Connected to {host}:{port}; accounts, positions and orders are being read.",
 }
-"""What a phase says of itself where there is no reason to name; `unheard` is a `ready` whose proof is too old."""
+"""The sentence of a phase where there is no reason to name; `unproven` is a `ready` whose proof is too old."""
 
 
 class Around(Struct, frozen=True, kw_only=True):
-    """What the row says that the machine does not know. `heard`: monotonic; `rtt`: s of the last probe."""
+    """What the row holds beside the machine's link. `last_message`: monotonic; `rtt`: s of the last probe."""
 
     epoch: str
     daemon: DaemonFacts
     expected: Expected
-    heard: float | None
+    last_message: float | None
     rtt: float | None
     proofLimit: float
     streams: Streams
@@ -40,12 +40,12 @@ class Around(Struct, frozen=True, kw_only=True):
 def row(link: Link, around: Around, monotonic: float, wall: datetime) -> LinkRow:
     """The row of topic `link` at this moment."""
     facts = link.state.facts if isinstance(link.state, Live) else Facts()
-    pursuit = link.pursuit
+    connection = link.connection
     sentence, advice = words(link)
-    age = None if around.heard is None else max(0.0, monotonic - around.heard)
+    age = None if around.last_message is None else max(0.0, monotonic - around.last_message)
     proven = age is not None and age < around.proofLimit
     if link.phase == "ready" and not proven:
-        sentence = SENTENCES["unheard"]
+        sentence = SENTENCES["unproven"]
     until = link.next_attempt
     return LinkRow(
         phase=link.phase,
@@ -62,11 +62,11 @@ def row(link: Link, around: Around, monotonic: float, wall: datetime) -> LinkRow
             rttMs=None if around.rtt is None else round(around.rtt * 1000, 3),
         ),
         gateway=gateway(link),
-        accounts=pursuit.accounts if pursuit is not None else (),
+        accounts=connection.accounts if connection is not None else (),
         readOnly=facts.readOnly,
         upstream=link.upstream,
         farms=link.farms,
-        attempts=pursuit.attempts if pursuit is not None else 0,
+        attempts=connection.attempts if connection is not None else 0,
         nextAttemptAt=None if until is None else milliseconds(wall + timedelta(seconds=until - monotonic)),
         expected=around.expected,
         lastError=link.lastError,
@@ -81,9 +81,9 @@ def words(link: Link) -> tuple[str, tuple[str, ...]]:
     target = link.target
     if link.reason is None or link.phase == "ready":
         return SENTENCES[link.phase].format(host=target.host, port=target.port), ()
-    pursuit = link.pursuit
-    wanted = target.account or ", ".join(pursuit.accounts if pursuit is not None else ())
-    found = ", ".join(pursuit.found if pursuit is not None else ())
+    connection = link.connection
+    wanted = target.account or ", ".join(connection.accounts if connection is not None else ())
+    found = ", ".join(connection.found if connection is not None else ())
     facts = {"host": target.host, "port": target.port, "clientId": target.clientId}
     known = {name: text for name, text in {"wanted": wanted, "found": found}.items() if text}
     return reasons.describe(link.reason, **facts, **known)

@@ -1,7 +1,4 @@
-"""What the link can be in, each state with its data, and what each of them is called outside.
-
-Never decides what follows on an event: that is `machine.py`.
-"""
+"""What the link can be in, each state with its data, and what each of them is called outside."""
 
 from __future__ import annotations
 
@@ -10,17 +7,17 @@ from datetime import datetime
 from msgspec import Struct
 
 from daemon.link.events import Target
-from daemon.link.patience import Outage, Strain
+from daemon.link.patience import FailureCounts, Outage
 from daemon.link.windows import Calendar
 from shared.messages import FarmState, LastError, Phase, Upstream
 
 
 class Now(Struct, frozen=True):
-    """`dice`: uniform in 0–1, the only randomness."""
+    """`random_unit`: uniform in 0–1, the only randomness."""
 
     monotonic: float
     wall: datetime
-    dice: float
+    random_unit: float
 
 
 class Policy(Struct, frozen=True, kw_only=True):
@@ -32,11 +29,11 @@ class Policy(Struct, frozen=True, kw_only=True):
     calendar: Calendar = Calendar()
 
 
-class Pursuit(Struct, frozen=True, kw_only=True):
+class ConnectionTarget(Struct, frozen=True, kw_only=True):
     """A target, and how it has gone with it. `accounts` are those of its last session."""
 
     target: Target
-    strain: Strain = Strain()
+    failures: FailureCounts = FailureCounts()
     attempts: int = 0  # since it was last ready
     lastLoss: float | None = None  # monotonic
     outage: Outage | None = None
@@ -46,7 +43,7 @@ class Pursuit(Struct, frozen=True, kw_only=True):
 
 
 class Facts(Struct, frozen=True, kw_only=True):
-    """What a session has told of itself; none of these follows from another. `lost`: the code that said it."""
+    """What is known of a session; none of these follows from another. `lost`: the code of the loss of upstream."""
 
     serverVersion: int | None = None
     readOnly: bool = False
@@ -58,18 +55,18 @@ class Facts(Struct, frozen=True, kw_only=True):
 
 
 class Down(Struct, frozen=True):
-    """Nobody wants the link up: `held` by somebody, or auto-connect is off."""
+    """The link is not wanted: `held` down by request, or auto-connect is off."""
 
     held: bool
 
 
 class Waiting(Struct, frozen=True, kw_only=True):
-    """`until` is monotonic. `hint` is a better guess of what people should be told than `reason`.
+    """`until` is monotonic. `hint` is a better guess of the cause than `reason`.
 
     `back`: what a port that the gateway named gives way to when it fails.
     """
 
-    pursuit: Pursuit
+    connection: ConnectionTarget
     reason: str
     until: float
     blocked: bool = False
@@ -80,12 +77,12 @@ class Waiting(Struct, frozen=True, kw_only=True):
 class Return(Struct, frozen=True, kw_only=True):
     """A target that was up, to be dialled again at once. `moved`: its gateway named another port."""
 
-    pursuit: Pursuit
+    connection: ConnectionTarget
     moved: bool = False
 
 
 Back = Down | Waiting | Return
-"""What a target that somebody asked for, or that a gateway named, gives way to when it fails."""
+"""What a target that was requested, or that a gateway named, gives way to when it fails."""
 
 
 class Overdue(Struct, frozen=True, kw_only=True):
@@ -96,17 +93,17 @@ class Overdue(Struct, frozen=True, kw_only=True):
 
 
 class Connecting(Struct, frozen=True, kw_only=True):
-    """`why`: the reason the link was not ready before. `asked`: a person wants it, whoever is logged in.
+    """`why`: the reason the link was not ready before. `requested`: by a person, whichever account is logged in.
 
     `timeout`: s until it is reported as failed, which a person may have chosen for this attempt alone.
     """
 
     session: int
-    pursuit: Pursuit
+    connection: ConnectionTarget
     timeout: float
     why: str | None = None
     back: Back | None = None
-    asked: bool = False
+    requested: bool = False
     overdue: Overdue | None = None
     facts: Facts = Facts()
 
@@ -115,7 +112,7 @@ class Live(Struct, frozen=True, kw_only=True):
     """A session. `reading`: the first snapshots are under way; `synced`: they are over. `readyAt` is monotonic."""
 
     session: int
-    pursuit: Pursuit
+    connection: ConnectionTarget
     facts: Facts
     why: str | None = None
     back: Back | None = None
@@ -132,7 +129,7 @@ class Stopping(Struct, frozen=True):
 State = Down | Waiting | Connecting | Live | Stopping
 
 
-class Was(Struct, frozen=True):
+class PreviousPhase(Struct, frozen=True):
     """What the link was before an attempt: if that ends where it began, it has been this all the time."""
 
     phase: Phase
@@ -150,7 +147,7 @@ class Link(Struct, frozen=True, kw_only=True):
     base: Target
     state: State
     since: datetime
-    was: Was | None = None
+    previous: PreviousPhase | None = None
     session: int = 0
     opened: int = 0
     lastError: LastError | None = None
@@ -170,12 +167,12 @@ class Link(Struct, frozen=True, kw_only=True):
         return self.state.session if isinstance(self.state, Connecting | Live) else None
 
     @property
-    def pursuit(self) -> Pursuit | None:
-        return self.state.pursuit if isinstance(self.state, Connecting | Live | Waiting) else None
+    def connection(self) -> ConnectionTarget | None:
+        return self.state.connection if isinstance(self.state, Connecting | Live | Waiting) else None
 
     @property
     def target(self) -> Target:
-        return self.base if self.pursuit is None else self.pursuit.target
+        return self.base if self.connection is None else self.connection.target
 
     @property
     def next_attempt(self) -> float | None:
@@ -187,7 +184,7 @@ class Link(Struct, frozen=True, kw_only=True):
 
     @property
     def wake(self) -> float | None:
-        """Monotonic time at which `TimeCame` is due."""
+        """Monotonic time at which `TimerExpired` is due."""
         match self.state:
             case Waiting() | Connecting():
                 return self.next_attempt

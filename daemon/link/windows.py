@@ -3,7 +3,7 @@
 A window annotates and never decides. The one thing its end does is to end a wait.
 Source: IBKR's system status page ("IB System Availability") and the auto-restart considerations of the TWS guide, as
 read in November 2025. An account sits in one of several data centres, so its region and not the host's decides; the
-default is North America, and a file `windows.json` in the state directory says otherwise:
+default is North America, and a file `windows.json` in the state directory overrides it:
 
     {"region": "asiaPacific"}
     {"windows": [{"kind": "nightlyReset", "zone": "Asia/Tokyo", "days": "Sun Mon", "start": "00:15", "end": "01:45"}]}
@@ -85,7 +85,7 @@ REGIONS: dict[str, tuple[Window, ...]] = {
 
 
 class Overrides(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What `windows.json` may say; `windows` replaces all of IBKR's, `region` only the nightly ones."""
+    """The content of `windows.json`; `windows` replaces all of IBKR's, `region` only the nightly ones."""
 
     region: Region = "northAmerica"
     windows: tuple[Window, ...] | None = None
@@ -118,13 +118,13 @@ class Calendar(Struct, frozen=True):
 
 def calendar(overrides: Overrides | None = None, restart_at: time | None = None) -> Calendar:
     """The windows of a region (or those given instead), and the gateway's own daily restart at a local time."""
-    said = overrides or Overrides()
-    windows = said.windows if said.windows is not None else (*REGIONS[said.region], WEEKEND, WEEKLY_LOGIN)
+    chosen = overrides or Overrides()
+    windows = chosen.windows if chosen.windows is not None else (*REGIONS[chosen.region], WEEKEND, WEEKLY_LOGIN)
     return Calendar(windows if restart_at is None else (*windows, _restart(restart_at)))
 
 
 def read_overrides(file: Path) -> Overrides:
-    """What the file says; nothing when there is none. `ValueError` with one sentence when it cannot be understood."""
+    """The content of the file, `None` where there is none. Raises `ValueError` with one sentence."""
     try:
         return msgspec.json.decode(file.read_bytes(), type=Overrides)
     except FileNotFoundError:
@@ -161,7 +161,7 @@ def _occurrences(window: Window, since: datetime, until: datetime) -> Iterator[S
 
 
 def _utc(day: date, at: time, zone: ZoneInfo | None) -> datetime:
-    """A local time of day as an instant. `None` is the machine's own zone, whose rules `astimezone` knows."""
+    """A local time of day as an instant. `None` is the machine's own zone, whose rules `astimezone` applies."""
     local = datetime.combine(day, at)
     return (local if zone is None else local.replace(tzinfo=zone)).astimezone(UTC)
 

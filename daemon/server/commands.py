@@ -23,7 +23,7 @@ from daemon.server.holdings import Holdings
 from daemon.server.pages import Page, Pages
 from daemon.server.params import (
     Bars,
-    ConnectAsked,
+    ConnectRequest,
     Executions,
     OfAccount,
     OfContract,
@@ -107,7 +107,7 @@ class Commands:
             "watch": self._method(WatchParams, self._watch),
             "unwatch": self._method(Topics, self._unwatch),
             "link.get": self._method(Nothing, self._link_get),
-            "link.connect": self._method(ConnectAsked, self._connect),
+            "link.connect": self._method(ConnectRequest, self._connect),
             "link.disconnect": self._method(Nothing, self._disconnect),
             "link.reconnect": self._method(Nothing, self._reconnect),
             "link.events": self._method(Since, self._events),
@@ -178,7 +178,7 @@ class Commands:
             raise Problem("notConnected", "The daemon is starting.")
         return Raw(row)
 
-    async def _connect(self, peer: ServerConnection, params: ConnectAsked) -> Any:
+    async def _connect(self, peer: ServerConnection, params: ConnectRequest) -> Any:
         _log_command(peer, "connect")
         self._may_be_dialled(params)
         given = {name: getattr(params, name) for name in ConnectParams.__struct_fields__}
@@ -291,7 +291,7 @@ class Commands:
         facts = {**page.facts, "next": page.next, "seq": self._feed.promise(peer)}
         return Raw(b'{"%s":[%s],%s' % (rows.encode(), b",".join(page.rows), _encode(facts)[1:]))
 
-    def _refused(self, peer: ServerConnection, problem: Problem, named: ConnectAsked | None = None) -> RpcError:
+    def _refused(self, peer: ServerConnection, problem: Problem, named: ConnectRequest | None = None) -> RpcError:
         """What failed may have changed something too: a reader knows that by the same step."""
         return refusal(problem, self._link_row(), self._feed.promise(peer), named)
 
@@ -300,7 +300,7 @@ class Commands:
         return row if isinstance(row, Link) else None
 
 
-def refusal(problem: Problem, link: Link | None, seq: int, named: ConnectAsked | None = None) -> RpcError:
+def refusal(problem: Problem, link: Link | None, seq: int, named: ConnectRequest | None = None) -> RpcError:
     """A problem on the wire: our code, a sentence, and in `data` all that HTTP will say of it too.
 
     `named`: what was to be connected to, where that need not be what the link is at.

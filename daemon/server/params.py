@@ -14,7 +14,7 @@ class _Params(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`{}` is always acceptable unless a field has no default."""
 
 
-class ConnectAsked(ConnectParams, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ConnectRequest(ConnectParams, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`wait` false: answered as soon as the attempt is under way."""
 
     wait: bool = True

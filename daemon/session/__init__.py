@@ -1,1 +1,1 @@
-"""The shell around the link machine: performs what it orders, listens to the gateway, tells the world."""
+"""The shell around the link machine: performs its actions, posts it events, publishes the link."""

@@ -1,6 +1,6 @@
 """The times when a link that had been ready was not, and what was learnt afterwards of what happened in them.
 
-Bookkeeping only: it is told what happened and gives back a row when a gap has ended.
+Bookkeeping only: the row of a gap is returned when it has ended.
 """
 
 from __future__ import annotations

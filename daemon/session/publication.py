@@ -1,4 +1,4 @@
-"""What the world is told of the link: its rows, its gaps, its history, its log. Never decides about it."""
+"""Publishes the link: its rows, gaps, history and log lines."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from daemon.link import row as linkrow
 from daemon.link.hints import hints
 from daemon.link.states import Link, Live, Policy
 from daemon.session.gaps import Gaps, Moment
-from daemon.session.narration import Narration
-from daemon.session.seams import Market, Memory, Rows
+from daemon.session.interfaces import Market, Memory, Rows
+from daemon.session.link_log import LinkLog
 from shared.clock import Clock
 from shared.messages import BROKER_TOPICS, DaemonFacts, Expected, LinkEvent
 from shared.messages import Link as LinkRow
@@ -33,9 +33,9 @@ class Publication:
         proofLimit: float,
         version: str,
     ) -> None:
-        self.heard: float | None = None  # monotonic s of the last complete message, of whatever session
+        self.last_message: float | None = None  # monotonic s of the last complete message, of whatever session
         self.rtt: float | None = None  # s, of the last probe
-        self.listening: frozenset[int] = frozenset()  # standard ports of this machine on which somebody listens
+        self.listening: frozenset[int] = frozenset()  # standard ports of this machine on which a process listens
         self._policy = policy
         self._store = store
         self._memory = memory
@@ -45,7 +45,7 @@ class Publication:
         self._version = version
         self._started = clock.monotonic()
         self._gaps = Gaps()
-        self._narration = Narration(automatic=policy.automatic and not memory.held)
+        self._narration = LinkLog(automatic=policy.automatic and not memory.held)
         self._window: tuple[datetime, Expected] | None = None
         self._accounts: frozenset[str] = frozenset()
         self._at = self._started
@@ -72,10 +72,10 @@ class Publication:
         if ended or (after.phase == "upstreamLost" != before.phase):
             self._store.stale(BROKER_TOPICS)
         if isinstance(after.state, Live):
-            self._see_accounts(frozenset(after.state.pursuit.accounts))
+            self._see_accounts(frozenset(after.state.connection.accounts))
 
     def _see_accounts(self, accounts: frozenset[str]) -> None:
-        """Rows of another login are nobody's: old they are not, they are wrong."""
+        """Forget the rows of another login: they are not old but wrong."""
         if accounts != self._accounts:
             if self._accounts:
                 for topic in BROKER_TOPICS:
@@ -102,7 +102,7 @@ class Publication:
             epoch=self._store.epoch,
             daemon=DaemonFacts(pid=os.getpid(), version=self._version, uptimeS=round(monotonic - self._started, 1)),
             expected=self.expected(),
-            heard=self.heard,
+            last_message=self.last_message,
             rtt=self.rtt,
             proofLimit=self._proof_limit,
             streams=self._market.streams(),
@@ -112,12 +112,12 @@ class Publication:
         row = linkrow.row(link, around, monotonic, wall)
         farms = linkrow.farms(link, dict(self._store.rows("farms")), wall)
         self._store.put({"link": {"link": row}, "farms": farms})
-        self._at, self._proof, self._row = monotonic, self.heard, row
+        self._at, self._proof, self._row = monotonic, self.last_message, row
 
     def refresh(self, link: Link) -> None:
-        """What time alone changes. A newer proof is told at least once a second, sooner where the limits are short."""
+        """Publish what time alone changes: a newer proof at least once a second, sooner where the limits are short."""
         due = self._clock.monotonic() - self._at >= min(PROOF, self._proof_limit / 8)
-        if (due and self.heard != self._proof) or self._outlived():
+        if (due and self.last_message != self._proof) or self._outlived():
             self.publish(link)
 
     def refresh_pacing(self, link: Link) -> None:
@@ -126,11 +126,11 @@ class Publication:
             self.publish(link)
 
     def _outlived(self) -> bool:
-        """Whether the row says what is no longer so: its proof has grown too old, or a planned window has begun."""
-        row, heard = self._row, self.heard
+        """Whether the published row is no longer true: its proof has grown too old, or a planned window has begun."""
+        row, last_message = self._row, self.last_message
         if row is None or row.expected != self.expected():
             return row is not None
-        return row.connected and (heard is None or self._clock.monotonic() - heard >= self._proof_limit)
+        return row.connected and (last_message is None or self._clock.monotonic() - last_message >= self._proof_limit)
 
     def expected(self) -> Expected:
         """The planned window around now, looked up again only when it may have changed."""

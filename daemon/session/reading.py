@@ -1,6 +1,6 @@
 """Which of the gateway's rows are read when: first snapshots, what stayed unknown, other clients' orders, after a gap.
 
-One reading at a time, each with a deadline. Never decides what the link makes of it, and never touches a row itself.
+One reading at a time, each with a deadline. The rows are written by the session.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import structlog
 
 from daemon.link import events as ev
 from daemon.link.states import Link, Live
-from daemon.session.seams import Rows, Tws
+from daemon.session.interfaces import Rows, Tws
 from daemon.session.slots import Slots
 from daemon.tws.errors import LinkLost, TwsError
 from shared.clock import Clock
@@ -24,7 +24,7 @@ log = structlog.get_logger("daemon.session")
 AGAIN = 10.0
 """s between questions for what stayed unknown (CONTRACT 5), and for a proof of upstream after 2110."""
 OTHERS = 30.0
-"""s between readings of other clients' orders, of which nobody tells us by itself."""
+"""s between readings of other clients' orders, of whose changes IBKR sends nothing."""
 EVERY = {"unknown": AGAIN, "orders": OTHERS, "upstream": AGAIN}
 GRACE = 5.0
 """s beyond the limits that the session keeps itself."""
@@ -50,7 +50,7 @@ class Reading:
         self.recovering = False
 
     async def first(self, tws: Tws, session: int) -> None:
-        """The first snapshots. What they leave unknown after their time is asked for again later."""
+        """The first snapshots. What they leave unknown after their time is requested again later."""
         try:
             await self._sync(tws, None, ("unknown", "orders"))
         except TwsError:
@@ -58,7 +58,7 @@ class Reading:
         self._emit(ev.Synced(session=session))
 
     async def after_gap(self, tws: Tws, cause: str) -> None:
-        """Orders, executions, positions and values again. What does not come stays stale, and is asked for again."""
+        """Orders, executions, positions and values again. What does not come stays stale, and is requested again."""
         self.recovering = True
         try:
             async with _at_most(2 * self._limit + GRACE):
@@ -89,11 +89,11 @@ class Reading:
             slots.start("reading", self._prove(tws, state.session))
 
     def unknown(self, link: Link) -> frozenset[str]:
-        """Topics that the gateway has not told to their end in this session."""
-        told = self._store.rows("sync")
-        unknown = {topic for topic in BROKER_TOPICS if not _is_told(told.get(topic))}
+        """Topics without a complete snapshot in this session."""
+        sync = self._store.rows("sync")
+        unknown = {topic for topic in BROKER_TOPICS if not _is_complete(sync.get(topic))}
         if isinstance(link.state, Live) and link.state.facts.readOnly:
-            unknown.discard("orders")  # they will not be told, and asking raises a dialog in TWS
+            unknown.discard("orders")  # they will not come, and requesting them raises a dialog in TWS
         return frozenset(unknown)
 
     async def _sync(self, tws: Tws, topics: frozenset[str] | None, due: tuple[str, ...]) -> None:
@@ -114,13 +114,13 @@ class Reading:
         self._due |= {name: now + EVERY[name] for name in names}
 
 
-def _is_told(row: object) -> bool:
+def _is_complete(row: object) -> bool:
     return isinstance(row, Sync) and row.known and not row.stale
 
 
 @asynccontextmanager
 async def _at_most(seconds: float) -> AsyncIterator[None]:
-    """A limit whose end is no failure: what has not come by then is unknown, and the store says so."""
+    """A limit whose end is no failure: what has not come by then is unknown, and the store shows that."""
     try:
         async with asyncio.timeout(seconds):
             yield

@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Slots:
-    """`failed` is told of a task that ended by an exception, which therefore ends nothing else."""
+    """`failed` is called with a task's name and exception, which ends nothing else."""
 
     def __init__(self, group: asyncio.TaskGroup, failed: Callable[[str, Exception], None]) -> None:
         self._group = group

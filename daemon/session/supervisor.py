@@ -1,7 +1,7 @@
-"""The shell of the link machine: feeds `link.step` one event at a time and performs what it orders.
+"""The shell of the link machine: passes it one event at a time and performs the actions that it returns.
 
 Owns the one current session with the gateway, its tasks and timers, and those who wait for it. Decides nothing about
-the link, and knows nothing of how the gateway is spoken to.
+the link; how the gateway is spoken to is in `daemon.tws`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from daemon.link.events import Event
 from daemon.link.hints import listening
 from daemon.link.patience import KEPT_OPEN
 from daemon.link.states import Down, Link, Live, Now, Policy, Stopping, Waiting
-from daemon.session.listening import Listening
+from daemon.session.heartbeat import Heartbeat
+from daemon.session.interfaces import Factory, Market, Memory, Rows, Tws
 from daemon.session.publication import Publication
 from daemon.session.reading import GRACE, Reading
-from daemon.session.seams import Factory, Market, Memory, Rows, Tws
 from daemon.session.slots import Slots
 from daemon.tws.errors import TwsError
 from shared.clock import Clock
@@ -39,18 +39,18 @@ log = structlog.get_logger("daemon.session")
 
 INBOX = 16_384
 """Events not yet stepped. One read of the socket holds 256 KiB, some 10 000 of the shortest messages that make one, and
-the inbox is emptied before the next read. Beyond it somebody floods us, and the session is given up."""
+the inbox is emptied before the next read. Beyond it the gateway floods us, and the session is given up."""
 CLOSING = 2.0
 """s for the gateway's part of a polite end: on loopback it takes milliseconds; a dead peer must not delay a stop."""
 LOOK = 30.0
 """s between looks for another port on which the gateway may listen, while ours is refused twice a second: each costs
-some 10 ms, and whoever has started TWS meanwhile should soon be told rightly."""
+some 10 ms, and a person who has started TWS meanwhile should see the right advice soon."""
 TIMED_OUT = frozenset({"dialTimeout", "handshakeTimeout", "sessionIncomplete"})
-"""Failures that say nothing about the gateway when it was we who were away."""
+"""Failures that mean nothing when this process was suspended meanwhile."""
 NOT_CONNECTED = frozenset(name for name, reason in CATALOGUE.items() if reason.status == 503 and reason.patience)
 """Reasons of the link that are an answer to a question for the gateway; the others are answers to a connect."""
 UNEXPLAINED = frozenset({"connectInProgress", "manual", "autoConnectOff", "shuttingDown", "brokerTimeout"})
-"""Answers about which the link's last error says nothing."""
+"""Answers to which the link's last error adds nothing."""
 
 
 class Counters(Struct):
@@ -65,8 +65,8 @@ class Counters(Struct):
     decodeErrors: dict[str, int] = {}
 
 
-class Asked(Struct):
-    """An event that somebody waits to see stepped. `wait`: also for what becomes of it."""
+class QueuedCommand(Struct):
+    """An event whose caller waits until it is stepped, or with `wait` until its outcome is known."""
 
     event: Event
     reply: asyncio.Future[Problem | None]
@@ -74,7 +74,7 @@ class Asked(Struct):
 
 
 class Supervisor:
-    """The link, kept as the machine says. All times in s."""
+    """Runs the link machine. All times in s."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class Supervisor:
         memory: Memory,
         market: Market,
         clock: Clock,
-        dice: Callable[[], float],
+        random_unit: Callable[[], float],
         listening: Callable[[], frozenset[int]] = listening,
         version: str = "",
     ) -> None:
@@ -99,13 +99,13 @@ class Supervisor:
         self._memory = memory
         self._market = market
         self._clock = clock
-        self._dice = dice
+        self._random_unit = random_unit
         self._open_ports = listening
-        self._inbox: asyncio.Queue[Event | Asked] = asyncio.Queue(INBOX)
+        self._inbox: asyncio.Queue[Event | QueuedCommand] = asyncio.Queue(INBOX)
         self._flooded: int | None = None
         self._replies: dict[int, list[asyncio.Future[Problem | None]]] = {}
         self._link, self._first = machine.begin(policy, self._now(), held=memory.held)
-        self._told = Publication(
+        self._publication = Publication(
             policy,
             store=store,
             memory=memory,
@@ -114,10 +114,10 @@ class Supervisor:
             proofLimit=probeInterval + probeTimeout,
             version=version,
         )
-        market.on_pacing_refusal(lambda: self._told.refresh_pacing(self._link))
-        self._reading = Reading(store, clock, policy.configured.timeout, self._hear, self._recovered)
+        market.on_pacing_refusal(lambda: self._publication.refresh_pacing(self._link))
+        self._reading = Reading(store, clock, policy.configured.timeout, self._post, self._recovered)
         self._slots: Slots
-        self._listening: Listening
+        self._heartbeat: Heartbeat
         self._tws: Tws | None = None
         self._number = 0  # of `_tws`
         self._ending: set[asyncio.Task[None]] = set()  # work that must be over before the next session, or an answer
@@ -125,7 +125,7 @@ class Supervisor:
         self._dialled = self._down
         self._look_at = self._down
 
-    # --- what others ask --------------------------------------------------------------------------------------------
+    # --- for callers --------------------------------------------------------------------------------------------
 
     @property
     def link(self) -> Link:
@@ -133,7 +133,7 @@ class Supervisor:
 
     @property
     def tws(self) -> Tws:
-        """The session, for questions to the gateway. Raises `Problem` where there is none to ask."""
+        """The session, for requests to the gateway. Raises `Problem` where there is none."""
         if self._tws is None or self._link.phase != "ready":
             reason = self._link.reason
             raise self.problem(reason if reason in NOT_CONNECTED else "notConnected")
@@ -152,25 +152,25 @@ class Supervisor:
         )
 
     async def connect(self, params: ConnectParams, *, wait: bool = True) -> int:
-        """Bring the link up as asked; the store's step that shows it. Raises `Problem`."""
+        """Bring the link up to the target in `params`; returns the store's step that shows it. Raises `Problem`."""
         given = {name: value for name in params.__struct_fields__ if (value := getattr(params, name)) is not UNSET}
         target = replace(self._link.base, **given)
         limit = target.timeout + self._policy.configured.timeout + 3 * sum(self._probing) + CLOSING + GRACE
-        return await self._ask(ev.ConnectAsked(target=target, bare=not given), limit, wait=wait)
+        return await self._request(ev.ConnectRequested(target=target, bare=not given), limit, wait=wait)
 
     async def disconnect(self) -> int:
         """Hold the link down; answered when the session is closed and the hold is remembered. Raises `Problem`."""
-        await self._ask(ev.DisconnectAsked(), GRACE)
+        await self._request(ev.DisconnectRequested(), GRACE)
         await self._ended()
         return self._store.seq
 
     async def reconnect(self) -> int:
         """End the wait, where there is one. Raises `Problem`."""
-        return await self._ask(ev.ReconnectAsked(), GRACE)
+        return await self._request(ev.ReconnectRequested(), GRACE)
 
     def stop(self) -> None:
         """Close the session cleanly and let `run` end."""
-        self._hear(ev.StopAsked())
+        self._post(ev.StopRequested())
 
     def planned(self, since: datetime, until: datetime) -> list[tuple[datetime, datetime]]:
         """The planned windows that touch a time, for the uptime."""
@@ -189,26 +189,26 @@ class Supervisor:
             retryAfter=None if until is None else max(0.0, until - self._clock.monotonic()),
         )
 
-    async def _ask(self, event: Event, limit: float, *, wait: bool = True) -> int:
+    async def _request(self, event: Event, limit: float, *, wait: bool = True) -> int:
         if isinstance(self._link.state, Stopping):
             raise self.problem("shuttingDown")
-        asked = Asked(event, asyncio.get_running_loop().create_future(), wait)
+        command = QueuedCommand(event, asyncio.get_running_loop().create_future(), wait)
         try:
-            self._inbox.put_nowait(asked)
+            self._inbox.put_nowait(command)
         except asyncio.QueueFull:
             raise self.problem("brokerTimeout") from None
-        expiry = asyncio.create_task(self._expire(asked, limit), name="link: deadline of a request")
+        expiry = asyncio.create_task(self._expire(command, limit), name="link: deadline of a request")
         try:
-            problem = await asked.reply
+            problem = await command.reply
         finally:
             expiry.cancel()
         if problem is not None:
             raise problem
         return self._store.seq
 
-    async def _expire(self, asked: Asked, seconds: float) -> None:
+    async def _expire(self, command: QueuedCommand, seconds: float) -> None:
         await self._clock.sleep(seconds)
-        _answer(asked, self.problem("brokerTimeout"))
+        _answer(command, self.problem("brokerTimeout"))
 
     # --- the one task that steps ------------------------------------------------------------------------------------
 
@@ -217,14 +217,14 @@ class Supervisor:
         try:
             async with asyncio.TaskGroup() as group:
                 self._slots = Slots(group, self._failed)
-                self._listening = Listening(self._clock, *self._probing, self._hear, self._slots)
-                self._told.begin(self._link)
+                self._heartbeat = Heartbeat(self._clock, *self._probing, self._post, self._slots)
+                self._publication.begin(self._link)
                 self._perform(self._first, None)
-                work = self._listening.run(self._told.expected, self._turned)
-                listening = group.create_task(work, name="link: listening")
+                work = self._heartbeat.run(self._publication.expected, self._turned)
+                heartbeat = group.create_task(work, name="link: heartbeat")
                 while not isinstance(self._link.state, Stopping):
                     await self._step_all()
-                listening.cancel()
+                heartbeat.cancel()
                 self._slots.cancel("timer")
                 await self._ended()
         finally:
@@ -236,7 +236,7 @@ class Supervisor:
         """Everything that has come, then one publication of what it comes to."""
         item = await self._inbox.get()
         while True:
-            if isinstance(item, Asked):
+            if isinstance(item, QueuedCommand):
                 self._step(item.event, item)
             else:
                 self._step(item, None)
@@ -246,38 +246,38 @@ class Supervisor:
         if self._flooded is not None:
             session, self._flooded = self._flooded, None
             self._step(ev.Lost(session=session, text="more messages about the link than can be right"), None)
-        self._told.heard = self._listening.heard or self._told.heard
-        self._told.publish(self._link)
-        self._listening.wake_at(self._link.wake)
+        self._publication.last_message = self._heartbeat.last_message or self._publication.last_message
+        self._publication.publish(self._link)
+        self._heartbeat.wake_at(self._link.wake)
 
     def _dismiss(self) -> None:
-        """Whoever still waits for an answer gets one."""
+        """Answer every caller that still waits."""
         while not self._inbox.empty():
             item = self._inbox.get_nowait()
-            if isinstance(item, Asked):
+            if isinstance(item, QueuedCommand):
                 _answer(item, self.problem("shuttingDown"))
         for session in list(self._replies):
             self._settle(session, "shuttingDown")
 
-    def _step(self, event: Event, asked: Asked | None) -> None:
+    def _step(self, event: Event, command: QueuedCommand | None) -> None:
         before = self._link
         self._link, actions = machine.step(before, event, self._now())
         if isinstance(event, ev.ProbeAnswered) and event.session == before.current:
-            self._told.rtt = event.rtt
-        self._told.step(before, self._link)
-        self._perform(actions, asked)
+            self._publication.rtt = event.rtt
+        self._publication.step(before, self._link)
+        self._perform(actions, command)
         if self._number != self._link.current:
             self._drop(polite=False)  # it has ended by itself
         self._notice(before, event, actions)
         if not any(isinstance(action, act.Await) for action in actions):
-            _answer(asked, None)  # it was stepped, and that was all
+            _answer(command, None)  # no outcome to wait for
 
     def _notice(self, before: Link, event: Event, actions: act.Actions) -> None:
-        """What the shell itself has to know of a step."""
+        """What the shell itself does after a step."""
         after = self._link
         if isinstance(after.state, Live) and self._tws is not None:
             self._slots.cancel("attempt limit")
-            self._listening.begin(self._tws, self._number)
+            self._heartbeat.begin(self._tws, self._number)
         if before.phase == "ready" != after.phase or isinstance(before.state, Down):
             self._down = self._clock.monotonic()
         if isinstance(before.state, Live) and isinstance(event, ev.SessionEvent) and before.current != after.current:
@@ -292,10 +292,10 @@ class Supervisor:
             self._look_at = self._clock.monotonic() + LOOK
             self._slots.start("looking", self._look())
         timed_out = isinstance(event, ev.Failed | ev.AttemptOverdue) and event.reason in TIMED_OUT
-        if timed_out and self._listening.away > self._dialled:
-            self._hear(ev.MachineWoke(seconds=0.0))  # it was we who did not listen: no reason to wait
+        if timed_out and self._heartbeat.suspended_at > self._dialled:
+            self._post(ev.MachineResumed(seconds=0.0))  # this process did not run meanwhile: no reason to wait
 
-    def _hear(self, event: Event) -> None:
+    def _post(self, event: Event) -> None:
         """Where every event enters. Sessions call it from within their own callbacks, so it only enqueues."""
         try:
             self._inbox.put_nowait(event)
@@ -307,18 +307,18 @@ class Supervisor:
 
     def _recovered(self) -> None:
         if self._link.phase == "ready":
-            self._told.end_gap(self._reading.unknown(self._link))
+            self._publication.end_gap(self._reading.unknown(self._link))
 
     async def _look(self) -> None:
-        """Whether the gateway listens elsewhere. In a thread: on a busy machine the system takes its time to tell."""
+        """Whether the gateway listens elsewhere. In a thread: on a busy machine it takes its time."""
         found = await asyncio.to_thread(self._open_ports)
-        if found != self._told.listening:
-            self._told.listening = found
-            self._told.publish(self._link)
+        if found != self._publication.listening:
+            self._publication.listening = found
+            self._publication.publish(self._link)
 
     # --- actions ----------------------------------------------------------------------------------------------------
 
-    def _perform(self, actions: act.Actions, asked: Asked | None) -> None:
+    def _perform(self, actions: act.Actions, command: QueuedCommand | None) -> None:
         for action in actions:
             match action:
                 case act.Dial():
@@ -328,15 +328,15 @@ class Supervisor:
                 case act.Close():
                     self._drop(polite=True)
                 case act.Probe():
-                    self._listening.probe()
+                    self._heartbeat.probe()
                 case act.Keep(held=held):
                     self._finish("memory", self._memory.set_held(held))
                 case act.Answer(reason=reason, text=text):
-                    _answer(asked, None if reason is None else self.problem(reason, text))
-                case act.Await(session=session) if asked is not None and asked.wait:
-                    self._replies.setdefault(session, []).append(asked.reply)
+                    _answer(command, None if reason is None else self.problem(reason, text))
+                case act.Await(session=session) if command is not None and command.wait:
+                    self._replies.setdefault(session, []).append(command.reply)
                 case act.Await():
-                    _answer(asked, None)
+                    _answer(command, None)
                 case act.Settled(session=session, reason=reason):
                     self._settle(session, reason)
                 case act.StopReading():
@@ -351,7 +351,7 @@ class Supervisor:
             case act.Recover(cause=cause):
                 self._slots.start("reading", self._reading.after_gap(tws, cause))
             case act.Replay():
-                self._told.replayed(self._market.ready(tws))
+                self._publication.replayed(self._market.ready(tws))
 
     def _settle(self, session: int, reason: str | None) -> None:
         for reply in self._replies.pop(session, ()):
@@ -362,7 +362,7 @@ class Supervisor:
         self._drop(polite=False)
         self.counters.attempts += 1
         self._dialled = self._clock.monotonic()
-        self._tws, self._number = self._factory(action.session, action.target, self._hear), action.session
+        self._tws, self._number = self._factory(action.session, action.target, self._post), action.session
         self._slots.start("opening", self._open(self._tws))
         self._slots.start("attempt limit", self._limit_attempt(action))
 
@@ -376,7 +376,7 @@ class Supervisor:
         limit = max(action.target.timeout, KEPT_OPEN) + GRACE
         await self._clock.sleep(limit)
         text = f"nothing came of the attempt within {limit:g} s"
-        self._hear(ev.Failed(session=action.session, reason="handshakeTimeout", text=text))
+        self._post(ev.Failed(session=action.session, reason="handshakeTimeout", text=text))
 
     def _drop(self, *, polite: bool) -> None:
         """The current session is over for us: its late events carry an old number and change nothing."""
@@ -387,7 +387,7 @@ class Supervisor:
         self.counters.messagesOut += tws.messages_out
         self.counters.decodeErrors = dict(Counter(self.counters.decodeErrors) + Counter(tws.decode_errors))
         self._slots.cancel("opening", "attempt limit", "reading")
-        self._listening.end()
+        self._heartbeat.end()
         self._market.over()
         if polite:
             self._finish(f"closing {self._number}", self._close(tws))
@@ -419,24 +419,24 @@ class Supervisor:
             return
         log.error("link.fault", message=f"A fault in the link's own work ({name})", exc_info=fault)
         if name in ("opening", "reading", "probe"):
-            self._hear(ev.Lost(session=self._number, text=f"{type(fault).__name__} in our own work"))
+            self._post(ev.Lost(session=self._number, text=f"{type(fault).__name__} in our own work"))
 
     # --- what time brings -------------------------------------------------------------------------------------------
 
     def _now(self) -> Now:
-        return Now(self._clock.monotonic(), self._clock.now(), self._dice())
+        return Now(self._clock.monotonic(), self._clock.now(), self._random_unit())
 
     def _turned(self) -> None:
         """After each turn of listening."""
-        self.counters.loopLag = self._listening.lag
-        self._told.heard = self._listening.heard or self._told.heard
+        self.counters.loopLag = self._heartbeat.lag
+        self._publication.last_message = self._heartbeat.last_message or self._publication.last_message
         if self._tws is not None and isinstance(self._link.state, Live):
             self._reading.upkeep(self._link, self._tws, self._slots)
-        if self._inbox.empty():  # else what has come is told together with what it comes to
-            self._told.refresh(self._link)
+        if self._inbox.empty():  # otherwise it is published after the events in the inbox
+            self._publication.refresh(self._link)
 
 
-def _answer(asked: Asked | None, problem: Problem | None) -> None:
+def _answer(command: QueuedCommand | None, problem: Problem | None) -> None:
     """Once, and not to a caller that has stopped waiting."""
-    if asked is not None and not asked.reply.done():
-        asked.reply.set_result(problem)
+    if command is not None and not command.reply.done():
+        command.reply.set_result(problem)

@@ -13,7 +13,7 @@ from typing import Literal
 from msgspec import Struct
 
 from daemon.codes import meaning
-from daemon.link.events import AttemptOverdue, Dialled, Event, Failed, Greeted, Heard, Lost, Opened, Target
+from daemon.link.events import AttemptOverdue, Dialled, Event, Failed, Greeted, Lost, MessageReceived, Opened, Target
 from daemon.state.sink import Sink
 from daemon.tws import rows
 from daemon.tws.bars import Bars
@@ -266,8 +266,8 @@ class Tws:
     async def probe(self, timeout: float) -> float:
         """Request the time; the seconds that its answer took. Calls while one is open share it.
 
-        Raises TimeoutError when no answer came within `timeout` s (the next message, of any kind, then emits Heard)
-        and `LinkLost` when the session is over.
+        Raises TimeoutError when no answer came within `timeout` s (the next message, of any kind, then emits
+        MessageReceived) and `LinkLost` when the session is over.
         """
         if self._over or not self._is_open:
             raise LinkLost
@@ -299,7 +299,7 @@ class Tws:
         self.bars.flush()
         if self._probe.overdue:
             self._probe.overdue = False
-            self.emit(Heard(session=self.number))
+            self.emit(MessageReceived(session=self.number))
 
     # --- what the accounts hold -------------------------------------------------------------------------------------
 

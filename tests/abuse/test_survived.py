@@ -67,15 +67,15 @@ def load(built: Chain) -> Iterator[list[str]]:
 def test_kill_9_of_either_process_loses_nothing() -> None:
     """Under load: a killed serving child is replaced and the session untouched; a killed daemon leaves nothing in the
     way of the next, and every fill that was shown is still there."""
-    dice = random.Random(8)
+    random_unit = random.Random(8)
     with chain() as built, load(built) as complaints:
         gateway = built.simulated
         shown: set[str] = set()
         for _ in range(KILLS):
             sessions = gateway.gateway.connections.sessions
-            shown.add(gateway.do(lambda it: it.fill("AAPL", dice.choice((1, -1)))).execId)
+            shown.add(gateway.do(lambda it: it.fill("AAPL", random_unit.choice((1, -1)))).execId)
             until_now(lambda: shown <= fills(built))
-            if dice.random() < 0.5:
+            if random_unit.random() < 0.5:
                 victim = built.child
                 os.kill(victim.pid, signal.SIGKILL)
                 until_now(lambda gone=victim.pid: built.child.pid != gone)

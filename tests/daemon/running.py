@@ -141,7 +141,7 @@ def settings(directory: Path, **more: Any) -> Settings:
 @asynccontextmanager
 async def running(config: Settings) -> AsyncIterator[Daemon]:
     """The daemon that `daemon.process.run` makes, ended as it ends."""
-    around = Surroundings(clock=SystemClock(), dice=lambda: 0.5, calendar=Calendar(()), version="test")
+    around = Surroundings(clock=SystemClock(), random_unit=lambda: 0.5, calendar=Calendar(()), version="test")
     ledger = await Ledger.open(config.state_dir, around.clock)
     try:
         tasks = asyncio.TaskGroup()

@@ -243,7 +243,7 @@ class Story:
             memory=self.memory,
             market=self.market,
             clock=self.clock,
-            dice=lambda: 0.5,
+            random_unit=lambda: 0.5,
             listening=frozenset,
             version="test",
         )

@@ -315,11 +315,11 @@ async def test_a_killed_daemon_knows_every_fill_that_it_has_shown() -> None:
 async def test_after_any_sequence_of_troubles_the_mirror_is_the_daemon_and_the_daemon_the_gateway(seed: int) -> None:
     """Drops, 1101s, 1102s, fills, orders that come and go, peers that leave and resume or read slowly: at rest every
     fold is exactly the daemon's state, and what the daemon believes is what the gateway holds."""
-    dice = random.Random(seed)
-    async with linked(World(seed, positions=dice.choice((1, 25, 200)))) as (gateway, daemon, mirror):
+    random_unit = random.Random(seed)
+    async with linked(World(seed, positions=random_unit.choice((1, 25, 200)))) as (gateway, daemon, mirror):
         mirrors = [mirror, await Mirror.join(daemon.settings.socket_path)]  # the first one always reads
-        for _ in range(dice.randrange(4, 12)):
-            await _trouble(dice, gateway, daemon, mirrors)
+        for _ in range(random_unit.randrange(4, 12)):
+            await _trouble(random_unit, gateway, daemon, mirrors)
         gateway.restore_upstream(data_lost=True)
         gateway.listen_after()
         for each in mirrors:
@@ -337,7 +337,7 @@ async def test_after_any_sequence_of_troubles_the_mirror_is_the_daemon_and_the_d
             await each.leave()
 
 
-async def _trouble(dice: random.Random, gateway: Gateway, daemon: Daemon, mirrors: list[Mirror]) -> None:
+async def _trouble(random_unit: random.Random, gateway: Gateway, daemon: Daemon, mirrors: list[Mirror]) -> None:
     def resume() -> None:
         for each in mirrors:
             each.client._transport.resume_reading()  # type: ignore[union-attr]
@@ -348,21 +348,21 @@ async def _trouble(dice: random.Random, gateway: Gateway, daemon: Daemon, mirror
         gateway.lose_upstream,
         lambda: gateway.restore_upstream(data_lost=True),
         lambda: gateway.restore_upstream(data_lost=False),
-        lambda: gateway.fill("AAPL", dice.choice((-5, 5))),
+        lambda: gateway.fill("AAPL", random_unit.choice((-5, 5))),
         lambda: gateway.place("MSFT", 1, 10.0),
-        lambda: gateway.cancel(dice.choice([order.permId for order in gateway.world.open_orders()])),
+        lambda: gateway.cancel(random_unit.choice([order.permId for order in gateway.world.open_orders()])),
         lambda: mirrors[-1].client._transport.pause_reading(),  # type: ignore[union-attr]
         resume,
     ]
-    if dice.random() < 0.2:
+    if random_unit.random() < 0.2:
         old = mirrors.pop()
         await old.leave()
         mirrors.append(await Mirror.join(daemon.settings.socket_path, resume=old.replica))
     else:
-        dice.choice(deeds)()
-    for _ in range(dice.choice((0, 1, 1, 8))):
+        random_unit.choice(deeds)()
+    for _ in range(random_unit.choice((0, 1, 1, 8))):
         await mirrors[0].call("ping")
-    if dice.random() < 0.3:  # now and then the next trouble meets a daemon that has seen the last one through
+    if random_unit.random() < 0.3:  # now and then the next trouble meets a daemon that has seen the last one through
         await mirrors[0].until(lambda: mirrors[0].link["phase"] in {"ready", "upstreamLost"})
 
 

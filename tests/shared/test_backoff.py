@@ -23,6 +23,6 @@ def test_no_number_of_failures_overflows_or_exceeds_the_cap(first: float, cap: f
 
 
 @given(st.floats(0, 1))
-def test_the_spread_is_a_fifth_either_way(dice: float) -> None:
-    assert 0.8 <= spread(1, dice) <= 1.2
+def test_the_spread_is_a_fifth_either_way(random_unit: float) -> None:
+    assert 0.8 <= spread(1, random_unit) <= 1.2
     assert spread(1, 0.5) == pytest.approx(1)

@@ -365,7 +365,7 @@ async def test_a_ledger_that_cannot_be_used_is_named_and_read_later() -> None:
 @pytest.mark.parametrize("seed", range(3))
 async def test_nothing_that_is_asked_is_a_fault_of_ours(daemon: Daemon, mirror: Mirror, seed: int) -> None:
     """Whatever params a method is given, it answers or refuses in its own words, and the daemon goes on."""
-    dice = random.Random(seed)
+    random_unit = random.Random(seed)
     names = (
         "topics",
         "epoch",
@@ -414,8 +414,8 @@ async def test_nothing_that_is_asked_is_a_fault_of_ours(daemon: Daemon, mirror: 
     methods = [method for method in daemon.commands.table() if method not in {"daemon.stop", "link.connect"}]
     refusals: set[tuple[int, str]] = set()
     for _ in range(400):
-        method = dice.choice(methods)
-        params = {dice.choice(names): dice.choice(values) for _ in range(dice.randrange(3))}
+        method = random_unit.choice(methods)
+        params = {random_unit.choice(names): random_unit.choice(values) for _ in range(random_unit.randrange(3))}
         try:
             await mirror.call(method, **params)
         except RpcError as error:

@@ -28,7 +28,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     return caplog
 
 
-def told(lines: pytest.LogCaptureFixture) -> list[str]:
+def logged(lines: pytest.LogCaptureFixture) -> list[str]:
     """The console lines, without the fields."""
     form = log.ConsoleLine("utf-8")
     return [form.format(record) for record in lines.records if record.name.startswith("daemon")]
@@ -61,7 +61,7 @@ async def test_an_automatic_start_becomes_connected_and_says_so(lines: pytest.Lo
         assert (row.accounts, row.session, row.attempts) == (("DU1234567",), 1, 1)
         assert row.gateway is not None
         assert (row.gateway.port, row.gateway.product, row.gateway.serverVersion) == (7497, "TWS", 178)
-        assert told(lines) == [
+        assert logged(lines) == [
             "INFO:     Attempting to auto-connect to IBKR at 127.0.0.1:7497...",
             "INFO:     ✓ Connected to IBKR on port 7497",
             "INFO:     ✓ Auto-connected to IBKR successfully on port 7497",
@@ -73,7 +73,7 @@ async def test_without_auto_connect_nothing_is_dialled_and_the_log_says_why(line
         await story.pass_(120)
 
         assert (story.row.phase, story.row.reason, story.gateway.sessions) == ("disabled", "autoConnectOff", [])
-        assert told(lines) == ["INFO:     IBKR auto-connect disabled (set IBKR_AUTO_CONNECT=true in .env to enable)"]
+        assert logged(lines) == ["INFO:     IBKR auto-connect disabled (set IBKR_AUTO_CONNECT=true in .env to enable)"]
 
 
 async def test_a_night_of_refusals_is_one_warning_and_a_count(lines: pytest.LogCaptureFixture) -> None:
@@ -91,12 +91,12 @@ async def test_a_night_of_refusals_is_one_warning_and_a_count(lines: pytest.LogC
     story.link.stop()
     await running
 
-    assert told(lines)[:3] == [
+    assert logged(lines)[:3] == [
         "INFO:     Attempting to auto-connect to IBKR at 127.0.0.1:7497...",
         "WARNING:  ✗ Auto-connect to IBKR failed: theirs",
         "INFO:     You can manually connect via the UI or /api/ibkr/connect endpoint",
     ]
-    handshake, connected, auto = told(lines)[3:6]
+    handshake, connected, auto = logged(lines)[3:6]
     assert handshake.startswith("WARNING:  ")
     assert "reason=handshakeTimeout" in handshake
     assert "repeats=60" in handshake
@@ -259,7 +259,7 @@ async def test_our_own_absence_is_not_the_gateways_silence(lines: pytest.LogCapt
         story.session.hears()
         await story.pass_(4)
         assert [event.phase for event in story.memory.events][-1] == "ready"
-        assert any("We were asleep or stopped" in line for line in told(lines))
+        assert any("Resumed after suspend" in line for line in logged(lines))
 
 
 async def test_after_a_sleep_that_the_monotonic_clock_did_not_see_the_gateway_is_probed_at_once() -> None:
@@ -322,7 +322,7 @@ async def test_connect_that_fails_raises_the_problem_and_leaves_things_as_they_w
 
         assert (caught.value.reason, caught.value.detail) == ("portClosed", "theirs")
         assert story.row.phase == "disabled"
-        assert told(lines)[-1] == "WARNING:  ✗ Connect to 127.0.0.1:7497 failed: theirs"
+        assert logged(lines)[-1] == "WARNING:  ✗ Connect to 127.0.0.1:7497 failed: theirs"
 
 
 async def test_connect_elsewhere_that_fails_is_one_line_and_back_to_the_old_target(
@@ -334,7 +334,7 @@ async def test_connect_elsewhere_that_fails_is_one_line_and_back_to_the_old_targ
         await settle()
         with pytest.raises(Problem):
             await asked
-        assert told(lines)[3] == "WARNING:  ✗ Connect to 127.0.0.1:7498 failed: theirs"
+        assert logged(lines)[3] == "WARNING:  ✗ Connect to 127.0.0.1:7498 failed: theirs"
         story.gateway.outcome = None
         await story.pass_(2)
 
@@ -366,12 +366,12 @@ async def test_what_somebody_connected_is_not_called_automatic(lines: pytest.Log
     await settle()
     story.gateway.outcome = None
     await story.link.connect(ConnectParams(port=7498))
-    assert told(lines)[-1] == "INFO:     ✓ Connected to IBKR on port 7498"
+    assert logged(lines)[-1] == "INFO:     ✓ Connected to IBKR on port 7498"
     await story.pass_(31)
 
     story.session.says(ev.Lost)
     await settle()
-    assert told(lines)[-1] == "INFO:     ✓ Auto-connected to IBKR successfully on port 7498"
+    assert logged(lines)[-1] == "INFO:     ✓ Auto-connected to IBKR successfully on port 7498"
     story.link.stop()
     await running
 
@@ -395,7 +395,7 @@ async def test_an_attempt_that_outlives_its_time_limit_is_answered_then_and_beco
     await settle()
     assert story.row.connected
     assert len(story.gateway.sessions) == 1
-    assert told(lines)[-2:] == [
+    assert logged(lines)[-2:] == [
         "INFO:     ✓ Connected to IBKR on port 7497",
         "INFO:     ✓ Auto-connected to IBKR successfully on port 7497",
     ]
@@ -690,7 +690,7 @@ async def test_a_read_only_api_is_not_asked_for_orders(lines: pytest.LogCaptureF
 
         assert (story.row.phase, story.row.readOnly) == ("ready", True)
         assert not any("orders" in name for name in story.asked())
-        assert sum("read-only" in line for line in told(lines)) == 1
+        assert sum("read-only" in line for line in logged(lines)) == 1
 
 
 async def test_after_1102_everything_is_read_again_and_no_stream_requested() -> None:

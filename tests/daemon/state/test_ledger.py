@@ -423,7 +423,7 @@ def test_an_epoch_is_new_and_has_no_hyphen() -> None:
 @pytest.mark.parametrize("seed", range(6))
 async def test_kill_9_loses_no_fill_that_was_shown(tmp_path: Path, seed: int) -> None:
     """A daemon killed at any moment: the next one knows every fill that anybody saw, from a sound file."""
-    dice = random.Random(seed)
+    random_unit = random.Random(seed)
     shown: set[bytes] = set()
     for _ in range(2):
         process = await asyncio.create_subprocess_exec(
@@ -436,7 +436,7 @@ async def test_kill_9_loses_no_fill_that_was_shown(tmp_path: Path, seed: int) ->
         )
         assert process.stdout is not None
         async with asyncio.timeout(60):
-            for _ in range(dice.randrange(1, 400)):
+            for _ in range(random_unit.randrange(1, 400)):
                 shown.add((await process.stdout.readline()).strip())
             process.kill()
             rest = (await process.stdout.read()).split(b"\n")

@@ -13,8 +13,8 @@ from daemon.link.events import (
     Failed,
     FarmChanged,
     Greeted,
-    Heard,
     Lost,
+    MessageReceived,
     Opened,
     RateExceeded,
     UpstreamLost,
@@ -457,7 +457,7 @@ async def test_probes_at_the_same_time_ask_once():
 
 
 async def test_an_overdue_probe_leaves_nothing_behind_and_the_next_message_is_news():
-    """After a probe without an answer, any complete message emits Heard, once; the next probe works."""
+    """After a probe without an answer, any complete message emits MessageReceived, once; the next probe works."""
     speak = asyncio.Event()
 
     async def gateway(peer: Peer) -> None:
@@ -472,12 +472,12 @@ async def test_an_overdue_probe_leaves_nothing_behind_and_the_next_message_is_ne
     async with session(gateway) as made:
         with pytest.raises(TimeoutError):
             await made.tws.probe(0.02)
-        assert not made.of(Heard)
+        assert not made.of(MessageReceived)
         speak.set()
-        await until(lambda: made.of(Heard))
+        await until(lambda: made.of(MessageReceived))
         await made.tws.probe(10)
 
-    assert made.of(Heard) == [Heard(session=3)]
+    assert made.of(MessageReceived) == [MessageReceived(session=3)]
 
 
 async def test_a_lost_link_fails_the_open_probe():

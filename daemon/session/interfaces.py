@@ -1,4 +1,4 @@
-"""What is asked of a session, of the rows, of what is remembered and of the streams: the seams of the link's shell."""
+"""The interfaces that the link's shell needs: session, rows, memory, market."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Rows(Sink, Protocol):
     def epoch(self) -> str: ...
     def gap(self, gap: Gap) -> int: ...
     async def recorded(self) -> None:
-        """Until every fill told so far is in the ledger, and shown."""
+        """Wait until every fill received so far is in the ledger, and shown."""
 
 
 class Memory(Protocol):
