@@ -258,9 +258,9 @@ class Fill(Contract, frozen=True, kw_only=True):
     side: str
     shares: float
     price: float
-    permId: int
-    orderId: int
-    clientId: int
+    permId: int | None
+    orderId: int | None
+    clientId: int | None
     cumQty: float | None = None
     avgPrice: float | None = None
     orderRef: str = ""

@@ -51,6 +51,10 @@ ROW_FIELDS: Final[dict[type, frozenset[str]]] = {
 """Numbers that become part of a row: without them there is no row. What else cannot be read costs nothing."""
 
 
+IDS: Final = frozenset({"orderId", "clientId", "permId"})
+"""Which are unknown where they are empty, and not 0."""
+
+
 class FieldError(ValueError):
     """A field whose text cannot be read. `field`: its name in the API."""
 
@@ -116,17 +120,21 @@ class MessageDecoder(Decoder):
     def parse(self, obj: object) -> None:
         """Texts of a dataclass → numbers, as its defaults are."""
         kept = ROW_FIELDS.get(type(obj), frozenset())
+        ids = isinstance(obj, ib.Order | ib.Execution)
         optional = isinstance(obj, ib.ContractDetails)
         for name, kind, default in numeric_fields(type(obj)):  # type: ignore[arg-type] # a class is hashable
             value = getattr(obj, name)
             if value in UNKNOWN:
-                setattr(obj, name, None if optional and kind is not bool else default)
+                none = (optional and kind is not bool) or (ids and name in IDS)
+                setattr(obj, name, None if none else default)
             elif isinstance(value, str):
                 setattr(obj, name, self._number(name, kind, value, default, name in kept, optional))
 
     def _number(self, name: str, kind: type, text: str, default: Any, kept: bool, optional: bool) -> Any:
         try:
-            return bool(int(text)) if kind is bool else kind(text)
+            value = int(text) if kind is bool else kind(text)
+            if kind is not bool or not kept or value in (0, 1):
+                return kind(value)
         except ValueError:
             pass
         try:

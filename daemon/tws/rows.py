@@ -131,11 +131,20 @@ def marked(row: Position, marks: Marks) -> Position:
 # --- orders ---------------------------------------------------------------------------------------------------------
 
 
-def placed_by(client: int, order_id: int, ours: int) -> Literal["thisClient", "otherClient", "manual"]:
+def placed_by(
+    client: int | None, order_id: int | None, ours: int
+) -> Literal["thisClient", "otherClient", "manual"] | None:
     """An order typed into TWS has no id of its own (0, or negative once client 0 has bound it) and client 0."""
+    if client is None or order_id is None:
+        return None
     if client == 0 and order_id <= 0:
         return "manual"
     return "thisClient" if client == ours else "otherClient"
+
+
+def id_of(value: int | None) -> int | None:
+    """An order's or a client's id. TWS sends its unset value for manual orders, which have 0."""
+    return None if value is None else whole(value) or 0
 
 
 def order_terms(order: ib.Order) -> dict[str, Any]:
@@ -160,7 +169,7 @@ def order_terms(order: ib.Order) -> dict[str, Any]:
 def open_order_row(contract: ib.Contract, order: ib.Order, status: str, ours: int, known: Order | None) -> Order:
     """An order as openOrder reports it; what only orderStatus reports is kept from what is `known`."""
     status = status or (known.status if known else "")
-    order_id, client_id = whole(order.orderId) or 0, whole(order.clientId) or 0  # unset values for manual orders
+    order_id, client_id = id_of(order.orderId), id_of(order.clientId)
     row = Order(
         permId=order.permId,
         orderId=order_id,
@@ -236,8 +245,8 @@ def fill_row(contract: ib.Contract, execution: ib.Execution, *, requested: bool)
         shares=execution.shares,
         price=execution.price,
         permId=execution.permId,
-        orderId=whole(execution.orderId) or 0,  # TWS sends its unset value for manual orders
-        clientId=whole(execution.clientId) or 0,
+        orderId=id_of(execution.orderId),
+        clientId=id_of(execution.clientId),
         cumQty=number(execution.cumQty),
         avgPrice=number(execution.avgPrice),
         orderRef=execution.orderRef,
