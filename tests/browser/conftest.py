@@ -80,6 +80,8 @@ async def download() -> None:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
+    # asyncio's debug mode, in which each callback keeps its stack, makes a page's thirty requests take a second
+    asyncio.get_running_loop().set_debug(False)
     async with async_playwright() as playwright:
         found = await launched(playwright)
         if found is None:
@@ -102,6 +104,10 @@ addEventListener('securitypolicyviolation', ({ violatedDirective: what, blockedU
     violations.push(`${what} ${blockedURI}`);
 });
 """
+
+
+SHOWN = "() => !('loading' in document.body.dataset) || document.querySelector('dialog[open]') !== null"
+"""The page has its first values, or asks for a token."""
 
 
 @asynccontextmanager
@@ -129,6 +135,8 @@ async def visiting(browser: Browser) -> AsyncIterator[Visit]:
         if quotes is not None:
             await page.add_init_script(f"localStorage['ibkr.quotes'] ??= {json.dumps(json.dumps(quotes))}")
         await page.goto(url)
+        if url != "about:blank":
+            await page.wait_for_function(SHOWN)  # each frame; `expect` looks again after a pause that grows
         pages.append(page)
         return page
 
@@ -233,6 +241,17 @@ async def kept(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> As
     """A desk and a page before it that stays open over the tests of a file: each says anew all that it looks at."""
     async with sitting(tmp_path_factory.mktemp("kept")) as built, visiting(browser) as visit:
         yield built, await visit(built.url, quotes=[contract(0), contract(1)])
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def reset(kept: tuple[Desk, Page]) -> tuple[Desk, Page]:
+    """The kept desk and page, the desk as `sitting` gives it: for tests that change only what the daemon publishes."""
+    desk, _ = kept
+    desk.daemon.replies.clear()
+    desk.daemon.requests.clear()
+    desk.daemon.set_all(**account(), **book())
+    desk.daemon.link()
+    return kept
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Request, expect
+from playwright.async_api import Page, Request, expect
 
 from tests.browser.conftest import Desk, Shot, Visit
 from tests.browser.desk import account, trouble
@@ -24,8 +24,9 @@ def posted(request: Request) -> tuple[str, Any, str | None]:
     return path, json.loads(request.post_data or "null"), request.headers.get("content-type")
 
 
-async def test_the_button_connects_with_an_empty_object(desk: Desk, visit: Visit) -> None:
+async def test_the_button_connects_with_an_empty_object(reset: tuple[Desk, Page]) -> None:
     """It names no host: `{}` as JSON; and the page follows when the link comes up."""
+    desk, page = reset
     desk.daemon.link(**trouble("disabled", "autoConnectOff"))
 
     async def connect(_params: Mapping[str, Any]) -> dict[str, Any]:
@@ -33,8 +34,6 @@ async def test_the_button_connects_with_an_empty_object(desk: Desk, visit: Visit
         return {}
 
     desk.daemon.replies["link.connect"] = connect
-    page = await visit(desk.url)
-
     async with page.expect_request("**/api/ibkr/connect") as sent:
         await page.get_by_role("button", name="🔌 Connect IBKR", exact=True).click()
 
@@ -44,8 +43,9 @@ async def test_the_button_connects_with_an_empty_object(desk: Desk, visit: Visit
 
 
 @pytest.mark.parametrize("phase", ["connecting", "waiting", "blocked", "ready"])
-async def test_the_button_works_in_every_phase(desk: Desk, visit: Visit, phase: str) -> None:
+async def test_the_button_works_in_every_phase(reset: tuple[Desk, Page], phase: str) -> None:
     """Also while the daemon tries on its own: a request joins the attempt or ends the wait."""
+    desk, page = reset
     if phase != "ready":
         desk.daemon.link(**trouble(phase, "portClosed", next_in=60))
 
@@ -54,16 +54,15 @@ async def test_the_button_works_in_every_phase(desk: Desk, visit: Visit, phase: 
         return {}
 
     desk.daemon.replies["link.connect"] = connect
-    page = await visit(desk.url)
-
     async with page.expect_response("**/api/ibkr/connect") as answered:
         await page.locator("#connect").click()
 
     assert (await answered.value).status == 200
 
 
-async def test_the_button_reads_the_same_while_it_works(desk: Desk, visit: Visit) -> None:
+async def test_the_button_reads_the_same_while_it_works(reset: tuple[Desk, Page]) -> None:
     """Its name never changes; that it works is said by aria-busy, and a second click sends nothing."""
+    desk, page = reset
     gate = asyncio.Event()
 
     async def connect(_params: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,7 +70,6 @@ async def test_the_button_reads_the_same_while_it_works(desk: Desk, visit: Visit
         return {}
 
     desk.daemon.replies["link.connect"] = connect
-    page = await visit(desk.url)
     button = page.locator("#connect")
 
     await button.click()
@@ -84,12 +82,11 @@ async def test_the_button_reads_the_same_while_it_works(desk: Desk, visit: Visit
     assert [name for name, _ in desk.daemon.requests].count("link.connect") == 1
 
 
-async def test_a_refusal_is_shown_as_the_facade_words_it(desk: Desk, visit: Visit, shot: Shot) -> None:
+async def test_a_refusal_is_shown_as_the_facade_words_it(reset: tuple[Desk, Page], shot: Shot) -> None:
     """Title, detail, reason and ordered advice of the problem; it can be closed."""
+    desk, page = reset
     advice = ["First do this.", "Then that."]
     desk.daemon.refuse("link.connect", "clientIdInUse", advice=advice, detail="Client id 1 is taken.")
-    page = await visit(desk.url)
-
     await page.locator("#connect").click()
 
     problem = page.locator("#problem")
@@ -102,16 +99,15 @@ async def test_a_refusal_is_shown_as_the_facade_words_it(desk: Desk, visit: Visi
     await expect(problem).to_be_hidden()
 
 
-async def test_disconnect_holds_the_link(desk: Desk, visit: Visit) -> None:
+async def test_disconnect_holds_the_link(reset: tuple[Desk, Page]) -> None:
     """The page shows what came of it; disconnecting again makes no sense then and is not offered."""
+    desk, page = reset
 
     async def disconnect(_params: Mapping[str, Any]) -> dict[str, Any]:
         desk.daemon.link(**trouble("held", "manual"))
         return {}
 
     desk.daemon.replies["link.disconnect"] = disconnect
-    page = await visit(desk.url)
-
     async with page.expect_request("**/api/ibkr/disconnect") as sent:
         await page.get_by_role("button", name="Disconnect").click()
 

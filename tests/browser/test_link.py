@@ -86,23 +86,21 @@ async def test_each_trouble_is_told_with_its_sentence_and_advice(
 
 
 @pytest.mark.parametrize(("phase", "headline"), [("connecting", "Connecting"), ("syncing", "Syncing")])
-async def test_what_is_under_way_is_told_too(desk: Desk, visit: Visit, shot: Shot, phase: str, headline: str) -> None:
+async def test_what_is_under_way_is_told_too(reset: tuple[Desk, Page], shot: Shot, phase: str, headline: str) -> None:
     """A dial and a first snapshot are neither good nor trouble."""
+    desk, page = reset
     desk.daemon.link(phase=phase, sentence="", connected=False)
-
-    page = await visit(desk.url)
 
     await expect(page.locator("#headline")).to_have_text(f"IBKR: {headline}")
     await expect(page.locator("#lamp")).to_have_attribute("href", "#lamp-busy")
     await shot(page, phase)
 
 
-async def test_the_next_attempt_is_counted_down(desk: Desk, visit: Visit) -> None:
+async def test_the_next_attempt_is_counted_down(reset: tuple[Desk, Page]) -> None:
     """Seconds to the announced time, less and less; the attempts so far and IBKR's last words beside it."""
+    desk, page = reset
     error = LastError(code=326, text="Unable to connect as the client id is already in use.", at=now())
     desk.daemon.link(**trouble("blocked", "clientIdInUse", next_in=3600, lastError=error))
-
-    page = await visit(desk.url)
 
     await expect(page.locator("#next")).to_have_text(re.compile(r"^in 59 min \d+ s$"))
     before = await page.locator("#next").text_content()
@@ -133,10 +131,10 @@ async def test_a_momentary_dial_does_not_make_the_page_flicker(desk: Desk, visit
     assert await page.evaluate("[...seen]") == ["IBKR: Waiting,IBKR: Waiting,false,false"]
 
 
-async def test_a_dial_that_lasts_is_shown(desk: Desk, visit: Visit) -> None:
+async def test_a_dial_that_lasts_is_shown(reset: tuple[Desk, Page]) -> None:
     """The pause against flickering does not hide an attempt that is really under way."""
+    desk, page = reset
     desk.daemon.link(**trouble("waiting", "handshakeTimeout", next_in=60))
-    page = await visit(desk.url)
     await expect(page.locator("#headline")).to_have_text("IBKR: Waiting")
 
     desk.daemon.link(**trouble("connecting", "handshakeTimeout"))
@@ -145,24 +143,22 @@ async def test_a_dial_that_lasts_is_shown(desk: Desk, visit: Visit) -> None:
     await expect(page.locator("#trouble")).to_be_visible()
 
 
-async def test_a_live_account_is_unmistakable(desk: Desk, visit: Visit, shot: Shot) -> None:
+async def test_a_live_account_is_unmistakable(reset: tuple[Desk, Page], shot: Shot) -> None:
     """Real money is said in words above everything, not by a colour."""
+    desk, page = reset
     desk.daemon.set_all(**account("U1234567", paper=False))
-
-    page = await visit(desk.url)
 
     await expect(page.locator("#ribbon")).to_have_text("LIVE ACCOUNT · REAL MONEY")
     await expect(page.locator("#money")).to_have_text("LIVE")
     await shot(page, "live")
 
 
-async def test_one_live_account_among_paper_ones_is_not_overlooked(desk: Desk, visit: Visit) -> None:
+async def test_one_live_account_among_paper_ones_is_not_overlooked(reset: tuple[Desk, Page]) -> None:
     """The more dangerous word wins."""
+    desk, page = reset
     desk.daemon.set_rows(
         "accounts", {"DU1": Account(account="DU1", paper=True), "U2": Account(account="U2", paper=False)}
     )
-
-    page = await visit(desk.url)
 
     await expect(page.locator("#ribbon")).to_be_visible()
     await expect(page.locator("#money")).to_have_text("LIVE + PAPER")
@@ -195,12 +191,11 @@ async def test_the_switch_shows_another_session_and_never_two_of_them(tmp_path: 
         await page.wait_for_function("!connect.hasAttribute('aria-busy')")
 
 
-async def test_a_planned_window_is_an_annotation(desk: Desk, visit: Visit) -> None:
+async def test_a_planned_window_is_an_annotation(reset: tuple[Desk, Page]) -> None:
     """Expected does not make it up: the phase stays what it is, and the window is named with its end."""
+    desk, page = reset
     expected = Expected(active=True, kind="nightlyReset", nextAt=now(1800))
     desk.daemon.link(**trouble("upstreamLost", "upstreamLost", expected=expected))
-
-    page = await visit(desk.url)
 
     await expect(page.locator("#headline")).to_have_text("IBKR: Upstream lost")
     await expect(page.locator("#next-note")).to_contain_text("Expected: nightly reset until")
@@ -218,25 +213,23 @@ async def test_a_moved_port_is_shown_beside_the_configured_one(desk: Desk, visit
     await expect(page.locator("#facts")).to_contain_text("configured 127.0.0.1:7497")
 
 
-async def test_a_read_only_api_says_so(desk: Desk, visit: Visit) -> None:
+async def test_a_read_only_api_says_so(reset: tuple[Desk, Page]) -> None:
     """Connected all the same, and orders are not known rather than none."""
+    desk, page = reset
     desk.daemon.store.forget("orders")
     desk.daemon.link(readOnly=True)
-
-    page = await visit(desk.url)
 
     await expect(page.locator("#headline")).to_have_text("IBKR: Connected")
     await expect(page.locator("#orders-note")).to_have_text("not known")
     await expect(page.locator("#orders-table .nothing")).to_contain_text("the TWS API is read-only")
 
 
-async def test_what_was_never_told_is_not_known_and_not_zero(desk: Desk, visit: Visit, shot: Shot) -> None:
+async def test_what_was_never_told_is_not_known_and_not_zero(reset: tuple[Desk, Page], shot: Shot) -> None:
     """No list, no figure: a dash and "not known" everywhere, never 0 and never "none"."""
+    desk, page = reset
     for topic in ("summary", "pnl", "positions", "orders", "fills"):
         desk.daemon.store.forget(topic)
     desk.daemon.link()
-
-    page = await visit(desk.url)
 
     for topic in ("positions", "orders", "fills", "accounts"):
         await expect(page.locator(f"#{topic}-note")).to_have_text("not known")
@@ -246,19 +239,18 @@ async def test_what_was_never_told_is_not_known_and_not_zero(desk: Desk, visit: 
     await shot(page, "unknown", full=True)
 
 
-async def test_an_empty_list_that_was_told_is_empty(desk: Desk, visit: Visit) -> None:
+async def test_an_empty_list_that_was_told_is_empty(reset: tuple[Desk, Page]) -> None:
     """Known to be none is said as none."""
+    desk, page = reset
     desk.daemon.set_rows("positions", {})
-
-    page = await visit(desk.url)
 
     await expect(page.locator("#positions-table .nothing")).to_have_text("No positions.")
     await expect(page.locator("#positions-note")).to_have_text("0 positions")
 
 
-async def test_values_of_before_a_loss_are_marked_with_their_age(desk: Desk, visit: Visit) -> None:
+async def test_values_of_before_a_loss_are_marked_with_their_age(reset: tuple[Desk, Page]) -> None:
     """While the link is down the last values stay, greyed, with the time of the loss: until then they were kept."""
-    page = await visit(desk.url)
+    desk, page = reset
     await expect(page.locator("#positions-note")).to_have_text("10 positions · in USD")
 
     desk.daemon.store.put({"sync": {"positions": Sync(known=True, asOf=now(-240), stale=True)}})
@@ -270,13 +262,12 @@ async def test_values_of_before_a_loss_are_marked_with_their_age(desk: Desk, vis
     await expect(page.locator("#figures dd[data-stale=true]").first).to_be_visible()
 
 
-async def test_ibkrs_texts_are_text(desk: Desk, visit: Visit) -> None:
+async def test_ibkrs_texts_are_text(reset: tuple[Desk, Page]) -> None:
     """Markup in an IBKR message is shown letter by letter and makes no element."""
+    desk, page = reset
     text = "<img src=x onerror=alert(1)><b>bold</b>"
     desk.daemon.store.notice(Notice(at=now(), code=399, text=text))
     desk.daemon.link(**trouble("waiting", "portClosed", lastError=LastError(code=502, text=text, at=now())))
-
-    page = await visit(desk.url)
 
     await expect(page.locator("#last-error")).to_contain_text(text)
     await expect(page.locator("#log tbody")).to_contain_text(text)
@@ -346,9 +337,9 @@ async def test_what_happened_while_the_facade_was_away_is_there_afterwards(desk:
     await expect(page.locator("#positions-note")).to_have_text("9 positions · in USD")
 
 
-async def test_a_frozen_facade_is_noticed_too(desk: Desk, visit: Visit) -> None:
+async def test_a_frozen_facade_is_noticed_too(reset: tuple[Desk, Page]) -> None:
     """An open connection on which nothing comes and a question nobody answers: that is not answering."""
-    page = await visit(desk.url)
+    _, page = reset
     await expect(page.locator("#headline")).to_have_text("IBKR: Connected")
 
     async def swallow(route: object) -> None:

@@ -207,10 +207,9 @@ async def test_the_commands_are_reached_by_keyboard_in_their_order(desk: Desk, v
     assert reached == ["Skip to the positions", "portClosed", "🔌 Connect IBKR", "Disconnect", "Link details"]
 
 
-async def test_the_state_is_announced_and_the_countdown_is_not(desk: Desk, visit: Visit) -> None:
+async def test_the_state_is_announced_and_the_countdown_is_not(reset: tuple[Desk, Page]) -> None:
     """A screen reader hears the headline when it changes, and not a number each second or minute."""
-    page = await visit(desk.url)
-
+    _, page = reset
     assert await page.locator("[role=status] #headline").count() == 1
     silent = ":is(#next, #facts, #timeline-reading)"
     assert await page.locator(f":is([aria-live], [role=status]) {silent}, {silent}[aria-live]").count() == 0

@@ -49,11 +49,11 @@ async def test_positions_show_value_and_pnl_in_their_currency(desk: Desk, visit:
     await expect(units).to_have_text(["USD", "EUR", ""])
 
 
-async def test_totals_are_converted_and_a_sum_without_a_part_is_none(desk: Desk, visit: Visit) -> None:
+async def test_totals_are_converted_and_a_sum_without_a_part_is_none(reset: tuple[Desk, Page]) -> None:
     """Euros at the account's rate in dollars; without the rate the sum is a dash, not a smaller sum."""
+    desk, page = reset
     in_euros = msgspec.structs.replace(position(2, price=120.0), currency="EUR")
     desk.daemon.set_rows("positions", {"a": position(1, price=98.5), "b": in_euros})
-    page = await visit(desk.url)
     total = page.locator("#positions-table .total")
     await expect(total.locator("[data-column=contract]")).to_have_text("Total of 2")
     await expect(total.locator("[data-column=value] .value")).to_have_text("—")
@@ -160,9 +160,9 @@ async def test_a_thousand_positions_are_told_whole_and_drawn_in_part(desk: Desk,
     assert len(set(indexes)) == len(indexes)
 
 
-async def test_many_updates_cost_one_drawing_a_frame(desk: Desk, visit: Visit) -> None:
+async def test_many_updates_cost_one_drawing_a_frame(reset: tuple[Desk, Page]) -> None:
     """However many deltas come between two frames, a table is written once; the last value is the one that stands."""
-    page = await visit(desk.url)
+    desk, page = reset
     await expect(page.locator("#positions-note")).to_have_text("10 positions · in USD")
     await page.evaluate("""() => {
         window.frames_ = 0;
@@ -268,10 +268,9 @@ async def test_the_curve_of_the_day_grows(desk: Desk, visit: Visit) -> None:
 # --- orders, fills --------------------------------------------------------------------------------------------------
 
 
-async def test_open_orders_are_shown_and_done_ones_are_not(desk: Desk, visit: Visit) -> None:
+async def test_open_orders_are_shown_and_done_ones_are_not(reset: tuple[Desk, Page]) -> None:
     """Side, filled of total, type, deciding price, status, and who placed it."""
-    page = await visit(desk.url)
-
+    _, page = reset
     await expect(column(page, "orders", "contract")).to_have_text(["MSFT", "NVDA"])
     await expect(column(page, "orders", "side")).to_have_text(["BUY", "SELL"])
     await expect(column(page, "orders", "filled")).to_have_text(["0 / 100", "0 / 100"])
@@ -279,9 +278,9 @@ async def test_open_orders_are_shown_and_done_ones_are_not(desk: Desk, visit: Vi
     await expect(column(page, "orders", "by")).to_have_text(["here", "by hand"])
 
 
-async def test_recovered_fills_are_marked(desk: Desk, visit: Visit) -> None:
+async def test_recovered_fills_are_marked(reset: tuple[Desk, Page]) -> None:
     """A fill learnt only by asking says so in words; a new one comes on top."""
-    page = await visit(desk.url)
+    desk, page = reset
     await expect(column(page, "fills", "mark")).to_have_text(["", "recovered", ""])
     await expect(page.locator("#fills-note")).to_have_text("3 fills · 1 recovered · in USD")
 
@@ -370,11 +369,10 @@ async def test_contracts_of_one_name_are_told_apart(desk: Desk, visit: Visit) ->
     await expect(units).to_have_text(["NYSE USD", "IBIS EUR", "LSE GBP"])
 
 
-async def test_a_refused_search_shows_its_problem(desk: Desk, visit: Visit) -> None:
+async def test_a_refused_search_shows_its_problem(reset: tuple[Desk, Page]) -> None:
     """What IBKR refuses is said where it was asked."""
+    desk, page = reset
     desk.daemon.refuse("contracts.search", "brokerTimeout")
-    page = await visit(desk.url)
-
     await page.locator("#quote-search").fill("aapl")
     await page.get_by_role("button", name="Find").click()
 
