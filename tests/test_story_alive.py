@@ -116,6 +116,20 @@ async def test_03_a_bar_stream_killed_by_a_farm_blip_is_requested_again_and_the_
         assert told.dials == 1
 
 
+async def test_03_sixty_farm_blips_in_five_minutes_leave_one_session_with_its_streams() -> None:
+    """nautilus_trader#4412: farms flap and 10182 ends the stream, over and over."""
+    async with story() as told:
+        await streaming(told, f"bars:{AAPL}:1min")
+        for _ in range(60):
+            told.gateway.farm_blip(kills_streams=True)
+            await told.clock.pass_(5)
+        await told.clock.pass_(60)
+
+        assert told.market.streams().live == 1
+        assert told.phases == [("connecting", None), ("syncing", None), ("ready", None)]
+        assert told.dials == 1
+
+
 # --- 4 --------------------------------------------------------------------------------------------------------------
 
 

@@ -812,6 +812,25 @@ async def test_what_could_not_be_read_again_is_named_in_the_gap() -> None:
         assert story.row.connected
 
 
+async def test_1100_over_and_over_without_an_end_is_one_gap_in_a_few_lines(lines: pytest.LogCaptureFixture) -> None:
+    """Lean.Brokerages.InteractiveBrokers#258: 1100 in the reset window, hundreds of repeats, no 1101 or 1102."""
+    night = datetime(2025, 11, 19, 6, 40, tzinfo=UTC)  # the nightly reset lasts until 06:45
+    async with supervised(wall=night, calendar=calendar()) as story:
+        before = len(logged(lines))
+        for _ in range(15):
+            story.session.says(ev.UpstreamLost, code=1100, text="Connectivity between IBKR and TWS has been lost.")
+            await story.pass_(65)
+        assert (story.row.phase, story.row.expected.active) == ("upstreamLost", False)
+        assert story.gaps == []
+        assert len(logged(lines)) - before <= 10
+        story.session.says(ev.UpstreamRestored, code=1102, text="back", dataLost=False)
+        await settle()
+
+        (gap,) = story.gaps
+        assert gap.to - gap.from_ == timedelta(seconds=15 * 65)
+        assert len(story.gateway.sessions) == 1
+
+
 async def test_a_gap_in_a_planned_window_says_so() -> None:
     """05:20 UTC is 00:20 in New York: the nightly reset."""
     night = datetime(2025, 11, 19, 5, 20, tzinfo=UTC)

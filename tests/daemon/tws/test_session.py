@@ -490,6 +490,21 @@ async def test_a_lost_link_fails_the_open_probe():
             await made.tws.probe(10)
 
 
+async def test_an_answer_and_the_end_in_one_segment_are_an_answer_and_an_end():
+    """FIELD B24: the probe's answer proves nothing about a connection that ended with it."""
+
+    async def gateway(peer: Peer) -> None:
+        await peer.shake()
+        await peer.until(49)
+        peer.say(49, 1, 1700000000)
+
+    async with session(gateway) as made:
+        assert await made.tws.probe(10) >= 0
+        await until(lambda: made.of(Lost))
+
+    assert len(made.of(Lost)) == 1
+
+
 async def test_the_socket_is_kept_alive():
     """Keepalive with a short idle, and a limit on unacknowledged bytes where the system has one (FAULTS 5)."""
 
