@@ -1,7 +1,7 @@
 """IBKR's message codes: one row a code. The number decides, not the English words (FAULTS 53).
 
-What a code's text names besides (farms, a port) is read in `daemon/tws/codes.py`; the many meanings of 162 are told
-apart by their words in `daemon/market/refusals.py`. No code says anything about an order's state (FAULTS 11).
+What a code's text names besides (farms, a port) is read in `daemon/tws/error_text.py`; the many meanings of 162 are
+distinguished by their words in `daemon/market/refusals.py`. No code is about an order's state (FAULTS 11).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Code(NamedTuple):
 
 
 def _farm(kind: Literal["market", "hmds", "secdef"], state: Literal["ok", "broken", "inactive", "connecting"]) -> Code:
-    """A farm's code never says anything about the session (FAULTS 8, 9)."""
+    """A farm's code is not about the session (FAULTS 8, 9)."""
     return Code("farm", "continues", farm=(kind, state))
 
 

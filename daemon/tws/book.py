@@ -21,7 +21,7 @@ EARLY = 1000
 """Commission reports kept for executions that have not come yet: one packet's worth is usual."""
 
 FILLS = 20_000
-"""Fills remembered for their commission and their corrections: as many as the store holds."""
+"""Fills kept for their commission and their corrections: as many as the store holds."""
 
 OUR_NOTICE = 0
 """The code of a notice that is ours and not IBKR's."""
@@ -45,7 +45,7 @@ class Book:
         self._holders: dict[int, set[str]] = {}  # contract → keys of its positions
         self._prices: dict[int, float] = {}  # of a contract, from the position whose figures came last
         self._orders: dict[int, Order] = {}
-        self._traded: dict[int, float] = {}  # order → units that this packet's executions say it has filled
+        self._traded: dict[int, float] = {}  # order → units it has filled, by this packet's executions
         self._fills: dict[str, Fill] = {}  # by what an execution and its corrections have in common
         self._early: dict[str, ib.CommissionReport] = {}
         self.recovered: dict[str, None] = {}
@@ -209,7 +209,7 @@ class Book:
     def _order(self, row: Order) -> None:
         known, key = self._orders.get(row.permId), str(row.permId)
         if known is not None and known.done and not row.done:
-            # late news of an order that has ended; only in a list that is read anew it may mean that it has not
+            # a late message about an order that has ended; in a list that is being read, it may be open after all
             self._snapshots.collect("orders", key, row)
             return
         self._orders[row.permId] = row

@@ -31,7 +31,7 @@ def check_version() -> None:
 
 
 class GatewayClient(Client):
-    """One session's. Writes each request to `wire` at once: whoever calls has been admitted by the send queue."""
+    """One session's. Writes each request to `wire` at once: callers have been admitted by the send queue."""
 
     def __init__(self, wire: Wire, client_id: int, session: int) -> None:
         super().__init__(wrapper=None)  # type: ignore[no-untyped-call]

@@ -1,6 +1,6 @@
 """Messages of the gateway → calls of the session's callbacks. What ib_async reads wrongly is read rightly here.
 
-ib_async's decoder (2.1.0) knows the order of the fields for each server version. Seen in it, and mended here:
+ib_async's decoder (2.1.0) has the order of the fields for each server version. Seen in it, and mended here:
 
 - an empty field is 0.0: here it is unknown (NaN), and where a row cannot do without it, the row cannot be read;
 - `?`, with which IBKR writes an unknown price of a bar, cannot be decoded; nor can bars without a year in their dates;
@@ -303,7 +303,7 @@ def needed(fields: Fields, *places: tuple[int, str]) -> None:
 
 
 def unknown_as_nan(fields: Fields, *places: tuple[int, str]) -> None:
-    """Write NaN for numbers that the gateway does not know. Raises FieldError where there is anything else."""
+    """Write NaN for numbers that are unknown to the gateway. Raises FieldError where there is anything else."""
     for at, name in places:
         if fields[at] in UNKNOWN:
             fields[at] = NAN

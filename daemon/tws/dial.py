@@ -17,14 +17,14 @@ from aiohappyeyeballs import AddrInfoType
 from daemon.tws.receive import keep_alive
 
 REFUSED = frozenset({errno.ECONNREFUSED, 10061, 1225})
-"""Nothing listens. Windows says 10061 or 1225, with a text in its own language: decide by number."""
+"""Nothing listens. Windows reports 10061 or 1225, with a text in its own language: the number decides."""
 
 TIMED_OUT = frozenset({errno.ETIMEDOUT, 10060, 121, 1460})
 
 CLOSED: Final = frozenset(
     {errno.ECONNRESET, errno.ECONNABORTED, errno.ENOTCONN, errno.EPIPE, 10053, 10054, 10057, 1236, 64}
 )
-"""Accepted and reset at once: the system says so in `connect` or at the first look at the socket."""
+"""Accepted and reset at once: the system reports it in `connect` or at the first call on the socket."""
 
 NEXT_ADDRESS: Final = 0.25
 """s without an answer before the next address of a name is dialled too (RFC 8305); less where the time is short."""
@@ -43,8 +43,8 @@ class DialError(Exception):
 
 
 def why(error: OSError) -> DialError:
-    """The reason behind what the system says of a dial. What is neither refusal nor silence is an unreachable host:
-    no route, no such name, a firewall's own no, no descriptor left; the text says which."""
+    """The reason for a system's error at a dial. What is neither refusal nor silence is an unreachable host: no route,
+    no such name, rejected by a firewall, no descriptor left; the text has the details."""
     code = getattr(error, "winerror", None) or error.errno
     if code in REFUSED or isinstance(error, ConnectionRefusedError):
         reason = "portClosed"

@@ -1,10 +1,10 @@
-"""Why a question to the gateway got no answer.
+"""Why a request to the gateway has failed.
 
 TwsError
-├── TwsRefused   IBKR said no: `code`, `text`
+├── TwsRefused   IBKR refused it: `code`, `text`
 ├── TwsSilent    no answer, or no end of one, within the deadline
 ├── TwsUnreadable  an answer came and could not be decoded
-├── TwsBusy      so much waits to be sent that the question was not taken
+├── TwsBusy      so much waits to be sent that the request was not taken
 └── LinkLost     the session ended, or lost its upstream, before the answer came
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 
 class TwsError(Exception):
-    """A question that was not answered."""
+    """A request that was not answered."""
 
 
 class TwsRefused(TwsError):  # noqa: N818 - what happened, not what kind of thing
@@ -53,7 +53,7 @@ class TwsBusy(TwsError):  # noqa: N818 - what happened, not what kind of thing
 
 
 class LinkLost(TwsError):  # noqa: N818 - what happened, not what kind of thing
-    """The answer was cut off. `code`: 1100 or its like where the gateway said so, `None` when the session is over."""
+    """The answer was cut off. `code`: 1100 or its like where the gateway sent one, `None` when the session is over."""
 
     def __init__(self, text: str = "the session with the gateway has ended", code: int | None = None) -> None:
         super().__init__(text)

@@ -28,10 +28,10 @@ class Probe:
         """Whether an answer is still to come."""
         return bool(self._sent)
 
-    async def ask(self, timeout: float) -> float:
+    async def send(self, timeout: float) -> float:
         """Seconds the answer took. Raises TimeoutError after `timeout` s, `LinkLost` at the session's end."""
         if self._open is None or self._open.done():
-            self._queue.send(Lane.PROBE, self._send)
+            self._queue.send(Lane.PROBE, self._write)
             self._open = asyncio.get_running_loop().create_future()
             self._open.add_done_callback(
                 lambda answer: answer.cancelled() or answer.exception()
@@ -46,7 +46,7 @@ class Probe:
                 self._open = None
             raise
 
-    def _send(self) -> None:
+    def _write(self) -> None:
         self._sent.append(self._clock.monotonic())
         self._client.reqCurrentTime()
 

@@ -271,7 +271,7 @@ class Tws:
         """
         if self._over or not self._is_open:
             raise LinkLost
-        return await self._probe.ask(timeout)
+        return await self._probe.send(timeout)
 
     @property
     def probing(self) -> bool:

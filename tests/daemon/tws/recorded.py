@@ -38,7 +38,7 @@ def answering(
 
 
 def send(peer: Peer, line: str) -> None:
-    peer.say(*line.split("|"))
+    peer.send(*line.split("|"))
 
 
 def execution(

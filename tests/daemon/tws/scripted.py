@@ -22,13 +22,13 @@ class Peer:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
-        self.heard: list[list[str]] = []
+        self.received: list[list[str]] = []
 
     async def next(self) -> list[str]:
         """The client's next message."""
         (length,) = struct.unpack(">I", await self.reader.readexactly(4))
         fields = (await self.reader.readexactly(length)).decode().split("\0")[:-1]
-        self.heard.append(fields)
+        self.received.append(fields)
         return fields
 
     async def until(self, number: int) -> list[str]:
@@ -43,25 +43,25 @@ class Peer:
         (length,) = struct.unpack(">I", await self.reader.readexactly(4))
         return await self.reader.readexactly(length)
 
-    def say(self, *fields: Any) -> None:
+    def send(self, *fields: Any) -> None:
         self.writer.write(frame(*fields))
 
     def raw(self, data: bytes) -> None:
         self.writer.write(data)
 
     def error(self, code: int, text: str, request: int = -1) -> None:
-        self.say(4, 2, request, code, text, "")
+        self.send(4, 2, request, code, text, "")
 
     async def greet(self, version: Any = 176) -> None:
         await self.hello()
-        self.say(version, "20261125 10:00:00 UTC")
+        self.send(version, "20261125 10:00:00 UTC")
 
     async def shake(self, accounts: str = "DU1234567", version: int = 176) -> None:
         """The whole handshake."""
         await self.greet(version)
         await self.until(71)
-        self.say(15, 1, accounts)
-        self.say(9, 1, 1)
+        self.send(15, 1, accounts)
+        self.send(9, 1, 1)
 
     async def finish(self) -> None:
         """Wait until the client has gone."""

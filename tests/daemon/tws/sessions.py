@@ -1,4 +1,4 @@
-"""A session under test, with the real store behind it and all that it has told."""
+"""A session under test, with the real store behind it and the events that it emitted."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class Session:
     def rows(self, topic: str) -> dict[str, Any]:
         return dict(self.store.rows(topic))
 
-    def knows(self, topic: str) -> bool:
-        """Whether `sync` says that the topic is known and current."""
+    def is_current(self, topic: str) -> bool:
+        """Whether the topic is known and not stale, by its row in `sync`."""
         sync: Any = self.store.rows("sync")[topic]
         return sync.known and not sync.stale
 

@@ -19,8 +19,8 @@ async def test_a_fill_as_it_happens_is_not_recovered():
         await until(lambda: made.rows("fills")[fill.execId].commission is not None)
 
 
-async def test_what_is_first_learnt_by_asking_is_recovered():
-    """The fills of the day before the daemon's first session: IBKR told them because we asked."""
+async def test_fills_first_learnt_from_an_answer_are_recovered():
+    """The fills of the day before the daemon's first session: IBKR lists them because we request them."""
     async with Gateway(World(fills=4)) as gateway, synced(gateway) as made:
         fills = made.rows("fills").values()
         assert len(fills) == 4
@@ -38,7 +38,7 @@ async def test_fills_of_a_gap_are_recovered_once():
         async with synced(gateway, store=store) as made:
             assert not made.rows("fills")[seen.execId].recovered
             assert all(made.rows("fills")[fill.execId].recovered for fill in missed)
-            during = gateway.fill("MSFT", 1, client_id=9)  # of another client: nobody tells us
+            during = gateway.fill("MSFT", 1, client_id=9)  # of another client: not reported to us
             recovered = await made.tws.recover("1102")
             assert recovered.fills == (during.execId,)
             assert (await made.tws.recover("1102")).fills == ()
@@ -56,10 +56,10 @@ async def test_a_correction_takes_the_place_of_what_it_corrects():
 
 
 def execution(exec_id: str) -> tuple[object, ...]:
-    """An execDetails message that nobody asked for."""
+    """An execDetails message that was not requested."""
     contract = (265598, "AAPL", "STK", "", 0, "", "", "NASDAQ", "USD", "AAPL", "NMS")
-    told = (exec_id, "20261125-10:00:00", "DU1234567", "NASDAQ", "BOT", 10, 100.5, 77, 7, 0, 10, 100.5)
-    return (11, -1, 5, *contract, *told, "", "", "", "", 1, 0)
+    report = (exec_id, "20261125-10:00:00", "DU1234567", "NASDAQ", "BOT", 10, 100.5, 77, 7, 0, 10, 100.5)
+    return (11, -1, 5, *contract, *report, "", "", "", "", 1, 0)
 
 
 def commission(exec_id: str, amount: float) -> tuple[object, ...]:
@@ -69,13 +69,13 @@ def commission(exec_id: str, amount: float) -> tuple[object, ...]:
 async def test_each_commission_goes_to_its_own_execution_whichever_comes_first():
     async def gateway(peer: Peer) -> None:
         await peer.shake(version=178)
-        peer.say(*commission("0001.b.01", 2.0))
-        peer.say(*commission("0001.a.01", 1.0))
+        peer.send(*commission("0001.b.01", 2.0))
+        peer.send(*commission("0001.a.01", 1.0))
         for name in ("a", "b", "c"):
-            peer.say(*execution(f"0001.{name}.01"))
-        peer.say(*commission("0001.d.01", 4.0))
-        peer.say(*commission("0001.c.01", 3.0))
-        peer.say(*execution("0001.e.01"))
+            peer.send(*execution(f"0001.{name}.01"))
+        peer.send(*commission("0001.d.01", 4.0))
+        peer.send(*commission("0001.c.01", 3.0))
+        peer.send(*execution("0001.e.01"))
         await peer.finish()
 
     async with session(gateway) as made:
@@ -88,11 +88,11 @@ async def test_each_commission_goes_to_its_own_execution_whichever_comes_first()
 async def test_a_late_commission_of_what_was_corrected_is_not_the_corrections():
     async def gateway(peer: Peer) -> None:
         await peer.shake(version=178)
-        peer.say(*execution("0001.a.01"))
-        peer.say(*execution("0001.a.02"))
-        peer.say(*commission("0001.a.02", 2.0))
-        peer.say(*commission("0001.a.01", 1.0))
-        peer.say(*execution("0001.b.01"))
+        peer.send(*execution("0001.a.01"))
+        peer.send(*execution("0001.a.02"))
+        peer.send(*commission("0001.a.02", 2.0))
+        peer.send(*commission("0001.a.01", 1.0))
+        peer.send(*execution("0001.b.01"))
         await peer.finish()
 
     async with session(gateway) as made:
@@ -103,11 +103,11 @@ async def test_a_late_commission_of_what_was_corrected_is_not_the_corrections():
 async def test_a_commission_that_comes_before_its_correction_waits_for_it():
     async def gateway(peer: Peer) -> None:
         await peer.shake(version=178)
-        peer.say(*execution("0001.a.01"))
-        peer.say(*commission("0001.a.01", 1.0))
-        peer.say(*commission("0001.a.02", 2.0))
-        peer.say(*execution("0001.a.02"))
-        peer.say(*execution("0001.b.01"))
+        peer.send(*execution("0001.a.01"))
+        peer.send(*commission("0001.a.01", 1.0))
+        peer.send(*commission("0001.a.02", 2.0))
+        peer.send(*execution("0001.a.02"))
+        peer.send(*execution("0001.b.01"))
         await peer.finish()
 
     async with session(gateway) as made:
@@ -122,11 +122,11 @@ async def test_no_text_of_the_gateway_carries_a_control_character_into_a_row():
     async def gateway(peer: Peer) -> None:
         await peer.shake(accounts=f"DU1234567{escape},{turned}", version=178)
         contract = (265598, f"AAPL{escape}", "STK", "", 0, "", "", f"NASDAQ{turned}", "USD", f"AA{escape}", "NMS")
-        told = ("0001.a.01", "20261125-10:00:00", "DU1234567", "NASDAQ", "BOT", 10, 100.5, 77, 7, 0, 10, 100.5)
-        peer.say(11, -1, 5, *contract, *told, f"mine{escape}", "", "", "", 1, 0)
+        report = ("0001.a.01", "20261125-10:00:00", "DU1234567", "NASDAQ", "BOT", 10, 100.5, 77, 7, 0, 10, 100.5)
+        peer.send(11, -1, 5, *contract, *report, f"mine{escape}", "", "", "", 1, 0)
         await peer.until(6)
-        peer.say(6, 2, f"NetLiquidation{escape}", f"5{turned}", f"USD{escape}", f"DU1234567{escape}")
-        peer.say(54, 1, "DU1234567")
+        peer.send(6, 2, f"NetLiquidation{escape}", f"5{turned}", f"USD{escape}", f"DU1234567{escape}")
+        peer.send(54, 1, "DU1234567")
         await peer.finish()
 
     async with session(gateway) as made:
@@ -134,9 +134,9 @@ async def test_no_text_of_the_gateway_carries_a_control_character_into_a_row():
         await until(lambda: made.rows("fills"))
         assert made.tws.accounts == ("DU1234567 [2J 31m",)
         for topic in ("accounts", "summary", "fills"):
-            told = [f"{key} {row}" for key, row in made.rows(topic).items()]
-            assert told
-            assert all(text.isprintable() for text in told), told
+            report = [f"{key} {row}" for key, row in made.rows(topic).items()]
+            assert report
+            assert all(text.isprintable() for text in report), report
 
 
 def shown(store: Store) -> list[dict[str, object]]:
@@ -152,21 +152,21 @@ async def test_live_positions_come_and_go():
 
 
 async def test_a_market_figure_brings_no_closed_position_back():
-    """Closed while nobody told us, and not in the list told again: a late figure for it changes nothing."""
+    """Closed without a message, and not in the list that is read again: a late figure for it changes nothing."""
 
     async def gateway(peer: Peer) -> None:
         await peer.shake()
         aapl = (265598, "AAPL", "STK", "", 0, "", "", "NASDAQ", "USD", "AAPL", "NMS")
         figures = ("10100", "100", "100", "0", "DU1234567")
         await peer.until(61)
-        peer.say(61, 3, "DU1234567", *aapl, "100", "100")
-        peer.say(62, 1)
+        peer.send(61, 3, "DU1234567", *aapl, "100", "100")
+        peer.send(62, 1)
         await peer.until(61)
-        peer.say(7, 8, *aapl, "100", "101", *figures)
-        peer.say(62, 1)
-        peer.say(7, 8, *aapl, "100", "102", *figures)
+        peer.send(7, 8, *aapl, "100", "101", *figures)
+        peer.send(62, 1)
+        peer.send(7, 8, *aapl, "100", "102", *figures)
         await peer.until(49)
-        peer.say(49, 1, 1700000000)
+        peer.send(49, 1, 1700000000)
         await peer.finish()
 
     async with session(gateway) as made:
@@ -188,7 +188,7 @@ async def test_an_order_lives_through_its_states():
         assert made.rows("orders")[perm].status == "Cancelled"
 
 
-async def test_orders_of_others_are_found_and_lost_by_asking_again():
+async def test_orders_of_other_clients_appear_and_end_when_they_are_read_again():
     async with Gateway(World(positions=1, orders=0, fills=0, completed=0)) as gateway, synced(gateway) as made:
         perm = gateway.place("AAPL", 10, 1.0, client_id=9)
         await made.tws.sync({"orders"})
@@ -200,7 +200,7 @@ async def test_orders_of_others_are_found_and_lost_by_asking_again():
 
 
 async def test_no_error_code_changes_an_order():
-    """ib_async would call the order cancelled, or invalid; IBKR has said neither (FAULTS 11)."""
+    """ib_async would call the order cancelled, or invalid; IBKR has reported neither (FAULTS 11)."""
     async with (
         Gateway(World(positions=1, orders=0, fills=0, completed=0)) as gateway,
         synced(gateway, client_id=1) as made,
@@ -221,7 +221,7 @@ async def test_unset_values_are_null():
     async def gateway(peer: Peer) -> None:
         await peer.shake()
         request = (await peer.until(92))[1]
-        peer.say(94, request, "1.7976931348623157E308", "NaN", "Infinity")
+        peer.send(94, request, "1.7976931348623157E308", "NaN", "Infinity")
         await peer.finish()
 
     async with session(gateway) as made:
@@ -240,7 +240,7 @@ async def test_an_execution_with_an_unknown_time_zone_is_not_lost():
         ):
             contract = [265598, "AAPL", "STK", "", 0, "", "", "NASDAQ", "USD", "AAPL", "NMS"]
             execution = [f"0001.{number}.01", time, "DU1234567", "NASDAQ", "BOT", 10, 100.5, 77, 7, 0, 10, 100.5]
-            peer.say(11, -1, 5, *contract, *execution, "", "", "", "", 1, 0)
+            peer.send(11, -1, 5, *contract, *execution, "", "", "", "", 1, 0)
         await peer.finish()
 
     async with session(gateway) as made:
@@ -258,7 +258,7 @@ async def test_a_packet_is_one_step():
     async def gateway(peer: Peer) -> None:
         await peer.shake()
         request = (await peer.until(92))[1]
-        peer.say(94, request, "1", "2", "3")
+        peer.send(94, request, "1", "2", "3")
         await peer.until(49)
         figures = [frame(94, request, number, "5", "6") for number in range(10)]
         peer.raw(b"".join([*figures, frame(49, 1, 1700000000)]))
@@ -282,7 +282,7 @@ async def test_the_ring_of_notices_takes_a_repeated_text_once():
         gateway.say(10147, "OrderId 5 that needs\r\nto be cancelled is\x1b[31m not found.", req_id=5)
         await until(lambda: [row for row in made.rows("notices").values() if row.code == 10147])
 
-        told = list(made.rows("notices").values())
-        assert sum(row.code == 1100 for row in told) == 1
-        assert told[-1].text == "OrderId 5 that needs to be cancelled is [31m not found."
-        assert told[-1].reqId == 5
+        report = list(made.rows("notices").values())
+        assert sum(row.code == 1100 for row in report) == 1
+        assert report[-1].text == "OrderId 5 that needs to be cancelled is [31m not found."
+        assert report[-1].reqId == 5

@@ -187,7 +187,7 @@ async def test_a_position_that_cannot_be_read_makes_the_list_unknown_and_not_sho
         assert await made.tws.sync({"positions"}) == {"positions"}
         await made.tws.probe(60)
 
-        assert not made.knows("positions")
+        assert not made.is_current("positions")
         assert made.rows("positions") == {}
         assert made.tws.decode_errors == {"position": 1}
 
@@ -243,13 +243,13 @@ async def test_a_live_update_that_cannot_be_read_makes_its_list_stale_until_it_i
 
     async with session(gateway) as made:
         assert await made.tws.sync() == frozenset()
-        assert made.knows(topic)
+        assert made.is_current(topic)
         await made.tws.probe(60)
-        assert not made.knows(topic)
+        assert not made.is_current(topic)
         assert sum(made.tws.decode_errors.values()) == 1
 
         assert await made.tws.sync({topic}) == frozenset()
-        assert made.knows(topic)
+        assert made.is_current(topic)
 
 
 async def test_what_no_row_holds_costs_nothing():

@@ -14,7 +14,7 @@ from tests.ports import free_port
 
 
 def windows(number: int, text: str) -> OSError:
-    """As Windows says it: in its own language, with a number of its own."""
+    """As Windows reports it: in its own language, with a number of its own."""
     error = OSError(errno.EINVAL, text)
     error.winerror = number  # type: ignore[attr-defined]
     return error
@@ -78,7 +78,7 @@ async def test_every_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("refused_first", [True, False])
-async def test_of_several_addresses_a_refusal_says_more_than_a_silence(
+async def test_of_several_addresses_a_refusal_goes_before_a_silence(
     monkeypatch: pytest.MonkeyPatch, full: socket.socket, refused_first: bool
 ):
     """Something answered: the machine is there, and nothing listens. That has advice and a patience of its own."""
@@ -109,7 +109,7 @@ def resolve_to(monkeypatch: pytest.MonkeyPatch, places: list[Any]) -> None:
 async def test_an_address_that_does_not_answer_costs_a_moment_and_the_one_that_did_comes_first_the_next_time(
     monkeypatch: pytest.MonkeyPatch, full: socket.socket
 ):
-    """The second is dialled long before the time limit; asked to begin with it, the first is not dialled at all."""
+    """The second is dialled long before the time limit; where it comes first, the other is not dialled at all."""
     loop = asyncio.get_running_loop()
     accepted = asyncio.Event()
 
@@ -166,7 +166,7 @@ async def test_a_name_server_that_does_not_answer_costs_one_thread_and_holds_up_
 
 
 async def test_a_port_that_accepts_and_resets_has_closed_the_connection_whoever_notices_first():
-    """FIELD F2: the system says so in connect, at the first look at the socket, or to the first read."""
+    """FIELD F2: the system reports it in connect, at the first call on the socket, or to the first read."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen(64)
@@ -204,7 +204,7 @@ async def test_a_name_that_cannot_be_one_is_unreachable():
 
 
 async def test_a_dial_that_meets_itself_is_a_closed_port():
-    """A free port of the range from which dials come can connect to itself: nobody listens there all the same."""
+    """A free port of the range from which dials come can connect to itself, though no socket listens there."""
     met = None
     for _ in range(200):
         with socket.socket() as taken:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from daemon.link.events import FarmChanged, PortMoved, UpstreamLost, UpstreamRestored
-from daemon.tws import error_text as codes
+from daemon.tws import error_text
 
 IDLE = "data farm connection is inactive but should be available upon demand."
 MOVED = "TWS socket port has been reset and this connection is being dropped. Please reconnect on the new port"
@@ -25,17 +25,17 @@ MOVED = "TWS socket port has been reset and this connection is being dropped. Pl
     ],
 )  # fmt: skip
 def test_a_farm_code_is_about_its_farm_alone(code: int, text: str, farm: str, kind: str, state: str):
-    assert codes.link_events(3, code, text) == (FarmChanged(session=3, farm=farm, type=kind, state=state),)
+    assert error_text.link_events(3, code, text) == (FarmChanged(session=3, farm=farm, type=kind, state=state),)
 
 
 @pytest.mark.parametrize("code", [1100, 2110])
-def test_what_says_that_upstream_is_lost(code: int):
-    assert codes.link_events(3, code, "lost") == (UpstreamLost(session=3, code=code, text="lost"),)
+def test_the_codes_that_report_the_loss_of_upstream(code: int):
+    assert error_text.link_events(3, code, "lost") == (UpstreamLost(session=3, code=code, text="lost"),)
 
 
 def test_1101_has_lost_the_streams_and_1102_has_not():
-    (lost,) = codes.link_events(3, 1101, "restored- data lost.")
-    (kept,) = codes.link_events(3, 1102, "restored- data maintained.")
+    (lost,) = error_text.link_events(3, 1101, "restored- data lost.")
+    (kept,) = error_text.link_events(3, 1102, "restored- data maintained.")
 
     assert lost == UpstreamRestored(session=3, code=1101, text="restored- data lost.", dataLost=True)
     assert isinstance(kept, UpstreamRestored)
@@ -45,7 +45,7 @@ def test_1101_has_lost_the_streams_and_1102_has_not():
 def test_1102_names_the_farms_that_are_connected():
     """No 2104 or 2106 follows for them (a recorded session)."""
     text = "Connectivity has been restored- data maintained. All data farms are connected: ushmds; usfarm; secdefnj."
-    _, *farms = codes.link_events(3, 1102, text)
+    _, *farms = error_text.link_events(3, 1102, text)
 
     assert [(event.farm, event.type, event.state) for event in farms if isinstance(event, FarmChanged)] == [
         ("ushmds", "hmds", "ok"),
@@ -55,12 +55,12 @@ def test_1102_names_the_farms_that_are_connected():
 
 
 def test_a_text_in_another_language_names_no_farms():
-    assert len(codes.link_events(3, 1102, "Hinweis: Verbindung wiederhergestellt")) == 1
+    assert len(error_text.link_events(3, 1102, "Hinweis: Verbindung wiederhergestellt")) == 1
 
 
 def test_1102_names_the_farms_that_are_not_back():
     text = "Connectivity has been restored. The following farms are not connected: usfarm; ushmds; secdefil."
-    _, *farms = codes.link_events(3, 1102, text)
+    _, *farms = error_text.link_events(3, 1102, text)
 
     assert [(event.farm, event.type, event.state) for event in farms if isinstance(event, FarmChanged)] == [
         ("usfarm", "market", "broken"),
@@ -79,12 +79,12 @@ def test_1102_names_the_farms_that_are_not_back():
     ],
 )  # fmt: skip
 def test_1300_names_the_port(text: str, port: int | None):
-    assert codes.link_events(3, 1300, text) == (PortMoved(session=3, port=port, text=text),)
+    assert error_text.link_events(3, 1300, text) == (PortMoved(session=3, port=port, text=text),)
 
 
 def test_no_farm_or_order_code_touches_the_link():
     for code in (103, 104, 201, 202, 399, 10147, 10148, 2100, 10167, 354):
-        assert codes.link_events(3, code, "anything") == ()
+        assert error_text.link_events(3, code, "anything") == ()
 
 
 @pytest.mark.parametrize(
@@ -95,18 +95,18 @@ def test_no_farm_or_order_code_touches_the_link():
         (r"Verbindung f\xfcr Marktdaten", "Verbindung für Marktdaten"),
         (r"a lone \ud800 surrogate", "a lone ? surrogate"),
         ("right\u202eto left", "right to left"),
-        ("x" * 5000, "x" * codes.LONGEST),
+        ("x" * 5000, "x" * error_text.LONGEST),
     ],
 )
 def test_a_text_is_one_readable_line(raw: str, line: str):
-    assert codes.clean(raw) == line
+    assert error_text.clean(raw) == line
 
 
 ENGLISH = "Error validating request.-'bY' : cause - The API interface is currently in Read-Only mode."
 
 
 @pytest.mark.parametrize(
-    ("code", "text", "order_question", "says"),
+    ("code", "text", "reading_orders", "is_read_only"),
     [
         (321, ENGLISH, False, True),
         (321, ENGLISH, True, True),
@@ -116,6 +116,6 @@ ENGLISH = "Error validating request.-'bY' : cause - The API interface is current
         (322, ENGLISH, True, False),
     ],
 )
-def test_how_a_read_only_api_is_recognised(code: int, text: str, order_question: bool, says: bool):
-    """By number and question; the words only where they are known (FAULTS 46, 53)."""
-    assert codes.is_read_only(code, text, reading_orders=order_question) is says
+def test_how_a_read_only_api_is_recognised(code: int, text: str, reading_orders: bool, is_read_only: bool):
+    """By number and open request; the words only where they are known (FAULTS 46, 53)."""
+    assert error_text.is_read_only(code, text, reading_orders=reading_orders) is is_read_only

@@ -81,7 +81,7 @@ def cases(recording: Recording) -> Iterator[Case]:
 
 
 class Nowhere:
-    """A transport that nobody reads from."""
+    """A transport without a peer."""
 
     def write(self, data: bytes) -> None:
         pass

@@ -18,7 +18,7 @@ from tests.waiting import until
 numbers = st.sampled_from(["0", "1", "-1", "2147483647", "1.7976931348623157E308", "NaN", "Infinity", "1e999", ""])
 texts = st.text(max_size=12).map(lambda text: text.replace("\0", "").encode("utf-8", "replace").decode())
 fields = st.lists(numbers | texts, max_size=40)
-messages = st.tuples(st.integers(-1, 120), fields).map(lambda said: frame(said[0], *said[1]))
+messages = st.tuples(st.integers(-1, 120), fields).map(lambda sent: frame(sent[0], *sent[1]))
 
 
 class Nowhere:
@@ -33,24 +33,24 @@ class Nowhere:
 
 @given(st.lists(messages, max_size=30))
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
-def test_no_message_breaks_a_session(said: list[bytes]):
-    """Whatever the gateway says after the handshake is a row, an event, or counted as undecodable."""
+def test_no_message_breaks_a_session(sent: list[bytes]):
+    """Whatever the gateway sends after the handshake is a row, an event, or counted as undecodable."""
 
-    async def hear() -> Tws:
+    async def receive() -> Tws:
         store = Store("e1", SystemClock())
         tws = Tws(1, Target(host="nowhere", port=1, clientId=7), lambda event: None, store, SystemClock())
         wire = tws.wire
         wire.connection_made(Nowhere())  # type: ignore[arg-type]
         wire.data_received(frame(178, "20261125 10:00:00 UTC") + frame(15, 1, "DU1") + frame(9, 1, 1))
-        for message in said:
+        for message in sent:
             wire.data_received(message)
         tws.abort()
         return tws
 
-    tws = asyncio.run(hear())
+    tws = asyncio.run(receive())
 
-    assert tws.messages_in == 3 + len(said)
-    assert sum(tws.decode_errors.values()) <= len(said)
+    assert tws.messages_in == 3 + len(sent)
+    assert sum(tws.decode_errors.values()) <= len(sent)
 
 
 @pytest.mark.parametrize("how", ["zeroLength", "unknownId", "fewFields", "manyFields", "notNumber", "noFields"])

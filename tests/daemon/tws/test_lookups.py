@@ -81,19 +81,19 @@ async def test_silence_is_not_an_empty_list():
         assert not made.tws.pending
 
 
-async def test_an_answer_after_the_deadline_is_nobodys():
-    """Rows for a question that was given up are no messages that cannot be decoded."""
+async def test_an_answer_after_the_deadline_is_dropped():
+    """Rows for a request that was given up are no messages that cannot be decoded."""
     late = asyncio.Event()
 
     async def gateway(peer: Peer) -> None:
         await peer.shake()
         request = (await peer.until(78))[1]
         await late.wait()
-        peer.say(75, request, "SMART", 265598, "AAPL", "100", 1, "20261218", 1, "100")
-        peer.say(76, request)
+        peer.send(75, request, "SMART", 265598, "AAPL", "100", 1, "20261218", 1, "100")
+        peer.send(76, request)
         peer.error(200, "No security definition has been found", request=int(request))
         await peer.until(49)
-        peer.say(49, 1, 1700000000)
+        peer.send(49, 1, 1700000000)
         await peer.finish()
 
     async with session(gateway) as made:
@@ -106,7 +106,7 @@ async def test_an_answer_after_the_deadline_is_nobodys():
         assert not made.tws.pending
 
 
-async def test_a_validation_error_ends_its_question():
+async def test_a_validation_error_fails_its_request():
     """ib_async takes 321 for a warning, and its caller would wait for ever (FAULTS 45)."""
 
     async def gateway(peer: Peer) -> None:
@@ -122,15 +122,15 @@ async def test_a_validation_error_ends_its_question():
     assert refused.value.code == 321
 
 
-async def test_a_remark_does_not_end_a_question():
-    """2106 or 10167 with a question's id: its data still come."""
+async def test_a_warning_does_not_end_a_request():
+    """2106 or 10167 with a request's id: its data still come."""
 
     async def gateway(peer: Peer) -> None:
         await peer.shake()
         request = int((await peer.until(78))[1])
         peer.error(2106, "HMDS data farm connection is OK:ushmds", request=request)
-        peer.say(75, request, "SMART", 265598, "AAPL", "100", 1, "20261218", 1, "100")
-        peer.say(76, request)
+        peer.send(75, request, "SMART", 265598, "AAPL", "100", 1, "20261218", 1, "100")
+        peer.send(76, request)
         await peer.finish()
 
     async with session(gateway) as made:
@@ -138,16 +138,16 @@ async def test_a_remark_does_not_end_a_question():
 
 
 @pytest.mark.parametrize("code", [1100, 2110])
-async def test_an_outage_with_a_questions_id_interrupts_it(code: int):
+async def test_an_outage_with_a_requests_id_interrupts_it(code: int):
     """It is no refusal, and an empty answer least of all (FAULTS 11)."""
 
     async with Gateway(World()) as gateway, joined(gateway.port) as made:
         gateway.mute("historicalData")
-        asked = asyncio.create_task(made.tws.historical_bars(AAPL, **MINUTES, timeout=60))
+        pending = asyncio.create_task(made.tws.historical_bars(AAPL, **MINUTES, timeout=60))
         await until(lambda: any(seen.name == "reqHistoricalData" for seen in gateway.requests))
         gateway.say(code, req_id=next(iter(made.tws.pending)))
         with pytest.raises(LinkLost) as lost:
-            await asked
+            await pending
 
         assert lost.value.code == code
         assert not made.tws.pending
@@ -158,11 +158,11 @@ async def test_an_outage_interrupts_what_was_requested_before(code: int):
     """IBKR will not answer: there is no reason to wait for the deadline (A23)."""
     async with Gateway(World()) as gateway, joined(gateway.port) as made:
         gateway.mute("historicalData")
-        asked = asyncio.create_task(made.tws.historical_bars(AAPL, **MINUTES, timeout=60))
+        pending = asyncio.create_task(made.tws.historical_bars(AAPL, **MINUTES, timeout=60))
         await until(lambda: any(seen.name == "reqHistoricalData" for seen in gateway.requests))
         gateway.say(code)
         with pytest.raises(LinkLost) as lost:
-            await asked
+            await pending
 
         assert lost.value.code == code
 
@@ -171,11 +171,11 @@ async def test_an_outage_interrupts_what_was_requested_before(code: int):
 async def test_a_validation_error_without_a_request_id_fails_the_one_open_request(code: int):
     async with Gateway(World()) as gateway, joined(gateway.port) as made:
         gateway.mute("contractDetails")
-        asked = asyncio.create_task(made.tws.contract_details(AAPL, 60))
+        pending = asyncio.create_task(made.tws.contract_details(AAPL, 60))
         await until(lambda: len(made.tws.pending) == 1)
         gateway.say(code, "Error validating request.-'bQ' : cause - Please enter a local symbol", req_id=-1)
         with pytest.raises(TwsRefused) as refused:
-            await asked
+            await pending
 
         assert refused.value.code == code
 
@@ -195,26 +195,26 @@ async def test_a_validation_error_without_a_request_id_fails_none_of_several():
         await asyncio.wait(both)
 
 
-async def test_the_end_of_the_session_ends_its_questions():
+async def test_the_end_of_the_session_fails_its_requests():
     async with Gateway(World()) as gateway, joined(gateway.port) as made:
         gateway.mute("historicalData")
-        asked = asyncio.create_task(made.tws.historical_bars(AAPL, **MINUTES, timeout=60))
+        pending = asyncio.create_task(made.tws.historical_bars(AAPL, **MINUTES, timeout=60))
         await until(lambda: any(seen.name == "reqHistoricalData" for seen in gateway.requests))
         gateway.reset()
         with pytest.raises(LinkLost):
-            await asked
+            await pending
         with pytest.raises(LinkLost):
             await made.tws.historical_bars(AAPL, **MINUTES, timeout=60)
 
 
-async def test_who_gives_up_on_bars_cancels_them_at_the_gateway():
+async def test_a_cancelled_request_for_bars_is_cancelled_at_the_gateway():
     async with Gateway(World()) as gateway, joined(gateway.port) as made:
         gateway.mute("historicalData")
-        asked = asyncio.create_task(made.tws.historical_bars(AAPL, **MINUTES, timeout=60))
+        pending = asyncio.create_task(made.tws.historical_bars(AAPL, **MINUTES, timeout=60))
         await until(lambda: any(seen.name == "reqHistoricalData" for seen in gateway.requests))
-        asked.cancel()
+        pending.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await asked
+            await pending
 
         await until(lambda: any(seen.name == "cancelHistoricalData" for seen in gateway.requests))
         assert not made.tws.pending
@@ -230,4 +230,4 @@ async def test_upstream_is_proven_by_an_answer_that_tws_cannot_give():
             gateway.behave()
             assert await made.tws.prove_upstream(10)
             await made.tws.sync()
-            assert made.knows("positions")
+            assert made.is_current("positions")

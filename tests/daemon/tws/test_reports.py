@@ -117,16 +117,16 @@ async def test_an_execution_that_does_not_fit_its_order_has_the_orders_read_agai
                     if not filled:
                         send(peer, order_line())
                         send(peer, status_line("Submitted", 0.0))
-                    peer.say(53, 1)
+                    peer.send(53, 1)
                 case "99":
                     if filled:
                         send(peer, completed_line())
-                    peer.say(102)
+                    peer.send(102)
                 case "49":
                     if not filled:
                         filled = True
                         send(peer, execution("0001.a.01", total="100"))
-                    peer.say(49, 1, 1700000000)
+                    peer.send(49, 1, 1700000000)
 
     async with session(gateway) as made:
         await made.tws.sync({"orders"})
@@ -172,7 +172,7 @@ async def test_an_order_that_ibkr_lists_as_open_again_is_open():
                 for line in (order_line(), *next(lists), "53|1"):
                     send(peer, line)
             elif fields[0] == "99":
-                peer.say(102)
+                peer.send(102)
 
     async with session(gateway) as made:
         await made.tws.sync({"orders"})

@@ -60,11 +60,11 @@ def test_who_placed_an_order(client: int, order_id: int, ours: int, who: str):
     assert rows.placed_by(client, order_id, ours) == who
 
 
-def order(**said: object) -> ib.Order:
-    return ib.Order(permId=77, action="BUY", totalQuantity=10, account="DU1", **said)
+def order(**terms: object) -> ib.Order:
+    return ib.Order(permId=77, action="BUY", totalQuantity=10, account="DU1", **terms)
 
 
-def test_openorder_keeps_what_only_orderstatus_tells():
+def test_openorder_keeps_what_only_orderstatus_reports():
     known = rows.open_order_row(ib.Contract(), order(orderId=5, clientId=7), "Submitted", 7, None)
     known = rows.replace(known, filled=3.0, remaining=7.0, avgFillPrice=100.5, lastFillPrice=101.0, whyHeld="locate")
     row = rows.open_order_row(ib.Contract(), order(orderId=5, clientId=7, lmtPrice=99.0), "Submitted", 7, known)
@@ -81,13 +81,13 @@ def test_openorder_keeps_what_only_orderstatus_tells():
     ],
 )
 def test_an_order_is_done_only_where_ibkr_cannot_take_it_up_again(status: str, done: bool):
-    """Who asks for open orders must see one that may still trade."""
+    """A list of open orders must show one that may still trade."""
     row = rows.open_order_row(ib.Contract(conId=1), ib.Order(permId=1), status, 7, None)
 
     assert row.done is done
 
 
-def test_an_order_told_only_as_completed_does_not_say_whose_it_was():
+def test_an_order_known_only_as_completed_has_no_client():
     row = rows.completed_order_row(ib.Contract(), order(filledQuantity=10), "Filled", None)
 
     assert (row.placedBy, row.clientId, row.orderId) == (None, None, None)

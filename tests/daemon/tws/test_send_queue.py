@@ -13,7 +13,7 @@ from shared.clock import SystemClock
 
 @given(st.integers(5, 50), st.lists(st.floats(0, 0.5), min_size=1, max_size=300))
 def test_no_second_sees_more_than_the_rate(rate: int, idle: list[float]):
-    """Whenever somebody wants to send, however long nobody did before."""
+    """Whenever a message is to be sent, however long none was before."""
     now, sent = 100.0, []
     bucket = Bucket(rate, now)
     for pause in idle:

@@ -28,13 +28,13 @@ REQ_IDS, REQ_MANAGED_ACCOUNTS = 8, 17
 
 
 async def attempt(script: Script, timeout: float = 60.0) -> Session:
-    """An attempt that ended, with what it told."""
+    """An attempt that ended, with its events."""
     async with session(script, timeout) as made:
         return made
 
 
 async def test_a_session_opens_with_account_list_and_next_id():
-    """Dialled, Greeted, Opened, in that order and with the session's number, are all that a good start says."""
+    """Dialled, Greeted, Opened, in that order and with the session's number, are all events of a good start."""
 
     async def gateway(peer: Peer) -> None:
         await peer.shake("DU1234567,DU7654321")
@@ -64,7 +64,7 @@ async def test_a_closed_port_keeps_pythons_own_words():
     assert len(made.events) == 1
 
 
-async def test_a_name_nobody_knows_is_an_unreachable_host():
+async def test_a_name_that_does_not_resolve_is_an_unreachable_host():
     made = Session(7000, host="no-such-host.invalid")
     await made.tws.open()
 
@@ -81,7 +81,7 @@ async def test_a_name_nobody_knows_is_an_unreachable_host():
     ],
     ids=["http", "tls", "ssh", "no number"],
 )
-async def test_another_protocol_is_told_at_once(answer: bytes):
+async def test_another_protocol_is_reported_at_once(answer: bytes):
     """`notTws` does not wait for the deadline, whatever the first four bytes read as a length promise."""
 
     async def gateway(peer: Peer) -> None:
@@ -96,7 +96,7 @@ async def test_another_protocol_is_told_at_once(answer: bytes):
 
 
 @pytest.mark.parametrize("version", [100, 156, 190])
-async def test_a_version_the_decoder_does_not_know_is_told_at_once(version: int):
+async def test_an_unsupported_version_is_reported_at_once(version: int):
     async def gateway(peer: Peer) -> None:
         await peer.greet(version)
         await peer.finish()
@@ -107,7 +107,7 @@ async def test_a_version_the_decoder_does_not_know_is_told_at_once(version: int)
     assert str(version) in made.failed.text
 
 
-async def test_a_taken_client_id_is_told_at_once():
+async def test_a_taken_client_id_is_reported_at_once():
     """326 ends the attempt before the close that follows it and long before the deadline."""
 
     async def gateway(peer: Peer) -> None:
@@ -123,17 +123,17 @@ async def test_a_taken_client_id_is_told_at_once():
 
 @pytest.mark.parametrize("how", ["close", "reset"])
 @pytest.mark.parametrize("when", ["at once", "after the hello", "after the version", "after the accounts"])
-async def test_an_end_before_the_session_is_told_at_once(when: str, how: str):
+async def test_an_end_before_the_session_is_reported_at_once(when: str, how: str):
     """`closedDuringHandshake`, whether by FIN or RST, at every moment before both account list and next id."""
 
     async def gateway(peer: Peer) -> None:
         if when != "at once":
             await peer.hello()
         if when in ("after the version", "after the accounts"):
-            peer.say(176, "20261125 10:00:00 UTC")
+            peer.send(176, "20261125 10:00:00 UTC")
             await peer.until(71)
         if when == "after the accounts":
-            peer.say(15, 1, "DU1234567")
+            peer.send(15, 1, "DU1234567")
             await peer.writer.drain()
         if how == "reset":
             peer.reset()
@@ -144,7 +144,7 @@ async def test_an_end_before_the_session_is_told_at_once(when: str, how: str):
 
 
 @pytest.mark.parametrize(
-    ("told", "missing"),
+    ("sent", "missing"),
     [
         ([(9, 1, 1)], "no account list came"),
         ([(9, 1, 1), (15, 1, "")], "the account list was empty"),
@@ -153,11 +153,11 @@ async def test_an_end_before_the_session_is_told_at_once(when: str, how: str):
         ([], "no account list came and no next valid id came"),
     ],
 )
-async def test_half_a_session_says_which_half_is_missing(told: list[tuple[object, ...]], missing: str):
+async def test_half_a_session_reports_which_half_is_missing(sent: list[tuple[object, ...]], missing: str):
     async def gateway(peer: Peer) -> None:
         await peer.greet()
-        for fields in told:
-            peer.say(*fields)
+        for fields in sent:
+            peer.send(*fields)
         await peer.finish()
 
     async with ScriptedGateway(gateway) as scripted, attempting(scripted.port, timeout=0.5) as made:
@@ -185,12 +185,12 @@ async def test_an_overdue_attempt_stays_open_and_reports_once_more_when_only_a_v
     async def gateway(peer: Peer) -> None:
         await peer.hello()
         await version.wait()
-        peer.say(176, "20261125 10:00:00 UTC")
+        peer.send(176, "20261125 10:00:00 UTC")
         await peer.until(REQ_MANAGED_ACCOUNTS)
         await peer.until(REQ_IDS)
         rest.set()
-        peer.say(15, 1, "DU1234567")
-        peer.say(9, 1, 1)
+        peer.send(15, 1, "DU1234567")
+        peer.send(9, 1, 1)
         await peer.finish()
 
     async with ScriptedGateway(gateway) as scripted, attempting(scripted.port, timeout=0.2) as made:
@@ -226,16 +226,16 @@ async def test_cancelling_an_attempt_ends_it_without_a_word():
     assert not made.of(Failed)
 
 
-async def test_2110_in_the_first_packet_is_heard():
-    """A TWS that is not connected to IBKR says so before, and beside, a good handshake (FAULTS 7)."""
+async def test_2110_in_the_first_packet_is_an_event():
+    """A TWS that is not connected to IBKR reports it before, and beside, a good handshake (FAULTS 7)."""
 
     async def gateway(peer: Peer) -> None:
         await peer.greet()
         await peer.until(71)
         peer.error(2110, "Connectivity between Trader Workstation and server is broken.")
         peer.error(2104, "Market data farm connection is OK:usfarm.nj")
-        peer.say(15, 1, "DU1234567")
-        peer.say(9, 1, 1)
+        peer.send(15, 1, "DU1234567")
+        peer.send(9, 1, 1)
         await peer.finish()
 
     made = await attempt(gateway)
@@ -287,8 +287,8 @@ async def test_a_message_that_cannot_be_decoded_is_counted_and_the_session_goes_
 
     async def gateway(peer: Peer) -> None:
         await peer.shake()
-        peer.say(9999, "no such message")
-        peer.say(61, 3, "DU1", "not a number")
+        peer.send(9999, "no such message")
+        peer.send(61, 3, "DU1", "not a number")
         peer.error(100, "Max rate of messages per second has been exceeded.")
         await peer.finish()
 
@@ -300,7 +300,7 @@ async def test_a_message_that_cannot_be_decoded_is_counted_and_the_session_goes_
     assert not [record for record in caplog.records if record.name.startswith("ib_async")]
 
 
-async def test_after_abort_nothing_is_said():
+async def test_nothing_is_emitted_after_abort():
     """Whatever the gateway still sends, and though its close follows."""
     more = asyncio.Event()
 
@@ -310,24 +310,24 @@ async def test_after_abort_nothing_is_said():
         peer.error(1100, "Connectivity between IBKR and Trader Workstation has been lost.")
 
     async with session(gateway) as made:
-        said = list(made.events)
+        before = list(made.events)
         made.tws.abort()
         more.set()
         await asyncio.sleep(0)
         with pytest.raises(LinkLost):
             await made.tws.probe(1)
 
-    assert made.events == said
+    assert made.events == before
 
 
 async def test_close_is_polite_and_gives_the_client_id_back():
-    """The gateway reads the end of the stream, not a reset, although it has sent bytes that nobody will read."""
+    """The gateway reads the end of the stream, not a reset, although it has sent bytes that will not be read."""
     ended: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     async def gateway(peer: Peer) -> None:
         await peer.shake()
         await peer.until(49)
-        peer.say(49, 1, 1700000000)
+        peer.send(49, 1, 1700000000)
         for _ in range(1000):
             peer.error(2104, "Market data farm connection is OK:usfarm")
         ended.set_result(await peer.reader.read(1))
@@ -340,20 +340,20 @@ async def test_close_is_polite_and_gives_the_client_id_back():
     assert not made.of(Lost)
 
 
-async def test_close_ends_the_open_questions_at_once():
+async def test_close_fails_the_open_requests_at_once():
     async def gateway(peer: Peer) -> None:
         await peer.shake()
         await peer.finish()
         await asyncio.Event().wait()  # it stays
 
     async with session(gateway) as made:
-        question = asyncio.create_task(made.tws.matching_symbols("AAPL", 60))
+        lookup = asyncio.create_task(made.tws.matching_symbols("AAPL", 60))
         probe = asyncio.create_task(made.tws.probe(60))
         await until(lambda: made.tws.messages_out >= 4)
         closing = asyncio.create_task(made.tws.close(60))
-        for asked in (question, probe):
+        for pending in (lookup, probe):
             with pytest.raises(LinkLost):
-                await asked
+                await pending
         closing.cancel()
         await asyncio.wait([closing])
 
@@ -388,13 +388,13 @@ async def test_a_peer_that_has_stopped_reading_does_not_hold_us():
 
 
 async def test_nothing_is_sent_while_the_peer_does_not_read():
-    """What cannot leave waits at the gate, where it has a bound and a priority, and not in the socket's buffer."""
+    """What cannot be sent waits in the queue, where it has a bound and a priority, and not in the socket's buffer."""
     seen: list[str] = []
 
     async def gateway(peer: Peer) -> None:
         await peer.shake()
         seen.append((await peer.until(49))[0])
-        peer.say(49, 1, 1700000000)
+        peer.send(49, 1, 1700000000)
         await peer.finish()
 
     async with session(gateway) as made:
@@ -430,7 +430,7 @@ async def test_a_probe_measures_the_answer():
     async def gateway(peer: Peer) -> None:
         await peer.shake()
         await peer.until(49)
-        peer.say(49, 1, 1700000000)
+        peer.send(49, 1, 1700000000)
         await peer.finish()
 
     async with session(gateway) as made:
@@ -439,21 +439,21 @@ async def test_a_probe_measures_the_answer():
         assert made.tws.heard >= before > 0
 
 
-async def test_probes_at_the_same_time_ask_once():
-    """The question for the time has no request id: a second one would steal the first one's answer."""
-    heard: list[list[str]] = []
+async def test_probes_at_the_same_time_share_one_request():
+    """reqCurrentTime has no request id: a second one would take the first one's answer."""
+    received: list[list[str]] = []
 
     async def gateway(peer: Peer) -> None:
         await peer.shake()
-        heard.append(await peer.until(49))
+        received.append(await peer.until(49))
         await asyncio.sleep(0)
-        peer.say(49, 1, 1700000000)
-        heard.append(await peer.next())
+        peer.send(49, 1, 1700000000)
+        received.append(await peer.next())
 
     async with session(gateway) as made:
         await asyncio.gather(*(made.tws.probe(10) for _ in range(5)))
 
-    assert len(heard) == 1
+    assert len(received) == 1
 
 
 async def test_an_overdue_probe_leaves_nothing_behind_and_the_next_message_is_news():
@@ -464,9 +464,9 @@ async def test_an_overdue_probe_leaves_nothing_behind_and_the_next_message_is_ne
         await peer.shake()
         await peer.until(49)
         await speak.wait()
-        peer.say(49, 1, 1700000000)
+        peer.send(49, 1, 1700000000)
         await peer.until(49)
-        peer.say(49, 1, 1700000000)
+        peer.send(49, 1, 1700000000)
         await peer.finish()
 
     async with session(gateway) as made:

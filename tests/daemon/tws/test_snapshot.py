@@ -1,4 +1,4 @@
-"""Lists told row by row: whole with their last end marker, and never made of two tellings."""
+"""Lists that come row by row: whole with their last end marker, and not mixed from two answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def position(con_id: int) -> Position:
 
 
 def test_a_list_that_was_cut_off_is_not_ended_by_a_late_marker():
-    """TWS ends what it was telling when IBKR goes away: half a list, told like a whole one (FAULTS 11)."""
+    """TWS ends its lists when IBKR goes away: half of one looks like a whole one (FAULTS 11)."""
     store = Store("e1", SystemClock())
     snapshots = Snapshots(store)
     snapshots.begin("positions", ["end"])
@@ -28,7 +28,7 @@ def test_a_list_that_was_cut_off_is_not_ended_by_a_late_marker():
     assert store.rows("positions") == {}
 
 
-def test_what_was_told_before_the_cut_is_no_part_of_the_next_telling():
+def test_rows_from_before_the_cut_are_no_part_of_the_next_list():
     store = Store("e1", SystemClock())
     snapshots = Snapshots(store)
     snapshots.begin("positions", ["end"])

@@ -14,8 +14,8 @@ from tests.daemon.tws.sessions import joined, session, synced
 from tests.waiting import until
 
 
-def asked(gateway: Gateway, name: str) -> int:
-    """How often the gateway was asked for something."""
+def requested(gateway: Gateway, name: str) -> int:
+    """How many requests of that name the gateway has received."""
     return sum(seen.name == name for seen in gateway.requests)
 
 
@@ -24,7 +24,7 @@ async def test_first_snapshots_make_every_topic_known():
         unknown = await made.tws.sync()
 
         assert unknown == frozenset()
-        assert all(made.knows(topic) for topic in BROKER_TOPICS)
+        assert all(made.is_current(topic) for topic in BROKER_TOPICS)
         assert made.rows("accounts")["DU1234567"].paper
         assert len(made.rows("positions")) == 25
         assert made.rows("summary")["DU1234567:NetLiquidation:USD"].value
@@ -40,7 +40,7 @@ async def test_every_server_version_we_offer_is_understood(version: int):
         quotes: list[object] = []
         made.tws.on_quotes = quotes.append
         assert made.tws.server_version == version
-        assert all(made.knows(topic) for topic in BROKER_TOPICS)
+        assert all(made.is_current(topic) for topic in BROKER_TOPICS)
         assert len(made.rows("fills")) == 4
         assert await made.tws.contract_details(query, 10)
         assert await made.tws.matching_symbols("AAPL", 10)
@@ -60,7 +60,7 @@ async def test_positions_carry_the_portfolios_figures():
 
 async def test_no_positions_is_known_to_be_empty():
     async with Gateway(World(positions=0, fills=0)) as gateway, synced(gateway) as made:
-        assert made.knows("positions")
+        assert made.is_current("positions")
         assert made.rows("positions") == {}
 
 
@@ -80,15 +80,15 @@ ENDLESS = [
 
 
 @pytest.mark.parametrize(("how", "kind", "topic"), ENDLESS)
-async def test_a_list_without_its_end_is_unknown_and_can_be_asked_again_alone(how: str, kind: str, topic: str):
+async def test_a_list_without_its_end_is_unknown_and_can_be_read_again_alone(how: str, kind: str, topic: str):
     """Rows without the end marker are shown nowhere (but fills, each true by itself); the others become known."""
     async with Gateway(World(positions=3)) as gateway:
         getattr(gateway, how)(kind)
         async with joined(gateway.port, timeout=60) as made:
             sync = asyncio.create_task(made.tws.sync())
-            await until(lambda: all(made.knows(other) for other in REQUESTED if other != topic))
-            await made.tws.probe(10)  # by now all has come that was asked for before
-            assert not made.knows(topic)
+            await until(lambda: all(made.is_current(other) for other in REQUESTED if other != topic))
+            await made.tws.probe(10)  # by now the answers to earlier requests have come
+            assert not made.is_current(topic)
             assert topic == "fills" or made.rows(topic) == {}
             sync.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -96,7 +96,7 @@ async def test_a_list_without_its_end_is_unknown_and_can_be_asked_again_alone(ho
 
             gateway.behave()
             assert await made.tws.sync({topic}) == frozenset()
-            assert made.knows(topic)
+            assert made.is_current(topic)
             assert made.rows(topic)
             assert made.tws.unknown == frozenset()
 
@@ -109,29 +109,29 @@ async def test_values_and_pnl_of_a_refused_account_are_unknown_and_the_others_ar
         while True:
             fields = await peer.next()
             if fields[0] == "6":
-                peer.say(6, 2, "NetLiquidation", "1000.00", "USD", "DU1")
-                peer.say(54, 1, "DU1")
+                peer.send(6, 2, "NetLiquidation", "1000.00", "USD", "DU1")
+                peer.send(54, 1, "DU1")
             elif fields[0] == "76" and fields[3] == "DU2":
                 peer.error(321, "Error validating request.-'bW' : cause - Invalid account code", int(fields[2]))
             elif fields[0] == "76":
-                peer.say(73, 1, fields[2], "DU3", "", "NetLiquidation", "3000.00", "USD")
-                peer.say(74, 1, fields[2])
+                peer.send(73, 1, fields[2], "DU3", "", "NetLiquidation", "3000.00", "USD")
+                peer.send(74, 1, fields[2])
             elif fields[0] == "92" and fields[2] == "DU3":
                 peer.error(2150, "Invalid position trade derived value", int(fields[1]))
                 peer.error(321, "Error validating request.-'bW' : cause - Invalid account code", int(fields[1]))
             elif fields[0] == "92":
-                peer.say(94, fields[1], "1", "2", "3")
+                peer.send(94, fields[1], "1", "2", "3")
 
     async with session(gateway, timeout=60) as made:
         assert await made.tws.sync({"summary", "pnl"}) == frozenset()
-        assert made.knows("summary")
+        assert made.is_current("summary")
         values = {row.account: row.value for row in made.rows("summary").values()}
         assert values == {"DU1": "1000.00", "DU2": None, "DU3": "3000.00"}
         assert made.rows("pnl")["DU1"].dailyPnL == 1
         assert made.rows("pnl")["DU3"].dailyPnL is None
 
 
-async def test_the_deadline_says_what_stayed_unknown():
+async def test_the_deadline_reports_what_stayed_unknown():
     async with Gateway(World(positions=3)) as gateway:
         gateway.mute("positions")
         async with joined(gateway.port, timeout=2) as made:
@@ -140,35 +140,35 @@ async def test_the_deadline_says_what_stayed_unknown():
 
 
 async def test_an_end_that_comes_late_still_counts():
-    """After the deadline the question stays open: its end marker makes the topic known without asking again."""
+    """After the deadline the request stays open: its end marker makes the topic known without another one."""
     async with Gateway(World(positions=3, fills=0)) as gateway:
         gateway.delay(0.3, "positions")
         async with joined(gateway.port) as made:
             sync = asyncio.create_task(made.tws.sync())
-            await until(lambda: asked(gateway, "reqPositions"))
+            await until(lambda: requested(gateway, "reqPositions"))
             sync.cancel()
-            await until(lambda: made.knows("positions"))
+            await until(lambda: made.is_current("positions"))
             assert len(made.rows("positions")) == 3
-            assert asked(gateway, "reqPositions") == 1
+            assert requested(gateway, "reqPositions") == 1
 
 
-async def test_a_read_only_api_is_asked_about_orders_once():
-    """321 ends the questions about orders for the session: each raises a dialog on somebody's screen."""
+async def test_a_read_only_api_gets_one_request_for_orders():
+    """321 ends the requests for orders of the session: each raises a dialog on TWS's screen."""
     async with Gateway(World(positions=1)) as gateway:
         gateway.read_only()
         async with joined(gateway.port, timeout=60) as made:
             assert await made.tws.sync() == {"orders"}
             assert len(made.of(ReadOnlyApi)) == 1
-            assert not made.knows("orders")
+            assert not made.is_current("orders")
 
-            before = asked(gateway, "reqAllOpenOrders"), asked(gateway, "reqCompletedOrders")
+            before = requested(gateway, "reqAllOpenOrders"), requested(gateway, "reqCompletedOrders")
             assert await made.tws.sync({"orders"}) == {"orders"}
             await made.tws.recover("1102")
-            assert (asked(gateway, "reqAllOpenOrders"), asked(gateway, "reqCompletedOrders")) == before
+            assert (requested(gateway, "reqAllOpenOrders"), requested(gateway, "reqCompletedOrders")) == before
             assert len(made.of(ReadOnlyApi)) == 1
 
 
-async def test_two_accounts_tell_values_pnl_positions_and_figures():
+async def test_two_accounts_have_values_pnl_positions_and_figures():
     """The account without portfolio gets values by reqAccountUpdatesMulti and its positions' figures one by one."""
     world = World(accounts=("DU1111111", "DU2222222"), positions=10)
     async with Gateway(world) as gateway, synced(gateway, account="DU2222222") as made:
@@ -194,8 +194,8 @@ async def test_sixty_accounts_stay_within_the_rate():
         assert {row.account for row in made.rows("summary").values()} == set(names)
         assert set(made.rows("pnl")) == set(names)
         assert len(made.rows("positions")) == 60
-        assert asked(gateway, "reqAccountSummary") == 1
-        assert asked(gateway, "reqPositions") == 0
+        assert requested(gateway, "reqAccountSummary") == 1
+        assert requested(gateway, "reqPositions") == 0
         assert gateway.connections.over_rate == 0
 
 
@@ -205,7 +205,7 @@ def test_the_own_account_is_not_the_advisors():
     assert own_account(["DF1234567"]) == "DF1234567"
 
 
-async def test_orders_of_all_clients_are_told_by_who_placed_them():
+async def test_orders_of_all_clients_show_where_they_were_placed():
     async with Gateway(World(positions=1)) as gateway, synced(gateway, client_id=1) as made:
         orders = made.rows("orders")
         assert {row.placedBy for row in orders.values() if not row.done} == {"thisClient", "otherClient", "manual"}
@@ -216,7 +216,7 @@ async def test_orders_of_all_clients_are_told_by_who_placed_them():
         assert all(row.placedBy == "otherClient" and row.avgFillPrice and row.remaining == 0 for row in filled)
 
 
-async def test_nothing_is_asked_or_believed_while_ibkr_is_away():
+async def test_nothing_is_requested_or_trusted_while_ibkr_is_away():
     """During 1100 a gateway ends empty lists as if they were whole."""
     async with Gateway(World(positions=3, fills=0)) as gateway, synced(gateway) as made:
         gateway.lose_upstream(answers="empty")
@@ -230,16 +230,16 @@ async def test_nothing_is_asked_or_believed_while_ibkr_is_away():
         assert await made.tws.sync({"positions", "fills"}) == frozenset()
 
 
-async def test_an_outage_ends_the_open_questions():
-    """What is being told when 1100 comes is not believed, whatever end marker follows."""
+async def test_an_outage_ends_the_open_requests():
+    """A list under way when 1100 comes is void, whatever end marker follows."""
     async with Gateway(World(positions=3, fills=0)) as gateway:
         gateway.delay(0.2, "positions")
         async with joined(gateway.port, timeout=60) as made:
             sync = asyncio.create_task(made.tws.sync())
-            await until(lambda: asked(gateway, "reqPositions"))
+            await until(lambda: requested(gateway, "reqPositions"))
             gateway.lose_upstream(answers="hang")
             assert "positions" in await sync
-            assert not made.knows("positions")
+            assert not made.is_current("positions")
 
 
 async def test_a_session_that_ends_meanwhile_has_recovered_nothing():
@@ -247,7 +247,7 @@ async def test_a_session_that_ends_meanwhile_has_recovered_nothing():
     async with Gateway(World(positions=1)) as gateway, synced(gateway) as made:
         gateway.mute("positions")
         recovery = asyncio.create_task(made.tws.recover("1102"))
-        await until(lambda: asked(gateway, "reqPositions") == 2)
+        await until(lambda: requested(gateway, "reqPositions") == 2)
         gateway.drop()
         with pytest.raises(LinkLost):
             await recovery
@@ -255,29 +255,29 @@ async def test_a_session_that_ends_meanwhile_has_recovered_nothing():
             await made.tws.sync()
 
 
-async def test_the_account_feed_that_tws_ended_is_asked_for_once_more():
+async def test_the_account_subscription_that_tws_ended_is_renewed_once():
     """2100: values are stale until the feed is back; a second 2100 is left to be seen (FAULTS 52)."""
     async with Gateway(World(positions=1)) as gateway, synced(gateway) as made:
         gateway.unsubscribe_accounts()
-        await until(lambda: asked(gateway, "reqAccountUpdates") == 2)
-        await until(lambda: made.knows("summary"))
+        await until(lambda: requested(gateway, "reqAccountUpdates") == 2)
+        await until(lambda: made.is_current("summary"))
 
         gateway.unsubscribe_accounts()
-        await until(lambda: not made.knows("summary"))
-        assert asked(gateway, "reqAccountUpdates") == 2
+        await until(lambda: not made.is_current("summary"))
+        assert requested(gateway, "reqAccountUpdates") == 2
 
 
 async def test_other_accounts_values_stand_when_tws_ends_the_own_ones_feed():
-    """Their subscriptions are others, and tell nothing again."""
+    """Their subscriptions are others, and send nothing again."""
     async with Gateway(World(accounts=("DU1000001", "DU1000002"))) as gateway, synced(gateway) as made:
         before = set(made.rows("summary"))
         gateway.unsubscribe_accounts()
-        await until(lambda: asked(gateway, "reqAccountUpdates") == 2)
-        await until(lambda: made.knows("summary"))
+        await until(lambda: requested(gateway, "reqAccountUpdates") == 2)
+        await until(lambda: made.is_current("summary"))
         assert set(made.rows("summary")) == before
 
 
-async def test_a_subscription_whose_end_was_cut_off_is_ended_by_the_next_question():
+async def test_a_subscription_whose_end_was_cut_off_is_ended_by_the_next_request():
     """Of those that are never ended TWS takes two more, and then none (FAULTS 49)."""
     async with Gateway(World(positions=1)) as gateway, synced(gateway) as made:
         (first,) = made.tws.startup.pnl_accounts
@@ -291,17 +291,17 @@ async def test_a_subscription_whose_end_was_cut_off_is_ended_by_the_next_questio
 
 
 @pytest.mark.parametrize(("topic", "kind"), [("orders", "completedOrders"), ("positions", "positions")])
-async def test_rows_that_were_asked_for_again_in_vain_are_old(topic: str, kind: str):
-    """Whoever reads them is told so, and they are asked for again, until a list is told to its end."""
+async def test_rows_that_could_not_be_read_again_are_stale(topic: str, kind: str):
+    """Readers see that, and they are read again until a list comes to its end."""
     async with Gateway(World(positions=1)) as gateway, synced(gateway) as made:
         gateway.mute(kind)
         assert await made.tws.startup.read({topic}, 0.1) == {topic}
         assert made.rows(topic)
-        assert not made.knows(topic)
+        assert not made.is_current(topic)
 
 
 async def test_nothing_is_renewed_at_1102_behind_our_back():
-    """ib_async's own hook asks for the account summary at each 1102 and never ends it (FAULTS 49)."""
+    """ib_async's own hook requests the account summary at each 1102 and never ends it (FAULTS 49)."""
     async with Gateway(World(positions=1)) as gateway, synced(gateway) as made:
         before = len(gateway.requests)
         for _ in range(3):
@@ -310,23 +310,23 @@ async def test_nothing_is_renewed_at_1102_behind_our_back():
         assert [seen.name for seen in list(gateway.requests)[before:]] == ["reqCurrentTime"]
 
 
-async def test_account_values_are_asked_for_anew_by_ending_the_subscription_that_stands():
-    """TWS tells a standing one only what changes: the list would never be told to its end again."""
-    asked: list[list[str]] = []
+async def test_account_values_are_read_again_by_ending_the_standing_subscription():
+    """TWS sends a standing one only changes: the list would not come to its end again."""
+    requests: list[list[str]] = []
 
     async def gateway(peer: Peer) -> None:
         await peer.shake()
-        asked.append((await peer.until(6))[2:4])
-        peer.say(54, 1, "DU1234567")
-        asked.extend([(await peer.until(6))[2:4], (await peer.until(6))[2:4]])
-        peer.say(54, 1, "DU1234567")
+        requests.append((await peer.until(6))[2:4])
+        peer.send(54, 1, "DU1234567")
+        requests.extend([(await peer.until(6))[2:4], (await peer.until(6))[2:4]])
+        peer.send(54, 1, "DU1234567")
         await peer.finish()
 
     async with session(gateway) as made:
         await made.tws.sync({"accounts", "summary"})
         await made.tws.sync({"accounts", "summary"})
 
-    assert asked == [["1", "DU1234567"], ["0", "DU1234567"], ["1", "DU1234567"]]
+    assert requests == [["1", "DU1234567"], ["0", "DU1234567"], ["1", "DU1234567"]]
 
 
 async def test_a_recovery_that_ibkr_goes_away_from_is_none():

@@ -23,7 +23,7 @@ BARS: dict[str, Any] = {"durationStr": "1 D", "barSizeSetting": "1 min", "whatTo
 
 
 class Reader:
-    """All that a session tells of its streams."""
+    """All that a session publishes of its streams."""
 
     def __init__(self, made: Session) -> None:
         self.packets: list[list[tuple[int, Quote]]] = []
@@ -41,7 +41,9 @@ class Reader:
 
 
 @asynccontextmanager
-async def told(ticks: Sequence[Sequence[object]], market_data_type: int = 1) -> AsyncIterator[tuple[Session, Reader]]:
+async def line_with(
+    ticks: Sequence[Sequence[object]], market_data_type: int = 1
+) -> AsyncIterator[tuple[Session, Reader]]:
     """A line whose gateway sends `ticks` (REQUEST stands for its id) as one packet."""
 
     async def gateway(peer: Peer) -> None:
@@ -75,7 +77,7 @@ async def test_a_packet_of_ticks_is_one_call_with_the_whole_quote():
         (45, 6, REQUEST, 49, "0"),
         (81, REQUEST, "0.01", "9c0001", 3),
     ]
-    async with told([(58, 1, REQUEST, 1), BID, ASK, *rest]) as (_, reader):
+    async with line_with([(58, 1, REQUEST, 1), BID, ASK, *rest]) as (_, reader):
         ((_, quote),) = reader.packets[0]
 
         assert (quote.conId, quote.marketDataType) == (265598, "live")
@@ -106,7 +108,7 @@ async def test_a_packet_of_ticks_is_one_call_with_the_whole_quote():
     ],
 )
 async def test_ibkrs_ways_to_say_nothing_are_null(nothing: Sequence[object], side: Sequence[str]):
-    async with told([BID, ASK, nothing]) as (_, reader):
+    async with line_with([BID, ASK, nothing]) as (_, reader):
         ((_, quote),) = reader.packets[0]
 
         assert [getattr(quote, name) for name in side] == [None] * len(side)
@@ -115,7 +117,7 @@ async def test_ibkrs_ways_to_say_nothing_are_null(nothing: Sequence[object], sid
 
 async def test_prices_below_zero_are_prices():
     """A spread's bid may be -1.00: with a size it is one."""
-    async with told([(1, 6, REQUEST, 1, "-1", "5", 0), (1, 6, REQUEST, 2, "-0.5", "5", 0)]) as (_, reader):
+    async with line_with([(1, 6, REQUEST, 1, "-1", "5", 0), (1, 6, REQUEST, 2, "-0.5", "5", 0)]) as (_, reader):
         ((_, quote),) = reader.packets[0]
 
         assert (quote.bid, quote.ask) == (-1.0, -0.5)
@@ -123,14 +125,14 @@ async def test_prices_below_zero_are_prices():
 
 async def test_a_price_of_zero_with_a_size_is_a_price():
     zero = [(1, 6, REQUEST, kind, "0", "5", 0) for kind in (1, 2, 4)]
-    async with told(zero) as (_, reader):
+    async with line_with(zero) as (_, reader):
         ((_, quote),) = reader.packets[0]
 
         assert (quote.bid, quote.ask, quote.last) == (0, 0, 0)
 
 
 async def test_a_last_price_of_zero_whose_size_follows_as_zero_is_none():
-    async with told([(1, 6, REQUEST, 4, "0", "", 0), (2, 6, REQUEST, 5, "0")]) as (_, reader):
+    async with line_with([(1, 6, REQUEST, 4, "0", "", 0), (2, 6, REQUEST, 5, "0")]) as (_, reader):
         ((_, quote),) = reader.packets[0]
 
         assert (quote.last, quote.lastSize) == (None, None)
@@ -138,7 +140,7 @@ async def test_a_last_price_of_zero_whose_size_follows_as_zero_is_none():
 
 async def test_an_empty_size_is_unknown_and_not_zero():
     """Recorded: an index (E6)."""
-    async with told([(1, 6, REQUEST, 4, "4594.45", "", 0)]) as (_, reader):
+    async with line_with([(1, 6, REQUEST, 4, "4594.45", "", 0)]) as (_, reader):
         ((_, quote),) = reader.packets[0]
 
         assert (quote.last, quote.lastSize) == (4594.45, None)
@@ -189,7 +191,7 @@ async def test_delayed_ticks_fill_the_same_fields():
         (2, 6, REQUEST, 74, "1000"),
         (1, 6, REQUEST, 75, "223", "0", 0),
     ]
-    async with told(delayed, 3) as (_, reader):
+    async with line_with(delayed, 3) as (_, reader):
         ((_, quote),) = reader.packets[0]
 
         assert quote.marketDataType == "delayed"
@@ -198,7 +200,10 @@ async def test_delayed_ticks_fill_the_same_fields():
 
 async def test_the_kind_of_data_alone_is_no_quote():
     """What came first is that it is live; a quote comes with the first tick."""
-    async with told([(58, 1, REQUEST, 2), (46, 6, REQUEST, 45, "1"), (1, 6, REQUEST, 1, "5", "1", 0)]) as (_, reader):
+    async with line_with([(58, 1, REQUEST, 2), (46, 6, REQUEST, 45, "1"), (1, 6, REQUEST, 1, "5", "1", 0)]) as (
+        _,
+        reader,
+    ):
         assert len(reader.packets) == 1
         assert reader.packets[0][0][1].marketDataType == "frozen"
 
@@ -212,14 +217,14 @@ async def test_a_line_lives_and_ends_without_a_trace():
 
         made.tws.unsubscribe_quote(request)
         await until(lambda: gateway.quotes.by_contract() == {})
-        told = len(reader.packets)
+        count = len(reader.packets)
         await made.tws.probe(10)
-        assert len(reader.packets) == told
+        assert len(reader.packets) == count
         assert made.tws.decode_errors == {}
 
 
-async def test_a_line_nobody_wants_any_more_is_not_even_asked_for():
-    """It was still waiting at the gate."""
+async def test_a_line_released_while_it_waits_is_not_requested():
+    """It was still waiting in the send queue."""
     async with Gateway(World()) as gateway, joined(gateway.port) as made:
         made.tws.queue.pause(paused=True)
         made.tws.unsubscribe_quote(made.tws.subscribe_quote(AAPL, 1))
@@ -229,7 +234,7 @@ async def test_a_line_nobody_wants_any_more_is_not_even_asked_for():
         assert "reqMktData" not in {seen.name for seen in gateway.requests}
 
 
-async def test_the_kind_of_data_is_asked_for_once():
+async def test_the_kind_of_data_is_requested_once():
     async with Gateway(World()) as gateway, joined(gateway.port) as made:
         for query in (AAPL, MSFT, AAPL):
             made.tws.subscribe_quote(query, 3)
@@ -238,7 +243,7 @@ async def test_the_kind_of_data_is_asked_for_once():
         assert [seen.name for seen in gateway.requests].count("reqMarketDataType") == 1
 
 
-async def test_a_line_in_trouble_says_so():
+async def test_trouble_of_a_line_is_reported():
     async with Gateway(World()) as gateway, joined(gateway.port) as made:
         reader = Reader(made)
         gateway.entitlement(354, "AAPL")
@@ -277,7 +282,7 @@ async def test_bars_come_with_their_past_and_then_grow():
         assert made.tws.decode_errors == {}
 
 
-async def test_a_dead_bar_stream_says_so():
+async def test_a_dead_bar_stream_is_reported():
     """10182 kills a stream while everything is green (FAULTS 3)."""
     async with Gateway(World()) as gateway, joined(gateway.port) as made:
         reader = Reader(made)
