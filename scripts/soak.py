@@ -30,6 +30,7 @@ import aiohttp
 import psutil
 
 from daemon.simulator import Gateway, World
+from daemon.simulator.alterations import Where
 
 ROOT = Path(__file__).resolve().parent.parent
 PROBE_INTERVAL, PROBE_TIMEOUT = 1.0, 1.0
@@ -42,6 +43,12 @@ READY_LIMIT = 10.0
 there within one, a daemon that was killed takes a few to start, and an attempt under way may fail once more first."""
 LONGEST_WAIT = 72.0
 """s; the longest wait that CONTRACT 4.3 allows here, 60 s ± 20 % after handshake timeouts in a row."""
+ALTERED: tuple[tuple[str, Where], ...] = (
+    *(("position", 14), ("position", 15), ("execution", 15), ("execution", 19), ("execution", 20)),
+    *(("orderStatus", 3), ("openOrder", 14), ("completedOrder", 13), ("commissionReport", 3), ("portfolioValue", 13)),
+    *(("pnl", 2), ("pnlSingle", 3), ("position", "fewer"), ("execution", "fewer"), ("openOrder", "fewer")),
+)
+"""Fields that come as `?`, and messages with a field fewer: what a decoder cannot read."""
 LOOK_EVERY = 0.1  # s
 SETTLE = (0.5, 3.0)  # s of health between faults
 HOLD = (0.2, 4.0)  # s that a fault lasts
@@ -298,6 +305,27 @@ class Soak:
 
             return begin
 
+        def alter() -> None:
+            message, where = self.dice.choice(ALTERED)
+            gateway.alter(message, where, "?", times=1, skip=self.dice.randrange(3))
+
+        def altered_accounts() -> None:
+            gateway.alter("managedAccounts", "fewer")
+
+        def altered_events() -> None:
+            for _ in range(3):
+                alter()
+            self._fill()
+
+        def altered_lists() -> None:
+            gateway.lose_upstream()
+            for _ in range(3):
+                alter()
+
+        def burst() -> None:
+            for how in ("fewFields", "manyFields", "notNumber", "unknownId", "noFields", "fewFields"):
+                gateway.malformed(how)  # type: ignore[arg-type]
+
         return [
             Fault("closed (FIN), port shut", down(gateway.drop), gateway.listen),
             Fault("reset (RST), port shut", down(gateway.reset), gateway.listen),
@@ -312,6 +340,10 @@ class Soak:
             Fault("farm blip", gateway.farm_blip, nothing, ends=False),
             Fault("huge frame, port shut", down(lambda: gateway.malformed("hugeLength")), gateway.listen),
             Fault("malformed message", lambda: gateway.malformed("fewFields"), nothing, ends=False),
+            Fault("six malformed messages", burst, nothing, ends=False),
+            Fault("fields altered as it happens", altered_events, gateway.behave, ends=False),
+            Fault("fields altered in lists", altered_lists, gateway.restore_upstream),
+            Fault("account list altered", dropped_with(altered_accounts), gateway.behave),
             Fault("daemon killed", kill_daemon, start_daemon),
             Fault("daemon stopped (SIGSTOP)", pause_daemon(signal.SIGSTOP), pause_daemon(signal.SIGCONT), ends=False),
         ]
@@ -387,6 +419,7 @@ async def _do(act: Act) -> None:
 
 async def settle(place: Place, http: aiohttp.ClientSession, soak: Soak, readers: list[Reader], watch: Watch) -> None:
     """At a quiet point every reader holds what HTTP says, and every fill is there once."""
+    soak.gateway.behave()
     soak.gateway.quiet()
     await soak._becomes(True, READY_LIMIT, "ready at the end")
     ends = time.monotonic() + 30
