@@ -517,9 +517,9 @@ async def main(minutes: float, seed: int) -> int:
                     await asyncio.sleep(LOOK_EVERY)
                 weight = place.weight()
                 first = first or weight
-                told = ", ".join(f"{name} {rss / 1e6:.0f} MB {fds} fds" for name, (rss, fds) in weight.items())
+                weights = ", ".join(f"{name} {rss / 1e6:.0f} MB {fds} fds" for name, (rss, fds) in weight.items())
                 counts = f"{watch.counts['faults']} faults, {watch.counts['looks']} looks"
-                print(f"minute {minute}: {counts}, {told}, {len(watch.violations)} violations", flush=True)
+                print(f"minute {minute}: {counts}, {weights}, {len(watch.violations)} violations", flush=True)
 
         background.append(asyncio.create_task(report(), name="report"))
         try:

@@ -125,7 +125,7 @@ class Story:
         self.memory = Kept()
         self.market = Market(spawn, clock, self.store)
         self.target = Target(host="127.0.0.1", port=gateway.port, clientId=1, timeout=policy.pop("timeout", 60.0))
-        self._said = said
+        self._log = said
         self._rate = policy.pop("rate", 1000)  # messages a second; real ones, however time runs
         self.listening: frozenset[int] = frozenset()
         self.session: Tws | None = None
@@ -176,13 +176,15 @@ class Story:
         assert isinstance(row, Sync)
         return row
 
-    def says(self, phase: str, reason: str | None = None) -> bool:
+    def is_in(self, phase: str, reason: str | None = None) -> bool:
         row = self.row
         return (row.phase, row.reason) == (phase, reason) and row.connected is (phase == "ready")
 
     async def becomes(self, phase: str, reason: str | None = None) -> LinkRow:
         """Wait until the row says so, without making time run ahead."""
-        await until(lambda: self.says(phase, reason), f"wanted {phase} {reason}, is {self.row.phase} {self.row.reason}")
+        await until(
+            lambda: self.is_in(phase, reason), f"wanted {phase} {reason}, is {self.row.phase} {self.row.reason}"
+        )
         return self.row
 
     async def stays(self, phase: str, reason: str | None, seconds: float) -> None:
@@ -190,7 +192,7 @@ class Story:
         before = len(self.memory.events)
         await self.clock.pass_(seconds)
         assert self.phases[before:] == []
-        assert self.says(phase, reason)
+        assert self.is_in(phase, reason)
 
     @property
     def patience(self) -> float:
@@ -212,7 +214,7 @@ class Story:
 
     # --- what is seen at the gateway ---
 
-    def asked(self, name: str) -> int:
+    def requested(self, name: str) -> int:
         """How many requests of this name have come."""
         return sum(seen.name == name for seen in self.gateway.requests)
 
@@ -224,9 +226,9 @@ class Story:
 
     @property
     def lines(self) -> list[str]:
-        return self._said.getvalue().splitlines()
+        return self._log.getvalue().splitlines()
 
-    def said(self, text: str) -> int:
+    def logged(self, text: str) -> int:
         """How many lines of the log hold `text`."""
         return sum(text in line for line in self.lines)
 
@@ -278,16 +280,16 @@ async def story(
         made.port = free_port()
         async with made as simulated:
             before(simulated)
-            told = Story(simulated, clock, spawn, said, **policy)
-            running = asyncio.create_task(told.link.run(), name="the link under test")
-            spawn(told.market.run(), "the market under test")
+            scene = Story(simulated, clock, spawn, said, **policy)
+            running = asyncio.create_task(scene.link.run(), name="the link under test")
+            spawn(scene.market.run(), "the market under test")
             try:
-                await until(lambda: told.store.row("link", "link"))
+                await until(lambda: scene.store.row("link", "link"))
                 if connected:
-                    await told.becomes("ready")
-                yield told
+                    await scene.becomes("ready")
+                yield scene
             finally:
-                told.link.stop()
+                scene.link.stop()
                 async with asyncio.timeout(LIMIT):
                     await running
                 for task in work:

@@ -14,7 +14,7 @@ NAME = re.compile(r"`([\w/]+)::(\w+)(\*?)`")
 def rows() -> list[tuple[int, str]]:
     """Number and last column of every row."""
     text = (TESTS.parent / "docs" / "faults.md").read_text(encoding="utf-8")
-    return [(int(number), told) for number, _promise, told in TABLE.findall(text)]
+    return [(int(number), tests) for number, _promise, tests in TABLE.findall(text)]
 
 
 def names_in(file: Path) -> set[str]:
@@ -31,23 +31,23 @@ def test_every_row_of_the_catalogue_is_there_once_and_in_order() -> None:
 
 
 def test_every_row_has_its_test_or_its_reason() -> None:
-    for number, told in rows():
-        assert NAME.search(told) or told.startswith("No test: "), number
+    for number, tests in rows():
+        assert NAME.search(tests) or tests.startswith("No test: "), number
 
 
 def test_every_test_that_is_named_exists() -> None:
-    for number, told in rows():
-        for where, name, star in NAME.findall(told):
+    for number, tests in rows():
+        for where, name, star in NAME.findall(tests):
             file = TESTS / f"{where}.py" if "/" in where else TESTS / f"test_{where}.py"
             found = [test for test in names_in(file) if (test.startswith(name) if star else test == name)]
             assert found, f"row {number}: {where}::{name}"
 
 
 def test_every_numbered_story_is_named() -> None:
-    """A story told for a row is found from that row."""
-    told = dict(rows())
+    """A story for a row is found from that row."""
+    tests = dict(rows())
     for file in TESTS.glob("test_story_*.py"):
         for test in names_in(file):
             if found := re.match(r"test_(\d\d)_", test):
-                names = NAME.findall(told[int(found[1])])
+                names = NAME.findall(tests[int(found[1])])
                 assert any(test.startswith(name) for _where, name, _star in names), f"{file.name}::{test}"

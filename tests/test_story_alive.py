@@ -16,11 +16,11 @@ from tests.waiting import until
 AAPL, MSFT, SPY = 265598, 272093, 756733
 
 
-async def streaming(told: Story, *topics: str) -> None:
+async def streaming(scene: Story, *topics: str) -> None:
     """Somebody watches these, and each has been requested."""
     for topic in topics:
-        told.market.watch(topic, "a reader")
-    await until(lambda: told.market.streams().live == len(topics))
+        scene.market.watch(topic, "a reader")
+    await until(lambda: scene.market.streams().live == len(topics))
 
 
 # --- 1 --------------------------------------------------------------------------------------------------------------
@@ -28,74 +28,74 @@ async def streaming(told: Story, *topics: str) -> None:
 
 async def test_01_the_nightly_reset_keeps_the_socket() -> None:
     """1100 repeated for minutes, farm codes around it, then 1102: one transition, no dial, one gap, all read again."""
-    async with story() as told:
-        session = told.row.session
-        told.gateway.lose_upstream(1100)
-        row = await told.becomes("upstreamLost", "upstreamLost")
+    async with story() as scene:
+        session = scene.row.session
+        scene.gateway.lose_upstream(1100)
+        row = await scene.becomes("upstreamLost", "upstreamLost")
         assert (row.upstream, row.connected, row.nextAttemptAt) == ("lost", False, None)
-        assert told.explains("upstreamLost")
-        assert told.sync("positions").stale
+        assert scene.explains("upstreamLost")
+        assert scene.sync("positions").stale
         for _ in range(30):
-            told.gateway.say(1100)
-            told.gateway.farm(2103)
-            told.gateway.farm(2105)
-            await told.clock.pass_(5)
-        told.gateway.restore_upstream()
-        await told.becomes("ready")
-        await until(lambda: told.gaps)
+            scene.gateway.send_error(1100)
+            scene.gateway.farm(2103)
+            scene.gateway.farm(2105)
+            await scene.clock.pass_(5)
+        scene.gateway.restore_upstream()
+        await scene.becomes("ready")
+        await until(lambda: scene.gaps)
 
-        assert (told.row.session, told.dials, told.row.upstream) == (session, 1, "ok")
-        assert told.phases[-2:] == [("upstreamLost", "upstreamLost"), ("ready", None)]
-        assert told.gaps[0].cause == "upstreamLost"
-        assert told.gaps[0].to - told.gaps[0].from_ >= timedelta(seconds=149)
-        assert not told.sync("positions").stale
-        assert told.warned("upstreamLost") == 1
-        assert told.said("✓ Connected to IBKR on port") == 2
+        assert (scene.row.session, scene.dials, scene.row.upstream) == (session, 1, "ok")
+        assert scene.phases[-2:] == [("upstreamLost", "upstreamLost"), ("ready", None)]
+        assert scene.gaps[0].cause == "upstreamLost"
+        assert scene.gaps[0].to - scene.gaps[0].from_ >= timedelta(seconds=149)
+        assert not scene.sync("positions").stale
+        assert scene.warned("upstreamLost") == 1
+        assert scene.logged("✓ Connected to IBKR on port") == 2
 
 
 # --- 2 --------------------------------------------------------------------------------------------------------------
 
 
 async def test_02_after_1101_every_stream_is_requested_again_exactly_once() -> None:
-    async with story() as told:
-        await streaming(told, f"quotes:{AAPL}", f"quotes:{MSFT}")
-        assert told.asked("reqMktData") == 2
-        told.gateway.lose_upstream(1100)
-        await told.becomes("upstreamLost", "upstreamLost")
-        told.gateway.restore_upstream(data_lost=True)
-        await told.becomes("ready")
-        await until(lambda: told.gaps)
-        await told.clock.pass_(60)
+    async with story() as scene:
+        await streaming(scene, f"quotes:{AAPL}", f"quotes:{MSFT}")
+        assert scene.requested("reqMktData") == 2
+        scene.gateway.lose_upstream(1100)
+        await scene.becomes("upstreamLost", "upstreamLost")
+        scene.gateway.restore_upstream(data_lost=True)
+        await scene.becomes("ready")
+        await until(lambda: scene.gaps)
+        await scene.clock.pass_(60)
 
-        assert told.asked("reqMktData") == 4
-        assert told.gateway.quotes.by_contract() == {AAPL: 1, MSFT: 1}
-        assert told.gaps[0].recovered.streams == 2
-        assert told.dials == 1
+        assert scene.requested("reqMktData") == 4
+        assert scene.gateway.quotes.by_contract() == {AAPL: 1, MSFT: 1}
+        assert scene.gaps[0].recovered.streams == 2
+        assert scene.dials == 1
 
 
 async def test_02_after_1102_streams_are_left_alone_and_what_the_text_says_is_broken_is_broken() -> None:
     """The farms that a 1102 lists as not connected are; orders, executions and positions are read again."""
-    async with story() as told:
-        await streaming(told, f"quotes:{AAPL}")
-        told.gateway.tick(AAPL, bid=100.0, ask=101.0, last=100.5)
-        await until(lambda: told.store.row(f"quotes:{AAPL}", str(AAPL)))
-        asked = {name: told.asked(name) for name in ("reqPositions", "reqExecutions", "reqAllOpenOrders")}
-        told.gateway.lose_upstream(1100)
-        await told.becomes("upstreamLost", "upstreamLost")
-        told.gateway.faults.upstream = None
-        told.gateway.say(
+    async with story() as scene:
+        await streaming(scene, f"quotes:{AAPL}")
+        scene.gateway.tick(AAPL, bid=100.0, ask=101.0, last=100.5)
+        await until(lambda: scene.store.row(f"quotes:{AAPL}", str(AAPL)))
+        asked = {name: scene.requested(name) for name in ("reqPositions", "reqExecutions", "reqAllOpenOrders")}
+        scene.gateway.lose_upstream(1100)
+        await scene.becomes("upstreamLost", "upstreamLost")
+        scene.gateway.faults.upstream = None
+        scene.gateway.send_error(
             1102,
             "Connectivity between IB and Trader Workstation has been restored - data maintained. "
             "The following farms are not connected: usfarm.nj; ushmds",
         )
-        await told.becomes("ready")
-        await until(lambda: told.gaps)
+        await scene.becomes("ready")
+        await until(lambda: scene.gaps)
 
-        assert told.asked("reqMktData") == 1
-        assert {name: told.asked(name) - before for name, before in asked.items()} == dict.fromkeys(asked, 1)
-        assert told.row.farms["usfarm.nj"].state == "broken"
-        assert (told.row.farms["ushmds"].state, told.row.farms["ushmds"].type) == ("broken", "hmds")
-        assert told.gaps[0].recovered.streams == 0
+        assert scene.requested("reqMktData") == 1
+        assert {name: scene.requested(name) - before for name, before in asked.items()} == dict.fromkeys(asked, 1)
+        assert scene.row.farms["usfarm.nj"].state == "broken"
+        assert (scene.row.farms["ushmds"].state, scene.row.farms["ushmds"].type) == ("broken", "hmds")
+        assert scene.gaps[0].recovered.streams == 0
 
 
 # --- 3 --------------------------------------------------------------------------------------------------------------
@@ -103,17 +103,17 @@ async def test_02_after_1102_streams_are_left_alone_and_what_the_text_says_is_br
 
 async def test_03_a_bar_stream_killed_by_a_farm_blip_is_requested_again_and_the_link_is_not() -> None:
     """2105, 10182 for the stream, 2106: the stream lives again, the session never noticed."""
-    async with story() as told:
-        await streaming(told, f"bars:{AAPL}:1min")
-        assert told.asked("reqHistoricalData") == 1
-        told.gateway.farm_blip(kills_streams=True)
-        await until(lambda: told.row.farms.get("ushmds") is not None)
-        await told.clock.pass_(60)
+    async with story() as scene:
+        await streaming(scene, f"bars:{AAPL}:1min")
+        assert scene.requested("reqHistoricalData") == 1
+        scene.gateway.farm_blip(kills_streams=True)
+        await until(lambda: scene.row.farms.get("ushmds") is not None)
+        await scene.clock.pass_(60)
 
-        assert told.asked("reqHistoricalData") == 2
-        assert told.market.streams().live == 1
-        assert told.phases[-1] == ("ready", None)
-        assert told.dials == 1
+        assert scene.requested("reqHistoricalData") == 2
+        assert scene.market.streams().live == 1
+        assert scene.phases[-1] == ("ready", None)
+        assert scene.dials == 1
 
 
 async def test_03_sixty_farm_blips_in_five_minutes_leave_one_session_with_its_streams() -> None:
@@ -135,37 +135,37 @@ async def test_03_sixty_farm_blips_in_five_minutes_leave_one_session_with_its_st
 
 async def test_04_a_frozen_gateway_is_unproven_then_aborted_and_dialled_at_once() -> None:
     """Two probes without an answer; the kernel's acknowledgements are no proof."""
-    async with story() as told:
-        told.gateway.freeze()
-        await told.clock.pass_(10.1)
-        row = told.row
+    async with story() as scene:
+        scene.gateway.freeze()
+        await scene.clock.pass_(10.1)
+        row = scene.row
         assert (row.phase, row.reason, row.connected) == ("unproven", "probeTimeout", False)
-        assert told.explains("probeTimeout")
-        await told.clock.pass_(5.1)
+        assert scene.explains("probeTimeout")
+        await scene.clock.pass_(5.1)
 
-        await until(lambda: told.dials == 2)
-        assert told.row.reason == "probeTimeout"
-        told.gateway.thaw()
-        await told.becomes("ready")
-        assert told.gaps[0].cause == "probeTimeout"
-        assert told.said("phase=unproven reason=probeTimeout") == 1
-        assert told.said("Connection lost, dialling again. ") == 1
+        await until(lambda: scene.dials == 2)
+        assert scene.row.reason == "probeTimeout"
+        scene.gateway.thaw()
+        await scene.becomes("ready")
+        assert scene.gaps[0].cause == "probeTimeout"
+        assert scene.logged("phase=unproven reason=probeTimeout") == 1
+        assert scene.logged("Connection lost, dialling again. ") == 1
 
 
 async def test_04_a_gateway_frozen_for_a_minute_answers_the_connection_that_waits_for_it() -> None:
     """No new dial has to come: the one that was accepted while it was frozen becomes the session."""
-    async with story(timeout=0.3) as told:
-        told.gateway.freeze()
-        await told.clock.pass_(15.2)
-        await told.becomes("waiting", "handshakeTimeout")
-        await told.clock.pass_(60)
-        assert told.dials == 2
-        told.gateway.thaw()
-        await told.becomes("ready")
+    async with story(timeout=0.3) as scene:
+        scene.gateway.freeze()
+        await scene.clock.pass_(15.2)
+        await scene.becomes("waiting", "handshakeTimeout")
+        await scene.clock.pass_(60)
+        assert scene.dials == 2
+        scene.gateway.thaw()
+        await scene.becomes("ready")
 
-        assert told.dials == 2
-        assert told.gaps[0].cause == "probeTimeout"
-        assert told.warned("handshakeTimeout") == 1
+        assert scene.dials == 2
+        assert scene.gaps[0].cause == "probeTimeout"
+        assert scene.warned("handshakeTimeout") == 1
 
 
 async def test_04_a_version_that_comes_late_and_alone_is_an_incomplete_session() -> None:
@@ -173,85 +173,85 @@ async def test_04_a_version_that_comes_late_and_alone_is_an_incomplete_session()
         gateway.silence_after_handshake()
         gateway.freeze()
 
-    async with story(before=slow, connected=False, timeout=0.2) as told:
-        await told.becomes("waiting", "handshakeTimeout")
-        told.gateway.thaw()
-        row = await told.becomes("waiting", "sessionIncomplete")
+    async with story(before=slow, connected=False, timeout=0.2) as scene:
+        await scene.becomes("waiting", "handshakeTimeout")
+        scene.gateway.thaw()
+        row = await scene.becomes("waiting", "sessionIncomplete")
 
         assert "no account list came" in (row.lastError.text if row.lastError else "")
-        assert told.dials == 1
+        assert scene.dials == 1
 
 
 async def test_04_a_gateway_that_thaws_before_the_second_probe_is_overdue_keeps_its_session() -> None:
-    async with story() as told:
-        told.gateway.freeze()
-        await told.clock.pass_(12)
-        assert told.row.phase == "unproven"
-        told.gateway.thaw()
-        await until(lambda: told.session is not None and told.session.heard > told.clock.monotonic() - 1)
-        await told.becomes("ready")
+    async with story() as scene:
+        scene.gateway.freeze()
+        await scene.clock.pass_(12)
+        assert scene.row.phase == "unproven"
+        scene.gateway.thaw()
+        await until(lambda: scene.session is not None and scene.session.heard > scene.clock.monotonic() - 1)
+        await scene.becomes("ready")
 
-        assert told.dials == 1
-        assert told.gaps[0].recovered.fills == ()
+        assert scene.dials == 1
+        assert scene.gaps[0].recovered.fills == ()
 
 
 async def test_04_probes_that_take_four_seconds_are_no_fault() -> None:
     """Ten minutes of a quiet gateway that answers late: no change of phase, no reconnect."""
-    async with story() as told:
-        told.gateway.quiet()
+    async with story() as scene:
+        scene.gateway.quiet()
         for _ in range(67):
-            told.gateway.freeze()
-            await told.clock.pass_(9)
-            told.gateway.thaw()
-            heard = told.session.heard if told.session else 0.0
-            await until(lambda before=heard: told.session is not None and told.session.heard > before)
+            scene.gateway.freeze()
+            await scene.clock.pass_(9)
+            scene.gateway.thaw()
+            heard = scene.session.heard if scene.session else 0.0
+            await until(lambda before=heard: scene.session is not None and scene.session.heard > before)
 
-        assert told.phases == [("connecting", None), ("syncing", None), ("ready", None)]
-        assert told.dials == 1
+        assert scene.phases == [("connecting", None), ("syncing", None), ("ready", None)]
+        assert scene.dials == 1
 
 
 # --- 5 --------------------------------------------------------------------------------------------------------------
 
 
 async def test_05_a_half_open_connection_is_noticed_like_a_frozen_one_and_the_kernel_looks_too() -> None:
-    async with story() as told:
-        assert told.session is not None
-        sock = told.session.wire.transport.get_extra_info("socket")
+    async with story() as scene:
+        assert scene.session is not None
+        sock = scene.session.wire.transport.get_extra_info("socket")
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             assert 0 < sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) <= 60_000
-        told.gateway.freeze()
-        await told.clock.pass_(15.2)
+        scene.gateway.freeze()
+        await scene.clock.pass_(15.2)
 
-        await until(lambda: told.dials == 2)
+        await until(lambda: scene.dials == 2)
 
 
 async def test_05_after_a_sleep_of_the_machine_the_session_is_probed_at_once() -> None:
     """The wall clock has gone on, the monotonic one has not: an hour is nobody's silence."""
-    async with story() as told:
-        told.gateway.quiet()
-        probes = told.asked("reqCurrentTime")
-        told.clock.asleep(3600)
-        await told.clock.pass_(0.6)
+    async with story() as scene:
+        scene.gateway.quiet()
+        probes = scene.requested("reqCurrentTime")
+        scene.clock.asleep(3600)
+        await scene.clock.pass_(0.6)
 
-        assert told.asked("reqCurrentTime") == probes + 1
-        await told.becomes("ready")
-        assert told.dials == 1
-        assert told.said("Resumed after suspend") == 1
+        assert scene.requested("reqCurrentTime") == probes + 1
+        await scene.becomes("ready")
+        assert scene.dials == 1
+        assert scene.logged("Resumed after suspend") == 1
 
 
 async def test_05_stopped_for_a_minute_with_a_probe_open_nothing_is_lost() -> None:
     """SIGSTOP of the daemon: what has arrived is read first, then the probe's clock starts anew."""
-    async with story() as told:
-        told.gateway.quiet()
-        told.gateway.freeze()
-        await told.clock.pass_(7)
-        told.clock.absent(60)
-        told.gateway.thaw()
-        await told.clock.pass_(4)
+    async with story() as scene:
+        scene.gateway.quiet()
+        scene.gateway.freeze()
+        await scene.clock.pass_(7)
+        scene.clock.absent(60)
+        scene.gateway.thaw()
+        await scene.clock.pass_(4)
 
-        assert told.phases[-1] == ("ready", None)
-        assert told.dials == 1
+        assert scene.phases[-1] == ("ready", None)
+        assert scene.dials == 1
 
 
 # --- 6 --------------------------------------------------------------------------------------------------------------
@@ -259,24 +259,24 @@ async def test_05_stopped_for_a_minute_with_a_probe_open_nothing_is_lost() -> No
 
 async def test_06_an_accepted_dial_without_a_greeting_is_probably_a_dialog() -> None:
     """One connection in two minutes, and advice in the order in which it helps."""
-    async with story(before=Gateway.accept_silently, connected=False, timeout=0.2) as told:
-        row = await told.becomes("waiting", "handshakeTimeout")
-        assert told.explains("handshakeTimeout")
+    async with story(before=Gateway.accept_silently, connected=False, timeout=0.2) as scene:
+        row = await scene.becomes("waiting", "handshakeTimeout")
+        assert scene.explains("handshakeTimeout")
         assert row.advice[:2] == (LOOK_AT_TWS, FINISH_LOGIN)
-        assert told.patience == pytest.approx(119.8, abs=0.1)
+        assert scene.patience == pytest.approx(119.8, abs=0.1)
         assert "no server version came within 0.2 s" in (row.lastError.text if row.lastError else "")
-        await told.clock.pass_(119)
-        assert (told.dials, told.gateway.connections.now) == (1, 1)
-        await told.clock.pass_(1)
-        assert (told.row.phase, told.row.reason) == ("waiting", "handshakeTimeout")
-        await told.clock.pass_(1)
-        await until(lambda: told.dials == 2)
-        assert told.gateway.connections.now == 1
-        await told.becomes("waiting", "handshakeTimeout")
+        await scene.clock.pass_(119)
+        assert (scene.dials, scene.gateway.connections.now) == (1, 1)
+        await scene.clock.pass_(1)
+        assert (scene.row.phase, scene.row.reason) == ("waiting", "handshakeTimeout")
+        await scene.clock.pass_(1)
+        await until(lambda: scene.dials == 2)
+        assert scene.gateway.connections.now == 1
+        await scene.becomes("waiting", "handshakeTimeout")
 
-        assert told.said("✗ Auto-connect to IBKR failed: ") == 1
-        assert told.said("You can manually connect via the UI or /api/ibkr/connect endpoint") == 1
-        assert len(told.lines) == 3, "repeats are counted, not printed"
+        assert scene.logged("✗ Auto-connect to IBKR failed: ") == 1
+        assert scene.logged("You can manually connect via the UI or /api/ibkr/connect endpoint") == 1
+        assert len(scene.lines) == 3, "repeats are counted, not printed"
 
 
 # --- 7 --------------------------------------------------------------------------------------------------------------
@@ -284,62 +284,62 @@ async def test_06_an_accepted_dial_without_a_greeting_is_probably_a_dialog() -> 
 
 async def test_07_2110_at_connect_is_not_ready_and_asks_for_nothing() -> None:
     """The handshake succeeds; IBKR is not behind it, and what TWS would answer cannot be trusted."""
-    async with story(before=lambda gateway: gateway.lose_upstream(2110, answers="empty"), connected=False) as told:
-        await told.becomes("upstreamLost", "upstreamLost")
-        await told.clock.pass_(5)
-        assert told.asked("reqPositions") == 0
-        assert not told.sync("positions").known
+    async with story(before=lambda gateway: gateway.lose_upstream(2110, answers="empty"), connected=False) as scene:
+        await scene.becomes("upstreamLost", "upstreamLost")
+        await scene.clock.pass_(5)
+        assert scene.requested("reqPositions") == 0
+        assert not scene.sync("positions").known
         with pytest.raises(Problem) as caught:
-            await told.link.connect(ConnectParams())
+            await scene.link.connect(ConnectParams())
         assert (caught.value.reason, caught.value.ibCode) == ("upstreamLost", 2110)
-        told.gateway.restore_upstream()
+        scene.gateway.restore_upstream()
 
-        await told.becomes("ready")
-        assert len(told.store.rows("positions")) == 25
-        assert told.dials == 1
+        await scene.becomes("ready")
+        assert len(scene.store.rows("positions")) == 25
+        assert scene.dials == 1
 
 
 async def test_07_2110_that_is_never_taken_back_ends_with_an_answer_from_ibkr() -> None:
-    async with story(before=lambda gateway: gateway.lose_upstream(2110, answers="empty"), connected=False) as told:
-        await told.becomes("upstreamLost", "upstreamLost")
-        await told.clock.pass_(25)
-        assert told.says("upstreamLost", "upstreamLost"), "an empty answer proves nothing"
-        told.gateway.faults.upstream = None
-        await told.clock.pass_(10.5)
+    async with story(before=lambda gateway: gateway.lose_upstream(2110, answers="empty"), connected=False) as scene:
+        await scene.becomes("upstreamLost", "upstreamLost")
+        await scene.clock.pass_(25)
+        assert scene.is_in("upstreamLost", "upstreamLost"), "an empty answer proves nothing"
+        scene.gateway.faults.upstream = None
+        await scene.clock.pass_(10.5)
 
-        await told.becomes("ready")
-        assert told.sync("positions").known
+        await scene.becomes("ready")
+        assert scene.sync("positions").known
 
 
 # --- 8 and 9 --------------------------------------------------------------------------------------------------------
 
 
 async def test_08_no_farm_clears_a_lost_upstream() -> None:
-    async with story() as told:
-        told.gateway.lose_upstream(1100)
-        await told.becomes("upstreamLost", "upstreamLost")
+    async with story() as scene:
+        scene.gateway.lose_upstream(1100)
+        await scene.becomes("upstreamLost", "upstreamLost")
         for code in (2104, 2106, 2158, 2107, 2108, 2119):
-            told.gateway.farm(code)
-        await until(lambda: len(told.row.farms) >= 3)
+            scene.gateway.farm(code)
+        await until(lambda: len(scene.row.farms) >= 3)
 
-        await told.stays("upstreamLost", "upstreamLost", 30)
+        await scene.stays("upstreamLost", "upstreamLost", 30)
 
 
 async def test_09_no_farm_that_breaks_touches_the_session() -> None:
     """2103 to 2104 within 3 s, ten times; 2107 and 2108 are normal."""
-    async with story() as told:
+    async with story() as scene:
         for _ in range(10):
-            told.gateway.farm(2103, "usfarm")
-            await until(lambda: told.row.farms["usfarm"].state == "broken")
-            await told.clock.pass_(3)
-            told.gateway.farm(2104, "usfarm")
-            await until(lambda: told.row.farms["usfarm"].state == "ok")
-        told.gateway.farm(2108, "usfarm")
-        await until(lambda: told.row.farms["usfarm"].state == "inactive")
+            scene.gateway.farm(2103, "usfarm")
+            await until(lambda: scene.row.farms["usfarm"].state == "broken")
+            await scene.clock.pass_(3)
+            scene.gateway.farm(2104, "usfarm")
+            await until(lambda: scene.row.farms["usfarm"].state == "ok")
+        scene.gateway.farm(2108, "usfarm")
+        await until(lambda: scene.row.farms["usfarm"].state == "inactive")
 
-        assert told.phases == [("connecting", None), ("syncing", None), ("ready", None)]
-        assert (told.dials, told.gaps, told.row.connected) == (1, [], True)
-        farm = told.store.row("farms", "usfarm")
+        assert scene.phases == [("connecting", None), ("syncing", None), ("ready", None)]
+        assert (scene.dials, scene.gaps, scene.row.connected) == (1, [], True)
+        farm = scene.store.row("farms", "usfarm")
         assert farm is not None
 
 
@@ -348,16 +348,16 @@ async def test_09_no_farm_that_breaks_touches_the_session() -> None:
 
 async def test_10_no_such_contract_said_during_an_outage_is_not_believed() -> None:
     """200 while upstream is lost is upstreamLost, and afterwards the contract is found at once."""
-    async with story() as told:
-        told.gateway.lose_upstream(1100, answers="empty")
-        await told.becomes("upstreamLost", "upstreamLost")
+    async with story() as scene:
+        scene.gateway.lose_upstream(1100, answers="empty")
+        await scene.becomes("upstreamLost", "upstreamLost")
         with pytest.raises(Problem) as caught:
-            await told.market.contracts.qualify(ContractQuery(symbol="AAPL", secType="STK", currency="USD"))
+            await scene.market.contracts.qualify(ContractQuery(symbol="AAPL", secType="STK", currency="USD"))
         assert caught.value.reason == "upstreamLost"
-        told.gateway.restore_upstream()
-        await told.becomes("ready")
+        scene.gateway.restore_upstream()
+        await scene.becomes("ready")
 
-        found = await told.market.contracts.qualify(
+        found = await scene.market.contracts.qualify(
             ContractQuery(symbol="AAPL", secType="STK", exchange="SMART", currency="USD")
         )
         assert [row.conId for row in found.rows] == [AAPL]
@@ -365,31 +365,31 @@ async def test_10_no_such_contract_said_during_an_outage_is_not_believed() -> No
 
 async def test_11_a_request_answered_with_1100_is_interrupted_and_no_order_changes() -> None:
     """1100 with a request id is a link event; with an order's id it says nothing about the order."""
-    async with story() as told:
-        before = dict(told.store.rows("orders"))
+    async with story() as scene:
+        before = dict(scene.store.rows("orders"))
         own = next(order for order in before.values() if isinstance(order, Order) and order.clientId == 1)
         assert not own.done
-        told.gateway.say(1100, req_id=own.orderId)
-        await told.becomes("upstreamLost", "upstreamLost")
-        assert told.store.rows("orders") == before
-        told.gateway.restore_upstream()
-        await told.becomes("ready")
+        scene.gateway.send_error(1100, req_id=own.orderId)
+        await scene.becomes("upstreamLost", "upstreamLost")
+        assert scene.store.rows("orders") == before
+        scene.gateway.restore_upstream()
+        await scene.becomes("ready")
 
-        assert told.store.rows("orders") == before
+        assert scene.store.rows("orders") == before
 
 
 async def test_11_lists_cut_off_by_1100_are_not_taken_for_whole() -> None:
     """The gateway answers what is open with 1100: unknown, never an empty list."""
-    async with story(before=lambda gateway: gateway.mute("positions"), connected=False) as told:
-        await told.becomes("syncing")
-        told.gateway.lose_upstream(1100, per_request=True)
-        await told.becomes("upstreamLost", "upstreamLost")
-        assert not told.sync("positions").known
-        told.gateway.unmute("positions")
-        told.gateway.restore_upstream()
-        await told.becomes("ready")
+    async with story(before=lambda gateway: gateway.mute("positions"), connected=False) as scene:
+        await scene.becomes("syncing")
+        scene.gateway.lose_upstream(1100, per_request=True)
+        await scene.becomes("upstreamLost", "upstreamLost")
+        assert not scene.sync("positions").known
+        scene.gateway.unmute("positions")
+        scene.gateway.restore_upstream()
+        await scene.becomes("ready")
 
-        assert len(told.store.rows("positions")) == 25
+        assert len(scene.store.rows("positions")) == 25
 
 
 # --- 12 -------------------------------------------------------------------------------------------------------------
@@ -397,15 +397,15 @@ async def test_11_lists_cut_off_by_1100_are_not_taken_for_whole() -> None:
 
 async def test_12_a_quiet_market_is_probed_and_never_lost() -> None:
     """Ten minutes without a tick."""
-    async with story() as told:
-        told.gateway.quiet()
-        await streaming(told, f"quotes:{SPY}")
+    async with story() as scene:
+        scene.gateway.quiet()
+        await streaming(scene, f"quotes:{SPY}")
         for _ in range(10):
-            probes = told.asked("reqCurrentTime")
-            await told.clock.pass_(60)
-            await until(lambda before=probes: told.asked("reqCurrentTime") > before)
+            probes = scene.requested("reqCurrentTime")
+            await scene.clock.pass_(60)
+            await until(lambda before=probes: scene.requested("reqCurrentTime") > before)
 
-        assert told.phases == [("connecting", None), ("syncing", None), ("ready", None)]
-        assert told.dials == 1
-        assert told.row.connected
-        assert told.asked("reqMktData") == 1
+        assert scene.phases == [("connecting", None), ("syncing", None), ("ready", None)]
+        assert scene.dials == 1
+        assert scene.row.connected
+        assert scene.requested("reqMktData") == 1

@@ -51,83 +51,87 @@ class Case:
 Trigger = Callable[[Story], Awaitable[None]]
 
 
-async def again(told: Story) -> None:
+async def again(scene: Story) -> None:
     """Everything about the accounts is read again."""
-    gaps = len(told.gaps)
-    told.gateway.lose_upstream()
-    await until(lambda: told.says("upstreamLost", "upstreamLost"), "1100 is not noticed", LIMIT)
-    told.gateway.restore_upstream()
-    await until(lambda: len(told.gaps) > gaps and told.says("ready"), "not read again", LIMIT)
+    gaps = len(scene.gaps)
+    scene.gateway.lose_upstream()
+    await until(lambda: scene.is_in("upstreamLost", "upstreamLost"), "1100 is not noticed", LIMIT)
+    scene.gateway.restore_upstream()
+    await until(lambda: len(scene.gaps) > gaps and scene.is_in("ready"), "not read again", LIMIT)
 
 
-async def begin(told: Story) -> None:
+async def begin(scene: Story) -> None:
     """A session begins."""
-    await told.clock.pass_(31)
-    sessions = told.gateway.connections.sessions
-    told.gateway.drop()
-    await until(lambda: told.gateway.connections.sessions > sessions, "not dialled again", LIMIT)
+    await scene.clock.pass_(31)
+    sessions = scene.gateway.connections.sessions
+    scene.gateway.drop()
+    await until(lambda: scene.gateway.connections.sessions > sessions, "not dialled again", LIMIT)
     for _ in range(80):  # another account list is another account, which is tried again after five minutes
-        if told.says("ready"):
+        if scene.is_in("ready"):
             return
-        await told.clock.pass_(5)
-    await until(lambda: told.says("ready"), "no session", LIMIT)
+        await scene.clock.pass_(5)
+    await until(lambda: scene.is_in("ready"), "no session", LIMIT)
 
 
-async def live(told: Story) -> None:
+async def live(scene: Story) -> None:
     """An execution of our own, and what follows it; then the profit and loss, and the probe."""
-    told.gateway.fill("AAPL", next(SIDES) * 10, 200.0)
-    for session in told.gateway.ready_sessions():
-        accounts.every_second(told.gateway, session)
-    await settled(told)
+    scene.gateway.fill("AAPL", next(SIDES) * 10, 200.0)
+    for session in scene.gateway.ready_sessions():
+        accounts.every_second(scene.gateway, session)
+    await settled(scene)
 
 
-async def stream(told: Story) -> None:
+async def stream(scene: Story) -> None:
     """A bar that goes on."""
-    for session in told.gateway.ready_sessions():
-        bars.every_second(told.gateway, session)
-    await settled(told)
+    for session in scene.gateway.ready_sessions():
+        bars.every_second(scene.gateway, session)
+    await settled(scene)
 
 
 SIDES = itertools.cycle((1, -1))
 NOTES = itertools.count()
 
 
-async def settled(told: Story) -> None:
+async def settled(scene: Story) -> None:
     """What was sent so far has arrived."""
     farm = f"note{next(NOTES)}"
-    told.gateway.farm(2104, farm)
-    await until(lambda: farm in told.row.farms, "nothing arrives any more", LIMIT)
+    scene.gateway.farm(2104, farm)
+    await until(lambda: farm in scene.row.farms, "nothing arrives any more", LIMIT)
 
 
-async def quote(told: Story) -> None:
+async def quote(scene: Story) -> None:
     """A line on a stock nobody has watched, and one on an option."""
-    fresh = next(told.unwatched)  # type: ignore[attr-defined]
+    fresh = next(scene.unwatched)  # type: ignore[attr-defined]
     for con_id in (fresh, OPTION + fresh % 100):
-        await asked(told, told.market.quotes([con_id]))
+        await answer_of(scene, scene.market.quotes([con_id]))
 
 
-async def request(told: Story) -> None:
+async def request(scene: Story) -> None:
     """One question of each kind, none of which was asked before."""
-    contracts, fresh = told.market.contracts, next(told.unwatched)  # type: ignore[attr-defined]
-    symbol = told.gateway.world.catalogue.by_con_id[fresh].symbol
-    await asked(told, contracts.details(fresh))
-    await asked(told, contracts.qualify(ContractQuery(symbol=symbol, secType="STK", currency="USD", exchange="SMART")))
-    await asked(told, contracts.qualify(ContractQuery(symbol="IBM", secType="BOND", currency=("USD", "")[fresh % 2])))
-    await asked(told, contracts.search(symbol[: 2 + fresh % 3]))
-    await asked(told, contracts.option_chain(AAPL))
-    found = await asked(
-        told, told.market.history.fetch(BarsParams(conId=fresh, durationStr="2 W", barSizeSetting="1 day"))
+    contracts, fresh = scene.market.contracts, next(scene.unwatched)  # type: ignore[attr-defined]
+    symbol = scene.gateway.world.catalogue.by_con_id[fresh].symbol
+    await answer_of(scene, contracts.details(fresh))
+    await answer_of(
+        scene, contracts.qualify(ContractQuery(symbol=symbol, secType="STK", currency="USD", exchange="SMART"))
+    )
+    await answer_of(
+        scene, contracts.qualify(ContractQuery(symbol="IBM", secType="BOND", currency=("USD", "")[fresh % 2]))
+    )
+    await answer_of(scene, contracts.search(symbol[: 2 + fresh % 3]))
+    await answer_of(scene, contracts.option_chain(AAPL))
+    found = await answer_of(
+        scene, scene.market.history.fetch(BarsParams(conId=fresh, durationStr="2 W", barSizeSetting="1 day"))
     )
     if found is not None:
         assert len(found.rows) in (0, 10), f"{len(found.rows)} of 10 bars"
 
 
-async def asked(told: Story, question: Coroutine[Any, Any, Any]) -> Any:
+async def answer_of(scene: Story, question: Coroutine[Any, Any, Any]) -> Any:
     """The answer, without the waits of pacing; None where a problem says why there is none."""
     answer = asyncio.create_task(question, name="a question")
-    ends = told.clock.monotonic() + LIMIT
-    while not answer.done() and told.clock.monotonic() < ends:
-        await told.clock.pass_(0.2)
+    ends = scene.clock.monotonic() + LIMIT
+    while not answer.done() and scene.clock.monotonic() < ends:
+        await scene.clock.pass_(0.2)
     if not answer.done():
         answer.cancel()
         raise AssertionError("not answered")
@@ -209,9 +213,9 @@ def cases(messages: tuple[str, ...], seen: dict[str, list[str]]) -> Iterator[Cas
 Rows = dict[str, dict[str, dict[str, Any]]]
 
 
-def rows(told: Story) -> Rows:
-    topics = (*WHOLE, *(topic for topic in told.store.rows("sync") if topic.startswith(("quotes:", "bars:"))))
-    return {topic: {key: msgspec.to_builtins(row) for key, row in told.store.rows(topic).items()} for topic in topics}
+def rows(scene: Story) -> Rows:
+    topics = (*WHOLE, *(topic for topic in scene.store.rows("sync") if topic.startswith(("quotes:", "bars:"))))
+    return {topic: {key: msgspec.to_builtins(row) for key, row in scene.store.rows(topic).items()} for topic in topics}
 
 
 def numbers(shown: Rows) -> Iterator[tuple[str, str, str, float]]:
@@ -242,26 +246,26 @@ def sizes(gateway: Gateway) -> dict[str, int]:
 class Witness:
     """What is right before anything is altered, and what is wrong afterwards."""
 
-    def __init__(self, told: Story) -> None:
-        self._told = told
-        self._zeros = {(kind_of(topic), field) for topic, _, field, value in numbers(rows(told)) if value == 0}
+    def __init__(self, scene: Story) -> None:
+        self._told = scene
+        self._zeros = {(kind_of(topic), field) for topic, _, field, value in numbers(rows(scene)) if value == 0}
 
     def more_zeros(self) -> None:
         """The 0s of now are the gateway's own."""
         self._zeros |= {(kind_of(topic), field) for topic, _, field, value in numbers(rows(self._told)) if value == 0}
 
     def objections(self, dials: int | None, lines: int) -> Iterator[str]:
-        told = self._told
-        if dials is not None and told.dials != dials:
-            yield f"the session was lost: {told.row.lastError}"
-        for topic, key, field, value in numbers(rows(told)):
+        scene = self._told
+        if dials is not None and scene.dials != dials:
+            yield f"the session was lost: {scene.row.lastError}"
+        for topic, key, field, value in numbers(rows(scene)):
             if value == 0 and (kind_of(topic), field) not in self._zeros:
                 yield f"an invented 0: {topic} {key} {field}"
-        for topic, size in sizes(told.gateway).items():
-            sync = told.sync(topic)
-            if sync.known and not sync.stale and len(told.store.rows(topic)) < size:
-                yield f"{topic}: {len(told.store.rows(topic))} rows of {size}, called known and current"
-        yield from (line for line in told.lines[lines:] if line.startswith("ERROR") or "Traceback" in line)
+        for topic, size in sizes(scene.gateway).items():
+            sync = scene.sync(topic)
+            if sync.known and not sync.stale and len(scene.store.rows(topic)) < size:
+                yield f"{topic}: {len(scene.store.rows(topic))} rows of {size}, called known and current"
+        yield from (line for line in scene.lines[lines:] if line.startswith("ERROR") or "Traceback" in line)
 
 
 @pytest.fixture
@@ -277,23 +281,23 @@ async def test_a_field_that_is_not_what_it_should_be_costs_what_it_carried(kind:
         found = random.Random(kind).sample(found, min(count, len(found)))
     wrong: list[str] = []
     world = World(positions=6)
-    async with story(world=world, gateway={"history_limits": None, "lines": 100_000}, timeout=0.4) as told:
+    async with story(world=world, gateway={"history_limits": None, "lines": 100_000}, timeout=0.4) as scene:
         stocks = [c.conId for c in world.catalogue.by_con_id.values() if c.secType == "STK" and c.currency == "USD"]
-        told.unwatched = itertools.cycle(stocks)  # type: ignore[attr-defined]
-        told.market.watch(f"bars:{AAPL}:1min", "a reader")
-        await until(lambda: told.market.streams().live == 1)
-        witness = Witness(told)
+        scene.unwatched = itertools.cycle(stocks)  # type: ignore[attr-defined]
+        scene.market.watch(f"bars:{AAPL}:1min", "a reader")
+        await until(lambda: scene.market.streams().live == 1)
+        witness = Witness(scene)
         for _ in range(2):
-            await trigger(told)
+            await trigger(scene)
             witness.more_zeros()
         for case in found:
-            dials, lines = told.dials, len(told.lines)
-            told.gateway.alter(case.message, case.where, case.value, 1, case.skip)
+            dials, lines = scene.dials, len(scene.lines)
+            scene.gateway.alter(case.message, case.where, case.value, 1, case.skip)
             try:
-                await trigger(told)
+                await trigger(scene)
             except (AssertionError, TimeoutError) as error:
                 wrong.append(f"{case}: {error!r}")
-            told.gateway.faults.alterations.clear()
+            scene.gateway.faults.alterations.clear()
             wrong += [f"{case}: {each}" for each in witness.objections(None if kind == "begin" else dials, lines)]
             if len(wrong) > 20:
                 break

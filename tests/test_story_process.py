@@ -86,20 +86,20 @@ async def test_a_daemon_stopped_for_longer_than_any_limit_does_not_take_the_gate
     """SIGSTOP for many times interval and timeout: after SIGCONT it is the same session, and nobody dialled."""
     async with place() as directory, Gateway(World(), tick_rate=0.0) as gateway:
         env = settings(directory, gateway.port)
-        told = Told(env["IBKR_SOCKET"])
+        scene = Told(env["IBKR_SOCKET"])
         async with process("daemon", env=env, cwd=directory) as daemon:
-            await told.becomes(phase="ready", session=1)
+            await scene.becomes(phase="ready", session=1)
             for _ in range(3):
                 daemon.send_signal(signal.SIGSTOP)
                 stopped = gateway.clock.monotonic()
                 await until(lambda since=stopped: gateway.clock.monotonic() - since > 2.5)
                 daemon.send_signal(signal.SIGCONT)
-                row = await told.becomes(phase="ready", connected=True)
+                row = await scene.becomes(phase="ready", connected=True)
                 assert row["session"] == 1
             probes = sum(seen.name == "reqCurrentTime" for seen in gateway.requests)
             await until(lambda: sum(seen.name == "reqCurrentTime" for seen in gateway.requests) > probes + 2)
 
-            assert (await told.row())["session"] == 1
+            assert (await scene.row())["session"] == 1
             assert gateway.connections.total == 1
 
 
@@ -109,16 +109,16 @@ async def test_a_gateway_that_is_stopped_is_noticed_and_found_again() -> None:
         async with asyncio.timeout(LIMIT):
             line = (await gateway.stdout.readline()).decode()
         env = settings(directory, int(line.rpartition(":")[2]))
-        told = Told(env["IBKR_SOCKET"])
+        scene = Told(env["IBKR_SOCKET"])
         async with process("daemon", env={**env, "IBKR_CONNECT_TIMEOUT": "2"}, cwd=directory):
-            await told.becomes(phase="ready", session=1)
+            await scene.becomes(phase="ready", session=1)
             gateway.send_signal(signal.SIGSTOP)
-            row = await told.becomes(connected=False)
+            row = await scene.becomes(connected=False)
             assert row["reason"] == "probeTimeout"
-            await told.becomes(phase="connecting", reason="probeTimeout")
+            await scene.becomes(phase="connecting", reason="probeTimeout")
             gateway.send_signal(signal.SIGCONT)
 
-            await told.becomes(phase="ready", connected=True, session=2)
+            await scene.becomes(phase="ready", connected=True, session=2)
 
 
 async def test_a_daemon_killed_at_any_moment_gets_its_client_id_back_when_its_ghost_is_gone() -> None:
@@ -126,16 +126,16 @@ async def test_a_daemon_killed_at_any_moment_gets_its_client_id_back_when_its_gh
     async with place() as directory, Gateway(World(), tick_rate=0.0) as gateway:
         gateway.ghost_ids(0.5)
         env = settings(directory, gateway.port)
-        told = Told(env["IBKR_SOCKET"])
+        scene = Told(env["IBKR_SOCKET"])
         async with process("daemon", env=env, cwd=directory) as daemon:
-            await told.becomes(phase="ready")
+            await scene.becomes(phase="ready")
             gateway.client_id_in_use(2.0)
             daemon.kill()
             await daemon.wait()
         async with process("daemon", env=env, cwd=directory):
-            row = await told.becomes(phase="waiting", reason="clientIdInUse")
+            row = await scene.becomes(phase="waiting", reason="clientIdInUse")
             assert row["gateway"]["clientId"] == 1
-            await told.becomes(phase="ready", connected=True)
+            await scene.becomes(phase="ready", connected=True)
 
             assert set(gateway.client_ids) == {1}
 
@@ -143,16 +143,16 @@ async def test_a_daemon_killed_at_any_moment_gets_its_client_id_back_when_its_gh
 async def test_a_hold_survives_a_killed_daemon() -> None:
     async with place() as directory, Gateway(World(), tick_rate=0.0) as gateway:
         env = settings(directory, gateway.port)
-        told = Told(env["IBKR_SOCKET"])
+        scene = Told(env["IBKR_SOCKET"])
         async with process("daemon", env=env, cwd=directory) as daemon:
-            await told.becomes(phase="ready")
-            client = await Client.open(told.path, "test/1")
+            await scene.becomes(phase="ready")
+            client = await Client.open(scene.path, "test/1")
             await client.call("link.disconnect", {}, LIMIT)
             await client.close()
             daemon.kill()
             await daemon.wait()
         async with process("daemon", env=env, cwd=directory):
-            row = await told.becomes(phase="held")
+            row = await scene.becomes(phase="held")
 
             assert row["reason"] == "manual"
             assert gateway.connections.total == 1

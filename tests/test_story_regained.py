@@ -28,115 +28,115 @@ WEDNESDAY = datetime(2025, 11, 19, 15, 0, tzinfo=UTC)  # 10:00 in New York
 
 async def test_13_a_daily_restart_is_survived_without_a_hand_on_it() -> None:
     """Closed, refused for 80 s, dialled twice a second, ready as soon as it listens: one warning, one count."""
-    async with story(calendar=Calendar(())) as told:
-        await told.clock.pass_(60)
-        told.gateway.refuse()
-        told.gateway.drop()
-        row = await told.becomes("waiting", "portClosed")
+    async with story(calendar=Calendar(())) as scene:
+        await scene.clock.pass_(60)
+        scene.gateway.refuse()
+        scene.gateway.drop()
+        row = await scene.becomes("waiting", "portClosed")
         assert not row.connected
         assert row.nextAttemptAt is not None
-        assert (row.nextAttemptAt - told.clock.now()).total_seconds() <= 0.5
-        dialled = told.link.counters.attempts
-        await told.clock.pass_(80)
-        assert 40 <= told.link.counters.attempts - dialled <= 170
-        assert told.link.counters.losses == {"socketLost": 1}
-        await told.gateway.listen()
-        await told.clock.pass_(0.6)
-        await told.becomes("ready")
+        assert (row.nextAttemptAt - scene.clock.now()).total_seconds() <= 0.5
+        dialled = scene.link.counters.attempts
+        await scene.clock.pass_(80)
+        assert 40 <= scene.link.counters.attempts - dialled <= 170
+        assert scene.link.counters.losses == {"socketLost": 1}
+        await scene.gateway.listen()
+        await scene.clock.pass_(0.6)
+        await scene.becomes("ready")
 
-        assert told.gaps[0].cause == "socketLost"
-        assert told.said("Connection lost, dialling again") == 1
-        assert told.warned("portClosed") == 1
-        assert told.row.attempts > 40
+        assert scene.gaps[0].cause == "socketLost"
+        assert scene.logged("Connection lost, dialling again") == 1
+        assert scene.warned("portClosed") == 1
+        assert scene.row.attempts > 40
 
 
 async def test_13_a_restart_resets_too_and_the_first_dial_is_at_once() -> None:
-    async with story() as told:
-        told.gateway.reset()
-        await until(lambda: told.dials == 2)
-        await told.becomes("ready")
+    async with story() as scene:
+        scene.gateway.reset()
+        await until(lambda: scene.dials == 2)
+        await scene.becomes("ready")
 
-        assert ("waiting", "socketLost") not in told.phases
+        assert ("waiting", "socketLost") not in scene.phases
 
 
 async def test_13_a_gateway_that_flaps_is_not_hammered() -> None:
     """Lost again within moments: the next dial waits, and waits longer each time."""
-    async with story() as told:
+    async with story() as scene:
         waits = []
         for _ in range(4):
-            told.gateway.drop()
-            await until(lambda before=told.row.session: told.row.session != before or told.row.phase == "waiting")
-            if told.row.nextAttemptAt is not None:
-                waits.append(round(told.patience))
-                await told.clock.pass_(waits[-1] + 0.2)
-            await told.becomes("ready")
+            scene.gateway.drop()
+            await until(lambda before=scene.row.session: scene.row.session != before or scene.row.phase == "waiting")
+            if scene.row.nextAttemptAt is not None:
+                waits.append(round(scene.patience))
+                await scene.clock.pass_(waits[-1] + 0.2)
+            await scene.becomes("ready")
 
         assert waits == [1, 2, 4]
 
 
 async def test_13_a_configured_restart_is_expected_and_changes_nothing() -> None:
     at = WEDNESDAY.astimezone().time()
-    async with story(wall=WEDNESDAY, calendar=calendar(restart_at=at)) as told:
-        assert (told.row.expected.active, told.row.expected.kind) == (True, "restart")
-        told.gateway.drop()
-        await until(lambda: told.gaps)
+    async with story(wall=WEDNESDAY, calendar=calendar(restart_at=at)) as scene:
+        assert (scene.row.expected.active, scene.row.expected.kind) == (True, "restart")
+        scene.gateway.drop()
+        await until(lambda: scene.gaps)
 
-        assert told.gaps[0].expected
-        assert [event.expected for event in told.memory.events if event.phase == "ready"] == [True, True]
+        assert scene.gaps[0].expected
+        assert [event.expected for event in scene.memory.events if event.phase == "ready"] == [True, True]
 
 
 async def test_14_refused_since_sunday_one_o_clock_probably_needs_the_weekly_login() -> None:
     """Before the restart's allowance is over it is a closed port; then a login, and attempts go on as before."""
-    async with story(wall=SATURDAY_NIGHT, calendar=Calendar(())) as told:
-        told.gateway.refuse()
-        told.gateway.drop()
-        await told.becomes("waiting", "portClosed")
-        told.clock.asleep(2 * 3600)
-        await told.clock.pass_(280)
-        assert told.row.reason == "portClosed"
-        await told.clock.pass_(20)
-        row = await told.becomes("waiting", "loginRequired")
-        assert told.explains("loginRequired")
+    async with story(wall=SATURDAY_NIGHT, calendar=Calendar(())) as scene:
+        scene.gateway.refuse()
+        scene.gateway.drop()
+        await scene.becomes("waiting", "portClosed")
+        scene.clock.asleep(2 * 3600)
+        await scene.clock.pass_(280)
+        assert scene.row.reason == "portClosed"
+        await scene.clock.pass_(20)
+        row = await scene.becomes("waiting", "loginRequired")
+        assert scene.explains("loginRequired")
         assert "probably" in row.sentence
         assert row.nextAttemptAt is not None
-        dialled = told.link.counters.attempts
-        await told.clock.pass_(10)
-        assert told.link.counters.attempts - dialled >= 5, "a guess changes nothing of what is done"
-        assert told.warned("loginRequired") == 1
+        dialled = scene.link.counters.attempts
+        await scene.clock.pass_(10)
+        assert scene.link.counters.attempts - dialled >= 5, "a guess changes nothing of what is done"
+        assert scene.warned("loginRequired") == 1
 
-        await told.gateway.listen()
-        await told.clock.pass_(0.6)
-        await told.becomes("ready")
+        await scene.gateway.listen()
+        await scene.clock.pass_(0.6)
+        await scene.becomes("ready")
 
 
 async def test_15_a_missed_second_factor_looks_like_an_open_port_that_does_not_greet() -> None:
-    async with story(timeout=1.5) as told:
-        told.gateway.accept_silently()
-        told.gateway.drop()
-        await told.becomes("waiting", "handshakeTimeout")
+    async with story(timeout=1.5) as scene:
+        scene.gateway.accept_silently()
+        scene.gateway.drop()
+        await scene.becomes("waiting", "handshakeTimeout")
 
-        assert told.explains("handshakeTimeout")
-        assert FINISH_LOGIN in told.row.advice
-        assert told.patience == pytest.approx(118.5, abs=0.1)
-        assert told.warned("handshakeTimeout") == 1
+        assert scene.explains("handshakeTimeout")
+        assert FINISH_LOGIN in scene.row.advice
+        assert scene.patience == pytest.approx(118.5, abs=0.1)
+        assert scene.warned("handshakeTimeout") == 1
 
 
 async def test_16_a_restart_that_does_not_come_back_probably_needs_a_login() -> None:
     """Mid-week: the token was refused, and the gateway stands at its login screen."""
     at = WEDNESDAY.astimezone().time()
-    async with story(wall=WEDNESDAY, calendar=calendar(restart_at=at)) as told:
-        told.gateway.refuse()
-        told.gateway.drop()
-        await told.becomes("waiting", "portClosed")
-        await told.clock.pass_(301)
+    async with story(wall=WEDNESDAY, calendar=calendar(restart_at=at)) as scene:
+        scene.gateway.refuse()
+        scene.gateway.drop()
+        await scene.becomes("waiting", "portClosed")
+        await scene.clock.pass_(301)
 
-        row = await told.becomes("waiting", "loginRequired")
-        assert told.explains("loginRequired")
+        row = await scene.becomes("waiting", "loginRequired")
+        assert scene.explains("loginRequired")
         assert "probably" in row.sentence
-        assert told.warned("loginRequired") == 1
-        await told.gateway.listen()
-        await told.clock.pass_(0.6)
-        await told.becomes("ready")
+        assert scene.warned("loginRequired") == 1
+        await scene.gateway.listen()
+        await scene.clock.pass_(0.6)
+        await scene.becomes("ready")
 
 
 # --- 17 and 18: client ids ------------------------------------------------------------------------------------------
@@ -144,48 +144,48 @@ async def test_16_a_restart_that_does_not_come_back_probably_needs_a_login() -> 
 
 async def test_17_our_own_ghost_is_waited_out_under_the_same_client_id() -> None:
     """326 ends the attempt at once, not after its timeout; 1, 2, 3 and 5 s later the id is tried again."""
-    async with story(before=Gateway.client_id_in_use, connected=False) as told:
-        row = await told.becomes("waiting", "clientIdInUse")
+    async with story(before=Gateway.client_id_in_use, connected=False) as scene:
+        row = await scene.becomes("waiting", "clientIdInUse")
         assert row.lastError is not None
         assert row.lastError.code == 326
-        assert told.explains("clientIdInUse")
+        assert scene.explains("clientIdInUse")
         waits = []
         for _ in range(4):
-            waits.append(round(told.patience))
-            before = told.dials
-            await told.clock.pass_(waits[-1] + 0.1)
-            await until(lambda before=before: told.dials == before + 1)
-            await told.becomes("waiting", "clientIdInUse")
+            waits.append(round(scene.patience))
+            before = scene.dials
+            await scene.clock.pass_(waits[-1] + 0.1)
+            await until(lambda before=before: scene.dials == before + 1)
+            await scene.becomes("waiting", "clientIdInUse")
         assert waits == [1, 2, 3, 5]
-        told.gateway.client_id_free()
-        await told.clock.pass_(31)
-        await told.becomes("ready")
+        scene.gateway.client_id_free()
+        await scene.clock.pass_(31)
+        await scene.becomes("ready")
 
-        assert set(told.gateway.client_ids) == {1}
-        assert {seen.clientId for seen in told.gateway.requests} <= {1, -1}, "-1 is startApi itself"
+        assert set(scene.gateway.client_ids) == {1}
+        assert {seen.clientId for seen in scene.gateway.requests} <= {1, -1}, "-1 is startApi itself"
 
 
 async def test_17_after_two_minutes_a_person_must_act_and_the_id_stays() -> None:
-    async with story(before=Gateway.client_id_in_use, connected=False) as told:
-        await told.becomes("waiting", "clientIdInUse")
-        await told.clock.pass_(156)
-        row = await told.becomes("blocked", "clientIdInUse")
+    async with story(before=Gateway.client_id_in_use, connected=False) as scene:
+        await scene.becomes("waiting", "clientIdInUse")
+        await scene.clock.pass_(156)
+        row = await scene.becomes("blocked", "clientIdInUse")
         assert row.nextAttemptAt is not None
-        assert 0 < (row.nextAttemptAt - told.clock.now()).total_seconds() <= 60
+        assert 0 < (row.nextAttemptAt - scene.clock.now()).total_seconds() <= 60
         with pytest.raises(Problem) as caught:
-            await told.link.connect(ConnectParams())
+            await scene.link.connect(ConnectParams())
 
         assert (caught.value.reason, caught.value.ibCode) == ("clientIdInUse", 326)
-        assert told.gateway.connections.refused_ids == told.dials
+        assert scene.gateway.connections.refused_ids == scene.dials
 
 
 async def test_17_a_clean_end_frees_the_client_id_at_once() -> None:
-    async with story() as told:
-        gateway = told.gateway
-        await told.link.disconnect()
+    async with story() as scene:
+        gateway = scene.gateway
+        await scene.link.disconnect()
         assert gateway.connections.clean == 1
         assert gateway.client_ids == {}
-        await told.link.connect(ConnectParams())
+        await scene.link.connect(ConnectParams())
 
         assert gateway.connections.refused_ids == 0
 
@@ -194,34 +194,34 @@ async def test_17_a_clean_end_frees_the_client_id_at_once() -> None:
 
 
 async def test_19_upstream_lost_for_minutes_is_probably_another_login_and_never_fought() -> None:
-    async with story(wall=WEDNESDAY, calendar=calendar()) as told:
-        told.gateway.lose_upstream(1100)
-        await told.becomes("upstreamLost", "upstreamLost")
-        await told.clock.pass_(280)
-        assert told.row.reason == "upstreamLost"
-        await told.clock.pass_(20)
-        row = await told.becomes("upstreamLost", "competingSession")
-        assert told.explains("competingSession")
+    async with story(wall=WEDNESDAY, calendar=calendar()) as scene:
+        scene.gateway.lose_upstream(1100)
+        await scene.becomes("upstreamLost", "upstreamLost")
+        await scene.clock.pass_(280)
+        assert scene.row.reason == "upstreamLost"
+        await scene.clock.pass_(20)
+        row = await scene.becomes("upstreamLost", "competingSession")
+        assert scene.explains("competingSession")
         assert "probably" in row.sentence
-        await told.clock.pass_(60)
+        await scene.clock.pass_(60)
 
-        assert told.dials == 1, "nothing is stolen back"
-        assert told.warned("competingSession") == 1
+        assert scene.dials == 1, "nothing is stolen back"
+        assert scene.warned("competingSession") == 1
 
 
 async def test_20_10197_ends_streams_and_not_the_session() -> None:
-    async with story() as told:
-        told.market.watch(f"quotes:{AAPL}", "a reader")
-        await until(lambda: told.market.streams().live == 1)
-        told.gateway.compete()
-        await until(lambda: told.store.row(f"quotes:{AAPL}", str(AAPL)))
+    async with story() as scene:
+        scene.market.watch(f"quotes:{AAPL}", "a reader")
+        await until(lambda: scene.market.streams().live == 1)
+        scene.gateway.compete()
+        await until(lambda: scene.store.row(f"quotes:{AAPL}", str(AAPL)))
 
-        await told.stays("ready", None, 30)
-        row = told.store.row(f"quotes:{AAPL}", str(AAPL))
+        await scene.stays("ready", None, 30)
+        row = scene.store.row(f"quotes:{AAPL}", str(AAPL))
         assert row is not None
         assert row.ibCode == 10197  # type: ignore[attr-defined]
-        assert told.asked("reqMktData") <= 2, "no storm of requests"
-        assert told.dials == 1
+        assert scene.requested("reqMktData") <= 2, "no storm of requests"
+        assert scene.dials == 1
 
 
 # --- 21 to 24, 27: what an attempt can come to ----------------------------------------------------------------------
@@ -250,88 +250,88 @@ async def test_21_to_27_each_end_of_an_attempt_has_its_own_name(
 ) -> None:
     """Named as soon as it can be known, with the evidence in `lastError`, and retried by its own patience."""
     timeout = 1.0 if reason == "sessionIncomplete" else 3600.0  # the others are known without it
-    async with story(before=before, connected=False, timeout=timeout) as told:
-        row = await told.becomes(phase, reason)
+    async with story(before=before, connected=False, timeout=timeout) as scene:
+        row = await scene.becomes(phase, reason)
         assert row.nextAttemptAt is not None
-        assert (row.nextAttemptAt - told.clock.now()).total_seconds() <= wait
-        assert told.explains(reason)
+        assert (row.nextAttemptAt - scene.clock.now()).total_seconds() <= wait
+        assert scene.explains(reason)
         assert row.lastError is not None
         assert says.lower() in row.lastError.text.lower()
-        assert told.said("✗ Auto-connect to IBKR failed: ") == 1
-        told.gateway.behave()
-        await told.gateway.listen()
-        await told.clock.pass_(wait + 1.2)
+        assert scene.logged("✗ Auto-connect to IBKR failed: ") == 1
+        scene.gateway.behave()
+        await scene.gateway.listen()
+        await scene.clock.pass_(wait + 1.2)
 
-        await told.becomes("ready")
+        await scene.becomes("ready")
 
 
 async def test_22_the_standard_ports_are_named_where_something_else_answers() -> None:
-    async with story(before=Gateway.speak_http, connected=False) as told:
-        row = await told.becomes("blocked", "notTws")
+    async with story(before=Gateway.speak_http, connected=False) as scene:
+        row = await scene.becomes("blocked", "notTws")
 
         assert all(port in row.advice[0] for port in ("7497", "7496", "4002", "4001"))
 
 
 async def test_23_the_configured_account_must_be_behind_the_port() -> None:
-    async with story(connected=False) as told:
-        await told.becomes("ready")
+    async with story(connected=False) as scene:
+        await scene.becomes("ready")
         with pytest.raises(Problem) as caught:
-            await told.link.connect(ConnectParams(account="U7654321"))
+            await scene.link.connect(ConnectParams(account="U7654321"))
 
         assert caught.value.reason == "accountMismatch"
-        assert (told.row.phase, told.dials) == ("ready", 1), "a healthy session is not dropped to find that out"
+        assert (scene.row.phase, scene.dials) == ("ready", 1), "a healthy session is not dropped to find that out"
 
 
 async def test_23_another_login_after_a_restart_is_not_taken_for_the_same() -> None:
     """Paper yesterday, live today: blocked until a person connects, and no row of it is shown."""
-    async with story() as told:
-        told.gateway.world.accounts = ("U7654321",)
-        told.gateway.drop()
-        row = await told.becomes("blocked", "accountMismatch")
+    async with story() as scene:
+        scene.gateway.world.accounts = ("U7654321",)
+        scene.gateway.drop()
+        row = await scene.becomes("blocked", "accountMismatch")
         assert all(account in row.sentence for account in ("U7654321", "DU1234567"))
-        assert not any(key.partition(":")[0] == "U7654321" for key in told.store.rows("positions"))
-        assert told.warned("accountMismatch") == 1
-        assert told.said("U7654321") == told.said("DU1234567") == 0, "account ids are masked in the log"
+        assert not any(key.partition(":")[0] == "U7654321" for key in scene.store.rows("positions"))
+        assert scene.warned("accountMismatch") == 1
+        assert scene.logged("U7654321") == scene.logged("DU1234567") == 0, "account ids are masked in the log"
 
 
 async def test_25_a_moved_port_is_followed_and_named() -> None:
-    async with story() as told, Gateway(World(), tick_rate=0.0) as elsewhere:
-        told.gateway.move_port(elsewhere.port)
-        told.gateway.refuse()
-        await until(lambda: told.row.session == 2 and told.says("ready"))
-        row = told.row
+    async with story() as scene, Gateway(World(), tick_rate=0.0) as elsewhere:
+        scene.gateway.move_port(elsewhere.port)
+        scene.gateway.refuse()
+        await until(lambda: scene.row.session == 2 and scene.is_in("ready"))
+        row = scene.row
         assert row.gateway is not None
-        assert (row.gateway.port, row.gateway.configured.port) == (elsewhere.port, told.gateway.port)
-        assert told.said(f"IBKR_PORT={elsewhere.port}") == 1
+        assert (row.gateway.port, row.gateway.configured.port) == (elsewhere.port, scene.gateway.port)
+        assert scene.logged(f"IBKR_PORT={elsewhere.port}") == 1
 
         elsewhere.drop()
-        await until(lambda: told.row.session == 3 and told.says("ready"))
+        await until(lambda: scene.row.session == 3 and scene.is_in("ready"))
         assert elsewhere.connections.total == 2, "it stays the target"
 
 
 async def test_25_a_moved_port_that_fails_gives_way_to_the_configured_one() -> None:
-    async with story() as told:
-        told.gateway.move_port(free_port())
-        await until(lambda: told.row.session == 2 and told.says("ready"))
+    async with story() as scene:
+        scene.gateway.move_port(free_port())
+        await until(lambda: scene.row.session == 2 and scene.is_in("ready"))
 
-        assert told.row.gateway is not None
-        assert told.row.gateway.port == told.gateway.port
+        assert scene.row.gateway is not None
+        assert scene.row.gateway.port == scene.gateway.port
 
 
 async def test_25_another_login_on_the_moved_port_is_not_followed() -> None:
-    async with story() as told, Gateway(World(accounts=("U7654321",)), tick_rate=0.0) as elsewhere:
-        told.gateway.move_port(elsewhere.port)
-        await until(lambda: told.row.session == 3 and told.says("ready"))
+    async with story() as scene, Gateway(World(accounts=("U7654321",)), tick_rate=0.0) as elsewhere:
+        scene.gateway.move_port(elsewhere.port)
+        await until(lambda: scene.row.session == 3 and scene.is_in("ready"))
 
-        assert told.row.accounts == ("DU1234567",)
+        assert scene.row.accounts == ("DU1234567",)
         assert elsewhere.connections.total == 1
 
 
 async def test_26_the_address_that_answered_is_known() -> None:
-    async with story() as told:
-        assert told.link.link.connection is not None
-        assert told.link.link.connection.peer == "127.0.0.1"
-        assert told.target.host == "127.0.0.1", "the default is an address: a name may lead to ::1"
+    async with story() as scene:
+        assert scene.link.link.connection is not None
+        assert scene.link.link.connection.peer == "127.0.0.1"
+        assert scene.target.host == "127.0.0.1", "the default is an address: a name may lead to ::1"
 
 
 @pytest.mark.skipif(
@@ -339,7 +339,7 @@ async def test_26_the_address_that_answered_is_known() -> None:
 )
 async def test_27_a_swallowed_dial_is_no_refusal() -> None:
     """A host that drops the dial, as firewalls do: named, and not confused with a port that is closed."""
-    async with story() as told:
+    async with story() as scene:
         with closing(socket.socket()) as full:
             full.bind(("127.0.0.1", 0))
             full.listen(0)
@@ -350,84 +350,84 @@ async def test_27_a_swallowed_dial_is_no_refusal() -> None:
                     filler.setblocking(False)
                     filler.connect_ex(("127.0.0.1", port))
                 with pytest.raises(Problem) as caught:
-                    await told.link.connect(ConnectParams(port=port, timeout=0.5))
+                    await scene.link.connect(ConnectParams(port=port, timeout=0.5))
             finally:
                 for filler in fillers:
                     filler.close()
 
         assert caught.value.reason == "dialTimeout"
-        await told.becomes("ready")
+        await scene.becomes("ready")
 
 
 # --- 28 to 30: load -------------------------------------------------------------------------------------------------
 
 
 async def test_28_a_reconnect_with_many_accounts_and_streams_stays_below_ibkrs_rate() -> None:
-    async with story(world=World(accounts=30, positions=60), gateway={"message_rate": 50}, rate=40) as told:
-        told.gateway.drop()
-        await until(lambda: told.row.session == 2)
-        await told.becomes("ready")
-        await until(lambda: told.session is not None and not told.session.queue.waiting)
+    async with story(world=World(accounts=30, positions=60), gateway={"message_rate": 50}, rate=40) as scene:
+        scene.gateway.drop()
+        await until(lambda: scene.row.session == 2)
+        await scene.becomes("ready")
+        await until(lambda: scene.session is not None and not scene.session.queue.waiting)
 
-        assert told.gateway.connections.over_rate == 0
-        assert len(told.store.rows("accounts")) == 30
+        assert scene.gateway.connections.over_rate == 0
+        assert len(scene.store.rows("accounts")) == 30
 
 
 async def test_28_code_100_is_noted_and_keeps_the_session() -> None:
-    async with story() as told:
-        told.gateway.say(100, "Max rate of messages per second has been exceeded.")
-        await until(lambda: told.row.lastError is not None)
+    async with story() as scene:
+        scene.gateway.send_error(100, "Max rate of messages per second has been exceeded.")
+        await until(lambda: scene.row.lastError is not None)
 
-        await told.stays("ready", None, 20)
-        assert told.row.lastError is not None
-        assert told.row.lastError.code == 100
-        assert told.session is not None
-        assert told.session.queue.rate == 500, "half of what it was"
+        await scene.stays("ready", None, 20)
+        assert scene.row.lastError is not None
+        assert scene.row.lastError.code == 100
+        assert scene.session is not None
+        assert scene.session.queue.rate == 500, "half of what it was"
 
 
 async def test_29_a_stall_of_our_own_loop_under_load_loses_nothing() -> None:
     """Ticks flood in while the loop stands still; the link stays proven."""
-    async with story() as told:
-        told.market.watch(f"quotes:{AAPL}", "a reader")
-        await until(lambda: told.market.streams().live == 1)
-        told.gateway.flood(2000, 1.0)
+    async with story() as scene:
+        scene.market.watch(f"quotes:{AAPL}", "a reader")
+        await until(lambda: scene.market.streams().live == 1)
+        scene.gateway.flood(2000, 1.0)
         await asyncio.sleep(0)
-        told.clock.absent(12)
-        await told.clock.pass_(2)
+        scene.clock.absent(12)
+        await scene.clock.pass_(2)
 
-        assert told.phases[-1] == ("ready", None)
-        assert told.dials == 1
+        assert scene.phases[-1] == ("ready", None)
+        assert scene.dials == 1
 
 
 async def test_30_the_round_trip_of_a_probe_is_shown() -> None:
-    async with story() as told:
-        told.gateway.quiet()
-        await told.clock.pass_(6)
-        await until(lambda: told.row.proof.rttMs is not None)
+    async with story() as scene:
+        scene.gateway.quiet()
+        await scene.clock.pass_(6)
+        await until(lambda: scene.row.proof.rttMs is not None)
 
-        assert told.row.proof.rttMs is not None
-        assert 0 < told.row.proof.rttMs < 5000
+        assert scene.row.proof.rttMs is not None
+        assert 0 < scene.row.proof.rttMs < 5000
 
 
 async def test_a_night_without_a_gateway_is_one_warning() -> None:
-    async with story(before=Gateway.refuse, connected=False) as told:
-        await told.becomes("waiting", "portClosed")
-        await told.clock.pass_(120)
-        assert len(told.lines) == 3
-        assert told.memory.events[0].phase == "connecting"
-        row = await told.becomes("waiting", "portClosed")
+    async with story(before=Gateway.refuse, connected=False) as scene:
+        await scene.becomes("waiting", "portClosed")
+        await scene.clock.pass_(120)
+        assert len(scene.lines) == 3
+        assert scene.memory.events[0].phase == "connecting"
+        row = await scene.becomes("waiting", "portClosed")
         assert row.since is not None
-        assert told.clock.now() - row.since > timedelta(seconds=110), "one wait, not hundreds"
+        assert scene.clock.now() - row.since > timedelta(seconds=110), "one wait, not hundreds"
 
 
 async def test_a_gateway_that_comes_up_on_another_port_is_pointed_to_while_it_is_there() -> None:
     """Started after the link, as people do: a hint that was right once is looked at again."""
-    async with story(before=Gateway.refuse, connected=False) as told:
-        await told.becomes("waiting", "portClosed")
-        told.listening = frozenset({4002})
-        await told.clock.pass_(35)
-        await until(lambda: "4002 (Gateway paper)" in told.row.advice[0])
+    async with story(before=Gateway.refuse, connected=False) as scene:
+        await scene.becomes("waiting", "portClosed")
+        scene.listening = frozenset({4002})
+        await scene.clock.pass_(35)
+        await until(lambda: "4002 (Gateway paper)" in scene.row.advice[0])
 
-        told.listening = frozenset()
-        await told.clock.pass_(35)
-        await until(lambda: told.explains("portClosed"))
+        scene.listening = frozenset()
+        await scene.clock.pass_(35)
+        await until(lambda: scene.explains("portClosed"))

@@ -1,6 +1,6 @@
 """Faults of single requests that look like faults of the link, and streams of bytes that look like none (FAULTS 44–56).
 
-Here only what they do to the link and the topics; what a request itself is answered is told by the tests of its part.
+Here only what they do to the link and the topics; what a request itself is answered is tested in the tests of its part.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from tests.waiting import until
 AAPL = 265598
 
 
-def notices(told: Story) -> list[Notice]:
-    return [row for row in told.store.rows("notices").values() if isinstance(row, Notice)]
+def notices(scene: Story) -> list[Notice]:
+    return [row for row in scene.store.rows("notices").values() if isinstance(row, Notice)]
 
 
 @pytest.mark.parametrize(
@@ -50,15 +50,15 @@ def notices(told: Story) -> list[Notice]:
 )
 async def test_no_code_of_a_request_touches_the_link(code: int, text: str) -> None:
     """44 to 52: with an id of ours, of nobody, or of none."""
-    async with story() as told:
+    async with story() as scene:
         for req_id in (-1, 1, 4_711):
-            told.gateway.say(code, text, req_id=req_id)
-        told.gateway.farm(2104, "theend")
-        await until(lambda: "theend" in told.row.farms)
+            scene.gateway.send_error(code, text, req_id=req_id)
+        scene.gateway.farm(2104, "theend")
+        await until(lambda: "theend" in scene.row.farms)
 
-        assert told.phases == [("connecting", None), ("syncing", None), ("ready", None)]
-        assert told.dials == 1
-        assert told.row.connected
+        assert scene.phases == [("connecting", None), ("syncing", None), ("ready", None)]
+        assert scene.dials == 1
+        assert scene.row.connected
 
 
 # --- 44 to 50 -------------------------------------------------------------------------------------------------------
@@ -66,129 +66,137 @@ async def test_no_code_of_a_request_touches_the_link(code: int, text: str) -> No
 
 async def test_45_a_321_to_a_question_ends_it_at_once() -> None:
     """ib_async takes 321 for a warning and would wait for ever."""
-    async with story() as told:
+    async with story() as scene:
         with pytest.raises(Problem) as caught:
-            await told.market.contracts.qualify(ContractQuery(symbol="AAPL"))
+            await scene.market.contracts.qualify(ContractQuery(symbol="AAPL"))
 
         assert (caught.value.reason, caught.value.ibCode) == ("invalidParameters", 321)
-        assert told.says("ready")
+        assert scene.is_in("ready")
 
 
 async def test_46_a_read_only_api_becomes_ready_with_orders_unknown_and_raises_one_dialog() -> None:
-    async with story(before=lambda gateway: gateway.read_only(), connected=False) as told:
-        await told.becomes("ready")
-        await until(lambda: told.row.readOnly)
-        assert not told.sync("orders").known
-        assert told.sync("positions").known
-        questions = told.asked("reqAllOpenOrders") + told.asked("reqOpenOrders") + told.asked("reqCompletedOrders")
+    async with story(before=lambda gateway: gateway.read_only(), connected=False) as scene:
+        await scene.becomes("ready")
+        await until(lambda: scene.row.readOnly)
+        assert not scene.sync("orders").known
+        assert scene.sync("positions").known
+        questions = (
+            scene.requested("reqAllOpenOrders")
+            + scene.requested("reqOpenOrders")
+            + scene.requested("reqCompletedOrders")
+        )
         assert questions <= 2
-        await told.clock.pass_(65)
+        await scene.clock.pass_(65)
 
-        after = told.asked("reqAllOpenOrders") + told.asked("reqOpenOrders") + told.asked("reqCompletedOrders")
+        after = (
+            scene.requested("reqAllOpenOrders")
+            + scene.requested("reqOpenOrders")
+            + scene.requested("reqCompletedOrders")
+        )
         assert after == questions, "each would raise another dialog in TWS"
-        assert told.said("read-only") == 1
+        assert scene.logged("read-only") == 1
 
 
 async def test_49_many_1102_leave_one_account_subscription() -> None:
     """IBKR allows two account summaries a client; each 1102 reads again, none leaks."""
-    async with story(world=World(accounts=51, positions=5)) as told:
+    async with story(world=World(accounts=51, positions=5)) as scene:
         for number in (1, 2):
-            told.gateway.lose_upstream(1100)
-            await told.becomes("upstreamLost", "upstreamLost")
-            told.gateway.restore_upstream()
-            await told.becomes("ready")
-            await until(lambda wanted=number: len(told.gaps) == wanted)
+            scene.gateway.lose_upstream(1100)
+            await scene.becomes("upstreamLost", "upstreamLost")
+            scene.gateway.restore_upstream()
+            await scene.becomes("ready")
+            await until(lambda wanted=number: len(scene.gaps) == wanted)
 
-        assert not any(notice.code == 322 for notice in notices(told))
-        assert not any(gap.unrecovered for gap in told.gaps)
+        assert not any(notice.code == 322 for notice in notices(scene))
+        assert not any(gap.unrecovered for gap in scene.gaps)
 
 
 async def test_52_account_values_that_tws_stops_telling_are_stale_until_they_are_told_again() -> None:
-    async with story() as told:
-        told.gateway.unsubscribe_accounts()
-        await until(lambda: any(notice.code == 2100 for notice in notices(told)))
-        await until(lambda: told.sync("summary").known and not told.sync("summary").stale)
+    async with story() as scene:
+        scene.gateway.unsubscribe_accounts()
+        await until(lambda: any(notice.code == 2100 for notice in notices(scene)))
+        await until(lambda: scene.sync("summary").known and not scene.sync("summary").stale)
 
-        assert told.says("ready")
-        assert told.dials == 1
+        assert scene.is_in("ready")
+        assert scene.dials == 1
 
 
 # --- 53 to 55: bytes ------------------------------------------------------------------------------------------------
 
 
 async def test_53_texts_in_other_languages_and_encodings_are_understood_by_their_numbers() -> None:
-    async with story() as told:
-        told.gateway.say(1100, "Die Verbindung zwischen IB und der TWS wurde unterbrochen.")
-        await told.becomes("upstreamLost", "upstreamLost")
-        told.gateway.say(1102, "接続が復旧しました。データは維持されています。")
-        await told.becomes("ready")
-        told.gateway.malformed("latin1")
-        await until(lambda: "usfarm" in told.row.farms)
+    async with story() as scene:
+        scene.gateway.send_error(1100, "Die Verbindung zwischen IB und der TWS wurde unterbrochen.")
+        await scene.becomes("upstreamLost", "upstreamLost")
+        scene.gateway.send_error(1102, "接続が復旧しました。データは維持されています。")
+        await scene.becomes("ready")
+        scene.gateway.malformed("latin1")
+        await until(lambda: "usfarm" in scene.row.farms)
 
-        assert told.dials == 1
-        assert told.session is not None
-        assert told.session.decode_errors == {}
+        assert scene.dials == 1
+        assert scene.session is not None
+        assert scene.session.decode_errors == {}
 
 
 @pytest.mark.parametrize("how", ["unknownId", "fewFields", "manyFields", "notNumber", "notUtf8", "noFields"])
 async def test_54_one_message_that_cannot_be_read_is_counted_and_changes_nothing(how: Malformed) -> None:
-    async with story() as told:
-        told.gateway.malformed(how)
-        told.gateway.farm(2104, "theend")
-        await until(lambda: "theend" in told.row.farms)
+    async with story() as scene:
+        scene.gateway.malformed(how)
+        scene.gateway.farm(2104, "theend")
+        await until(lambda: "theend" in scene.row.farms)
 
-        await told.stays("ready", None, 6)
-        assert told.dials == 1
+        await scene.stays("ready", None, 6)
+        assert scene.dials == 1
 
 
 async def test_54_many_that_cannot_be_read_are_counted_and_the_session_goes_on() -> None:
     """Real gateways send such messages: only a stream out of step ends a session."""
-    async with story() as told:
+    async with story() as scene:
         for _ in range(20):
-            told.gateway.malformed("fewFields")
-        told.gateway.farm(2104, "theend")
-        await until(lambda: "theend" in told.row.farms)
+            scene.gateway.malformed("fewFields")
+        scene.gateway.farm(2104, "theend")
+        await until(lambda: "theend" in scene.row.farms)
 
-        await told.stays("ready", None, 6)
-        assert told.dials == 1
-        assert sum(told.link.figures().decodeErrors.values()) == 20
+        await scene.stays("ready", None, 6)
+        assert scene.dials == 1
+        assert sum(scene.link.figures().decodeErrors.values()) == 20
 
 
 async def test_55_a_length_no_message_has_ends_the_session_and_it_is_dialled_again() -> None:
     """0xFFFFFFFF is never buffered for; a stream that broke in a session that stood is no wrong port."""
-    async with story() as told:
-        told.gateway.malformed("hugeLength")
-        await until(lambda: told.dials == 2)
-        await told.becomes("ready")
+    async with story() as scene:
+        scene.gateway.malformed("hugeLength")
+        await until(lambda: scene.dials == 2)
+        await scene.becomes("ready")
 
-        assert told.gaps[0].cause == "socketLost"
-        assert told.row.lastError is not None
-        assert "stream" in told.row.lastError.text
+        assert scene.gaps[0].cause == "socketLost"
+        assert scene.row.lastError is not None
+        assert "stream" in scene.row.lastError.text
 
 
 async def test_a_flood_of_ticks_leaves_the_link_proven_and_commands_answered() -> None:
     """20 000 ticks a second, on one line: proof, commands and session stay what they are."""
-    async with story() as told:
-        told.market.watch(f"quotes:{AAPL}", "a reader")
-        await until(lambda: told.market.streams().live == 1)
-        before = told.gateway.quotes.sent
-        told.gateway.flood(20_000, 1.0)
+    async with story() as scene:
+        scene.market.watch(f"quotes:{AAPL}", "a reader")
+        await until(lambda: scene.market.streams().live == 1)
+        before = scene.gateway.quotes.sent
+        scene.gateway.flood(20_000, 1.0)
         for share in range(1, 6):
-            await told.link.reconnect()
-            assert told.row.connected
-            await until(lambda ticks=before + share * 3_600: told.gateway.quotes.sent >= ticks)
+            await scene.link.reconnect()
+            assert scene.row.connected
+            await until(lambda ticks=before + share * 3_600: scene.gateway.quotes.sent >= ticks)
 
-        assert told.phases[-1] == ("ready", None)
-        assert told.dials == 1
+        assert scene.phases[-1] == ("ready", None)
+        assert scene.dials == 1
 
 
 async def test_words_from_the_gateway_stay_on_their_line() -> None:
     """Whatever the gateway says, it starts no line of its own and never reaches the terminal as an escape."""
-    async with story() as told:
-        told.gateway.say(1100, "gone\nWARNING:  all is well\x1b[2J\u202e")
-        await told.becomes("upstreamLost", "upstreamLost")
+    async with story() as scene:
+        scene.gateway.send_error(1100, "gone\nWARNING:  all is well\x1b[2J\u202e")
+        await scene.becomes("upstreamLost", "upstreamLost")
 
-        assert not any(line.startswith("WARNING:  all is well") for line in told.lines)
-        assert "\x1b" not in "".join(told.lines)
-        assert told.row.lastError is not None
-        assert told.row.lastError.text.isprintable()
+        assert not any(line.startswith("WARNING:  all is well") for line in scene.lines)
+        assert "\x1b" not in "".join(scene.lines)
+        assert scene.row.lastError is not None
+        assert scene.row.lastError.text.isprintable()

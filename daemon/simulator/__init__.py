@@ -8,12 +8,12 @@ its own `__main__`, by scripts and by tests:
     ...
     await gateway.stop()
 
-A healthy gateway asks for nothing more. Faults are verbs (`gateway.freeze()`, `gateway.drop()`,
+A healthy gateway needs nothing more. Faults are verbs (`gateway.freeze()`, `gateway.drop()`,
 `gateway.mute("positions")`, `gateway.lose_upstream()`, … see `verbs.Verbs`), taken back by `gateway.behave()`;
 `gateway.refuse()` closes the port and `await gateway.listen()` opens it again. The same verbs by name, for the command
 line and the control socket, stand in `faults.VERBS`.
 
-What it saw: `gateway.connections` (counts), `gateway.requests` (the last decoded requests), `gateway.sessions`,
+What it received: `gateway.connections` (counts), `gateway.requests` (the last decoded requests), `gateway.sessions`,
 `gateway.client_ids`, `gateway.quotes.by_contract()` (open market-data lines), `gateway.history.violations` (pacing).
 
 Time is an argument: `Gateway(clock=ManualClock())` stands still until `clock.advance(seconds)`.

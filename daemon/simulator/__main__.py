@@ -78,7 +78,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 async def serve(options: argparse.Namespace) -> None:
-    """Run a gateway until it is told to end."""
+    """Run a gateway until a signal or `quit` ends it."""
     count, advisor = options.accounts
     world = World(options.seed, accounts=count, positions=options.positions, advisor=advisor)
     gateway = Gateway(world, host=options.host, tick_rate=options.tick_rate)

@@ -176,7 +176,7 @@ def account_updates(gateway: GatewayState, session: Session, request: Request) -
         session.subscriptions.account = ""
         return None
     if session.subscriptions.account == account:
-        return None  # it stands: TWS tells it only what changes, and no end a second time
+        return None  # it stands: TWS sends only what changes, and no second end
     session.subscriptions.account = account
     return _download(gateway, account)
 
@@ -331,7 +331,7 @@ def cancel_pnl_single(_gateway: GatewayState, session: Session, request: Request
 
 
 def every_second(gateway: GatewayState, session: Session) -> None:
-    """Profit and loss of those who subscribed to it."""
+    """Profit and loss, where the client subscribed to it."""
     now, wanted = gateway.clock.time(), session.subscriptions
     frames = [messages.pnl(req_id, gateway.world.totals(account, now)) for req_id, account in wanted.pnl.items()]
     for req_id, key in wanted.pnl_single.items():
@@ -343,7 +343,7 @@ def every_second(gateway: GatewayState, session: Session) -> None:
 
 
 def every_three_minutes(gateway: GatewayState, session: Session) -> None:
-    """The account values of those who subscribed to them."""
+    """The account values, where the client subscribed to them."""
     wanted = session.subscriptions
     if wanted.account:
         session.answer(list(_download(gateway, wanted.account))[:-1])
@@ -354,7 +354,7 @@ def every_three_minutes(gateway: GatewayState, session: Session) -> None:
 
 
 def position_changed(gateway: GatewayState, session: Session, held: Position) -> None:
-    """An execution changed a position: those who follow positions or the account are told."""
+    """An execution changed a position: sent to a client that follows positions or the account."""
     wanted = session.subscriptions
     frames: list[bytes] = []
     if wanted.positions:

@@ -80,7 +80,7 @@ def _query(gateway: GatewayState, contract: Contract, request: Request) -> tuple
 
 
 def _admitted(gateway: GatewayState, session: Session, query: Query, request: Request) -> bool:
-    """Whether pacing lets the request through; a user who keeps at it is disconnected."""
+    """Whether pacing lets the request through; a client with too many violations is disconnected."""
     wanted, contract = request.fields, query.contract
     identity = tuple(wanted[name] for name in wanted if name not in ("reqId", "keepUpToDate"))
     weight = 2 if query.show == "BID_ASK" else 1
@@ -144,7 +144,7 @@ def _schedule(query: Query, req_id: int) -> bytes:
 
 
 def cancel_historical_data(_gateway: GatewayState, session: Session, request: Request) -> None:
-    """A query or stream that is known ends with 162, as the real one says; one that is not, with 366."""
+    """A query or stream that is known ends with 162, as in TWS; one that is not, with 366."""
     req_id, held = request.reqId, session.subscriptions
     stream = held.bars.pop(req_id, None)
     hung = session.unanswered.pop(req_id, None)

@@ -57,7 +57,7 @@ LOCAL: Final = frozenset(
         "cancelHistogramData",
     ]
 )
-"""What the gateway answers out of its own head, IBKR or no IBKR."""
+"""What the gateway answers by itself, with or without IBKR."""
 
 CACHED: Final = frozenset(
     [
@@ -74,7 +74,7 @@ CACHED: Final = frozenset(
         "reqCompletedOrders",
     ]
 )
-"""What the gateway can answer from what it knew before it lost IBKR."""
+"""What the gateway can answer from its cache while IBKR is out of reach."""
 
 HISTORICAL: Final = frozenset(("reqHistoricalData", "reqHeadTimeStamp", "reqHistoricalTicks"))
 """What the historical data service answers, with 162 where it cannot."""
@@ -103,7 +103,7 @@ class Outage:
 
 @dataclass(slots=True)
 class Upstream:
-    """The gateway's lost link to IBKR: the code that says so, and what requests get meanwhile."""
+    """The gateway's lost link to IBKR: its code, and what requests get meanwhile."""
 
     code: int = 1100
     answers: Answers = "hang"

@@ -34,4 +34,4 @@ NONSENSE: Final[dict[str, tuple[bytes, bool]]] = {
     "garbage": (bytes(range(256)) * 4, False),
     "hugeFrame": (b"\xff\xff\xff\xff" + b"178\x00", False),
 }
-"""What a port that is no TWS says to the first bytes, and whether it closes then."""
+"""What a port that is no TWS answers to the first bytes, and whether it closes then."""

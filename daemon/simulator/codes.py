@@ -1,6 +1,6 @@
-"""What the gateway says to an API client: error and notice codes with the words they come in.
+"""Error and notice codes that the gateway sends to an API client, with their texts.
 
-Words as on the wire of TWS 10.x in English. Says nothing about when a code is sent.
+Words as on the wire of TWS 10.x in English. When a code is sent is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ FARMS: Final[dict[int, str]] = {
     2157: "secdefil",
     2158: "secdefil",
 }
-"""The farm a farm code names when nobody says which."""
+"""The farm that a farm code names by default."""
 
 AT_CONNECT: Final[tuple[tuple[int, str], ...]] = (
     (2104, "usfarm.nj"),

@@ -1,6 +1,6 @@
 """What a contract is in the simulated world, and the well-known ones that are always there.
 
-Knows nothing of prices, accounts or sockets. Names are the wire's own.
+No prices, accounts or sockets. Names are the wire's own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ STOCK_VENUES: Final = "SMART,AMEX,NYSE,CBOE,PHLX,ISE,CHX,ARCA,ISLAND,DRCTEDGE,BE
 
 @dataclass(frozen=True, slots=True)
 class Bond:
-    """What `bondContractDetails` says beyond the contract; dates as YYYYMMDD, the coupon in percent."""
+    """What `bondContractDetails` has beyond the contract; dates as YYYYMMDD, the coupon in percent."""
 
     cusip: str
     coupon: float
@@ -29,7 +29,7 @@ class Bond:
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """One instrument, with what `contractDetails` says of it. `price` is what it is worth around, in its currency."""
+    """One instrument, with what `contractDetails` has about it. `price` is what it is worth around, in its currency."""
 
     conId: int
     symbol: str

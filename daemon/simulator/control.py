@@ -21,7 +21,7 @@ from daemon.simulator.server import Gateway
 LONGEST_LINE: Final = 4096
 """Bytes of a control line; the longest verb needs about a hundred."""
 
-SPOKEN_TO: Final = 16
+MAX_PEERS: Final = 16
 """Control connections at a time; more than a person and a benchmark have."""
 
 
@@ -41,7 +41,7 @@ def status(gateway: Gateway) -> dict[str, object]:
 
 
 def obey(gateway: Gateway, line: str, quit_: Callable[[], None]) -> str:
-    """Do what a line says; the answer, without a line end."""
+    """Run the verb on a line; the answer, without a line end."""
     word = line.strip()
     if word == "status":
         return json.dumps(status(gateway))
@@ -71,7 +71,7 @@ class ControlPeer(asyncio.Protocol):
         if isinstance(transport, asyncio.WriteTransport):
             self.transport = transport
             self._peers.add(self)
-            if len(self._peers) > SPOKEN_TO:
+            if len(self._peers) > MAX_PEERS:
                 transport.close()
 
     def data_received(self, data: bytes) -> None:
@@ -112,7 +112,7 @@ async def unix_socket(gateway: Gateway, path: str, quit_: Callable[[], None]) ->
 
 
 async def _gone(path: str) -> None:
-    """Remove a socket at `path` that nobody listens on. OSError: somebody does, or something else is there."""
+    """Remove a socket at `path` without a listener. OSError: it has one, or something else is there."""
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:

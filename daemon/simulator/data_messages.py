@@ -1,4 +1,4 @@
-"""What the gateway says of market data and history: one function a message, each a frame for one server version.
+"""The gateway's messages about market data and history: one function a message, each a frame for one server version.
 
 Pure, like `messages`, which has the rest.
 """

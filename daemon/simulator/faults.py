@@ -16,7 +16,7 @@ from daemon.simulator.verbs import Verbs
 
 
 class UnknownVerbError(ValueError):
-    """There is no such verb, or its arguments do not fit; the message says what would."""
+    """There is no such verb, or its arguments do not fit; the message has what would."""
 
 
 def _truth(text: str) -> bool:
@@ -125,7 +125,7 @@ VERBS: Final[dict[str, Verb]] = {
         "close_during", "close after N messages of an answer of KIND", (str, _count, _truth, _count), 1
     ),
     "read-only": Verb("read_only", "321 to everything about orders", (_truth,)),
-    "say": Verb("say", "send CODE with its words, or TEXT", (int, str, int), 1),
+    "say": Verb("send_error", "send CODE with its words, or TEXT", (int, str, int), 1),
     "farm": Verb("farm", "farm notice CODE for FARM", (int, str), 1),
     "farm-blip": Verb("farm_blip", "2105, 10182 for each bar stream, 2106", (_truth,)),
     "malformed": Verb("malformed", "send broken bytes of this KIND", (_one_of(*MALFORMED),), 1),
@@ -173,7 +173,7 @@ VERBS: Final[dict[str, Verb]] = {
 
 
 def parse(line: str) -> tuple[Verb, list[Any]]:
-    """The verb and the arguments that `line` names. UnknownVerbError says what was wrong with it."""
+    """The verb and the arguments that `line` names. UnknownVerbError: what is wrong with it."""
     name, _, rest = line.strip().partition("=")
     verb = VERBS.get(name.strip())
     if verb is None:
@@ -185,7 +185,7 @@ def parse(line: str) -> tuple[Verb, list[Any]]:
 
 
 def apply(gateway: Verbs, line: str) -> object:
-    """Do what `line` says; what the verb gave back. ValueError (no such verb, argument or request) or KeyError (no such
+    """Run the verb on `line` and return its result. ValueError (no such verb, argument or request) or KeyError (no such
     contract, no such order)."""
     verb, arguments = parse(line)
     return getattr(gateway, verb.method)(*arguments)

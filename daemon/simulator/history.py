@@ -1,4 +1,4 @@
-"""Historical bars: what may be asked for, when the market was open, and the bars themselves.
+"""Historical bars: which requests are valid, when the market was open, and the bars themselves.
 
 Pure functions of the world's prices and of time. Pacing is `pacing`'s business, the wire is `messages`'.
 """
@@ -57,7 +57,7 @@ SHOWN: Final = frozenset(
 UNTRADED: Final = frozenset(
     ["MIDPOINT", "BID", "ASK", "BID_ASK", "HISTORICAL_VOLATILITY", "OPTION_IMPLIED_VOLATILITY", "FEE_RATE"]
 )
-"""What has no volume: TWS says -1."""
+"""What has no volume: TWS sends -1."""
 
 
 class InvalidQueryError(Exception):
@@ -115,7 +115,7 @@ def duration(text: str) -> tuple[int, str]:
 
 
 def zone(name: str) -> tzinfo:
-    """The time zone TWS calls `name`; UTC where this machine does not know it."""
+    """The time zone TWS calls `name`; UTC where this machine has no such zone."""
     if name in ("UTC", "GMT"):
         return UTC
     try:

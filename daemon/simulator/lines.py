@@ -79,7 +79,7 @@ class Quotes:
         self.lines.discard(line)
         line.session.subscriptions.lines.pop(line.reqId, None)
 
-    def forget(self, client: Client | None = None) -> list[Line]:
+    def drop(self, client: Client | None = None) -> list[Line]:
         """Drop the lines of a client, or all of them; which they were."""
         gone = [line for line in self.lines if client is None or line.session is client]
         for line in gone:
@@ -185,10 +185,10 @@ class Quotes:
         venue = line.contract.primaryExchange or line.contract.exchange
         return data_messages.tick_by_tick_last(line.reqId, kind, at, quote.last, units(quote.lastSize, version), venue)
 
-    def say(self, contract: Contract, **prices: float) -> int:
+    def send_exact(self, contract: Contract, **prices: float) -> int:
         """Send these exact values now (`bid`, `ask`, `last`, with `size`) to every line on `contract`; to how many."""
         size = prices.pop("size", 100)
-        told = 0
+        reached = 0
         for line in self.lines:
             if line.contract.conId == contract.conId and not line.by_tick:
                 kinds = {"bid": BID, "ask": ASK, "last": LAST, "close": CLOSE, "high": HIGH, "low": LOW, "open": OPEN}
@@ -198,8 +198,8 @@ class Quotes:
                         for name, price in prices.items()
                     )
                 )
-                told += 1
-        return told
+                reached += 1
+        return reached
 
 
 def _size_frame(req_id: int, kind: int, size: str) -> bytes:

@@ -116,7 +116,7 @@ class LinkVerbs(GatewayState):
             session.freeze()
 
     def thaw(self) -> None:
-        """Go on, with what was asked meanwhile."""
+        """Go on, with the requests that came meanwhile."""
         self.faults.frozen = False
         self._thaw()
 
@@ -142,7 +142,7 @@ class LinkVerbs(GatewayState):
 
     def move_port(self, port: int) -> None:
         """1300: the socket port was changed to `port`; connections are dropped. (Another gateway listens there.)"""
-        self.say(1300, words(1300, port=port))
+        self.send_error(1300, words(1300, port=port))
         self.drop()
 
     # answers
@@ -176,15 +176,15 @@ class LinkVerbs(GatewayState):
 
     # words
 
-    def say(self, code: int, text: str = "", req_id: int = NO_REQUEST, **parts: object) -> None:
+    def send_error(self, code: int, text: str = "", req_id: int = NO_REQUEST, **parts: object) -> None:
         """Send an error or notice to every session, in the code's own words unless `text` is given."""
-        said = text or words(code, id=req_id, **parts)
+        shown = text or words(code, id=req_id, **parts)
         for session in self.ready_sessions():
-            session.write(messages.error(session.version, req_id, code, said))
+            session.write(messages.error(session.version, req_id, code, shown))
 
     def farm(self, code: int, farm: str = "") -> None:
         """A farm notice (2103 to 2108, 2119, 2157, 2158) for `farm`, by default the one usual for the code."""
-        self.say(code, words(code, farm=farm) if farm else "")
+        self.send_error(code, words(code, farm=farm) if farm else "")
 
     def alter(self, message: str, where: Where, value: str = "", times: int = -1, skip: int = 0) -> None:
         """Change a field of outgoing messages: field `where` (the message's number is 0) becomes `value`, or there is

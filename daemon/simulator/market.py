@@ -1,6 +1,6 @@
 """The seeded world behind the simulated gateway: accounts, positions, orders, executions, and their values.
 
-Same seed and same requests, same world. Never does I/O and never asks what time it is: time is an argument, in seconds
+Same seed and same requests, same world. No I/O; time is an argument, in seconds
 since the epoch.
 """
 
@@ -146,8 +146,8 @@ class World(Portfolio):
     # orders
 
     def order_of(self, client: int, order_id: int) -> Order | None:
-        """The order that `client` knows by `order_id`, the latest if the id was used again. Orders made by hand have no
-        id to be known by."""
+        """The order that `client` placed as `order_id`, the latest if the id was used again; never one made by hand,
+        which has no id."""
         if order_id == 0:
             return None
         for order in reversed(self.orders.values()):

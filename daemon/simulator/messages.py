@@ -1,4 +1,4 @@
-"""What the gateway says: one function a message, each a frame for one negotiated server version.
+"""The gateway's messages: one function each, each a frame for one negotiated server version.
 
 Pure. The field order of each version is the one the official client and ib_async decode.
 """
@@ -26,8 +26,8 @@ def greeting(version: int, connected_at: str) -> bytes:
 
 
 def error(version: int, req_id: int, code: int, message: str, reject: str = "") -> bytes:
-    said = escaped(message) if version >= 153 else message
-    return frame(4, 2, req_id, code, said, reject) if version >= 166 else frame(4, 2, req_id, code, said)
+    text = escaped(message) if version >= 153 else message
+    return frame(4, 2, req_id, code, text, reject) if version >= 166 else frame(4, 2, req_id, code, text)
 
 
 def notice(version: int, code: int, **parts: object) -> bytes:

@@ -60,7 +60,7 @@ DEFAULTS: Final[Mapping[str, str]] = {
     "deltaNeutralShortSale": "0",
     "deltaNeutralShortSaleSlot": "0",
 }
-"""What TWS says of an attribute that was not set; an attribute not listed is empty."""
+"""What TWS sends for an attribute that was not set; an attribute not listed is empty."""
 
 SCALE: Final = (
     "scalePriceAdjustValue scalePriceAdjustInterval scaleProfitOffset scaleAutoReset scaleInitPosition "

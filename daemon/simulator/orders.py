@@ -29,7 +29,7 @@ NOT_SENT: Final[Mapping[str, str]] = {}
 class Order:
     """One order and its progress. Prices in the contract's currency; None = not set.
 
-    `wire` keeps every other attribute exactly as the client sent it, so that it is told back unchanged.
+    `wire` keeps every other attribute exactly as the client sent it, so that it comes back unchanged.
     """
 
     permId: int

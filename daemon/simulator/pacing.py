@@ -60,12 +60,12 @@ class HistoryPacing:
         self._all.extend([now] * weight)
         self._identical[identity] = now
         recent.append(now)
-        self._forget(now)
+        self._prune(now)
         if not within:
             self.violations += 1
         return within or not self.enabled
 
-    def _forget(self, now: float) -> None:
+    def _prune(self, now: float) -> None:
         if len(self._identical) > 1000:
             self._identical = {k: t for k, t in self._identical.items() if now - t < self.limits.identical_s}
             self._contract = {k: d for k, d in self._contract.items() if d and now - d[-1] < self.limits.per_contract_s}

@@ -1,6 +1,6 @@
 """Positions and cash of a world's accounts, what an execution does to them, and what they come to.
 
-Pure: prices and time are arguments. Knows nothing of orders or of who asks.
+Pure: prices and time are arguments. Independent of orders and clients.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """A position with its market: what `updatePortfolio` says."""
+    """A position with its market: the content of `updatePortfolio`."""
 
     position: Position
     marketPrice: float
@@ -48,7 +48,7 @@ class Totals:
 
 
 class Portfolio:
-    """What the accounts hold. `prices` says what it is worth."""
+    """What the accounts hold. `prices` values it."""
 
     def __init__(self, accounts: tuple[str, ...], prices: Prices) -> None:
         self.accounts = accounts

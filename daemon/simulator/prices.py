@@ -1,7 +1,7 @@
 """What a contract is worth at a moment: a pure function of seed, contract and time, so that ticks, bars and portfolio
 values of one world agree without anything being stored.
 
-Option prices follow Black and Scholes on the underlying's price; nothing here knows of sessions or sockets.
+Option prices follow Black and Scholes on the underlying's price; no sessions, no sockets.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Quote:
 
 @dataclass(frozen=True, slots=True)
 class Greeks:
-    """What a model says of an option; `impliedVol` a year, `theta` a day."""
+    """A model's figures for an option; `impliedVol` a year, `theta` a day."""
 
     impliedVol: float
     delta: float

@@ -1,4 +1,4 @@
-"""Market-data requests: who may see what, and the first ticks of a line. The lines live in `lines`."""
+"""Market-data requests: permissions, and the first ticks of a line. The lines live in `lines`."""
 
 from __future__ import annotations
 

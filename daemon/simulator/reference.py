@@ -36,13 +36,13 @@ def resolve(gateway: GatewayState, session: Session, request: Request, req_id: i
     if len(found) == 1:
         return found[0]
     if found:
-        _say(session, req_id, 200, f"The contract description specified for {fields['symbol']} is ambiguous.")
+        _send_error(session, req_id, 200, f"The contract description specified for {fields['symbol']} is ambiguous.")
     else:
         session.error(req_id, 200)
     return None
 
 
-def _say(session: Session, req_id: int, code: int, message: str) -> None:
+def _send_error(session: Session, req_id: int, code: int, message: str) -> None:
     session.write(messages.error(session.version, req_id, code, message))
 
 
@@ -147,12 +147,12 @@ def current_time(gateway: GatewayState, _session: Session, _request: Request) ->
 
 
 def ids(gateway: GatewayState, _session: Session, _request: Request) -> Iterable[bytes]:
-    """Nothing where the gateway is told not to send the id."""
+    """Nothing while the fault `no-next-id` is set."""
     return [messages.next_valid_id(gateway.world.next_order_id)] if gateway.faults.next_id else []
 
 
 def managed_accounts(gateway: GatewayState, _session: Session, _request: Request) -> Iterable[bytes]:
-    """As at the start of a session: nothing, or an empty list, where the gateway is told so."""
+    """As at the start of a session: nothing, or an empty list, while that fault is set."""
     if gateway.faults.accounts == "missing":
         return []
     return [messages.managed_accounts(gateway.world.managed if gateway.faults.accounts == "normal" else ())]
@@ -186,7 +186,7 @@ def family_codes(gateway: GatewayState, _session: Session, _request: Request) ->
 
 
 def display_group(_gateway: GatewayState, _session: Session, request: Request) -> Iterable[bytes]:
-    """What a display group shows: nothing, until a client says what."""
+    """What a display group shows: nothing, until a client sets it."""
     return [answer(68, 1, request.reqId, request.fields.get("contractInfo", "none"))]
 
 
@@ -204,7 +204,7 @@ def advisor_data(gateway: GatewayState, session: Session, request: Request) -> I
 
 
 def keep_advisor_data(gateway: GatewayState, session: Session, request: Request) -> None:
-    """An advisor's groups are what the world says they are; nobody changes them."""
+    """An advisor's groups are the world's; they cannot be changed."""
     cause = "The allocation groups of this gateway cannot be changed" if gateway.world.advisor else NO_ADVISOR
     session.error(request.reqId, 321, who="bW", cause=cause)
 

@@ -1,4 +1,4 @@
-"""What clients ask: every request's name and fields, by message id and negotiated version.
+"""The requests of clients: each one's name and fields, by message id and negotiated version.
 
 Pure. A request is decoded to its name and a mapping of field names (the API's own) to the text that was sent.
 """
@@ -121,7 +121,7 @@ NAMES: Final[dict[int, str]] = {number: name for number, (name, _) in _LAYOUTS.i
 
 
 class UnknownRequestError(Exception):
-    """The message id is none that this gateway knows."""
+    """The message id is none of this gateway's."""
 
 
 class UnreadableRequestError(Exception):

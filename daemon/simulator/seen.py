@@ -1,4 +1,4 @@
-"""What the gateway has seen, for tests and people to look at. Nothing in this package decides by it."""
+"""What the gateway has received, for tests and people to look at. Nothing in this package decides by it."""
 
 from __future__ import annotations
 

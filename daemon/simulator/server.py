@@ -1,6 +1,6 @@
-"""The gateway itself: it listens, takes clients in, gives every request to whoever answers it, and records what it saw.
+"""The gateway itself: it listens, takes clients in, hands every request to its answer, and records it.
 
-How it misbehaves is set through `verbs.Verbs` and kept in `behaviour.Behaviour`; what it knows is `market.World`.
+How it misbehaves is set through `verbs.Verbs` and kept in `behaviour.Behaviour`; its data is `market.World`.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Gateway(Verbs):
     50 messages a second off; `history_limits` None never refuses for pacing (breaches are counted all the same);
     `pacing_patience` is after how many breaches a client is disconnected (0: never). `slow_buffer` is how many bytes
     may wait for a client before it is dropped, `commission_delay` the seconds between an execution and its commission,
-    `orders_at_connect` whether a session begins with the client's open orders, `master_client_id` the client that hears
-    of every order.
+    `orders_at_connect` whether a session begins with the client's open orders, `master_client_id` the client that gets
+    every order.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class Gateway(Verbs):
             self.connections.resets += reset
         if not self.sessions:
             self._gone.set()
-        self.quotes.forget(session)
+        self.quotes.drop(session)
         session.subscriptions.bars.clear()
         if session.client_id is not None and self.client_ids.get(session.client_id) is session:
             del self.client_ids[session.client_id]
@@ -172,8 +172,10 @@ class Gateway(Verbs):
             self._arm_second()
 
     def _welcome(self, session: Session) -> Iterable[bytes]:
-        """What a session begins with: its own open orders, the accounts, the next id, and the state of the farms. Who
-        comes while IBKR is out of reach hears 2110: 1100 is told to those who were there when it was lost."""
+        """What a session begins with: its own open orders, the accounts, the next id, and the state of the farms.
+
+        While IBKR is out of reach it gets 2110; 1100 goes to the sessions that were open when it was lost.
+        """
         faults, version = self.faults, session.version
         if self.orders_at_connect and not faults.read_only and faults.upstream is None:
             own = trading.own_orders(self, session)
@@ -221,7 +223,7 @@ class Gateway(Verbs):
     def _later(self, session: Session, request: Request, delay: float) -> None:
         waits = request.name == "reqHistoricalData"
         if waits and request.reqId in session.subscriptions.histories:
-            self.answer(session, request)  # the id is taken, which is said at once
+            self.answer(session, request)  # the id is taken: an error at once
             return
         if waits:
             session.subscriptions.histories.add(request.reqId)

@@ -32,7 +32,7 @@ CHUNK: Final = 256
 """Frames of a long answer in one turn of the loop: about a millisecond, so that others' turns come."""
 
 WAITING_ANSWERS: Final = 500
-"""Answers that may wait for a client that asks and does not read: ten seconds of all the messages it may send."""
+"""Answers that may wait for a client that does not read: ten seconds of all the messages it may send."""
 
 UNANSWERED: Final = 1000
 """Hung requests that are remembered for a later 1100; more would be a client that is not bound itself."""
@@ -89,7 +89,7 @@ class Session(asyncio.Protocol):
         self._held_bytes = 0
         self._drip: Timer | None = None
         self._eof = False
-        self._deaf = False
+        self._ignoring = False
         self._handshake: Handshake = "normal"
         self._greeting = b""
 
@@ -108,7 +108,7 @@ class Session(asyncio.Protocol):
             self.reset()
 
     def data_received(self, data: bytes) -> None:
-        if self._deaf:
+        if self._ignoring:
             return
         if not self.version and self._misgreeted():
             return
@@ -126,10 +126,10 @@ class Session(asyncio.Protocol):
     def _misgreeted(self) -> bool:
         nonsense = NONSENSE.get(self._handshake)
         if nonsense is None:
-            self._deaf = self._handshake == "silent"
-            return self._deaf
+            self._ignoring = self._handshake == "silent"
+            return self._ignoring
         answer, closes = nonsense
-        self._deaf = True
+        self._ignoring = True
         self.write(answer)
         if closes:
             self.hang_up()

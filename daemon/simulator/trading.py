@@ -106,11 +106,11 @@ def _wanted(fill: Fill, request: Request, now: float) -> bool:
 def _since(text: str, now: float) -> float:
     """The filter's time; without one, the last midnight in New York. A time that cannot be read filters nothing."""
     try:
-        asked = history.end_of(text, 0.0, NEW_YORK)
+        since = history.end_of(text, 0.0, NEW_YORK)
     except history.InvalidQueryError:
-        asked = 0.0
-    if asked:
-        return asked
+        since = 0.0
+    if since:
+        return since
     today = datetime.fromtimestamp(now, history.zone(NEW_YORK)).replace(hour=0, minute=0, second=0, microsecond=0)
     return min(today.astimezone(UTC).timestamp(), now - 3600)
 

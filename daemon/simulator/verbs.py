@@ -26,7 +26,7 @@ class Verbs(LinkVerbs):
         (`empty`), or what the gateway knew (`cached`; what needs IBKR hangs). `per_request` answers with the code
         itself, those requests too that had no answer yet."""
         self.faults.upstream = Upstream(code, answers, per_request)
-        self.say(code)
+        self.send_error(code)
         if per_request:
             self.interrupt_requests(code)
 
@@ -38,15 +38,15 @@ class Verbs(LinkVerbs):
                 session.error(req_id, code)
 
     def restore_upstream(self, data_lost: bool = False, broken: str = "") -> None:
-        """1102, or with `data_lost` 1101: then every market-data and bar stream is forgotten. `broken` names the farms
+        """1102, or with `data_lost` 1101: then every market-data and bar stream is dropped. `broken` names the farms
         that are not connected yet."""
         self.faults.upstream = None
         if data_lost:
-            self.quotes.forget()
+            self.quotes.drop()
             for session in self.ready_sessions():
                 session.subscriptions.bars.clear()
         farms = f"The following farms are not connected: {broken}" if broken else codes.ALL_FARMS
-        self.say(1101 if data_lost else 1102, farms=farms)
+        self.send_error(1101 if data_lost else 1102, farms=farms)
 
     def nightly_reset(self, for_s: float = 15.0, every_s: float = 5.0, data_lost: bool = False) -> None:
         """IBKR's own reset: 1100 at once and every `every_s`, farms broken, and after `for_s` all is as it was."""
@@ -54,7 +54,7 @@ class Verbs(LinkVerbs):
         for code in (2103, 2105, 2157):
             self.farm(code)
         for n in range(1, int(for_s / every_s)):
-            self.clock.call_later(n * every_s, lambda: self.say(1100))
+            self.clock.call_later(n * every_s, lambda: self.send_error(1100))
         self.clock.call_later(for_s, lambda: self._reset_over(data_lost))
 
     def _reset_over(self, data_lost: bool) -> None:
@@ -90,7 +90,7 @@ class Verbs(LinkVerbs):
         """Another session of the same user has the data: 10197 for every line, which ends, and for each new one."""
         self.faults.competing = on
         if on:
-            for line in self.quotes.forget():
+            for line in self.quotes.drop():
                 line.session.error(line.reqId, 10197)
 
     def entitlement(self, code: int, contract: str | int = "") -> None:
@@ -131,7 +131,7 @@ class Verbs(LinkVerbs):
 
     def tick(self, contract: str | int, **prices: float) -> int:
         """Send exact values (`bid`, `ask`, `last`, `size`) to the lines on a contract; to how many."""
-        return self.quotes.say(self._contract(contract), **prices)
+        return self.quotes.send_exact(self._contract(contract), **prices)
 
     def pin(self, contract: str | int, price: float | None) -> None:
         """Hold a contract at a price, for ticks, bars and portfolio alike; None lets it move again."""
@@ -152,7 +152,7 @@ class Verbs(LinkVerbs):
     ) -> Fill:
         """An execution happens: bought if `quantity` is above 0, else sold. `client_id` is whose order it was (default:
         the connected client with the lowest id, else client 1; 0 = by hand). It is kept for `reqExecutions`; connected
-        clients hear of it at once unless IBKR is out of reach."""
+        clients get it at once unless IBKR is out of reach."""
         if client_id is None:
             ready = self.ready_sessions()
             client_id = (ready[0].client_id or 0) if ready else 1

@@ -1,6 +1,6 @@
 """Frames and fields: bytes to text fields and back, and how TWS writes numbers.
 
-Pure. What a message means is in `requests` (what clients ask) and `messages` (what the gateway says).
+Pure. What a message means is in `requests` (from clients) and `messages` (from the gateway).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class BadFrameError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a client said first: the versions it speaks and its connect options."""
+    """A client's first message: the versions it speaks and its connect options."""
 
     lowest: int
     highest: int

@@ -52,11 +52,11 @@ def test_what_ibkr_says_is_whole_in_the_data_and_one_clean_line_in_the_log(talka
         assert answer_of(reader).status == 200
         for text in TEXTS:
             for code in CODES:
-                gateway.do(lambda it, code=code, text=text: it.say(code, text))
-                gateway.do(lambda it, code=code, text=text: it.say(code, text, req_id=77))
+                gateway.do(lambda it, code=code, text=text: it.send_error(code, text))
+                gateway.do(lambda it, code=code, text=text: it.send_error(code, text, req_id=77))
             gateway.do(lambda it: it.restore_upstream())
         last = "the last of all"
-        gateway.do(lambda it: it.say(399, last))
+        gateway.do(lambda it: it.send_error(399, last))
         said = b""
         while last.encode() not in said:
             chunk = reader.recv(1 << 20)

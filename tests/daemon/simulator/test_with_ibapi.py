@@ -241,7 +241,7 @@ async def test_market_data_and_history_are_decoded_at_every_version(official: Op
 async def test_a_name_outside_ascii_arrives_whole(gateway: Gateway, official: Open) -> None:
     """From version 153 on text is ASCII with escapes; the client gives the letters back."""
     client = await official()
-    gateway.say(2104, "Verbindung für Marktdaten ist in Ordnung:usfarm")
+    gateway.send_error(2104, "Verbindung für Marktdaten ist in Ordnung:usfarm")
     await until(lambda: any("Verbindung" in text for _, _, text in client.got("error")))
 
     assert (-1, 2104, "Verbindung für Marktdaten ist in Ordnung:usfarm") in client.got("error")

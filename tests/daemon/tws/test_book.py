@@ -208,8 +208,8 @@ async def test_no_error_code_changes_an_order():
         perm = gateway.place("AAPL", 10, 1.0, client_id=1)
         row = await until(lambda: made.rows("orders").get(str(perm)))
         for code in (1100, 104, 201, 202, 399, 10147, 10148):
-            gateway.say(code, "about your order", req_id=row.orderId)
-        gateway.say(1102)
+            gateway.send_error(code, "about your order", req_id=row.orderId)
+        gateway.send_error(1102)
         await until(lambda: made.of(UpstreamRestored))
 
         assert made.rows("orders")[str(perm)] == row
@@ -278,8 +278,8 @@ async def test_the_ring_of_notices_takes_a_repeated_text_once():
     """TWS repeats 1100 every few seconds for minutes."""
     async with Gateway(World(positions=1)) as gateway, joined(gateway.port) as made:
         for _ in range(5):
-            gateway.say(1100)
-        gateway.say(10147, "OrderId 5 that needs\r\nto be cancelled is\x1b[31m not found.", req_id=5)
+            gateway.send_error(1100)
+        gateway.send_error(10147, "OrderId 5 that needs\r\nto be cancelled is\x1b[31m not found.", req_id=5)
         await until(lambda: [row for row in made.rows("notices").values() if row.code == 10147])
 
         report = list(made.rows("notices").values())

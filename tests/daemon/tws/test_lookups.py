@@ -145,7 +145,7 @@ async def test_an_outage_with_a_requests_id_interrupts_it(code: int):
         gateway.mute("historicalData")
         pending = asyncio.create_task(made.tws.historical_bars(AAPL, **MINUTES, timeout=60))
         await until(lambda: any(seen.name == "reqHistoricalData" for seen in gateway.requests))
-        gateway.say(code, req_id=next(iter(made.tws.pending)))
+        gateway.send_error(code, req_id=next(iter(made.tws.pending)))
         with pytest.raises(LinkLost) as lost:
             await pending
 
@@ -160,7 +160,7 @@ async def test_an_outage_interrupts_what_was_requested_before(code: int):
         gateway.mute("historicalData")
         pending = asyncio.create_task(made.tws.historical_bars(AAPL, **MINUTES, timeout=60))
         await until(lambda: any(seen.name == "reqHistoricalData" for seen in gateway.requests))
-        gateway.say(code)
+        gateway.send_error(code)
         with pytest.raises(LinkLost) as lost:
             await pending
 
@@ -173,7 +173,7 @@ async def test_a_validation_error_without_a_request_id_fails_the_one_open_reques
         gateway.mute("contractDetails")
         pending = asyncio.create_task(made.tws.contract_details(AAPL, 60))
         await until(lambda: len(made.tws.pending) == 1)
-        gateway.say(code, "Error validating request.-'bQ' : cause - Please enter a local symbol", req_id=-1)
+        gateway.send_error(code, "Error validating request.-'bQ' : cause - Please enter a local symbol", req_id=-1)
         with pytest.raises(TwsRefused) as refused:
             await pending
 
@@ -186,7 +186,7 @@ async def test_a_validation_error_without_a_request_id_fails_none_of_several():
         gateway.mute("contractDetails")
         both = [asyncio.create_task(made.tws.contract_details(query, 60)) for query in (AAPL, ContractQuery(conId=1))]
         await until(lambda: len(made.tws.pending) == 2)
-        gateway.say(321, "Error validating request.-'bQ' : cause - Please enter a local symbol", req_id=-1)
+        gateway.send_error(321, "Error validating request.-'bQ' : cause - Please enter a local symbol", req_id=-1)
         await made.tws.probe(60)
 
         assert not any(task.done() for task in both)

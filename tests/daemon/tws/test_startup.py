@@ -305,7 +305,7 @@ async def test_nothing_is_renewed_at_1102_behind_our_back():
     async with Gateway(World(positions=1)) as gateway, synced(gateway) as made:
         before = len(gateway.requests)
         for _ in range(3):
-            gateway.say(1102)
+            gateway.send_error(1102)
         await made.tws.probe(10)
         assert [seen.name for seen in list(gateway.requests)[before:]] == ["reqCurrentTime"]
 
@@ -333,6 +333,6 @@ async def test_a_recovery_that_ibkr_goes_away_from_is_none():
     """What was read until then is not all: the gap goes on until IBKR is back again."""
     async with Gateway(World(positions=1)) as gateway, synced(gateway) as made:
         recovering = asyncio.create_task(made.tws.recover("1102"), name="recovering")
-        gateway.say(1100)
+        gateway.send_error(1100)
         with pytest.raises(LinkLost):
             await recovering

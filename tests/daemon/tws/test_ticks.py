@@ -260,7 +260,7 @@ async def test_an_outage_is_no_trouble_of_a_line():
     async with Gateway(World(), tick_rate=50) as gateway, joined(gateway.port) as made:
         reader = Reader(made)
         request = made.tws.subscribe_quote(AAPL, 1)
-        gateway.say(1100, req_id=request)
+        gateway.send_error(1100, req_id=request)
         await made.tws.probe(10)
 
         assert reader.troubles == []
@@ -302,7 +302,7 @@ async def test_echoes_of_our_own_cancel_are_not_noted():
         await until(lambda: reader.packets)
         made.tws.unsubscribe_quote(request)
         for code in (162, 300, 366):
-            gateway.say(code, req_id=request)
+            gateway.send_error(code, req_id=request)
         await made.tws.probe(10)
 
         assert reader.troubles == []
