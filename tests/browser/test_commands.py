@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import pytest_asyncio
 from playwright.async_api import Page, Request, expect
 
 from tests.browser.conftest import Desk, Shot, Visit
-from tests.browser.desk import account, trouble
+from tests.browser.desk import account, fill, trouble
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -185,6 +186,35 @@ async def test_a_command_that_reaches_nobody_says_so(desk: Desk, visit: Visit) -
     await page.locator("#connect").click()
 
     await expect(page.locator("#problem")).to_contain_text("did not reach the facade")
+
+
+RECORD_NOTIFICATIONS = """
+window.announced = [];
+window.Notification = class extends EventTarget {
+    static permission = 'granted';
+    static requestPermission = async () => 'granted';
+    constructor(title) { super(); announced.push(title); }
+};
+Object.defineProperty(document, 'hidden', { get: () => window.inBackground ?? false });
+"""
+
+
+async def test_a_fill_is_announced_while_the_tab_is_in_the_background(desk: Desk, visit: Visit) -> None:
+    """If the person wants that; one that is seen on the page is not announced."""
+    page = await visit("about:blank")
+    await page.add_init_script(RECORD_NOTIFICATIONS)
+    await page.goto(desk.url)
+    await expect(page.locator("#fills-note")).to_contain_text("3 fills")
+    await page.get_by_role("button", name="Notify me").click()
+    await expect(page.locator("#notify")).to_have_text("Notifications on")
+
+    desk.daemon.store.put({"fills": {"seen": msgspec.structs.replace(fill(8), execId="seen")}})
+    await expect(page.locator("#fills-note")).to_contain_text("4 fills")
+    await page.evaluate("window.inBackground = true")
+    desk.daemon.store.put({"fills": {"new": msgspec.structs.replace(fill(0), execId="new")}})
+
+    await page.wait_for_function("announced.length > 0")
+    assert await page.evaluate("announced") == ["Bought 100 AAPL at 100.00"]
 
 
 # --- the token ------------------------------------------------------------------------------------------------------
