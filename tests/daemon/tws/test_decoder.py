@@ -9,6 +9,10 @@ import pytest
 
 from daemon.link.events import Lost
 from daemon.tws import TwsUnreadable
+from daemon.tws.callbacks import Callbacks
+from daemon.tws.decode_errors import ANSWERS, LISTS
+from daemon.tws.decoder import MessageDecoder
+from daemon.tws.errors import DECODE_KINDS
 from shared.messages import ContractQuery
 from tests.daemon.tws.recorded import answering, execution, order_line, send
 from tests.daemon.tws.scripted import Peer
@@ -39,6 +43,13 @@ SEARCH = "79|ID|2|265598|AAPL|STK|NASDAQ|USD|1|OPT|APPLE INC||-1|IBM|BOND|||0|IN
 async def bars(*lines: str) -> list[Any]:
     async with session(answering({"20": lines})) as made:
         return await made.tws.historical_bars(QUERY, **DAYS)
+
+
+def test_every_kind_that_is_counted_from_0_on_is_a_message_or_a_part_of_one():
+    names = set(MessageDecoder(Callbacks, lambda *_: None).names.values())
+
+    assert set(DECODE_KINDS) - names == {"unknown", "timezone"}
+    assert {*LISTS, *ANSWERS} - {*DECODE_KINDS, "contractDetailsEnd", "securityDefinitionOptionParameterEnd"} == set()
 
 
 # --- bars -----------------------------------------------------------------------------------------------------------
