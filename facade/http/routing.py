@@ -46,6 +46,7 @@ class Route:
     handle: Handle
     summary: str
     answer: Any
+    description: str = ""
     reasons: tuple[str, ...] = ()
     query: type[Struct] | None = None
     body: type[Struct] | None = None

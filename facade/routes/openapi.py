@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -68,9 +70,18 @@ def document(routes: Iterable[Route], *, token: bool = False) -> dict[str, Any]:
         structs += [route.answer] if not isinstance(route.answer, str) else []
         structs += [route.body] if route.body is not None else []
     schemas, components = msgspec.json.schema_components(structs, ref_template=REF)
+    bodies = {route.body.__name__ for route in shown if route.body is not None}
+    for name, schema in components.items():
+        _without_defaults(schema, always_present=name not in bodies)
     known = {_key(struct): schema for struct, schema in zip(structs, schemas, strict=True)}
     paths: dict[str, dict[str, Any]] = defaultdict(dict)
     for route in shown:
+        if _has_envelope(route):
+            components[_envelope_name(route)] = {
+                "type": "object",
+                "required": ["data", "meta"],
+                "properties": {"data": known[_key(route.answer)], "meta": known[_key(Meta)]},
+            }
         paths[route.template][route.method.lower()] = _operation(route, known, token=token)
     members: dict[str, Any] = {
         "openapi": "3.1.0",
@@ -81,22 +92,48 @@ def document(routes: Iterable[Route], *, token: bool = False) -> dict[str, Any]:
             "description": "Unknown, empty and stale are three different answers. Every refusal is a problem "
             "(RFC 9457) with a `reason` of [the catalogue](/docs/reasons).",
             "license": {"name": "MIT", "identifier": "MIT"},
+            "contact": {"name": "ibkr-link"},
         },
         "servers": [{"url": "/"}],
         "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
         "paths": dict(paths),
         "components": {"schemas": components},
     }
+    members["security"] = []
     if token:
         members["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         members["security"] = [{"token": []}]
     return members
 
 
+def _without_defaults(schema: dict[str, Any], *, always_present: bool) -> None:
+    """Response members are always there, so that they are `required`; request members with a default are optional.
+
+    A `default` in the document would make generated types require what a request may leave out.
+    """
+    properties = schema.get("properties", {})
+    given = [name for name, of in properties.items() if "default" in of]
+    for name in given:
+        del properties[name]["default"]
+    if given and always_present:
+        schema["required"] = [name for name in properties if name in {*schema.get("required", ()), *given}]
+
+
+def _has_envelope(route: Route) -> bool:
+    return not isinstance(route.answer, str) and route.method == "GET" and BASE.sub(API, route.template) not in BARE
+
+
+def _envelope_name(route: Route) -> str:
+    """`PositionsAnswer` for `/positions`, also under a session's path."""
+    words = re.findall(r"\w+", BASE.sub(API, route.template).removeprefix(API))
+    return "".join(word[:1].upper() + word[1:] for word in words) + "Answer"
+
+
 def _operation(route: Route, known: dict[str, Any], *, token: bool) -> dict[str, Any]:
     members: dict[str, Any] = {
         "operationId": _name(route),
         "summary": route.summary,
+        "description": route.description,
         "tags": [route.tag],
         "parameters": [*_path_parameters(route), *_query_parameters(route), *_header_parameters(route)],
         "responses": {
@@ -119,14 +156,12 @@ def _success(route: Route, status: int, known: dict[str, Any]) -> dict[str, Any]
             "description": route.summary,
             "content": {route.answer.partition(";")[0]: {"schema": {"type": "string"}}},
         }
-    schema = known[_key(route.answer)]
-    if route.method == "GET" and BASE.sub(API, route.template) not in BARE:
-        schema = {
-            "type": "object",
-            "required": ["data", "meta"],
-            "properties": {"data": schema, "meta": known[_key(Meta)]},
-        }
-    members: dict[str, Any] = {"description": route.summary, "content": {JSON: {"schema": schema}}}
+    schema = {"$ref": REF.format(name=_envelope_name(route))} if _has_envelope(route) else known[_key(route.answer)]
+    content = {"schema": schema}
+    example = _examples().get(BASE.sub(API, route.template))
+    if example is not None:
+        content["example"] = example
+    members: dict[str, Any] = {"description": route.summary, "content": {JSON: content}}
     if 304 in route.statuses:
         members["headers"] = {
             "ETag": _header('"EPOCH-SEQ" of the topic\'s last change, "EPOCH-SEQ-stale" where it may be old')
@@ -172,16 +207,27 @@ def _query_parameters(route: Route) -> list[dict[str, Any]]:
         return []
     _, components = msgspec.json.schema_components([route.query], ref_template=REF)
     schema = components[route.query.__name__]
-    return [
-        {"name": name, "in": "query", "required": name in schema.get("required", ()), "schema": of}
-        for name, of in schema.get("properties", {}).items()
-    ]
+    parameters = []
+    for name, of in schema.get("properties", {}).items():
+        required = name in schema.get("required", ())
+        parameter = {"name": name, "in": "query", "required": required, "schema": of}
+        default = of.pop("default", None)
+        if default not in (None, ""):
+            parameter["description"] = f"Default: {json.dumps(default)}"
+        parameters.append(parameter)
+    return parameters
 
 
 def _header_parameters(route: Route) -> list[dict[str, Any]]:
     names = ["If-None-Match"] if 304 in route.statuses else []
     names += ["Last-Event-ID"] if route.template.endswith("/events") and route.tag == "events" else []
     return [{"name": name, "in": "header", "required": False, "schema": {"type": "string"}} for name in names]
+
+
+@cache
+def _examples() -> dict[str, Any]:
+    """What the demonstration has answered, by path; see `examples.py`."""
+    return msgspec.json.decode((Path(__file__).parent / "examples.json").read_bytes(), type=dict[str, Any])
 
 
 def _header(text: str) -> dict[str, Any]:

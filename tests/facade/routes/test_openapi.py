@@ -12,13 +12,15 @@ from typing import Any
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
+from jsonschema import Draft202012Validator
+from msgspec import to_builtins
 from openapi_spec_validator import validate
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from facade.routes.documentation import markdown
 from facade.routes.openapi import document
 from facade.routes.paths import ROUTES
-from shared.messages import Account, Position
+from shared.messages import Account, Contract, ContractDetails, Position
 from shared.reasons import CATALOGUE
 from tests.facade.conftest import Served, running
 from tests.facade.fake_daemon import FakeDaemon
@@ -38,6 +40,29 @@ def test_every_route_is_in_it_with_what_it_may_refuse() -> None:
         told = DOCUMENT["paths"][route.template][route.method.lower()]
         for reason in route.reasons:
             assert f"`{reason}`" in told["responses"][str(CATALOGUE[reason].status)]["description"]
+
+
+def test_every_operation_has_a_description_and_a_json_example_that_fits_its_schema() -> None:
+    """Examples are what the demonstration has answered; one that no longer fits is recorded again."""
+    for path, methods in DOCUMENT["paths"].items():
+        for method, operation in methods.items():
+            assert operation["description"], (method, path)
+            content = operation["responses"]["200" if "200" in operation["responses"] else "202"].get("content", {})
+            if "application/json" not in content or path.endswith("/openapi.json"):
+                continue
+            shown = content["application/json"]
+            schema = {**shown["schema"], "components": DOCUMENT["components"]}
+            Draft202012Validator(schema).validate(shown["example"])
+
+
+def test_no_default_makes_a_generated_type_require_what_may_be_left_out() -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+    members = [member for schema in schemas.values() for member in schema.get("properties", {}).values()]
+    assert not [member for member in members if "default" in member]
+    assert not schemas["ConnectParams"].get("required")
+    assert set(schemas["Position"]["required"]) == set(schemas["Position"]["properties"])
+    answer = DOCUMENT["paths"]["/api/ibkr/positions"]["get"]["responses"]["200"]["content"]["application/json"]
+    assert answer["schema"] == {"$ref": "#/components/schemas/PositionsAnswer"}
 
 
 def test_every_reason_has_its_anchor() -> None:
@@ -100,8 +125,8 @@ def plentiful(daemon: FakeDaemon) -> None:
         "bars.fetch",
     ):
         daemon.answer(method, nothing)
-    for method in ("contracts.get", "contracts.qualify"):
-        daemon.answer(method, {"rows": [{"conId": 1}], "asOf": None, "next": None})
+    for method, row in (("contracts.get", ContractDetails(conId=1)), ("contracts.qualify", Contract(conId=1))):
+        daemon.answer(method, {"rows": [to_builtins(row)], "asOf": None, "next": None})
     daemon.answer("link.events", {"events": [], "uptime": {}, "next": None})
 
 
