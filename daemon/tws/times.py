@@ -51,7 +51,7 @@ def read_time(text: str) -> tuple[datetime, str]:
     when = datetime.strptime(day + (clock if clock.count(":") == 2 else f"{clock}:00"), "%Y%m%d%H:%M:%S")
     if not name:
         return (when.replace(tzinfo=UTC) if is_utc else when.astimezone()), ""
-    known = zone(name)
+    known = zone(name) or zone(name.partition(" ")[0])  # EST (Eastern Standard Time)
     return (when.astimezone(), name) if known is None else (when.replace(tzinfo=known), "")
 
 
