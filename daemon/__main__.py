@@ -79,6 +79,10 @@ def serve(settings: Settings, environ: Mapping[str, str], state_dir_held: Callab
         windows = calendar(read_overrides(settings.state_dir / "windows.json"), settings.restart_at)
     except ValueError as error:
         return refuse(str(error), BAD_SETTINGS)
+    try:
+        secret = alerts_secret(settings)
+    except ValueError as error:
+        return refuse(str(error), BAD_SETTINGS)
     around = Surroundings(
         clock=SystemClock(),
         random_unit=random.random,
@@ -88,6 +92,7 @@ def serve(settings: Settings, environ: Mapping[str, str], state_dir_held: Callab
         watchdog=watchdog(environ, os.getpid()),
         state_dir_held=state_dir_held,
         environ=environ,
+        alerts_secret=secret,
     )
     try:
         with asyncio.Runner() as runner:
@@ -105,6 +110,19 @@ def serve(settings: Settings, environ: Mapping[str, str], state_dir_held: Callab
         return FAILED
     log.info("daemon.stopped", message="Daemon stopped")
     return 0
+
+
+def alerts_secret(settings: Settings) -> bytes:
+    """The secret that signs alerts, empty where none are sent. Raises `ValueError` for what cannot be used."""
+    if not settings.alerts:
+        return b""
+    from shared.alerts.delivery import unusable
+    from shared.alerts.signing import FILE, secret_of
+
+    for sink in settings.alerts:
+        if why := unusable(sink):
+            raise ValueError(f"IBKR_ALERTS: {why}")
+    return secret_of(settings.alerts_secret_file or settings.state_dir / FILE)
 
 
 def first(error: BaseException) -> BaseException:

@@ -6,6 +6,7 @@ Reads no environment and decides nothing about the link. Each part is given what
 from __future__ import annotations
 
 import asyncio
+import secrets
 import sqlite3
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Any
 import structlog
 from msgspec.structs import asdict
 
+from daemon.alerts.watch import Alerts
 from daemon.link.events import Event, Target
 from daemon.link.states import Policy
 from daemon.link.windows import Calendar
@@ -27,9 +29,11 @@ from daemon.session.supervisor import Supervisor
 from daemon.signals import stop_on_signals
 from daemon.state.feed import Feed
 from daemon.state.ledger import Ledger
+from daemon.state.outbox import Outbox
 from daemon.state.pnl import PnLSeries
 from daemon.state.store import FILLS_KNOWN, Store
 from daemon.tws import Tws
+from shared.alerts.delivery import Sender
 from shared.clock import Clock
 from shared.jsonrpc.server import RpcService
 from shared.messages import Link
@@ -64,6 +68,7 @@ class Surroundings:
     watchdog: float | None = None
     state_dir_held: Callable[[], bool] = lambda: True
     environ: Mapping[str, str] = field(default_factory=dict)
+    alerts_secret: bytes = b""
 
 
 class StateDirectoryLost(Exception):  # noqa: N818 - what happened
@@ -129,6 +134,17 @@ class Daemon:
             random_unit=around.random_unit,
             version=around.version,
         )
+        self.alerts = Alerts(
+            sinks=settings.alerts,
+            on=settings.alerts_on,
+            after=settings.alerts_after,
+            session=settings.session,
+            store=self.store,
+            outbox=Outbox(ledger),
+            send=Sender(around.alerts_secret),
+            clock=clock,
+            name=lambda: secrets.token_hex(12),
+        )
         self.series = PnLSeries(self.store, ledger, clock)
         self.commands = Commands(
             settings=settings,
@@ -136,6 +152,7 @@ class Daemon:
             feed=self.feed,
             ledger=ledger,
             series=self.series,
+            alerts=self.alerts,
             link=self.link,
             market=self.market,
             clock=clock,
@@ -170,6 +187,8 @@ class Daemon:
             self._spawn(self.market.run(), "market"),
             self._spawn(self.series.run(), "pnl series"),
             self._spawn(self._watchdog_loop(), "watchdog"),
+            self._spawn_contained(self.alerts.run(), "alerts"),
+            self._spawn(self._show_life(), "signs of life"),
             self._spawn(self._watch_paths(), "paths"),
         ]
         if self.settings.remedy is not None:
@@ -283,6 +302,7 @@ class Daemon:
             "marketLinesWanted": streams.wanted,
             "historyBudgetRemaining": pacing.limit - pacing.used,
             "loopLagS": round(self._lag, 6),
+            "alerts": self.alerts.health(),
             "link": asdict(self.link.figures()),
         }
 

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from platformdirs import user_state_path
 
+from shared.alerts.sinks import KINDS, Sink, read_sinks
 from shared.env_file import OURS, EnvFile, nearest, read_env_file, without_comment
 from shared.env_file import SettingsError as SettingsError
 from shared.transport.address import DEFAULT_SESSION, default_path
@@ -65,6 +66,10 @@ class Settings:
     peer_check: bool = True
     remedy: Path | None = None
     remedy_after: float = 300.0
+    alerts: tuple[Sink, ...] = ()
+    alerts_secret_file: Path | None = None
+    alerts_after: float = 60.0
+    alerts_on: tuple[str, ...] = ("down", "action", "recovered")
     log_level: LogLevel = "INFO"
     log_format: Literal["console", "json"] = "console"
     env_file: Path | None = None
@@ -191,11 +196,12 @@ class Refused(ValueError):  # noqa: N818 - as `shared.transport`'s
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """How one name is read. `accepted` completes the sentence "accepted is …"."""
+    """How one name is read. `accepted` completes the sentence "accepted is …". `secret`: its value is never shown."""
 
     field: str
     parse: Callable[[Value], Any]
     accepted: str
+    secret: bool = False
 
     def read(self, value: Value) -> Any:
         try:
@@ -203,7 +209,8 @@ class Row:
         except ValueError as error:
             where = f" ({value.where})" if value.where else ""
             hint = f" {error}" if isinstance(error, Refused) else ""
-            raise SettingsError(f"{value.name} is {value.text!r}{where}; accepted is {self.accepted}.{hint}") from None
+            shown = "not acceptable" if self.secret else repr(value.text)
+            raise SettingsError(f"{value.name} is {shown}{where}; accepted is {self.accepted}.{hint}") from None
 
 
 def _bool(value: Value) -> bool:
@@ -303,6 +310,20 @@ def _items(value: Value) -> list[str]:
     return [item.strip() for item in value.text.split(",") if item.strip()]
 
 
+def _sinks(value: Value) -> tuple[Sink, ...]:
+    try:
+        return read_sinks(value.text)
+    except ValueError as error:
+        raise Refused(str(error)) from None
+
+
+def _alert_kinds(value: Value) -> tuple[str, ...]:
+    kinds = tuple(dict.fromkeys(map(str.lower, _items(value))))
+    if not set(kinds) <= set(KINDS):
+        raise ValueError(value.text)
+    return kinds
+
+
 def _session(value: Value) -> str:
     if value.text and not SESSION_NAME.fullmatch(value.text):
         raise ValueError(value.text)
@@ -374,6 +395,12 @@ TABLE: dict[str, Row] = {
     "IBKR_PEER_CHECK": Row("peer_check", _bool, BOOL),
     "IBKR_REMEDY": Row("remedy", _program, "the path of an executable file, or nothing"),
     "IBKR_REMEDY_AFTER": Row("remedy_after", _seconds, SECONDS),
+    "IBKR_ALERTS": Row(
+        "alerts", _sinks, "https:// URLs or URLs of Apprise, separated by commas, or nothing", secret=True
+    ),
+    "IBKR_ALERTS_SECRET_FILE": Row("alerts_secret_file", _path_or_none, "a file, or nothing"),
+    "IBKR_ALERTS_AFTER": Row("alerts_after", _seconds, SECONDS),
+    "IBKR_ALERTS_ON": Row("alerts_on", _alert_kinds, f"some of {', '.join(KINDS)}, separated by commas"),
     "IBKR_LOG_LEVEL": Row(
         "log_level", _one_of("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"), "DEBUG, INFO, WARNING, ERROR or CRITICAL"
     ),

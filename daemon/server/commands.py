@@ -16,6 +16,7 @@ import msgspec
 import structlog
 from msgspec import UNSET, Raw, Struct
 
+from daemon.alerts.watch import Alerts
 from daemon.market import topics
 from daemon.market.contracts import Found
 from daemon.market.data import Market
@@ -81,6 +82,7 @@ class Commands:
         feed: Feed,
         ledger: Ledger,
         series: PnLSeries,
+        alerts: Alerts,
         link: Supervisor,
         market: Market,
         clock: Clock,
@@ -92,6 +94,7 @@ class Commands:
         self._store = store
         self._feed = feed
         self._ledger = ledger
+        self._alerts = alerts
         self._link = link
         self._market = market
         self._clock = clock
@@ -124,6 +127,7 @@ class Commands:
             "contracts.options": self._method(OfContract, self._options),
             "quotes.get": self._method(OfContracts, self._quotes),
             "bars.fetch": self._method(Bars, self._bars),
+            "alerts.test": self._method(Nothing, self._alerts_test),
             "daemon.info": self._method(Nothing, self._info),
             "daemon.stop": self._method(Nothing, self._end),
         }
@@ -264,6 +268,9 @@ class Commands:
         self._holdings.require_connected()  # a quote of before the loss would pass for one of now
         rows = [_encode(row) for row in await self._market.quotes(params.conIds)]
         return self._paged(peer, Page(rows, {}, None))
+
+    async def _alerts_test(self, peer: ServerConnection, _params: Nothing) -> Any:
+        return {"sinks": await self._alerts.test(), "seq": self._feed.promise(peer)}
 
     # --- the daemon -------------------------------------------------------------------------------------------------
 

@@ -62,8 +62,10 @@ CREATE TABLE IF NOT EXISTS events (number INTEGER PRIMARY KEY, at REAL NOT NULL,
 CREATE INDEX IF NOT EXISTS events_by_time ON events (at);
 CREATE TABLE IF NOT EXISTS pnl (account TEXT, at REAL, daily REAL, unrealized REAL, realized REAL,
     PRIMARY KEY (account, at)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS outbox (id TEXT, sink TEXT, body BLOB NOT NULL, created REAL NOT NULL, UNIQUE (id, sink));
+CREATE TABLE IF NOT EXISTS alerted (id TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
 """
-VERSION = 2
+VERSION = 3
 
 _PENDING = 2**62
 """The number of an attempt that is not written yet: behind all that are."""
@@ -117,7 +119,7 @@ class Ledger:
         self._writer.start()
         self._note(tidy=True)
         try:
-            self.held = await self.read(lambda db: _flag(db, "held") == "true")
+            self.held = await self.read(lambda db: flag(db, "held") == "true")
             self._held_known = True
         except (OSError, sqlite3.Error) as error:
             log.warning(
@@ -186,18 +188,12 @@ class Ledger:
 
     def fills_complete(self, at: datetime) -> None:
         """The list of fills was read to its end at `at`."""
-        self.write(lambda db: _set_flag(db, "fillsComplete", at.isoformat()))
+        self.write(lambda db: set_flag(db, "fillsComplete", at.isoformat()))
 
     async def set_held(self, held: bool) -> None:
         """Remember whether somebody holds the link down. Returns when that is written, or the disk is in trouble."""
         self.held, self._held_known = held, True
-        written = asyncio.Event()
-        self.write(lambda db: _set_flag(db, "held", _text(held)), written.set)
-        try:
-            async with asyncio.timeout(SHOWN_ANYWAY):
-                await written.wait()
-        except TimeoutError:
-            pass  # it is queued, and the writer has its own way to complain
+        await self.commit(lambda db: set_flag(db, "held", _text(held)))
 
     async def run(self) -> None:
         """Note every now and then that the daemon lives, and forget what is too old. Runs until cancelled."""
@@ -223,7 +219,7 @@ class Ledger:
 
     async def complete(self) -> datetime | None:
         """When a daemon last read the list of fills to its end; `None`: none ever did."""
-        text = await self.read(lambda db: _flag(db, "fillsComplete"))
+        text = await self.read(lambda db: flag(db, "fillsComplete"))
         return None if text is None else datetime.fromisoformat(text)
 
     async def fills(self, since: datetime, part: Slice = Slice(), account: str = "") -> RowsPage:  # noqa: B008
@@ -279,11 +275,21 @@ class Ledger:
         def note(db: sqlite3.Connection) -> None:
             _set_seen(db, self.epoch, self._started, now)
             if held is not None:
-                _set_flag(db, "held", _text(held))
+                set_flag(db, "held", _text(held))
             if tidy:
                 _tidy(db, now)
 
         self.write(note)
+
+    async def commit(self, work: Work) -> None:
+        """Write and wait until that is done, has failed, or takes too long; it is queued then, and owed."""
+        written = asyncio.Event()
+        self.write(work, written.set)
+        try:
+            async with asyncio.timeout(SHOWN_ANYWAY):
+                await written.wait()
+        except TimeoutError:
+            pass  # the writer warns
 
     def write(self, work: Work, then: Callable[[], object] | None = None) -> None:
         queued = self._writer.offer(Job(work, True, lambda _result, _error: self._tell_loop(then)))
@@ -401,12 +407,12 @@ def _set_seen(db: sqlite3.Connection, epoch: str, started: datetime, now: dateti
     )
 
 
-def _flag(db: sqlite3.Connection, name: str) -> str | None:
+def flag(db: sqlite3.Connection, name: str) -> str | None:
     found = db.execute("SELECT value FROM flags WHERE name = ?", (name,)).fetchone()
     return None if found is None else str(found[0])
 
 
-def _set_flag(db: sqlite3.Connection, name: str, value: str) -> None:
+def set_flag(db: sqlite3.Connection, name: str, value: str) -> None:
     db.execute("REPLACE INTO flags VALUES (?, ?)", (name, value))
 
 

@@ -1,0 +1,1 @@
+"""Alerts as both processes send them: where to, signed how, and one attempt to deliver."""

@@ -1,0 +1,86 @@
+"""Where alerts go: the URLs of `IBKR_ALERTS`. An URL is a secret; only its label may be shown."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Literal
+from urllib.parse import urlsplit
+
+KINDS = ("down", "action", "recovered", "gap", "fill", "daemon")
+"""What `IBKR_ALERTS_ON` chooses from."""
+MOST_SINKS = 16
+"""Each has a queue of its own, and a task."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sink:
+    """One receiver of alerts. `label`: what may be shown of it. `key`: names it in the ledger."""
+
+    label: str
+    kind: Literal["webhook", "apprise"]
+    url: str = field(repr=False)
+
+    @property
+    def key(self) -> str:
+        return hashlib.sha256(self.url.encode()).hexdigest()[:16]
+
+
+def read_sinks(text: str) -> tuple[Sink, ...]:
+    """The receivers in a comma list. Raises `ValueError` with a sentence that does not show the URL."""
+    found: list[Sink] = []
+    for number, url in enumerate(_urls(text), 1):
+        sink = _sink(url, number)
+        if all(sink.url != other.url for other in found):
+            found.append(sink)
+    if len(found) > MOST_SINKS:
+        raise ValueError(f"At most {MOST_SINKS} receivers.")
+    return tuple(found)
+
+
+def webhook_url(url: str, number: int = 1) -> str:
+    """The label of a URL for plain HTTP requests. Raises `ValueError` for one that may not be used."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError(f"Number {number} is no URL.") from None
+    if not host or not url.isprintable() or " " in url:
+        raise ValueError(f"Number {number} is no URL.")
+    if parts.scheme == "http" and not _is_loopback(host):
+        raise ValueError(f"Number {number} is http:// to another machine: use https://.")
+    shown = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{shown}" + (f":{port}" if port else "")
+
+
+def _urls(text: str) -> list[str]:
+    """Split at commas, but for those inside a URL of Apprise, which may list several targets."""
+    urls: list[str] = []
+    for part in (part.strip() for part in text.split(",")):
+        if urls and part and "://" not in part:
+            urls[-1] += f",{part}"
+        elif part:
+            urls.append(part)
+    return urls
+
+
+def _sink(url: str, number: int) -> Sink:
+    scheme, separator, rest = url.partition("://")
+    if not separator or not rest or not scheme.replace("+", "").replace("-", "").isalnum():
+        raise ValueError(f"Number {number} is no URL.")
+    if scheme in ("http", "https"):
+        return Sink(webhook_url(url, number), "webhook", url)
+    if find_spec("apprise") is None:
+        raise ValueError(f"Number {number} ({scheme}://) needs Apprise: pip install 'ibkr-link[alerts]'.")
+    return Sink(f"{scheme}://… (number {number})", "apprise", url)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

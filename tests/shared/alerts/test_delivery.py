@@ -1,0 +1,88 @@
+"""One attempt to deliver an alert, against a real receiver on loopback."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from shared.alerts.delivery import Sender
+from shared.alerts.messages import AlertData, body
+from shared.alerts.sinks import Sink, read_sinks
+from tests.daemon.alerts.receiver import receiving, verified
+from tests.ports import free_port
+
+NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+DATA = AlertData(
+    incident="i1", state="firing", session="default", sentence="Down at DU1234567.", since=NOON, account="DU1234567"
+)
+BODY = body("down", NOON, DATA)
+
+
+@pytest.fixture
+def sender() -> Sender:
+    import base64
+
+    return Sender(base64.b64decode(SECRET.removeprefix("whsec_")))
+
+
+def sink(url: str) -> Sink:
+    return read_sinks(url)[0]
+
+
+async def test_a_webhook_is_signed_and_masked(sender: Sender) -> None:
+    async with receiving() as receiver:
+        outcome = await sender.send(sink(receiver.url), "msg_1", BODY, NOON)
+
+    assert (outcome.delivered, outcome.status, outcome.gone) == (True, 200, False)
+    ((message, headers, received),) = receiver.received
+    assert (message, headers["content-type"]) == ("msg_1", "application/json")
+    assert verified(headers, received, SECRET)
+    assert not verified(headers, received + b" ", SECRET)
+    (alert,) = receiver.alerts
+    assert (alert["type"], alert["timestamp"]) == ("ibkr.link.down", "2026-01-05T12:00:00Z")
+    assert (alert["data"]["account"], alert["data"]["sentence"]) == ("DU…67", "Down at DU…67.")
+    assert set(alert["data"]) == {
+        *("incident", "state", "session", "phase", "reason", "sentence", "advice", "since", "durationS"),
+        *("account", "details"),
+    }
+
+
+@pytest.mark.parametrize("status", [199, 301, 307, 400, 410, 500])
+async def test_all_but_2xx_is_a_failure_and_no_redirect_is_followed(sender: Sender, status: int) -> None:
+    async with receiving(max(status, 300)) as receiver:
+        outcome = await sender.send(sink(receiver.url), "msg_1", BODY, NOON)
+
+    assert (outcome.delivered, outcome.gone) == (False, status == 410)
+    assert outcome.detail == f"HTTP status {max(status, 300)}"
+    assert len(receiver.received) == 1
+
+
+async def test_a_receiver_that_hangs_is_given_up(sender: Sender, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.alerts.delivery.TIMEOUT", 0.2)
+    async with receiving(0) as receiver:
+        outcome = await sender.send(sink(receiver.url), "msg_1", BODY, NOON)
+
+    assert (outcome.delivered, outcome.status) == (False, None)
+    assert "no answer" in outcome.detail
+
+
+async def test_a_receiver_that_is_not_there_is_named_without_its_path(sender: Sender) -> None:
+    outcome = await sender.send(sink(f"http://127.0.0.1:{free_port()}/secret-path"), "msg_1", BODY, NOON)
+
+    assert not outcome.delivered
+    assert outcome.detail
+    assert "secret" not in outcome.detail
+
+
+@pytest.mark.filterwarnings("ignore")  # of its own modules
+async def test_apprise_delivers_where_it_is_installed(sender: Sender) -> None:
+    """Its own JSON service, against the same receiver."""
+    pytest.importorskip("apprise")
+    async with receiving() as receiver:
+        receiver_url = receiver.url.replace("http://", "json://")
+        outcome = await sender.send(sink(receiver_url), "msg_1", BODY, NOON)
+
+    assert outcome.delivered
+    assert "Down at DU…67" in receiver.received[0][2].decode()
