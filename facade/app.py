@@ -14,6 +14,7 @@ import structlog
 from aiohttp import web
 from prometheus_client import Histogram
 
+from facade.alerts import DaemonAlerts
 from facade.events.stream import Streams
 from facade.http.guard import BODY_LIMIT, Guard
 from facade.http.problems import ProblemDetails, fault, refusal
@@ -78,6 +79,7 @@ class Facade:
     draining: bool = False
     """Every response ends its connection: this process is about to end."""
     server: web.Server | None = None
+    alerts: list[DaemonAlerts] = field(default_factory=list)
     loop_lag: float = 0.0
 
     @property

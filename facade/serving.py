@@ -13,12 +13,13 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import structlog
 from aiohttp import web
 
+from facade.alerts import DaemonAlerts, sender
 from facade.app import Facade, Session, application
 from facade.events.stream import Streams, StreamSlots
 from facade.http.accept_thread import AcceptThread
@@ -80,7 +81,13 @@ def build(settings: Settings, port: int, clock: Clock, sessions: Mapping[str, Se
         mirror = Mirror(local_connector(own.socket_path), state)
         streams = Streams(mirror, slots)
         facade.sessions[name] = Session(name=name, settings=own, facade=facade, mirror=mirror, streams=streams)
+        if (send := sender(own)) is not None:
+            facade.alerts.append(DaemonAlerts(name, own, send, _reachable(state), clock))
     return facade
+
+
+def _reachable(state: ReplicaState) -> Callable[[], bool]:
+    return lambda: state.reachable
 
 
 @asynccontextmanager
@@ -110,6 +117,7 @@ async def served(
         running = [
             *(tasks.create_task(one.mirror.run(), name=f"mirror {name}") for name, one in facade.sessions.items()),
             *(tasks.create_task(one.streams.run(), name=f"streams {name}") for name, one in facade.sessions.items()),
+            *(tasks.create_task(watch.run(), name="daemon alerts") for watch in facade.alerts),
             tasks.create_task(_measure_lag(facade, clock), name="lag"),
         ]
         servers: list[AcceptThread | asyncio.Server] = []

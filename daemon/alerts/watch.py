@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, Protocol
@@ -19,23 +18,15 @@ from msgspec import Struct
 from msgspec.structs import asdict, replace
 
 from daemon.alerts import rules
-from daemon.state.outbox import Outbox, Stored
-from shared.alerts.delivery import Outcome
+from daemon.state.outbox import Outbox
 from shared.alerts.messages import AlertData, Kind, body
+from shared.alerts.queue import TICK, Queue, Send, Stored
 from shared.alerts.sinks import Sink
 from shared.clock import Clock
 from shared.messages import Fill, Gap, Link
 
 log = structlog.get_logger("daemon.alerts")
 
-TICK: Final = 1.0
-"""s between steps of the rules, and between looks at what is due."""
-FIRST_RETRY, LAST_RETRY = 5.0, 600.0
-"""s until an alert is tried again, doubling."""
-EXPIRES: Final = 86_400.0
-"""s after which an alert that no attempt delivered is given up."""
-PENDING: Final = 500
-"""Alerts that wait for one sink; beyond, the oldest are given up. A day of the worst flapping has fewer."""
 WORTH_SAVING: Final = 60.0
 """s between saved states of an incident under way."""
 
@@ -48,106 +39,12 @@ class Rows(Protocol):
     def rows(self, topic: str) -> Mapping[str, Struct]: ...
 
 
-class Send(Protocol):
-    async def send(self, sink: Sink, message_id: str, body: bytes, now: datetime) -> Outcome: ...
-
-
 class Saved(Struct, frozen=True, kw_only=True):
     """The state of the rules in the ledger. `enabled`: when alerts were first on; fills before that are no news."""
 
     state: rules.State
     at: datetime
     enabled: datetime
-
-
-class Health(Struct, kw_only=True):
-    """Of one sink, since the daemon's start. `ended`: it answered 410."""
-
-    sink: str
-    delivered: int = 0
-    failed: int = 0
-    givenUp: int = 0
-    pending: int = 0
-    lastAt: datetime | None = None
-    lastStatus: int | None = None
-    lastError: str = ""
-    ended: bool = False
-
-
-class Waiting(Struct):
-    """One alert in a sink's queue. Monotonic s. `delay`: until the next try, if this one fails."""
-
-    alert: Stored
-    due: float
-    expires: float
-    delay: float = FIRST_RETRY
-
-
-class Queue:
-    """What waits for one sink, oldest first, and the task that delivers it."""
-
-    def __init__(self, sink: Sink, outbox: Outbox, send: Send, clock: Clock) -> None:
-        self.sink = sink
-        self._health = Health(sink=sink.label)
-        self._outbox = outbox
-        self._send = send
-        self._clock = clock
-        self._waiting: deque[Waiting] = deque()
-
-    def health(self) -> Health:
-        return replace(self._health, pending=len(self._waiting))
-
-    def add(self, alert: Stored) -> None:
-        age = max(0.0, self._clock.now().timestamp() - alert.created)
-        now = self._clock.monotonic()
-        self._waiting.append(Waiting(alert, now, now + EXPIRES - age))
-        if len(self._waiting) > PENDING:
-            self._give_up(self._waiting[0])
-
-    async def run(self) -> None:
-        """Runs until cancelled."""
-        while True:
-            while (waiting := self._due()) is not None:
-                await self._try(waiting)
-            await self._clock.sleep(TICK)
-
-    def _due(self) -> Waiting | None:
-        now = self._clock.monotonic()
-        for waiting in [each for each in self._waiting if now >= each.expires or self._health.ended]:
-            self._give_up(waiting)
-        return next((waiting for waiting in self._waiting if now >= waiting.due), None)
-
-    async def _try(self, waiting: Waiting) -> None:
-        now = self._clock.now()
-        outcome = await self._send.send(self.sink, waiting.alert.id, waiting.alert.body, now)
-        health = self._health
-        health.lastAt, health.lastStatus, health.lastError = now, outcome.status, outcome.detail
-        if outcome.delivered:
-            health.delivered += 1
-            self._remove(waiting)
-            for each in self._waiting:  # the sink is back
-                each.due = self._clock.monotonic()
-            return
-        health.failed += 1
-        if outcome.gone:
-            health.ended = True
-            log.warning("alerts.gone", message="A receiver of alerts wants no more (410).", sink=self.sink.label)
-            return
-        if health.failed == 1 or waiting.delay == FIRST_RETRY:
-            log.warning(
-                "alerts.failed", message="An alert was not delivered.", sink=self.sink.label, error=outcome.detail
-            )
-        waiting.due = self._clock.monotonic() + waiting.delay
-        waiting.delay = min(LAST_RETRY, 2 * waiting.delay)
-
-    def _give_up(self, waiting: Waiting) -> None:
-        self._health.givenUp += 1
-        self._remove(waiting)
-
-    def _remove(self, waiting: Waiting) -> None:
-        if waiting in self._waiting:
-            self._waiting.remove(waiting)
-        self._outbox.settle(waiting.alert)
 
 
 class Alerts:
@@ -174,7 +71,7 @@ class Alerts:
         self._send = send
         self._clock = clock
         self._name = name
-        self._queues = [Queue(sink, outbox, send, clock) for sink in sinks]
+        self._queues = [Queue(sink, outbox.settle, send, clock) for sink in sinks]
         self._state = rules.State()
         self._enabled = clock.now()
         self._stepped = clock.monotonic()

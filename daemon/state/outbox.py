@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from daemon.state.ledger import Ledger, flag, set_flag
+from shared.alerts.queue import Stored
 
 REMEMBERED = 10 * 86_400.0
 """s that the id of an alert is kept: longer than IBKR lists an execution."""
 STATE = "alerts"
 """The flag that holds the state of the rules."""
-
-
-class Stored(NamedTuple):
-    """One alert for one sink. `created`: seconds since 1970."""
-
-    id: str
-    sink: str
-    body: bytes
-    created: float
 
 
 class Outbox:

@@ -393,6 +393,27 @@ def _link(patient: Patient) -> Check:
     return Check("link", "failed", f"{patient.link.get('phase')}: {patient.link.get('sentence')}", advice, reason)
 
 
+def _alerts(patient: Patient) -> Check:
+    """What became of the alerts so far."""
+    name = "alerts"
+    if not patient.settings.alerts:
+        return Check(name, "skipped", "No receiver is set (IBKR_ALERTS).")
+    try:
+        info = blocking_client.call_once(patient.settings.socket_path, "daemon.info", {}, DAEMON_PATIENCE)
+    except (OSError, blocking_client.CallError) as error:
+        return Check(name, "unknown", f"The daemon does not answer: {error}")
+    health = info.get("alerts") or []
+    bad = [one for one in health if one["ended"] or one["lastError"]]
+    if bad:
+        found = "; ".join(f"{one['sink']}: {one['lastError']}, {one['pending']} waiting" for one in bad)
+        remedy = (
+            "Try each receiver: ibkr alert test.",
+            "Check the URLs in IBKR_ALERTS; after a 410, restart the daemon.",
+        )
+        return Check(name, "failed", f"Alerts are not delivered: {found}.", remedy)
+    return Check(name, "ok", f"{len(health)} receivers, {sum(one['delivered'] for one in health)} alerts delivered.")
+
+
 CHECKS: dict[str, Callable[[Patient], Check]] = {
     "settings": _settings,
     "state directory": _state_directory,
@@ -407,6 +428,7 @@ CHECKS: dict[str, Callable[[Patient], Check]] = {
     "read-only API": _read_only,
     "upstream": _upstream,
     "data farms": _farms,
+    "alerts": _alerts,
     "clock": _clock,
     "zone data": _zone_data,
     "ipv6 localhost": _ipv6_localhost,

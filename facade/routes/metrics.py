@@ -39,6 +39,7 @@ class Figures(Collector):
     def collect(self) -> Iterator[Metric]:
         yield from self._links()
         yield from self._daemons()
+        yield from self._alerts()
         yield from self._own()
 
     def _links(self) -> Iterator[Metric]:
@@ -104,6 +105,20 @@ class Figures(Collector):
             for key, gauge in gauges.items():
                 gauge.add_metric([name], _number(info.get(key)))
         yield from (attempts, losses, to_ready, messages, errors, *gauges.values())
+
+    def _alerts(self) -> Iterator[Metric]:
+        alerts = CounterMetricFamily(
+            "ibkr_alerts", "Attempts to deliver an alert.", labels=["session", "sink", "outcome"]
+        )
+        pending = GaugeMetricFamily(
+            "ibkr_alerts_pending", "Alerts that are not delivered yet.", labels=["session", "sink"]
+        )
+        for name, info in self._infos.items():
+            for one in info.get("alerts") or ():
+                for outcome in ("delivered", "failed", "givenUp"):
+                    alerts.add_metric([name, one["sink"], outcome], _number(one[outcome]))
+                pending.add_metric([name, one["sink"]], _number(one["pending"]))
+        yield from (alerts, pending)
 
     def _own(self) -> Iterator[Metric]:
         facade = self._facade

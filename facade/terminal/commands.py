@@ -192,6 +192,23 @@ def _told(checks: Iterator[doctor.Check]) -> Iterator[doctor.Check]:
         yield check
 
 
+alert = typer.Typer(help="Alerts about the link.", no_args_is_help=True)
+app.add_typer(alert, name="alert")
+
+
+@alert.command("test")
+def alert_test(as_json: AsJson = False) -> int:
+    """Send one alert to each receiver of IBKR_ALERTS, once. Exit status 1 if one refuses it or there is none."""
+    sinks = ask("alerts.test", as_json=as_json)["sinks"]
+    if as_json:
+        print(json.dumps({"sinks": sinks}, ensure_ascii=False))
+    for sink in () if as_json else sinks:
+        print(f"{sink['sink']}: {'delivered' if sink['delivered'] else 'not delivered: ' + sink['detail']}")
+    if not sinks and not as_json:
+        print("No receiver is set: name one in IBKR_ALERTS and restart the daemon.", file=sys.stderr)
+    return int(not sinks or not all(sink["delivered"] for sink in sinks))
+
+
 @app.command()
 def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,

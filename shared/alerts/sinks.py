@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from typing import Literal
 from urllib.parse import urlsplit
@@ -33,6 +33,8 @@ def read_sinks(text: str) -> tuple[Sink, ...]:
     found: list[Sink] = []
     for number, url in enumerate(_urls(text), 1):
         sink = _sink(url, number)
+        if any(sink.label == other.label for other in found):
+            sink = replace(sink, label=f"{sink.label} (number {number})")
         if all(sink.url != other.url for other in found):
             found.append(sink)
     if len(found) > MOST_SINKS:

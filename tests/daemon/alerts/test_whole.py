@@ -1,0 +1,64 @@
+"""Alerts of whole daemon processes, to a real receiver."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from shared.jsonrpc.client import Client
+from tests.daemon.alerts.receiver import receiving, verified
+from tests.daemon.running import environment, place
+from tests.ports import free_port
+from tests.waiting import answered, until
+
+ROOT = Path(__file__).resolve().parents[3]
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
+
+
+@asynccontextmanager
+async def daemon(directory: Path, url: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A daemon whose gateway is not there, killed in the end."""
+    env = environment(directory) | {
+        "IBKR_AUTO_CONNECT": "true",
+        "IBKR_PORT": str(free_port()),
+        "IBKR_ALERTS": url,
+        "IBKR_ALERTS_AFTER": "0.5",
+        "PYTHONPATH": str(ROOT),
+    }
+    running = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "daemon"), env=env, cwd=directory, stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        yield running
+    finally:
+        running.kill()
+        await running.wait()
+
+
+async def test_an_alert_of_a_killed_daemon_is_sent_by_the_next_one() -> None:
+    """Signed with the secret that was made; the same id and body for every attempt."""
+    async with place() as directory:
+        async with receiving(0) as hanging, daemon(directory, hanging.url):
+            await until(lambda: hanging.received)
+            port = int(hanging.url.split(":")[2].partition("/")[0])
+        async with receiving(200, port) as receiver, daemon(directory, receiver.url):
+            await until(lambda: receiver.received)
+            secret = (directory / "state" / "alerts.secret").read_text().strip()
+            message, headers, body = receiver.received[0]
+
+            assert (message, body) == (hanging.received[0][0], hanging.received[0][2])
+            assert verified(headers, body, secret)
+            assert receiver.kinds()[0] == "down"
+
+            client = await answered(lambda: Client.open(str(directory / "run" / "d.sock"), "test/1"))
+            tested = await client.call("alerts.test", {}, 30.0)
+            await client.close()
+            assert b'"delivered":true' in bytes(tested)
+            assert receiver.kinds()[-1] == "test"
