@@ -188,7 +188,6 @@ class Daemon:
             self._spawn(self.series.run(), "pnl series"),
             self._spawn(self._watchdog_loop(), "watchdog"),
             self._spawn_contained(self.alerts.run(), "alerts"),
-            self._spawn(self._show_life(), "signs of life"),
             self._spawn(self._watch_paths(), "paths"),
         ]
         if self.settings.remedy is not None:

@@ -51,6 +51,7 @@ class Callbacks:
         self.priceSizeTick = ticks.price
         self.tickSize = ticks.size
         self.marketDataType = ticks.market_data_type
+        self.rerouteMktDataReq = ticks.reroute
 
     # --- the session ------------------------------------------------------------------------------------------------
 

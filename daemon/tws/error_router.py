@@ -118,7 +118,7 @@ class ErrorRouter:
         error: TwsError = LinkLost(text, code) if interrupted else TwsRefused(code, text)
         if request in self._ticks or request in self._bars:
             if not interrupted:
-                self._trouble(request, code, text)
+                self._trouble(self._ticks.owner(request), code, text)
         elif request in self._pending:
             self._pending.fail(request, error)
         else:

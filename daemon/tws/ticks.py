@@ -38,12 +38,26 @@ LARGEST = 1e18
 
 
 class Line:
-    """One subscription and its latest values. `last_moved`, `quote_moved`: this packet has a price of the last trade,
-    or of bid or ask; `last_at`, `quote_at`: when one came."""
+    """One subscription and its latest values. `request`: its id; `source`: that of the request which brings the data,
+    another one where IBKR has rerouted it to the underlying. `last_moved`, `quote_moved`: this packet has a price of
+    the last trade, or of bid or ask; `last_at`, `quote_at`: when one came."""
 
-    __slots__ = ("con_id", "has_ticks", "last_at", "last_moved", "quote_at", "quote_moved", "sent", "type", "values")
+    __slots__ = (
+        "con_id",
+        "has_ticks",
+        "last_at",
+        "last_moved",
+        "quote_at",
+        "quote_moved",
+        "request",
+        "sent",
+        "source",
+        "type",
+        "values",
+    )
 
-    def __init__(self, con_id: int) -> None:
+    def __init__(self, con_id: int, request: int) -> None:
+        self.request = self.source = request
         self.con_id = con_id
         self.type: MarketDataType | None = None
         self.values: list[float | None] = [None] * 11
@@ -85,7 +99,7 @@ class Ticks:
         """Request a line; its request id. `market_data_type`: 1 live, 3 delayed where live is not subscribed."""
         client = self._client
         request = client.getReqId()
-        line = self._lines[request] = Line(contract.conId)
+        line = self._lines[request] = Line(contract.conId, request)
 
         def send() -> None:
             if request in self._lines:  # else it was cancelled while it waited
@@ -103,11 +117,33 @@ class Ticks:
         line = self._lines.pop(request, None)
         self._changed.pop(request, None)
         if line is not None and line.sent:
-            self._queue.send(Lane.READ, lambda: self._client.cancelMktData(request))
+            source = line.source
+            self._lines.pop(source, None)
+            self._queue.send(Lane.READ, lambda: self._client.cancelMktData(source))
 
     def clear(self) -> None:
         self._lines.clear()
         self._changed.clear()
+
+    def owner(self, request: int) -> int:
+        """The subscription that `request` brings data for: `request` itself, unless it was rerouted."""
+        line = self._lines.get(request)
+        return request if line is None else line.request
+
+    def reroute(self, reqId: int, conId: int, exchange: str) -> None:
+        """IBKR has no data of its own for this contract (a share CFD): its underlying's are requested in its place."""
+        line = self._lines.get(reqId)
+        if line is None or line.source != reqId or line.request != reqId:
+            return
+        client = self._client
+        source = line.source = client.getReqId()
+        self._lines[source] = line
+
+        def send() -> None:
+            if source in self._lines:
+                client.reqMktData(source, ib.Contract(conId=conId, exchange=exchange), "", False, False, [])
+
+        self._queue.send(Lane.RESUBSCRIBE, send)
 
     # --- ticks: the decoder's own calls, hence the names of its arguments --------------------------------------------
 
@@ -129,7 +165,7 @@ class Ticks:
         if tickType >= DELAYED and line.type is None:
             line.type = "delayed"
         line.has_ticks = True
-        self._changed[reqId] = line
+        self._changed[line.request] = line
 
     def size(self, reqId: int, tickType: int, size: float) -> None:
         line = self._lines.get(reqId)
@@ -143,7 +179,7 @@ class Ticks:
             elif at == LAST_SIZE and line.values[LAST] == 0:  # both 0: there is no last trade
                 line.values[LAST] = line.values[LAST_SIZE] = None
         line.has_ticks = True
-        self._changed[reqId] = line
+        self._changed[line.request] = line
 
     def market_data_type(self, reqId: int, marketDataId: int) -> None:
         line = self._lines.get(reqId)
@@ -151,7 +187,7 @@ class Ticks:
             return
         line.type = TYPES.get(marketDataId)
         if line.has_ticks:  # before the first tick there is nothing to show
-            self._changed[reqId] = line
+            self._changed[line.request] = line
 
     def flush(self) -> None:
         """The packet is over."""

@@ -17,7 +17,7 @@ from daemon.state.ledger import Ledger
 from daemon.state.outbox import Outbox
 from daemon.state.store import Store
 from shared.alerts.delivery import Outcome
-from shared.alerts.queue import EXPIRES, FIRST_RETRY, LAST_RETRY, PENDING
+from shared.alerts.queue import EXPIRES, PENDING
 from shared.alerts.sinks import Sink, read_sinks
 from shared.messages import Fill, Gap, Link, Recovered
 from tests.daemon.market.fakes import START, HandClock, settled
@@ -118,7 +118,7 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
 async def test_an_outage_and_its_end_are_sent_once(desk: Desk) -> None:
     await desk.outage()
     assert desk.data() | {"advice": []} == {
-        "incident": "n1",
+        "incident": "n0",
         "state": "firing",
         "session": "default",
         "phase": "waiting",
@@ -135,7 +135,7 @@ async def test_an_outage_and_its_end_are_sent_once(desk: Desk) -> None:
     desk.store.gap(gap)
     await desk.pass_(100)
 
-    assert desk.send.ids() == ["msg_n1-down", "msg_n1-recovered"]
+    assert desk.send.ids() == ["msg_n0-down", "msg_n0-recovered"]
     assert (desk.data()["state"], desk.data()["details"]) == ("resolved", {"recovered": ["a.01"]})
     assert 60 <= desk.data()["durationS"] <= 64
     assert (desk.health["delivered"], desk.health["pending"]) == (2, 0)
@@ -166,7 +166,7 @@ async def test_a_sink_that_comes_back_gets_what_waits_at_once_in_order(desk: Des
     desk.send.sent.clear()
     await desk.pass_(10)
 
-    assert sorted(desk.send.ids()) == ["msg_n1-down", "msg_n1-recovered"]
+    assert sorted(desk.send.ids()) == ["msg_n0-down", "msg_n0-recovered"]
 
 
 async def test_a_sink_that_hangs_delays_no_other(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ async def test_a_sink_that_hangs_delays_no_other(tmp_path: Path) -> None:
     await desk.begin()
     await desk.outage()
 
-    assert (desk.send.ids(OTHER_SINK), desk.send.ids()) == (["msg_n1-down"], ["msg_n1-down"])
+    assert (desk.send.ids(OTHER_SINK), desk.send.ids()) == (["msg_n0-down"], ["msg_n0-down"])
     assert [each["delivered"] for each in desk.alerts.health()] == [0, 1]
     await desk.kill()
 
@@ -186,7 +186,7 @@ async def test_410_ends_a_sink_and_drops_what_waits_for_it(desk: Desk) -> None:
     desk.link("ready")
     await desk.pass_(80)
 
-    assert desk.send.ids() == ["msg_n1-down"]
+    assert desk.send.ids() == ["msg_n0-down"]
     assert (desk.health["ended"], desk.health["pending"]) == (True, 0)
 
 
@@ -204,7 +204,7 @@ async def test_a_kill_between_commit_and_delivery_loses_nothing(desk: Desk) -> N
     await desk.pass_(100)
     desk.link("ready")
     await desk.pass_(70)
-    assert desk.send.ids() == ["msg_n1-down", "msg_n1-down", "msg_n1-recovered"]
+    assert desk.send.ids() == ["msg_n0-down", "msg_n0-down", "msg_n0-recovered"]
     await desk.kill()
     await desk.begin()
     await desk.pass_(5)
@@ -214,13 +214,14 @@ async def test_a_kill_between_commit_and_delivery_loses_nothing(desk: Desk) -> N
 async def test_what_no_attempt_delivers_in_a_day_is_given_up(desk: Desk) -> None:
     desk.send.outcomes[GOOD_SINK.key] = BAD
     await desk.outage()
-    for _ in range(round(EXPIRES / LAST_RETRY)):
-        await desk.clock.advance(LAST_RETRY)
-        await desk.flush()
-    await desk.pass_(FIRST_RETRY)
+    desk.clock.passed += EXPIRES
+    await desk.pass_(2)
+    assert (desk.health["pending"], desk.health["givenUp"], len(desk.send.sent)) == (0, 1, 1)
 
-    assert (desk.health["pending"], desk.health["givenUp"]) == (0, 1)
-    assert 140 < len(desk.send.sent) < 160
+    await desk.kill()
+    await desk.begin()
+    await desk.pass_(2)
+    assert len(desk.send.sent) == 1
 
 
 async def test_the_alerts_that_wait_are_bounded(tmp_path: Path) -> None:
@@ -290,7 +291,7 @@ async def test_a_ledger_in_trouble_stops_no_alert(tmp_path: Path) -> None:
         await desk.clock.advance(1.0)
         await asyncio.sleep(0.01)  # the disk's error comes from its thread
 
-    assert desk.send.ids() == ["msg_n1-down"]
+    assert desk.send.ids() == ["msg_n0-down"]
     await desk.kill()
 
 

@@ -88,6 +88,10 @@ async def test_two_hundred_watchers_cost_one_line_and_the_last_one_frees_it(hous
     assert house.quote(AAPL) is None
     assert house.sync(f"quotes:{AAPL}") is None
 
+    await house.watch(f"quotes:{AAPL}")
+    house.tws.on_quotes([(house.tws.request_of(AAPL), Quote(conId=AAPL, ask=2.0))])
+    assert house.quote(AAPL) == Quote(conId=AAPL, ask=2.0), "a new line begins without the old one's values"
+
 
 async def test_a_facade_restart_is_no_leaving_reader(house: House) -> None:
     """Who comes back within 10 s finds the line as it was: neither dropped nor doubled."""

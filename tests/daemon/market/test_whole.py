@@ -95,6 +95,17 @@ async def test_the_last_one_leaving_frees_the_line(house: House, monkeypatch: py
     assert house.daemon.store.rows(topic) == {}
 
 
+async def test_a_share_cfd_is_quoted_by_its_underlying(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """IBKR reroutes the request; the row is the CFD's, and its line is freed like any other."""
+    monkeypatch.setattr("daemon.market.streams.LINGER", 0.2)
+    cfd = next(each for each in house.gateway.world.catalogue.by_con_id.values() if each.secType == "CFD")
+
+    (row,) = (await house.peer.call("quotes.get", conIds=[cfd.conId]))["rows"]
+    assert (row["conId"], row["ibCode"], row["bid"] > 0) == (cfd.conId, None, True)
+    assert house.lines() == {cfd.underConId: 1}
+    await until(lambda: not house.lines())
+
+
 async def test_a_restarted_peer_neither_drops_nor_doubles_a_line(house: House) -> None:
     """A facade that goes and comes back finds the same line at the gateway."""
     topic = f"quotes:{house.conId('AAPL')}"
