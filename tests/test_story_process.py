@@ -124,17 +124,17 @@ async def test_a_gateway_that_is_stopped_is_noticed_and_found_again() -> None:
 async def test_a_daemon_killed_at_any_moment_gets_its_client_id_back_when_its_ghost_is_gone() -> None:
     """SIGKILL; TWS holds the id for a while. The next daemon waits under the same id, and is ready."""
     async with place() as directory, Gateway(World(), tick_rate=0.0) as gateway:
-        gateway.ghost_ids(0.5)
         env = settings(directory, gateway.port)
         scene = Told(env["IBKR_SOCKET"])
         async with process("daemon", env=env, cwd=directory) as daemon:
             await scene.becomes(phase="ready")
-            gateway.client_id_in_use(2.0)
+            gateway.client_id_in_use()
             daemon.kill()
             await daemon.wait()
         async with process("daemon", env=env, cwd=directory):
             row = await scene.becomes(phase="waiting", reason="clientIdInUse")
             assert row["gateway"]["clientId"] == 1
+            gateway.client_id_free()
             await scene.becomes(phase="ready", connected=True)
 
             assert set(gateway.client_ids) == {1}

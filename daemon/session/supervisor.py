@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
 from typing import Any
 
 import structlog
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Struct, field
 from msgspec.structs import replace
 
 from daemon.codes import meaning
@@ -29,7 +29,7 @@ from daemon.session.interfaces import Factory, Market, Memory, Rows, Tws
 from daemon.session.publication import Publication
 from daemon.session.reading import GRACE, Reading
 from daemon.session.slots import Slots
-from daemon.tws.errors import TwsError
+from daemon.tws.errors import DECODE_KINDS, TwsError
 from shared.clock import Clock
 from shared.messages import ConnectParams
 from shared.reasons import CATALOGUE, Problem
@@ -62,7 +62,7 @@ class Counters(Struct):
     loopLag: float = 0.0
     messagesIn: int = 0
     messagesOut: int = 0
-    decodeErrors: dict[str, int] = {}
+    decodeErrors: dict[str, int] = field(default_factory=lambda: dict.fromkeys(DECODE_KINDS, 0))
 
 
 class QueuedCommand(Struct):
@@ -148,7 +148,7 @@ class Supervisor:
             so_far,
             messagesIn=so_far.messagesIn + tws.messages_in,
             messagesOut=so_far.messagesOut + tws.messages_out,
-            decodeErrors=dict(Counter(so_far.decodeErrors) + Counter(tws.decode_errors)),
+            decodeErrors=_sum(so_far.decodeErrors, tws.decode_errors),
         )
 
     async def connect(self, params: ConnectParams, *, wait: bool = True) -> int:
@@ -385,7 +385,7 @@ class Supervisor:
             return
         self.counters.messagesIn += tws.messages_in
         self.counters.messagesOut += tws.messages_out
-        self.counters.decodeErrors = dict(Counter(self.counters.decodeErrors) + Counter(tws.decode_errors))
+        self.counters.decodeErrors = _sum(self.counters.decodeErrors, tws.decode_errors)
         self._slots.cancel("opening", "attempt limit", "reading")
         self._heartbeat.end()
         self._market.over()
@@ -440,3 +440,8 @@ def _answer(command: QueuedCommand | None, problem: Problem | None) -> None:
     """Once, and not to a caller that has stopped waiting."""
     if command is not None and not command.reply.done():
         command.reply.set_result(problem)
+
+
+def _sum(before: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
+    """By kind; those that are 0 stay."""
+    return {kind: before.get(kind, 0) + more.get(kind, 0) for kind in (*before, *(more.keys() - before.keys()))}

@@ -28,6 +28,9 @@ REPEATS = 60.0
 
 NO_FIGURES = (math.nan, math.nan, math.nan)
 
+NAMELESS = ((OWN,), (POSITIONS,), (OPEN, COMPLETED))
+"""End markers of the requests for lists that have no id, by list."""
+
 INVALID = frozenset({321, 322})
 """Validation failed. IBKR does not always name the request."""
 
@@ -137,11 +140,11 @@ class ErrorRouter:
 
     def _failed_without_id(self, error: TwsRefused) -> None:
         """The one request that it can be about; where there are several it may be any of them."""
-        lists = [end for end in (OWN, POSITIONS, OPEN, COMPLETED) if self._snapshots.is_missing(end)]
-        requests = list(self._pending)
-        if len(lists) + len(requests) == 1:
-            for end in lists:
-                self._snapshots.fail(end, error)
+        lists = [ends for ends in NAMELESS if any(map(self._snapshots.is_missing, ends))]
+        if len(lists) + len(self._pending) == 1:
+            for ends in lists:
+                for end in ends:
+                    self._snapshots.fail(end, error)
             self._pending.fail_all(error)
 
     def _read_only(self, code: int, text: str) -> None:

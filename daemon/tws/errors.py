@@ -10,6 +10,18 @@ TwsError
 
 from __future__ import annotations
 
+from typing import Final
+
+DECODE_KINDS: Final = (
+    "unknown", "timezone", "managedAccounts", "error",
+    "updateAccountValue", "accountUpdateMulti", "accountSummary", "pnl", "pnlSingle",
+    "position", "positionMulti", "updatePortfolio",
+    "openOrder", "orderStatus", "completedOrder", "execDetails", "commissionReport",
+    "contractDetails", "bondContractDetails", "symbolSamples", "securityDefinitionOptionParameter",
+    "historicalData", "historicalDataUpdate", "priceSizeTick", "tickSize", "tickOptionComputation",
+)  # fmt: skip
+"""Kinds of messages whose failures to decode are counted from 0 on; others appear when one is counted."""
+
 
 class TwsError(Exception):
     """A request that was not answered."""

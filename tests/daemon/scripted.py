@@ -74,7 +74,7 @@ class Time:
 
 
 class Script:
-    """One session: opens, reads and answers as it is told; everything asked of it is in `asked`."""
+    """One session: opens, reads and answers as it is told; every request to it is in `requested`."""
 
     def __init__(self, number: int, target: Target, emit: Callable[[Event], None], gateway: Gateway) -> None:
         self.number = number
@@ -84,20 +84,20 @@ class Script:
         self.heard = 0.0
         self.decode_errors: dict[str, int] = {}
         self.messages_in = self.messages_out = 0
-        self.asked: list[str] = []
+        self.requested: list[str] = []
         self.ended: str | None = None
         self._over = asyncio.Event()
 
-    def hears(self) -> None:
+    def receives(self) -> None:
         """Any complete message."""
         self.heard = self.gateway.clock.monotonic()
 
-    def says(self, event: type[ev.SessionEvent], **fields: Any) -> None:
-        self.hears()
+    def emits(self, event: type[ev.SessionEvent], **fields: Any) -> None:
+        self.receives()
         self.emit(event(session=self.number, **fields))
 
     async def open(self) -> None:
-        self.asked.append("open")
+        self.requested.append("open")
         earlier = self.gateway.sessions[: self.number - 1]
         assert all(session.ended for session in earlier), "one session at a time"
         outcome = self.gateway.outcome
@@ -113,14 +113,14 @@ class Script:
         else:
             for event in self.gateway.greeting:
                 self.emit(event(self.number))
-            self.says(ev.Opened, serverVersion=178, accounts=self.gateway.accounts)
+            self.emits(ev.Opened, serverVersion=178, accounts=self.gateway.accounts)
 
     async def sync(self, topics: frozenset[str] | None = None) -> None:
-        self.asked.append("sync" if topics is None else "sync " + " ".join(sorted(topics)))
+        self.requested.append("sync" if topics is None else "sync " + " ".join(sorted(topics)))
         await self._tell(frozenset(BROKER_TOPICS) if topics is None else topics)
 
     async def recover(self, cause: str) -> None:
-        self.asked.append(f"recover {cause}")
+        self.requested.append(f"recover {cause}")
         await self._tell(frozenset(BROKER_TOPICS))
 
     async def _tell(self, topics: frozenset[str]) -> None:
@@ -131,17 +131,17 @@ class Script:
             self.gateway.store.put({"fills": {fill.execId: fill}})
         for topic in topics - self.gateway.untold:
             self.gateway.store.known(topic)
-        self.hears()
+        self.receives()
 
     async def probe(self, timeout: float) -> float:
-        self.asked.append("probe")
+        self.requested.append("probe")
         if self.gateway.frozen:
             await self._over.wait()
-        self.hears()
+        self.receives()
         return 0.004
 
     async def prove_upstream(self, timeout: float) -> bool:
-        self.asked.append("prove")
+        self.requested.append("prove")
         return self.gateway.upstream_answers
 
     def abort(self) -> None:
@@ -262,9 +262,9 @@ class Story:
     def gaps(self) -> list[Gap]:
         return [gap for gap in self.store.rows("gaps").values() if isinstance(gap, Gap)]
 
-    def asked(self) -> Counter[str]:
-        """Everything asked of the current session, counted."""
-        return Counter(self.session.asked)
+    def requests(self) -> Counter[str]:
+        """Every request to the current session, counted."""
+        return Counter(self.session.requested)
 
     async def pass_(self, seconds: float) -> None:
         await self.clock.pass_(seconds)

@@ -106,7 +106,7 @@ async def test_a_night_of_refusals_is_one_warning_and_a_count(lines: pytest.LogC
 
 async def test_the_history_holds_every_change_of_phase() -> None:
     async with supervised() as story:
-        story.session.says(ev.UpstreamLost, code=1100, text="gone")
+        story.session.emits(ev.UpstreamLost, code=1100, text="gone")
         await settle()
 
         assert [(event.phase, event.reason) for event in story.memory.events] == [
@@ -141,10 +141,10 @@ async def test_a_refused_dial_is_tried_again_when_the_row_says() -> None:
 async def test_silence_is_probed_and_an_answer_is_proof() -> None:
     async with supervised() as story:
         await story.pass_(4.9)
-        assert story.asked()["probe"] == 0
+        assert story.requests()["probe"] == 0
         await story.pass_(0.2)
 
-        assert story.asked()["probe"] == 1
+        assert story.requests()["probe"] == 1
         assert (story.row.phase, story.row.proof.rttMs) == ("ready", 4.0)
         assert story.row.proof.at == WEDNESDAY + timedelta(seconds=5)
 
@@ -155,13 +155,13 @@ async def test_while_messages_come_nothing_is_probed_and_the_proof_stays_young()
         seen = set()
         steps = story.store.seq
         for _ in range(200):
-            story.session.hears()
+            story.session.receives()
             await story.pass_(0.05)
             seen.add(story.row.proof.at)
             assert story.row.proof.at is not None
             assert (story.clock.now() - story.row.proof.at).total_seconds() <= 1.3
 
-        assert story.asked()["probe"] == 0
+        assert story.requests()["probe"] == 0
         assert 8 <= len(seen) <= 14
         assert story.store.seq - steps <= 15
 
@@ -174,7 +174,7 @@ async def test_a_frozen_gateway_is_not_connected_after_interval_and_timeout() ->
         await story.pass_(0.15)
 
         assert (story.row.phase, story.row.reason, story.row.connected) == ("unproven", "probeTimeout", False)
-        assert story.asked()["probe"] == 2
+        assert story.requests()["probe"] == 2
 
 
 async def test_a_probe_that_is_overdue_is_one_change_of_the_row() -> None:
@@ -208,7 +208,7 @@ async def test_an_answer_to_the_second_probe_is_enough() -> None:
         story.gateway.frozen = True
         await story.pass_(12)
         assert story.row.phase == "unproven"
-        story.session.hears()
+        story.session.receives()
         await story.pass_(0.3)
 
         assert (story.row.phase, story.row.connected) == ("ready", True)
@@ -222,7 +222,7 @@ async def test_a_slow_but_healthy_gateway_never_changes_phase() -> None:
         story.gateway.frozen = True
         for _ in range(20):
             await story.pass_(9.0)
-            story.session.hears()
+            story.session.receives()
             assert story.row.connected
 
         assert [event.phase for event in story.memory.events] == ["connecting", "syncing", "ready"]
@@ -239,7 +239,7 @@ async def test_a_proof_that_has_grown_too_old_proves_nothing_whoever_was_slow() 
         await story.pass_(2)
 
         assert (story.row.phase, story.row.connected) == ("ready", False)
-        story.session.hears()
+        story.session.receives()
         await story.pass_(1)
         assert story.row.connected
 
@@ -255,8 +255,8 @@ async def test_our_own_absence_is_not_the_gateways_silence(lines: pytest.LogCapt
 
         await story.pass_(4.8)
         assert story.row.phase == "ready"
-        assert story.asked()["probe"] == 2, "the gateway was asked again at once"
-        story.session.hears()
+        assert story.requests()["probe"] == 2, "the gateway was asked again at once"
+        story.session.receives()
         await story.pass_(4)
         assert [event.phase for event in story.memory.events][-1] == "ready"
         assert any("Resumed after suspend" in line for line in logged(lines))
@@ -268,7 +268,7 @@ async def test_after_a_sleep_that_the_monotonic_clock_did_not_see_the_gateway_is
         story.clock.jump(0.25, wall=7200)
         await settle()
 
-        assert story.asked()["probe"] == 1
+        assert story.requests()["probe"] == 1
 
 
 async def test_a_sleep_ends_a_wait_at_once() -> None:
@@ -291,7 +291,7 @@ async def test_a_handshake_that_timed_out_while_we_were_away_is_tried_again_at_o
     await settle()
     story.clock.jump(60)
     await settle()
-    story.session.says(ev.AttemptOverdue, reason="handshakeTimeout")
+    story.session.emits(ev.AttemptOverdue, reason="handshakeTimeout")
     story.gateway.outcome = None
     await settle()
 
@@ -351,7 +351,7 @@ async def test_connect_elsewhere_dials_when_the_session_before_has_ended_and_not
         connecting = asyncio.create_task(story.link.connect(replace(BARE, timeout=7.0, port=7498)))
         await settle()
         assert story.session is not old
-        assert (old.ended, story.session.asked) == (None, [])
+        assert (old.ended, story.session.requested) == (None, [])
 
         story.gateway.may_close.set()
         await connecting
@@ -369,7 +369,7 @@ async def test_what_somebody_connected_is_not_called_automatic(lines: pytest.Log
     assert logged(lines)[-1] == "INFO:     ✓ Connected to IBKR on port 7498"
     await story.pass_(31)
 
-    story.session.says(ev.Lost)
+    story.session.emits(ev.Lost)
     await settle()
     assert logged(lines)[-1] == "INFO:     ✓ Auto-connected to IBKR successfully on port 7498"
     story.link.stop()
@@ -391,7 +391,7 @@ async def test_an_attempt_that_outlives_its_time_limit_is_answered_then_and_beco
     assert (story.row.phase, story.row.nextAttemptAt) == ("waiting", WEDNESDAY + timedelta(seconds=120))
 
     await story.pass_(100)
-    story.session.says(ev.Opened, serverVersion=178, accounts=("DU1234567",))
+    story.session.emits(ev.Opened, serverVersion=178, accounts=("DU1234567",))
     await settle()
     assert story.row.connected
     assert len(story.gateway.sessions) == 1
@@ -477,7 +477,7 @@ async def test_two_who_connect_share_one_attempt_and_a_third_who_means_another_i
             await story.link.connect(ConnectParams(clientId=9))
         assert caught.value.reason == "connectInProgress"
 
-        story.session.says(ev.Opened, serverVersion=178, accounts=("DU1234567",))
+        story.session.emits(ev.Opened, serverVersion=178, accounts=("DU1234567",))
         await first
         await second
         assert len(story.gateway.sessions) == 1
@@ -563,7 +563,7 @@ async def test_a_request_to_a_link_that_does_not_step_is_answered_too() -> None:
 async def test_an_answer_about_ourselves_does_not_quote_the_gateway() -> None:
     """What it said last is no explanation of our own end."""
     async with supervised() as story:
-        story.session.says(ev.Lost, text="connection reset")
+        story.session.emits(ev.Lost, text="connection reset")
         await settle()
         story.link.stop()
         with pytest.raises(Problem) as caught:
@@ -578,7 +578,7 @@ async def test_a_session_that_was_only_tried_is_lost_for_its_own_reason() -> Non
         asked = asyncio.create_task(story.link.connect(BARE))
         await settle()
         assert story.row.phase == "syncing"
-        story.session.says(ev.Lost)
+        story.session.emits(ev.Lost)
         await settle()
 
         assert story.row.phase == "disabled"
@@ -595,7 +595,7 @@ async def test_the_time_to_ready_does_not_count_what_nobody_wanted() -> None:
         assert story.link.figures().timeToReady == 0
 
         story.gateway.outcome = "portClosed"
-        story.session.says(ev.Lost)
+        story.session.emits(ev.Lost)
         await story.pass_(20)
         story.gateway.outcome = None
         await story.pass_(1)
@@ -613,7 +613,7 @@ async def test_stop_closes_the_session_cleanly() -> None:
 async def test_questions_to_the_gateway_need_a_ready_session() -> None:
     async with supervised() as story:
         assert story.link.tws is story.session
-        story.session.says(ev.UpstreamLost, code=1100, text="Connectivity has been lost.")
+        story.session.emits(ev.UpstreamLost, code=1100, text="Connectivity has been lost.")
         await settle()
 
         with pytest.raises(Problem) as caught:
@@ -629,12 +629,12 @@ async def test_what_stayed_unknown_is_asked_again_every_ten_seconds() -> None:
         story.gateway.untold = frozenset({"positions"})
         story.store.forget("positions")
         await story.pass_(40)
-        asked = story.asked()["sync positions"]
+        asked = story.requests()["sync positions"]
         assert 3 <= asked <= 4
 
         story.gateway.untold = frozenset()
         await story.pass_(60)
-        assert story.asked()["sync positions"] == asked + 1
+        assert story.requests()["sync positions"] == asked + 1
         known = story.store.row("sync", "positions")
         assert isinstance(known, Sync)
         assert known.known
@@ -647,7 +647,7 @@ async def test_a_list_whose_end_never_comes_is_requested_again_every_ten_seconds
         story.store.forget("positions")
         await story.pass_(52)
 
-        assert story.asked()["sync positions"] == 5
+        assert story.requests()["sync positions"] == 5
 
 
 async def test_a_snapshot_that_never_ends_does_not_keep_the_link_from_ready() -> None:
@@ -668,7 +668,7 @@ async def test_other_clients_orders_are_read_again_every_thirty_seconds() -> Non
     async with supervised() as story:
         await story.pass_(100)
 
-        assert story.asked()["sync orders"] == 3
+        assert story.requests()["sync orders"] == 3
 
 
 async def test_what_stays_unknown_does_not_keep_others_orders_from_being_read() -> None:
@@ -677,35 +677,35 @@ async def test_what_stays_unknown_does_not_keep_others_orders_from_being_read() 
         story.store.forget("pnl")
         await story.pass_(95)
 
-        assert story.asked()["sync orders"] == 3
-        assert story.asked()["sync pnl"] >= 8
+        assert story.requests()["sync orders"] == 3
+        assert story.requests()["sync pnl"] >= 8
 
 
 async def test_a_read_only_api_is_not_asked_for_orders(lines: pytest.LogCaptureFixture) -> None:
     async with supervised() as story:
         story.gateway.untold = frozenset({"orders"})
         story.store.forget("orders")
-        story.session.says(ev.ReadOnlyApi, text="The API interface is currently in Read-Only mode.")
+        story.session.emits(ev.ReadOnlyApi, text="The API interface is currently in Read-Only mode.")
         await story.pass_(100)
 
         assert (story.row.phase, story.row.readOnly) == ("ready", True)
-        assert not any("orders" in name for name in story.asked())
+        assert not any("orders" in name for name in story.requests())
         assert sum("read-only" in line for line in logged(lines)) == 1
 
 
 async def test_after_1102_everything_is_read_again_and_no_stream_requested() -> None:
     async with supervised() as story:
         story.market.wanted = 3
-        story.session.says(ev.UpstreamLost, code=1100, text="gone")
+        story.session.emits(ev.UpstreamLost, code=1100, text="gone")
         await settle()
         assert (story.row.phase, story.row.upstream, story.row.connected) == ("upstreamLost", "lost", False)
         assert all(isinstance(row, Sync) and row.stale for row in story.store.rows("sync").values())
         await story.pass_(30)
-        story.session.says(ev.UpstreamRestored, code=1102, text="back", dataLost=False)
+        story.session.emits(ev.UpstreamRestored, code=1102, text="back", dataLost=False)
         await settle()
 
         assert story.row.connected
-        assert story.asked()["recover 1102"] == 1
+        assert story.requests()["recover 1102"] == 1
         assert len(story.market.requested) == 1, "at the beginning of the session only"
         (gap,) = story.gaps
         assert (gap.cause, gap.from_, gap.to) == ("upstreamLost", WEDNESDAY, WEDNESDAY + timedelta(seconds=30))
@@ -716,11 +716,11 @@ async def test_the_market_receives_each_change_of_upstream_and_farms_also_where_
     """The published row holds only the last of them; a quote of before the loss must still become stale."""
     async with supervised() as story:
         story.market.conditions.clear()
-        story.session.says(ev.UpstreamLost, code=1100, text="gone")
-        story.session.says(ev.UpstreamRestored, code=1102, text="back", dataLost=False)
-        story.session.says(ev.FarmChanged, farm="usfarm", type="market", state="broken")
-        story.session.says(ev.ProbeAnswered, rtt=0.1)
-        story.session.says(ev.Lost)
+        story.session.emits(ev.UpstreamLost, code=1100, text="gone")
+        story.session.emits(ev.UpstreamRestored, code=1102, text="back", dataLost=False)
+        story.session.emits(ev.FarmChanged, farm="usfarm", type="market", state="broken")
+        story.session.emits(ev.ProbeAnswered, rtt=0.1)
+        story.session.emits(ev.Lost)
         await settle()
 
         assert story.market.conditions == [
@@ -736,12 +736,12 @@ async def test_after_1101_every_stream_is_requested_again_exactly_once() -> None
     async with supervised() as story:
         story.market.wanted = 3
         for _ in range(3):
-            story.session.says(ev.UpstreamLost, code=1100, text="gone")
-        story.session.says(ev.UpstreamRestored, code=1101, text="back", dataLost=True)
+            story.session.emits(ev.UpstreamLost, code=1100, text="gone")
+        story.session.emits(ev.UpstreamRestored, code=1101, text="back", dataLost=True)
         await settle()
 
         assert story.market.requested == [story.session, story.session]
-        assert story.asked()["recover 1101"] == 1
+        assert story.requests()["recover 1101"] == 1
         assert story.gaps[0].recovered.streams == 3
 
 
@@ -750,7 +750,7 @@ async def test_after_a_reconnect_every_stream_is_requested_once_of_the_new_sessi
         story.market.wanted = 2
         first = story.session
         await story.pass_(40)
-        first.says(ev.Lost)
+        first.emits(ev.Lost)
         await settle()
 
         assert story.market.requested == [first, story.session]
@@ -762,14 +762,14 @@ async def test_fills_of_a_gap_are_named_in_it() -> None:
     """Only those first learnt by asking, and only those not known before, in the order of their execution."""
     async with supervised() as story:
         story.store.put({"fills": {"old.1": fill("old.1")}})
-        story.session.says(ev.UpstreamLost, code=1100, text="gone")
+        story.session.emits(ev.UpstreamLost, code=1100, text="gone")
         await settle()
         story.store.put({"fills": {"seen.1": fill("seen.1", recovered=False)}})
         story.gateway.fills = (
             fill("b.1", time=WEDNESDAY + timedelta(seconds=2)),
             fill("a.1", time=WEDNESDAY + timedelta(seconds=1)),
         )
-        story.session.says(ev.UpstreamRestored, code=1102, text="back", dataLost=False)
+        story.session.emits(ev.UpstreamRestored, code=1102, text="back", dataLost=False)
         await settle()
 
         assert story.gaps[0].recovered.fills == ("a.1", "b.1")
@@ -777,9 +777,9 @@ async def test_fills_of_a_gap_are_named_in_it() -> None:
 
 async def test_an_outage_of_the_socket_continues_the_gap_of_upstream() -> None:
     async with supervised() as story:
-        story.session.says(ev.UpstreamLost, code=1100, text="gone")
+        story.session.emits(ev.UpstreamLost, code=1100, text="gone")
         await story.pass_(60)
-        story.session.says(ev.Lost)
+        story.session.emits(ev.Lost)
         await settle()
 
         assert [(gap.cause, gap.from_) for gap in story.gaps] == [("upstreamLost", WEDNESDAY)]
@@ -788,15 +788,15 @@ async def test_an_outage_of_the_socket_continues_the_gap_of_upstream() -> None:
 async def test_a_gap_whose_reading_is_cut_off_by_a_loss_ends_with_the_next_session() -> None:
     """1102, and before everything is read again the socket is lost too."""
     async with supervised() as story:
-        story.session.says(ev.UpstreamLost, code=1100, text="gone")
+        story.session.emits(ev.UpstreamLost, code=1100, text="gone")
         await settle()
         story.gateway.slow_reads = True
-        story.session.says(ev.UpstreamRestored, code=1102, text="back", dataLost=False)
+        story.session.emits(ev.UpstreamRestored, code=1102, text="back", dataLost=False)
         await settle()
         assert story.gaps == []
 
         story.gateway.slow_reads = False
-        story.session.says(ev.Lost, text="reset")
+        story.session.emits(ev.Lost, text="reset")
         await settle()
         assert story.row.phase == "ready"
         assert [gap.cause for gap in story.gaps] == ["upstreamLost"]
@@ -805,7 +805,7 @@ async def test_a_gap_whose_reading_is_cut_off_by_a_loss_ends_with_the_next_sessi
 async def test_what_could_not_be_read_again_is_named_in_the_gap() -> None:
     async with supervised() as story:
         story.gateway.untold = frozenset({"orders", "pnl"})
-        story.session.says(ev.Lost)
+        story.session.emits(ev.Lost)
         await settle()
 
         assert story.gaps[0].unrecovered == ("orders", "pnl")
@@ -818,12 +818,12 @@ async def test_1100_over_and_over_without_an_end_is_one_gap_in_a_few_lines(lines
     async with supervised(wall=night, calendar=calendar()) as story:
         before = len(logged(lines))
         for _ in range(15):
-            story.session.says(ev.UpstreamLost, code=1100, text="Connectivity between IBKR and TWS has been lost.")
+            story.session.emits(ev.UpstreamLost, code=1100, text="Connectivity between IBKR and TWS has been lost.")
             await story.pass_(65)
         assert (story.row.phase, story.row.expected.active) == ("upstreamLost", False)
         assert story.gaps == []
         assert len(logged(lines)) - before <= 10
-        story.session.says(ev.UpstreamRestored, code=1102, text="back", dataLost=False)
+        story.session.emits(ev.UpstreamRestored, code=1102, text="back", dataLost=False)
         await settle()
 
         (gap,) = story.gaps
@@ -838,9 +838,9 @@ async def test_a_gap_in_a_planned_window_says_so() -> None:
         assert story.row.expected == Expected(
             active=True, kind="nightlyReset", nextAt=datetime(2025, 11, 19, 6, 45, tzinfo=UTC)
         )
-        story.session.says(ev.UpstreamLost, code=1100, text="gone")
+        story.session.emits(ev.UpstreamLost, code=1100, text="gone")
         await story.pass_(15)
-        story.session.says(ev.UpstreamRestored, code=1102, text="back", dataLost=False)
+        story.session.emits(ev.UpstreamRestored, code=1102, text="back", dataLost=False)
         await settle()
 
         assert story.gaps[0].expected
@@ -853,9 +853,9 @@ async def test_a_gap_in_a_planned_window_says_so() -> None:
 async def test_a_gap_that_a_planned_window_comes_over_says_so_too() -> None:
     """IBKR's reset is not punctual: this one begins ten seconds early."""
     async with supervised(wall=datetime(2025, 11, 19, 5, 14, 50, tzinfo=UTC)) as story:
-        story.session.says(ev.UpstreamLost, code=1100, text="gone")
+        story.session.emits(ev.UpstreamLost, code=1100, text="gone")
         await story.pass_(15)
-        story.session.says(ev.UpstreamRestored, code=1102, text="back", dataLost=False)
+        story.session.emits(ev.UpstreamRestored, code=1102, text="back", dataLost=False)
         await settle()
 
         assert story.gaps[0].expected
@@ -885,24 +885,24 @@ async def test_the_end_of_a_window_ends_a_wait() -> None:
 
 async def test_2110_is_undone_when_ibkrs_servers_prove_to_answer() -> None:
     async with supervised() as story:
-        story.session.says(ev.UpstreamLost, code=2110, text="broken")
+        story.session.emits(ev.UpstreamLost, code=2110, text="broken")
         await story.pass_(25)
         assert story.row.phase == "upstreamLost"
-        assert 2 <= story.asked()["prove"] <= 3
+        assert 2 <= story.requests()["prove"] <= 3
         story.gateway.upstream_answers = True
         await story.pass_(11)
 
         assert story.row.phase == "ready"
-        assert story.asked()["recover 2110"] == 1
+        assert story.requests()["recover 2110"] == 1
 
 
 async def test_1100_is_not_undone_by_an_answer() -> None:
     async with supervised() as story:
         story.gateway.upstream_answers = True
-        story.session.says(ev.UpstreamLost, code=1100, text="gone")
+        story.session.emits(ev.UpstreamLost, code=1100, text="gone")
         await story.pass_(60)
 
-        assert (story.row.phase, story.asked()["prove"]) == ("upstreamLost", 0)
+        assert (story.row.phase, story.requests()["prove"]) == ("upstreamLost", 0)
 
 
 async def test_2110_in_the_handshake_asks_for_nothing_until_upstream_is_back() -> None:
@@ -910,11 +910,11 @@ async def test_2110_in_the_handshake_asks_for_nothing_until_upstream_is_back() -
     story.gateway.greeting = (lambda number: ev.UpstreamLost(session=number, code=2110, text="broken"),)
     running = asyncio.create_task(story.link.run(), name="the link under test")
     await settle()
-    assert (story.row.phase, story.asked()["sync"]) == ("upstreamLost", 0)
+    assert (story.row.phase, story.requests()["sync"]) == ("upstreamLost", 0)
 
-    story.session.says(ev.UpstreamRestored, code=1102, text="back", dataLost=False)
+    story.session.emits(ev.UpstreamRestored, code=1102, text="back", dataLost=False)
     await settle()
-    assert (story.row.phase, story.asked()["sync"]) == ("ready", 1)
+    assert (story.row.phase, story.requests()["sync"]) == ("ready", 1)
     story.link.stop()
     await running
 
@@ -925,13 +925,13 @@ async def test_reading_is_stopped_when_upstream_is_lost_and_begun_anew_when_it_i
     running = asyncio.create_task(story.link.run(), name="the link under test")
     await settle()
     assert story.row.phase == "syncing"
-    story.session.says(ev.UpstreamLost, code=1100, text="gone")
+    story.session.emits(ev.UpstreamLost, code=1100, text="gone")
     await settle()
     story.gateway.slow_reads = False
-    story.session.says(ev.UpstreamRestored, code=1102, text="back", dataLost=False)
+    story.session.emits(ev.UpstreamRestored, code=1102, text="back", dataLost=False)
     await settle()
 
-    assert (story.row.phase, story.asked()["sync"]) == ("ready", 2)
+    assert (story.row.phase, story.requests()["sync"]) == ("ready", 2)
     story.link.stop()
     await running
 
@@ -942,7 +942,7 @@ async def test_reading_is_stopped_when_upstream_is_lost_and_begun_anew_when_it_i
 async def test_farms_are_rows_of_their_own_and_go_with_their_session() -> None:
     async with supervised() as story:
         for state in ("ok", "broken"):
-            story.session.says(ev.FarmChanged, farm="usfarm", type="market", state=state)
+            story.session.emits(ev.FarmChanged, farm="usfarm", type="market", state=state)
         await settle()
         assert story.store.rows("farms") == {
             "usfarm": Farm(farm="usfarm", type="market", state="broken", since=WEDNESDAY)
@@ -950,7 +950,7 @@ async def test_farms_are_rows_of_their_own_and_go_with_their_session() -> None:
         assert story.row.farms["usfarm"].state == "broken"
         assert story.row.connected
 
-        story.session.says(ev.Lost)
+        story.session.emits(ev.Lost)
         await settle()
         assert story.store.rows("farms") == {}
 
@@ -981,7 +981,7 @@ async def test_a_flood_of_link_messages_ends_the_session_and_nothing_else() -> N
         first = story.session
         await story.pass_(40)
         for number in range(40_000):
-            first.says(ev.FarmChanged, farm=f"farm{number % 5}", type="market", state="ok")
+            first.emits(ev.FarmChanged, farm=f"farm{number % 5}", type="market", state="ok")
         await settle()
 
         assert first.ended == "aborted"
@@ -994,7 +994,7 @@ async def test_a_planned_restart_annotates_and_decides_nothing() -> None:
     at = WEDNESDAY.astimezone().time()
     async with supervised(calendar=calendar(restart_at=at)) as story:
         assert (story.row.expected.active, story.row.expected.kind) == (True, "restart")
-        story.session.says(ev.Lost)
+        story.session.emits(ev.Lost)
         await settle()
 
         assert story.row.connected

@@ -6,9 +6,14 @@ import asyncio
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from daemon.link.events import Lost
 from daemon.tws import TwsUnreadable
+from daemon.tws.callbacks import Callbacks
+from daemon.tws.decode_errors import ANSWERS, LISTS
+from daemon.tws.decoder import MessageDecoder
+from daemon.tws.errors import DECODE_KINDS
 from shared.messages import ContractQuery
 from tests.daemon.tws.recorded import answering, execution, order_line, send
 from tests.daemon.tws.scripted import Peer
@@ -39,6 +44,13 @@ SEARCH = "79|ID|2|265598|AAPL|STK|NASDAQ|USD|1|OPT|APPLE INC||-1|IBM|BOND|||0|IN
 async def bars(*lines: str) -> list[Any]:
     async with session(answering({"20": lines})) as made:
         return await made.tws.historical_bars(QUERY, **DAYS)
+
+
+def test_every_kind_that_is_counted_from_0_on_is_a_message_or_a_part_of_one():
+    names = set(MessageDecoder(Callbacks, lambda *_: None).names.values())
+
+    assert set(DECODE_KINDS) - names == {"unknown", "timezone"}
+    assert {*LISTS, *ANSWERS} - {*DECODE_KINDS, "contractDetailsEnd", "securityDefinitionOptionParameterEnd"} == set()
 
 
 # --- bars -----------------------------------------------------------------------------------------------------------
@@ -272,11 +284,11 @@ async def test_what_no_row_holds_costs_nothing():
         assert made.tws.decode_errors["tickOptionComputation"] == 2
 
 
-async def test_any_number_of_ticks_that_cannot_be_read_leaves_the_session_alone(caplog: pytest.LogCaptureFixture):
-    """They are counted, and logged once a minute."""
+async def test_any_number_of_ticks_that_cannot_be_read_leaves_the_session_alone():
+    """They are counted, and logged once a minute and kind."""
     bad = ["21|ID|11|0|0.1|||"] * 50 + ["1|6|ID|1|cheap|9|0"] * 50 + ["1|6|ID|1|9|9|0"]
     quotes: list[Any] = []
-    with caplog.at_level("INFO"):
+    with capture_logs() as lines:
         async with session(answering({"1": bad})) as made:
             made.tws.on_quotes = quotes.extend
             made.tws.subscribe_quote(QUERY, 1)
@@ -286,3 +298,7 @@ async def test_any_number_of_ticks_that_cannot_be_read_leaves_the_session_alone(
             assert not made.of(Lost)
 
     assert quotes[-1][1].bid == 9
+    assert [(line["kind"], line["log_level"]) for line in lines if line["event"] == "tws.undecodable"] == [
+        ("tickOptionComputation", "warning"),
+        ("priceSizeTick", "warning"),
+    ]

@@ -139,6 +139,21 @@ async def test_the_deadline_reports_what_stayed_unknown():
             assert made.tws.unknown == {"positions"}
 
 
+@pytest.mark.parametrize(
+    ("topic", "kind", "name"),
+    [("positions", "positions", "reqPositions"), ("orders", "allOpenOrders", "reqAllOpenOrders")],
+)
+async def test_a_refusal_without_a_request_id_fails_the_one_list_that_is_read(topic: str, kind: str, name: str):
+    """Nor is the rest of the time limit waited for (A22)."""
+    async with Gateway(World(positions=3)) as gateway, joined(gateway.port, timeout=60) as made:
+        gateway.mute(kind)
+        reading = asyncio.create_task(made.tws.sync({topic}))
+        await until(lambda: requested(gateway, name))
+        gateway.send_error(322, "Error processing request.-'bP' : cause - Invalid account code", req_id=-1)
+
+        assert await asyncio.wait_for(reading, 30) == {topic}
+
+
 async def test_an_end_that_comes_late_still_counts():
     """After the deadline the request stays open: its end marker makes the topic known without another one."""
     async with Gateway(World(positions=3, fills=0)) as gateway:
