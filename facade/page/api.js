@@ -5,8 +5,8 @@ import { tab } from './storage.js';
 
 const TOKEN = 'ibkr.token';
 const API = '/api/ibkr/';
-// A connect answers when the attempt has ended; IBKR_CONNECT_TIMEOUT is seldom above a minute. The event stream tells
-// the truth meanwhile.
+// A connect answers when the attempt has ended; IBKR_CONNECT_TIMEOUT is seldom above a minute. The event stream
+// shows the state meanwhile.
 const COMMAND_DEADLINE = 90_000;
 const READ_DEADLINE = 15_000;
 // Date has whole seconds: differences below this are its rounding, not a skew.

@@ -1,4 +1,4 @@
-// Owns the wiring: the stream feeds the model, the views read it. It knows no row and draws nothing.
+// Owns the wiring: the stream feeds the model, the views read it. It has no row of its own and draws nothing.
 
 import { mountAccounts } from './accounts.js';
 import { mountActions } from './actions.js';

@@ -318,7 +318,7 @@ const haystack = (row) =>
     .toLowerCase();
 
 function panel(model, topic, { label, columns, sort, empty, one, keep, note, before, unknown }) {
-  let currency = null; // the one currency of all rows, said once in the head of the panel
+  let currency = null; // the one currency of all rows, written once in the head of the panel
   const table = new Table(byId(`${topic}-table`), {
     label: capital(label),
     columns: columns((row) => (row.currency && row.currency !== currency ? row.currency : '')),

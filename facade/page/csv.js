@@ -14,7 +14,7 @@ function cell(value) {
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
-/** Save `text` as a file named for its `topic` and the time `at`; a `stale` one says so in its name. */
+/** Save `text` as a file named for its `topic` and the time `at`; the name of a `stale` one has that word. */
 export function download(text, topic, at, stale) {
   const time = at.toISOString().slice(0, 19).replaceAll(':', '-');
   const url = URL.createObjectURL(new Blob([text], { type: 'text/csv;charset=utf-8' }));

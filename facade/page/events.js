@@ -9,7 +9,7 @@ import { eventParser } from './sse.js';
 const SILENCE = 700;
 // … which a facade on the same machine answers in a few ms. Together below the two seconds the page promises.
 const PROBE_DEADLINE = 900;
-// The heartbeat comes every 15 s: a stream without two of them is dead, whatever its socket says (sleep, a proxy).
+// The heartbeat comes every 15 s: a stream without two of them is dead, even with an open socket (sleep, a proxy).
 const STREAM_SILENCE = 40_000;
 const WATCH_EVERY = 100;
 // A retry costs a loopback dial; the page should be right at once when the facade is back.
@@ -34,7 +34,7 @@ export class EventStream {
     Object.assign(this, { replica, changed, facade, link, refused });
   }
 
-  /** Begin, or go on with other topics (the stream is opened anew and brings its own snapshot). */
+  /** Begin, or go on with other topics (the stream is opened again and brings its own snapshot). */
   open(topics) {
     const first = !this.#topics.length;
     this.#topics = topics;

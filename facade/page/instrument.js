@@ -33,8 +33,8 @@ const FIELDS = [
 const whatToShow = ({ secType }) => (['CASH', 'CFD', 'CMDTY', 'BOND'].includes(secType) ? 'MIDPOINT' : 'TRADES');
 
 /**
- * `changed()` is called when the shown contract has changed, and with it the wanted quotes; `watched(conId)` says whether
- * a contract is among the quotes. Returns `{open, conId(), watch(add)}`; `watch` takes what adds a contract to them.
+ * `changed()` is called when the shown contract has changed, and with it the wanted quotes; `watched(conId)`: whether a
+ * contract is among the quotes. Returns `{open, conId(), watch(add)}`; `watch` takes what adds a contract to them.
  */
 export function mountInstrument(model, changed, watched) {
   const host = byId('instrument');

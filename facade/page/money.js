@@ -1,5 +1,5 @@
 // Owns the arithmetic of amounts: in which currency, converted at which rate, summed over accounts and positions. Pure.
-// A sum of which a part is not known says so: `{value, missing}`, `missing` the number of parts without a value.
+// A sum is `{value, missing}`, `missing` the number of parts that are not known.
 
 import { known } from './format.js';
 

@@ -1,4 +1,4 @@
-// Owns what the page announces while its tab is in the background, if the person wants that: a loss that lasts, the
+// Owns what the page announces while its tab is in the background, if that is switched on: a loss that lasts, the
 // return, a fill, a login that is needed. What is announced when is decided by `announce`, which is pure.
 
 import { serverNow } from './api.js';
@@ -20,7 +20,7 @@ export const QUIET = { downSince: null, lossAnnounced: false, loginAnnounced: fa
 /**
  * The next state and the notifications `{tag, title, body}` of this moment. `seen`: `{at, known, ready, wanted, expected,
  * login, headline, sentence, fills}`; `known`: whether there is any state yet; `wanted`: whether a link is wanted
- * (nobody disconnected it); `fills`: Map(execId -> row) or null where they are not known.
+ * (it was not disconnected by hand); `fills`: Map(execId -> row) or null where they are not known.
  */
 export function announce(before, seen) {
   if (!seen.known) return [before, []];

@@ -2,7 +2,7 @@
 
 import { read, serverNow } from './api.js';
 import { byId, el, setData, setHidden } from './dom.js';
-import { age, clock, contractName, DASH, instant, known, moved, price, quantity, relative, words } from './format.js';
+import { clock, contractName, DASH, duration, instant, known, moved, price, quantity, relative, words } from './format.js';
 import { freshnessNote } from './freshness.js';
 import { oneCurrency } from './money.js';
 import { everySecond, paint } from './paint.js';
@@ -35,7 +35,7 @@ const change = (row) => moved(row.last, row.close);
 
 const exchangeOf = ({ primaryExchange, exchange }) => primaryExchange || (exchange === 'SMART' ? '' : exchange);
 
-/** Where and in which currency a contract trades: what tells three IBMs apart. */
+/** Where and in which currency a contract trades: what distinguishes three IBMs. */
 export const venue = (contract) => [exchangeOf(contract), contract.currency].filter(Boolean).join(' ');
 
 /** The columns; `several()`: whether the quotes are in several currencies. */
@@ -104,10 +104,13 @@ const COLUMNS = (open, remove, several) => [
 /** When (ms) a quote's prices were last received. */
 const dataAt = (row) => instant(row.priceAsOf ?? row.asOf);
 
+/** A span of `seconds` in its largest unit: a narrow column has no room for two. */
+const largestUnit = (seconds) => duration(seconds).split(' ').slice(0, 2).join(' ');
+
 /** Of what kind a quote's data is: live, delayed, frozen, refused, old, or not there yet. */
 export function dataKind(row) {
   if (row.ibCode) return `IBKR ${row.ibCode}`;
-  if (row.stale) return dataAt(row) === null ? DASH : `${age((serverNow() - dataAt(row)) / 1000)} old`;
+  if (row.stale) return dataAt(row) === null ? DASH : `${largestUnit((serverNow() - dataAt(row)) / 1000)} old`;
   return row.marketDataType ? words(row.marketDataType) : 'waiting';
 }
 
@@ -285,7 +288,7 @@ function mountSearch(add) {
     const text = input.value.trim();
     newest += 1;
     if (!text) show([]);
-    // A conId is looked up when it is complete, which only Enter tells apart.
+    // A conId is looked up when it is complete, which only Enter shows.
     else if (!/^\d+$/.test(text)) timer = setTimeout(() => search(text), SEARCH_AFTER);
   });
   input.addEventListener('keydown', (event) => {

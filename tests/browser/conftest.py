@@ -1,4 +1,4 @@
-"""A browser, and the page before a real facade whose daemon believes what the test says.
+"""A browser, and the page before a real facade whose daemon publishes what the test sets.
 
 The browser is one that is found on this machine, else playwright's own, which is downloaded if it can be. Without one
 these tests are skipped with a sentence, unless LINK_TEST_SKIPS=none: then they fail.
@@ -53,7 +53,7 @@ def installed() -> Iterator[dict[str, str]]:
     """How to launch each browser there may be on this machine, the likeliest first."""
     for path in filter(None, map(shutil.which, NAMES)):
         yield {"executable_path": path}
-    yield {"channel": "chrome"}  # playwright knows where an installer puts them
+    yield {"channel": "chrome"}  # playwright finds the places of installers
     yield {"channel": "msedge"}
     yield {}  # playwright's own
 
@@ -130,7 +130,7 @@ async def visiting(browser: Browser) -> AsyncIterator[Visit]:
         context.set_default_timeout(LIMIT * 1000)
         page = await context.new_page()
         page.on("pageerror", lambda error: wrong.append(f"unhandled: {error}"))
-        page.on("console", lambda said: wrong.append(said.text) if "Content Security Policy" in said.text else None)
+        page.on("console", lambda line: wrong.append(line.text) if "Content Security Policy" in line.text else None)
         await page.add_init_script(WATCH)
         if quotes is not None:
             await page.add_init_script(f"localStorage['ibkr.quotes'] ??= {json.dumps(json.dumps(quotes))}")
@@ -238,7 +238,7 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def kept(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Desk, Page]]:
-    """A desk and a page before it that stays open over the tests of a file: each says anew all that it looks at."""
+    """A desk and a page before it that stays open over the tests of a file: each sets all that it looks at."""
     async with sitting(tmp_path_factory.mktemp("kept")) as built, visiting(browser) as visit:
         yield built, await visit(built.url, quotes=[contract(0), contract(1)])
 

@@ -56,12 +56,12 @@ def positions(count: int, name: str = "DU1234567") -> Rows:
 
 
 def order(place: int, *, done: bool = False, **changes: Any) -> Order:
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "permId": 1518189000 + place, "orderId": place, "clientId": 1, "placedBy": "thisClient", "account": "DU1234567",
         **contract(place), "action": "BUY", "totalQuantity": 100, "orderType": "LMT", "lmtPrice": 99.5, "tif": "DAY",
         "status": "Filled" if done else "Submitted", "filled": 0, "remaining": 100, "done": done,
     }  # fmt: skip
-    return Order(**(told | changes))
+    return Order(**(fields | changes))
 
 
 def fill(place: int, *, recovered: bool = False) -> Fill:
@@ -85,11 +85,11 @@ def book() -> dict[str, Rows]:
 
 
 def quote(place: int, last: float = 101.0, **changes: Any) -> Quote:
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "conId": 1000 + place, "marketDataType": "live", "bid": last - 0.01, "ask": last + 0.01, "last": last,
         "close": 100.0, "volume": 1234, "asOf": now(),
     }  # fmt: skip
-    return Quote(**(told | changes))
+    return Quote(**(fields | changes))
 
 
 def trouble(phase: str, reason: str, *, next_in: float | None = None, **changes: Any) -> dict[str, Any]:

@@ -30,7 +30,7 @@ ROWS = "tbody tr:not(.spacer):not([hidden])"
 
 
 class Chain:
-    """Daemon and facade as processes of their own before `gateway`, which is in this process to be told its faults."""
+    """Daemon and facade as processes of their own before `gateway`, which runs in this process for its faults."""
 
     def __init__(self, directory: Path, gateway: Gateway) -> None:
         self.gateway = gateway
@@ -196,7 +196,7 @@ async def test_a_taken_client_id_is_named(chain: Chain, visit: Visit) -> None:
 
 
 async def test_a_frozen_gateway_is_not_connected(chain: Chain, visit: Visit) -> None:
-    """The socket stays open and nothing comes: the page stops saying connected, and says it again after a thaw."""
+    """The socket stays open and nothing comes: the page is not connected, and is again after a thaw."""
     await chain.start(IBKR_PROBE_INTERVAL="1", IBKR_PROBE_TIMEOUT="1")
     page = await visit(chain.url)
     await expect(headline(page)).to_have_text("IBKR: Connected")
@@ -209,7 +209,7 @@ async def test_a_frozen_gateway_is_not_connected(chain: Chain, visit: Visit) -> 
     await expect(headline(page)).to_have_text("IBKR: Connected")
 
 
-async def test_a_lost_upstream_is_told_and_its_return_too(chain: Chain, visit: Visit) -> None:
+async def test_a_lost_upstream_is_shown_and_its_return_too(chain: Chain, visit: Visit) -> None:
     """1100: TWS answers, IBKR behind it does not; 1102: all is well."""
     await chain.start()
     page = await visit(chain.url)
@@ -237,7 +237,7 @@ async def test_a_facade_restart_under_the_page_is_survived(chain: Chain, visit: 
     assert chain.gateway.connections.total == sessions
 
 
-async def test_a_killed_daemon_is_told_and_a_new_one_taken(chain: Chain, visit: Visit, shot: Shot) -> None:
+async def test_a_killed_daemon_is_shown_and_a_new_one_taken(chain: Chain, visit: Visit, shot: Shot) -> None:
     """Not answering, with values that say how old they are; then the new daemon's rows in place of the old ones."""
     await chain.start()
     page = await visit(chain.url)
@@ -254,7 +254,7 @@ async def test_a_killed_daemon_is_told_and_a_new_one_taken(chain: Chain, visit: 
     await expect(page.locator(f"#fills-table {ROWS}")).to_have_count(4)
 
 
-async def test_the_button_brings_up_a_link_that_nobody_asked_for(chain: Chain, visit: Visit, shot: Shot) -> None:
+async def test_the_button_brings_up_a_link_without_auto_connect(chain: Chain, visit: Visit, shot: Shot) -> None:
     """Auto-connect off: disabled, with the advice to press the button; pressed, it connects; disconnect holds it."""
     await chain.start(IBKR_AUTO_CONNECT="false")
     page = await visit(chain.url)

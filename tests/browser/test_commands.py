@@ -62,7 +62,7 @@ async def test_the_button_works_in_every_phase(reset: tuple[Desk, Page], phase: 
 
 
 async def test_the_button_reads_the_same_while_it_works(reset: tuple[Desk, Page]) -> None:
-    """Its name never changes; that it works is said by aria-busy, and a second click sends nothing."""
+    """Its name never changes; aria-busy shows that it works, and a second click sends nothing."""
     desk, page = reset
     gate = asyncio.Event()
 
@@ -177,7 +177,7 @@ async def test_a_refused_form_stays_with_what_was_typed(desk: Desk, visit: Visit
     await expect(form).to_be_hidden()
 
 
-async def test_a_command_that_reaches_nobody_says_so(desk: Desk, visit: Visit) -> None:
+async def test_a_command_that_does_not_reach_the_facade_is_answered(desk: Desk, visit: Visit) -> None:
     """The facade is gone: the click is answered with a sentence, not with silence."""
     page = await visit(desk.url)
     await expect(page.locator("#headline")).to_have_text("IBKR: Connected")
@@ -236,8 +236,8 @@ async def locked(tmp_path: Path) -> AsyncIterator[Desk]:
         await built.close()
 
 
-async def test_the_token_is_asked_for_once_and_kept_for_the_tab(locked: Desk, visit: Visit, shot: Shot) -> None:
-    """A wrong one is asked for again; the right one serves reads, commands and the stream, also after a reload."""
+async def test_the_token_is_required_once_and_kept_for_the_tab(locked: Desk, visit: Visit, shot: Shot) -> None:
+    """A wrong one is required again; the right one serves reads, commands and the stream, also after a reload."""
     page = await visit(locked.url)
     dialog = page.locator("#token-dialog")
     await expect(dialog).to_be_visible()

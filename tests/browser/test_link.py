@@ -1,4 +1,4 @@
-"""What the page says about the link, for every state it can be in."""
+"""What the page shows of the link, for every state it can be in."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ TROUBLES = [
 ]
 
 
-async def test_a_ready_link_is_told_at_one_look(desk: Desk, visit: Visit, shot: Shot) -> None:
+async def test_a_ready_link_is_read_at_one_look(desk: Desk, visit: Visit, shot: Shot) -> None:
     """Connected, in words and by the lamp's shape; paper, account, since, proof, gateway; nothing about trouble."""
     desk.daemon.link(since=now(-8040))
 
@@ -65,7 +65,7 @@ async def test_a_ready_link_is_told_at_one_look(desk: Desk, visit: Visit, shot: 
 
 
 @pytest.mark.parametrize(("phase", "reason", "headline"), TROUBLES)
-async def test_each_trouble_is_told_with_its_sentence_and_advice(
+async def test_each_trouble_is_shown_with_its_sentence_and_advice(
     kept: tuple[Desk, Page], shot: Shot, phase: str, reason: str, headline: str
 ) -> None:
     """Phase as headline, the catalogue's sentence, its advice as an ordered list; the lamp is not the good one.
@@ -86,7 +86,7 @@ async def test_each_trouble_is_told_with_its_sentence_and_advice(
 
 
 @pytest.mark.parametrize(("phase", "headline"), [("connecting", "Connecting"), ("syncing", "Syncing")])
-async def test_what_is_under_way_is_told_too(reset: tuple[Desk, Page], shot: Shot, phase: str, headline: str) -> None:
+async def test_what_is_under_way_is_shown_too(reset: tuple[Desk, Page], shot: Shot, phase: str, headline: str) -> None:
     """A dial and a first snapshot are neither good nor trouble."""
     desk, page = reset
     desk.daemon.link(phase=phase, sentence="", connected=False)
@@ -144,7 +144,7 @@ async def test_a_dial_that_lasts_is_shown(reset: tuple[Desk, Page]) -> None:
 
 
 async def test_a_live_account_is_unmistakable(reset: tuple[Desk, Page], shot: Shot) -> None:
-    """Real money is said in words above everything, not by a colour."""
+    """Real money is in words above everything, not by a colour."""
     desk, page = reset
     desk.daemon.set_all(**account("U1234567", paper=False))
 
@@ -224,7 +224,7 @@ async def test_a_read_only_api_says_so(reset: tuple[Desk, Page]) -> None:
     await expect(page.locator("#orders-table .nothing")).to_contain_text("the TWS API is read-only")
 
 
-async def test_what_was_never_told_is_not_known_and_not_zero(reset: tuple[Desk, Page], shot: Shot) -> None:
+async def test_what_never_came_is_not_known_and_not_zero(reset: tuple[Desk, Page], shot: Shot) -> None:
     """No list, no figure: a dash and "not known" everywhere, never 0 and never "none"."""
     desk, page = reset
     for topic in ("summary", "pnl", "positions", "orders", "fills"):
@@ -239,8 +239,8 @@ async def test_what_was_never_told_is_not_known_and_not_zero(reset: tuple[Desk, 
     await shot(page, "unknown", full=True)
 
 
-async def test_an_empty_list_that_was_told_is_empty(reset: tuple[Desk, Page]) -> None:
-    """Known to be none is said as none."""
+async def test_an_empty_list_that_came_is_empty(reset: tuple[Desk, Page]) -> None:
+    """A known empty list reads as none."""
     desk, page = reset
     desk.daemon.set_rows("positions", {})
 
@@ -274,10 +274,10 @@ async def test_ibkrs_texts_are_text(reset: tuple[Desk, Page]) -> None:
     assert await page.locator("#log img, #log b, #last-error img").count() == 0
 
 
-# --- those who tell it may be away ----------------------------------------------------------------------------------
+# --- daemon or facade away ----------------------------------------------------------------------------------
 
 
-async def test_a_dead_daemon_is_told_and_its_return_too(desk: Desk, visit: Visit, shot: Shot) -> None:
+async def test_a_dead_daemon_is_shown_and_its_return_too(desk: Desk, visit: Visit, shot: Shot) -> None:
     """Nothing is touched: the headline follows, values are stale meanwhile, and no row is there twice afterwards."""
     page = await visit(desk.url)
     await expect(page.locator("#headline")).to_have_text("IBKR: Connected")
@@ -295,7 +295,7 @@ async def test_a_dead_daemon_is_told_and_its_return_too(desk: Desk, visit: Visit
 
 
 async def test_a_new_daemon_brings_its_own_rows(desk: Desk, visit: Visit) -> None:
-    """Another epoch: what the old daemon believed is replaced, not added to."""
+    """Another epoch: the old daemon's rows are replaced, not added to."""
     page = await visit(desk.url)
     await expect(page.locator("#positions-note")).to_have_text("10 positions · in USD")
 
@@ -306,8 +306,8 @@ async def test_a_new_daemon_brings_its_own_rows(desk: Desk, visit: Visit) -> Non
     await expect(page.locator("#headline")).to_have_text("IBKR: Connected")
 
 
-async def test_a_dead_facade_is_told_and_its_return_too(desk: Desk, visit: Visit, shot: Shot) -> None:
-    """The page stays, says that nobody answers and since when, and is right again by itself."""
+async def test_a_dead_facade_is_shown_and_its_return_too(desk: Desk, visit: Visit, shot: Shot) -> None:
+    """The page stays, shows that the facade does not answer and since when, and recovers by itself."""
     page = await visit(desk.url)
     await expect(page.locator("#headline")).to_have_text("IBKR: Connected")
 
@@ -338,7 +338,7 @@ async def test_what_happened_while_the_facade_was_away_is_there_afterwards(desk:
 
 
 async def test_a_frozen_facade_is_noticed_too(reset: tuple[Desk, Page]) -> None:
-    """An open connection on which nothing comes and a question nobody answers: that is not answering."""
+    """An open connection on which nothing comes and a request without an answer: that is not answering."""
     _, page = reset
     await expect(page.locator("#headline")).to_have_text("IBKR: Connected")
 
@@ -352,15 +352,15 @@ async def test_a_frozen_facade_is_noticed_too(reset: tuple[Desk, Page]) -> None:
     await expect(page.locator("#headline")).to_have_text("IBKR: Connected")
 
 
-async def test_a_stream_that_never_opens_is_asked_for_again(desk: Desk, visit: Visit) -> None:
-    """A request that nobody answers, as over a connection that was lost without a word, is given up."""
+async def test_a_stream_that_never_opens_is_requested_again(desk: Desk, visit: Visit) -> None:
+    """A request without an answer, as over a connection that was lost without a word, is given up."""
     page = await visit("about:blank")
     await page.clock.install()
-    asked = []
+    requests = []
 
     async def swallow_the_first(route: Route) -> None:
-        asked.append(route)
-        if len(asked) > 1:
+        requests.append(route)
+        if len(requests) > 1:
             await route.continue_()
 
     await page.route("**/api/ibkr/events?*", swallow_the_first)
@@ -374,23 +374,23 @@ async def test_a_stream_that_never_opens_is_asked_for_again(desk: Desk, visit: V
 
 
 async def refuse_streams(page: Page, retry_after: int) -> list[Route]:
-    """From now on each stream is refused as one too many; the list grows with each that was asked for."""
-    asked: list[Route] = []
+    """From now on each stream is refused as one too many; the list grows with each request."""
+    requests: list[Route] = []
 
     async def refuse(route: Route) -> None:
-        asked.append(route)
+        requests.append(route)
         body = {"title": "Too many event streams are open", "status": 503, "reason": "tooManyStreams", "advice": []}
         headers = {"Retry-After": str(retry_after)}
         await route.fulfill(status=503, content_type="application/problem+json", headers=headers, json=body)
 
     await page.route("**/api/ibkr/events?*", refuse)
-    return asked
+    return requests
 
 
 async def test_without_a_stream_the_link_is_what_the_facade_answers_and_values_are_old(
     desk: Desk, visit: Visit
 ) -> None:
-    """The facade answers but lets no stream in: what the last one told is not taken for what IBKR says now."""
+    """The facade answers but lets no stream in: the last one's rows are not taken for IBKR's present state."""
     page = await visit(desk.url)
     await expect(page.locator("#positions-note")).to_have_text("10 positions · in USD")
     await refuse_streams(page, retry_after=1)
@@ -410,11 +410,11 @@ async def test_without_a_stream_the_link_is_what_the_facade_answers_and_values_a
     await expect(page.locator("#positions-note")).to_have_text("10 positions · in USD")
 
 
-async def test_a_refused_stream_is_asked_for_again_when_the_facade_said(desk: Desk, visit: Visit) -> None:
+async def test_a_refused_stream_is_requested_again_after_retry_after(desk: Desk, visit: Visit) -> None:
     """Retry-After holds, also while the facade goes on answering other questions."""
     page = await visit("about:blank")
     await page.clock.install()
-    asked = await refuse_streams(page, retry_after=3600)
+    requests = await refuse_streams(page, retry_after=3600)
     probes: list[str] = []
     page.on("response", lambda response: probes.append(response.url) if response.url.endswith("/link") else None)
     await page.goto(desk.url)
@@ -423,11 +423,11 @@ async def test_a_refused_stream_is_asked_for_again_when_the_facade_said(desk: De
     while len(probes) < 5:
         await page.clock.run_for(1000)
 
-    assert len(asked) == 1
+    assert len(requests) == 1
 
 
-async def test_a_frozen_daemon_is_noticed_by_the_facade_and_told(desk: Desk, visit: Visit) -> None:
-    """Sockets stay open and nothing is answered: within the facade's two seconds and the page's own it is told."""
+async def test_a_frozen_daemon_is_noticed_by_the_facade_and_shown(desk: Desk, visit: Visit) -> None:
+    """Sockets stay open and nothing is answered: within the facade's two seconds and the page's own it is shown."""
     page = await visit(desk.url)
     await expect(page.locator("#headline")).to_have_text("IBKR: Connected")
 
@@ -436,7 +436,7 @@ async def test_a_frozen_daemon_is_noticed_by_the_facade_and_told(desk: Desk, vis
     await expect(page.locator("#headline")).to_have_text("IBKR: Daemon not answering")
 
 
-async def test_a_page_opened_while_the_daemon_is_away_tells_that(desk: Desk, visit: Visit, shot: Shot) -> None:
+async def test_a_page_opened_while_the_daemon_is_away_shows_that(desk: Desk, visit: Visit, shot: Shot) -> None:
     """The first thing it can know is that the daemon does not answer; it needs no stream for that."""
     await desk.daemon.stop()
 

@@ -54,7 +54,7 @@ async def test_every_text_has_the_contrast_that_wcag_aa_asks_for(
     elif phase != "ready":
         desk.daemon.link(phase=phase, connected=False)
     await page.set_viewport_size({"width": 1280, "height": 900})
-    # without motion: a colour on its way from the other scheme's is nobody's to read
+    # without motion: a colour on its way from the other scheme's is not read
     await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
     await expect(page.locator("#headline")).to_have_text(f"IBKR: {headline}")
     await expect(page.locator("#ribbon")).to_be_visible()
@@ -185,7 +185,7 @@ async def test_a_phones_first_screen_answers_the_first_questions(desk: Desk, vis
 
 
 async def test_reduced_motion_is_respected(desk: Desk, visit: Visit) -> None:
-    """Nothing turns or sweeps for who asked for no motion."""
+    """Nothing turns or sweeps where reduced motion is chosen."""
     desk.daemon.link(phase="syncing", connected=False)
     page = await visit(desk.url, reduced_motion="reduce")
     await expect(page.locator("#headline")).to_have_text("IBKR: Syncing")
@@ -208,7 +208,7 @@ async def test_the_commands_are_reached_by_keyboard_in_their_order(desk: Desk, v
 
 
 async def test_the_state_is_announced_and_the_countdown_is_not(reset: tuple[Desk, Page]) -> None:
-    """A screen reader hears the headline when it changes, and not a number each second or minute."""
+    """A screen reader announces the headline when it changes, and not a number each second or minute."""
     _, page = reset
     assert await page.locator("[role=status] #headline").count() == 1
     silent = ":is(#next, #facts, #timeline-reading)"
@@ -217,13 +217,13 @@ async def test_the_state_is_announced_and_the_countdown_is_not(reset: tuple[Desk
         await expect(page.get_by_role("table", name=table)).to_have_count(1)
 
 
-async def test_nothing_is_asked_of_anybody_else(desk: Desk, visit: Visit) -> None:
+async def test_nothing_is_requested_from_another_host(desk: Desk, visit: Visit) -> None:
     """Every request of the page goes to the facade it came from."""
     page = await visit("about:blank")
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
 
     await page.goto(desk.url)
     await expect(page.locator("#headline")).to_have_text("IBKR: Connected")
 
-    assert [url for url in asked if not url.startswith(f"http://127.0.0.1:{desk.port}/")] == []
+    assert [url for url in requests if not url.startswith(f"http://127.0.0.1:{desk.port}/")] == []

@@ -162,23 +162,23 @@ async def test_events_are_read_however_the_network_cuts_them(blank: Page) -> Non
 
 OTHER_TOPICS = """async ({ EventStream }, [first, late]) => {
     const { Replica } = await import('/ui/fold.js');
-    const asked = [];
+    const requests = [];
     let old = null;
     let again;
     const reopened = new Promise((resolve) => (again = resolve));
     const fetched = window.fetch;
     window.fetch = async (path, { headers }) => {
         if (!path.includes('/events')) return new Response('{}');
-        asked.push(headers['Last-Event-ID'] ?? null);
-        if (asked.length > 1) again();
+        requests.push(headers['Last-Event-ID'] ?? null);
+        if (requests.length > 1) again();
         return new Response(new ReadableStream({ start: (feed) => (old ??= feed) }));
     };
     try {
         const replica = new Replica();
-        let told;
-        const known = new Promise((resolve) => (told = resolve));
+        let changed;
+        const known = new Promise((resolve) => (changed = resolve));
         const quiet = () => {};
-        const stream = new EventStream(replica, { changed: told, facade: quiet, link: quiet, refused: quiet });
+        const stream = new EventStream(replica, { changed, facade: quiet, link: quiet, refused: quiet });
         stream.open(['link']);
         while (!old) await new Promise((resolve) => setTimeout(resolve, 1));
         old.enqueue(new TextEncoder().encode(first));
@@ -187,7 +187,7 @@ OTHER_TOPICS = """async ({ EventStream }, [first, late]) => {
         old.enqueue(new TextEncoder().encode(late));
         old.close();
         await reopened;
-        return asked.slice(0, 2);
+        return requests.slice(0, 2);
     } finally {
         window.fetch = fetched;
     }
@@ -412,15 +412,15 @@ async def test_a_csv_has_every_field_and_no_formula(blank: Page) -> None:
 
 ANNOUNCE = """({ announce, QUIET }, moments) => {
     let state = QUIET;
-    const said = [];
+    const announced = [];
     for (const moment of moments) {
         const fills = moment.fills && new Map(moment.fills.map((id) => [id, { side: 'BOT', shares: 10, symbol: id }]));
         const seen = { known: true, wanted: true, expected: false, login: false, sentence: '', ...moment, fills };
         let notes;
         [state, notes] = announce(state, { headline: 'IBKR: Waiting', ...seen });
-        said.push(notes.map(({ title }) => title));
+        announced.push(notes.map(({ title }) => title));
     }
-    return said;
+    return announced;
 }"""
 
 

@@ -78,7 +78,7 @@ async def test_a_position_with_a_quote_shows_its_day(desk: Desk, visit: Visit) -
 
 
 async def test_a_table_is_filtered_and_saved_as_it_is_shown(desk: Desk, visit: Visit) -> None:
-    """Symbols that match stay, the count says of how many; the CSV has those rows with every field."""
+    """Symbols that match stay, the count is of how many; the CSV has those rows with every field."""
     page = await visit(desk.url)
     box = page.get_by_role("searchbox", name="Filter positions")
     await box.fill("msft")
@@ -124,7 +124,7 @@ async def test_a_position_opens_its_quote_and_the_days_chart(desk: Desk, visit: 
 
 
 async def test_any_column_sorts_by_mouse_and_keyboard(desk: Desk, visit: Visit) -> None:
-    """A second press turns the order around; aria-sort says which way it stands."""
+    """A second press turns the order around; aria-sort is its direction."""
     page = await visit(desk.url)
     head = page.get_by_role("region", name="Positions, scrollable").get_by_role("columnheader", name="Contract")
     await expect(page.locator("#positions-note")).to_have_text("10 positions · in USD")
@@ -137,7 +137,7 @@ async def test_any_column_sorts_by_mouse_and_keyboard(desk: Desk, visit: Visit) 
     await expect(column(page, "positions", "contract").first).to_have_text("XOM")
 
 
-async def test_a_thousand_positions_are_told_whole_and_drawn_in_part(desk: Desk, visit: Visit, shot: Shot) -> None:
+async def test_a_thousand_positions_are_counted_whole_and_drawn_in_part(desk: Desk, visit: Visit, shot: Shot) -> None:
     """aria-rowcount counts all of them, some dozens are in the document; the last one is reached by scrolling."""
     desk.daemon.set_rows("positions", positions(1000))
 
@@ -255,7 +255,7 @@ async def test_no_two_marks_of_the_curve_say_the_same_time(desk: Desk, visit: Vi
 
 
 async def test_the_curve_of_the_day_grows(desk: Desk, visit: Visit) -> None:
-    """With two values there is a curve, and its newest value is told in words."""
+    """With two values there is a curve, and its newest value is in words."""
     page = await visit(desk.url)
     await expect(page.locator("#curve-reading")).to_contain_text("collecting")
 
@@ -279,7 +279,7 @@ async def test_open_orders_are_shown_and_done_ones_are_not(reset: tuple[Desk, Pa
 
 
 async def test_recovered_fills_are_marked(reset: tuple[Desk, Page]) -> None:
-    """A fill learnt only by asking says so in words; a new one comes on top."""
+    """A fill read after a gap is marked in words; a new one comes on top."""
     desk, page = reset
     await expect(column(page, "fills", "mark")).to_have_text(["", "recovered", ""])
     await expect(page.locator("#fills-note")).to_have_text("3 fills · 1 recovered · in USD")
@@ -353,7 +353,7 @@ async def test_my_positions_are_added_to_the_quotes_at_once(desk: Desk, visit: V
     await expect(page.locator("#quote-problem")).to_contain_text("at most 50")
 
 
-async def test_contracts_of_one_name_are_told_apart(desk: Desk, visit: Visit) -> None:
+async def test_contracts_of_one_name_are_distinguished(desk: Desk, visit: Visit) -> None:
     """Three IBMs: exchange and currency are part of the row."""
     ibm = {"symbol": "IBM", "localSymbol": "IBM", "exchange": "SMART"}
     places = [("NYSE", "USD"), ("IBIS", "EUR"), ("LSE", "GBP")]
@@ -370,7 +370,7 @@ async def test_contracts_of_one_name_are_told_apart(desk: Desk, visit: Visit) ->
 
 
 async def test_a_refused_search_shows_its_problem(reset: tuple[Desk, Page]) -> None:
-    """What IBKR refuses is said where it was asked."""
+    """IBKR's refusal is shown where the search was made."""
     desk, page = reset
     desk.daemon.refuse("contracts.search", "brokerTimeout")
     await page.locator("#quote-search").fill("aapl")
@@ -403,7 +403,7 @@ async def test_each_quote_says_what_kind_it_is(desk: Desk, visit: Visit) -> None
 
 def history(*events: tuple[float, str, str | None, float | None]) -> dict[str, Any]:
     """The daemon's answer: (hours ago, phase, reason, seconds)."""
-    told = [
+    listed = [
         {
             "at": now(-3600 * ago).isoformat().replace("+00:00", "Z"),
             "phase": phase,
@@ -414,13 +414,13 @@ def history(*events: tuple[float, str, str | None, float | None]) -> dict[str, A
     ]
     uptime = {"ratio": 0.99999, "upS": 86000.0, "downS": 1.0, "plannedS": 0.0, "knownS": 86001.0}
     return {
-        "events": [{**event, "expected": False} for event in told],
+        "events": [{**event, "expected": False} for event in listed],
         "uptime": {"24h": uptime, "7d": uptime, "30d": uptime},
     }
 
 
 async def test_the_last_day_is_read_by_pointer_and_keyboard(desk: Desk, visit: Visit, shot: Shot) -> None:
-    """Each part says when, what, how long and why; uptime is never rounded up, and a dash where less was recorded."""
+    """Each part reads when, what, how long and why; uptime is never rounded up, and a dash where less was recorded."""
     desk.daemon.answer(
         "link.events",
         history((10, "ready", None, 18000), (5, "waiting", "socketLost", 3600), (4, "ready", None, None)),
@@ -428,7 +428,7 @@ async def test_the_last_day_is_read_by_pointer_and_keyboard(desk: Desk, visit: V
     page = await visit(desk.url)
     parts = page.locator("#timeline .part")
     await expect(parts).to_have_count(4)
-    # of a day and less nothing can be said about a week
+    # of less than a day nothing is known of a week
     await expect(page.locator("#uptime")).to_have_text("23 h 53 min recorded99.99%24 h—7 d—30 d—")
 
     await parts.nth(3).focus()
@@ -442,7 +442,7 @@ async def test_the_last_day_is_read_by_pointer_and_keyboard(desk: Desk, visit: V
 
 
 async def test_a_change_of_the_link_is_in_the_log_at_once(desk: Desk, visit: Visit) -> None:
-    """The stream tells it; nobody waits for the next read of the ledger. IBKR's messages can be left out."""
+    """It comes with the stream, before the next read of the ledger."""
     desk.daemon.answer("link.events", history((4, "ready", None, None)))
     page = await visit(desk.url)
     what = page.locator(f"#log {ROWS} [data-column=what] .value")
