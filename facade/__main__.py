@@ -35,16 +35,32 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _restart() -> int:
-    from facade.keeper.whereabouts import restart, say, state_of
+    from facade.keeper.state_file import restart, say, state_of
+    from shared.jsonrpc.blocking_client import CallError, call_once
     from shared.settings import BAD_SETTINGS, Settings, SettingsError
 
     try:
-        ours = Settings.load(os.environ).state_dir
+        settings = Settings.load(os.environ)
     except SettingsError as error:
         say(str(error))
         return BAD_SETTINGS
-    demo = ours.with_name(f"{ours.name}-demo")  # where ./scripts/start --demo keeps its state
-    return restart(demo if state_of(ours) is None and state_of(demo) is not None else ours)
+    state = state_of(settings.state_dir)
+    if state is not None and state["complete"]:  # it works: a new one must be able to as well
+        try:
+            call_once(settings.socket_path, "ping")
+        except (OSError, CallError) as error:
+            say(
+                f"The facade was not restarted: it works, and a new one could not reach the daemon at "
+                f"{settings.socket_path} ({error}). Restart the daemon first: ibkr restart daemon"
+            )
+            return 1
+    demo = settings.state_dir.with_name(
+        f"{settings.state_dir.name}-demo"
+    )  # where ./scripts/start --demo keeps its state
+    if state is None and state_of(demo) is not None:
+        say("Only a demonstration is running: its facade is restarted.")
+        return restart(demo)
+    return restart(settings.state_dir)
 
 
 if __name__ == "__main__":

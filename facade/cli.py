@@ -1,51 +1,45 @@
-"""`ibkr`: the terminal's facade. This file is the way of `ibkr status`; every other command is in `terminal/`.
-
-Imports nothing beyond what `shared.jsonrpc.blocking_client` needs: that is what `ibkr status` starts with.
-"""
+"""Entry point of `ibkr`. `ibkr status` runs here, with few imports; every other command is in `facade/terminal`."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
 
+from facade.terminal import link_view
 from shared.console import make_printable
 from shared.jsonrpc import blocking_client
 from shared.transport.address import DEFAULT_SESSION, default_path
 
-TYPE_CHECKING = False  # as in blocking_client.py
-if TYPE_CHECKING:
-    from typing import Any, TextIO
-
-CONNECTED, NOT_CONNECTED, USAGE, NO_DAEMON = 0, 1, 2, 3
-"""Exit statuses; 78 stands for bad settings."""
-
 SESSION_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
-
-PATIENCE = 2.0
-"""s for the daemon's answer; one that takes longer counts as unreachable, as it does over HTTP."""
-
-GREEN, YELLOW, RED, PLAIN = "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[0m"
-COLOURS = {"ready": GREEN, "blocked": RED, "upstreamLost": RED, "held": "", "disabled": ""}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     make_printable()
+    status = link_view.CONNECTED
+    try:
+        status = _run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as head, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return status
+
+
+def _run(arguments: list[str]) -> int:
     session = take_session(arguments)
     if session is not None:
         if not SESSION_CHARACTERS.issuperset(session) or not 0 < len(session) <= 32 or session[0] == "-":
             print(f"ibkr: --session {session!r} is not a name of a-z, 0-9 and -, of at most 32.", file=sys.stderr)
-            return USAGE
+            return link_view.USAGE
         os.environ["IBKR_SESSION"] = session
     if arguments in (["status"], ["status", "--json"]) and (path := socket_path(os.environ)):
         try:
-            link = blocking_client.call_once(path, "link.get", {}, PATIENCE)
+            link = blocking_client.call_once(path, "link.get", {}, link_view.TIMEOUT)
         except (OSError, blocking_client.CallError):
-            pass  # whoever explains it needs the settings and the catalogue
+            pass  # the explanation needs the settings and the catalogue
         else:
-            return show(link, sys.stdout, as_json="--json" in arguments)
+            return link_view.show(link, sys.stdout, as_json="--json" in arguments, environ=os.environ)
     from facade.terminal.commands import run
 
     return run(arguments)
@@ -96,56 +90,6 @@ def _names_socket(line: str) -> bool:
     if ("IBKR_SOCKET" not in line and "IBKR_SESSION" not in line) or line.lstrip().startswith("#"):
         return False
     return line.partition("=")[2].partition("#")[0].strip() not in ("", DEFAULT_SESSION)
-
-
-def show(link: Mapping[str, Any], out: TextIO, *, as_json: bool) -> int:
-    """Print the link row; the exit status it stands for."""
-    connected = bool(link.get("connected"))
-    if as_json:
-        print(json.dumps(link, ensure_ascii=False, allow_nan=False), file=out)
-    else:
-        print("\n".join(lines(link, colour=out.isatty() and not os.environ.get("NO_COLOR"))), file=out)
-    if link.get("phase") is None:
-        return NO_DAEMON
-    return CONNECTED if connected else NOT_CONNECTED
-
-
-def lines(link: Mapping[str, Any], *, colour: bool) -> list[str]:
-    """What a person wants to know of the link, most important first."""
-    phase = link.get("phase")
-    headline = "Connected" if link.get("connected") else (phase or "daemon not answering")
-    tint = COLOURS.get(phase or "", YELLOW) if colour else ""
-    told = [f"{tint}IBKR: {headline}{PLAIN if tint else ''}"]
-    gateway = link.get("gateway")
-    if gateway:
-        where = f"{gateway['host']}:{gateway['port']}, client id {gateway['clientId']}"
-        product = gateway.get("product")
-        version = gateway.get("serverVersion")
-        told.append(f"  gateway   {where}{f', {product}' if product else ''}{f', server {version}' if version else ''}")
-    accounts = link.get("accounts")
-    if accounts:
-        # IBKR's own rule: the ids of paper accounts start with D
-        told.append(f"  account   {', '.join(f'{a} ({_kind(a)})' for a in accounts)}")
-    if link.get("since"):
-        told.append(f"  since     {link['since']}")
-    proof = link.get("proof") or {}
-    if proof.get("at"):
-        rtt = proof.get("rttMs")
-        told.append(f"  proof     {proof['at']}{f' (round trip {rtt:.1f} ms)' if rtt is not None else ''}")
-    if not link.get("connected"):
-        told.append(f"  reason    {link.get('reason') or 'unknown'}: {link.get('sentence', '')}")
-        told += [f"  {number:>3}. {line}" for number, line in enumerate(link.get("advice") or (), 1)]
-        if link.get("nextAttemptAt"):
-            told.append(f"  next try  {link['nextAttemptAt']} (attempts so far: {link.get('attempts', 0)})")
-    error = link.get("lastError")
-    if error and not link.get("connected"):
-        code = error.get("code")
-        told.append(f"  last said {error.get('text', '')}{f' (code {code})' if code is not None else ''}")
-    return told
-
-
-def _kind(account: str) -> str:
-    return "paper" if account.startswith("D") else "LIVE"
 
 
 if __name__ == "__main__":

@@ -25,8 +25,8 @@ from facade.events.stream import Streams, StreamSlots
 from facade.http.accept_thread import AcceptThread
 from facade.http.connections import CONNECTIONS, AcceptErrors, bounded, server_logger
 from facade.http.guard import Guard, names, spelled
-from facade.keeper.handover import WINDOWS, Line, received
-from facade.keeper.whereabouts import say
+from facade.keeper.handover import WINDOWS, ParentChannel, received
+from facade.keeper.state_file import say
 from facade.replica.local import local_connector
 from facade.replica.mirror import FIRST_ATTEMPT_TIMEOUT, Mirror
 from facade.replica.state import ReplicaState
@@ -171,7 +171,7 @@ async def _measure_lag(facade: Facade, clock: Clock) -> None:
 
 def serve(environ: Mapping[str, str], handed: Sequence[str]) -> int:
     """Serve until the parent ends the conversation. The exit status: 0, 1 if it cannot bind, 78 for bad settings."""
-    line, inherited = received([word for word in handed if word != "--activated"])
+    channel, inherited = received([word for word in handed if word != "--activated"])
     try:
         settings = Settings.load(environ)
         sessions = settings.of_sessions(environ)
@@ -186,11 +186,19 @@ def serve(environ: Mapping[str, str], handed: Sequence[str]) -> int:
         sockets = inherited if "--activated" in handed else _listening(settings, inherited)
     except OSError as error:
         place = f"{settings.facade_host}:{settings.facade_port}"
-        log.error("facade.bind", message=f"The facade cannot listen on {place}: {error.strerror or error}")
+        cause = error.strerror or str(error)
+        if error.errno == errno.EADDRINUSE:
+            from shared.listeners import listener_name
+
+            cause = (
+                f"{listener_name(settings.facade_port)} holds the port. End it, or give the facade another port: "
+                f"IBKR_FACADE_PORT={settings.facade_port + 1} in .env"
+            )
+        log.error("facade.bind", message=f"The facade cannot listen on {place}: {cause}")
         return 1
     host, port = sockets[0].getsockname()[:2]
     try:
-        line.say(
+        channel.send(
             {"stateDir": str(settings.state_dir), "address": f"{host}:{port}"},
             () if sockets is inherited else sockets,
             os.getppid(),
@@ -199,7 +207,7 @@ def serve(environ: Mapping[str, str], handed: Sequence[str]) -> int:
         for sock in sockets:
             sock.close()
         return 0
-    asyncio.run(_serve(settings, sessions, sockets, line))
+    asyncio.run(_serve(settings, sessions, sockets, channel))
     return 0
 
 
@@ -245,7 +253,7 @@ def _bound(family: int, address: tuple[str, int]) -> socket.socket:
 
 
 async def _serve(
-    settings: Settings, sessions: Mapping[str, Settings], sockets: list[socket.socket], line: Line
+    settings: Settings, sessions: Mapping[str, Settings], sockets: list[socket.socket], channel: ParentChannel
 ) -> None:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(AcceptErrors())
@@ -255,7 +263,7 @@ async def _serve(
             loop.add_signal_handler(number, ended.set)
     if hasattr(signal, "SIGHUP"):
         loop.add_signal_handler(signal.SIGHUP, lambda: None)  # for the keeper alone
-    threading.Thread(target=_watch_parent, args=(line, loop, ended), name="parent", daemon=True).start()
+    threading.Thread(target=_watch_parent, args=(channel, loop, ended), name="parent", daemon=True).start()
     for sock in sockets:
         sock.setblocking(False)
     async with served(settings, sockets, sessions=sessions) as facade:
@@ -264,29 +272,29 @@ async def _serve(
         log.info("facade.running", message=f"Facade running on http://{shown}:{port}")
         if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
             log.warning("facade.exposed", message="Every network of this machine can reach the facade; see README.md.")
-        _report(line, serving=True, complete=facade.complete)
+        _report(channel, serving=True, complete=facade.complete)
         reported = facade.complete
 
         def complete() -> None:
             nonlocal reported
             if facade.complete and not reported:
                 reported = True
-                _report(line, complete=True)
+                _report(channel, complete=True)
 
         for session in facade.sessions.values():
             session.mirror.state.add_listener(complete)
         await ended.wait()
 
 
-def _report(line: Line, **message: bool) -> None:
+def _report(channel: ParentChannel, **message: bool) -> None:
     with contextlib.suppress(OSError):  # the parent has ended, and so does this process
-        line.say(message)
+        channel.send(message)
 
 
-def _watch_parent(line: Line, loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> None:
+def _watch_parent(channel: ParentChannel, loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> None:
     """Set `ended` when the parent closes the conversation; it sends nothing on it."""
-    line.sock.setblocking(True)
-    while line.hear() is not None:
+    channel.sock.setblocking(True)
+    while channel.receive() is not None:
         pass
     with contextlib.suppress(RuntimeError):  # the loop is closed already
         loop.call_soon_threadsafe(ended.set)

@@ -1,7 +1,7 @@
 """Daemon and facade (and, for a demonstration, the simulated gateway) in the foreground, as ./scripts/start runs them.
 
-Started in order, stopped in reverse, so that the session is closed cleanly before the gateway goes. What dies is
-started again, except where its exit status says that a person must act. Opens no session itself.
+Started in order, stopped in reverse, so that the session is closed cleanly before the gateway ends. A process that
+dies is started again, except where its exit status means that a person must act.
 """
 
 from __future__ import annotations
@@ -21,7 +21,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from facade.terminal.restarting import LOOK_EVERY, PID_FILE, RESTART_FILE, RESTART_LIMIT, ask_restart, running
+from facade.terminal.restarting import (
+    LOOK_EVERY,
+    PID_FILE,
+    RESTART_FILE,
+    RESTART_LIMIT,
+    ask_restart,
+    demonstration,
+    running,
+)
 from shared.console import make_printable
 from shared.settings import BAD_SETTINGS, Settings, SettingsError, state_dir_of
 
@@ -30,11 +38,13 @@ ALREADY_RUNNING = 75
 FINAL = (ALREADY_RUNNING, BAD_SETTINGS)
 """Exit statuses that starting again would not change."""
 STOP_LIMIT = 4.0
-"""s for one process to end after it was asked; a clean close of the session needs well under one."""
+"""s for one process to end after its signal; a clean close of the session needs well under one."""
 SOCKET_LIMIT = 3.0
-"""s that the facade waits for the daemon's socket; one that takes longer finds its facade there."""
-AGAIN_AFTER = 1.0
-"""s before a process that died is started again."""
+"""s that the start of the facade waits for the daemon's socket."""
+RETRY_FIRST, RETRY_MOST = 1.0, 60.0
+"""s before a process that died is started again: doubling while its successors die too."""
+STEADY = 30.0
+"""s of running after which the next death counts as the first."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -53,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
         return BAD_SETTINGS
     if arguments.restart:
         return restart(settings)
-    if running(settings.state_dir) == settings.state_dir:
+    if running(settings.state_dir):
         print(
             f"A ./scripts/start is already running for {settings.state_dir}. "
             "Stop it with Ctrl-C, or give this one its own IBKR_STATE_DIR and IBKR_SOCKET.",
@@ -70,7 +80,7 @@ def demo_environ(environ: Mapping[str, str]) -> dict[str, str]:
         state = state.with_name(f"{state.name}-demo")
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     empty = state / "demo.env"
-    if running(state) != state:  # whose file that is by now
+    if not running(state):  # else the file belongs to that one
         empty.write_text("# The demonstration has no settings file.\n")
     own = {
         "IBKR_ENV_FILE": str(empty),
@@ -92,15 +102,18 @@ class Child:
     command: list[str]
     process: subprocess.Popen[str] | None = None
     due: float = 0.0
+    since: float = 0.0
+    wait: float = RETRY_FIRST
 
     def start(self, environ: Mapping[str, str], *, read: bool = False) -> None:
+        self.since = time.monotonic()
         self.process = subprocess.Popen(
             [sys.executable, "-m", *self.command],
             env=dict(environ),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE if read else None,
             text=True,
-            # Ctrl-C reaches us alone, so that we can stop in order
+            # Ctrl-C reaches this process alone, which stops the others in order
             start_new_session=not WINDOWS,
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
@@ -124,7 +137,7 @@ class Child:
 
 @dataclass
 class Foreground:
-    """The children and what was asked of us."""
+    """The child processes, and the requests to stop or restart them."""
 
     settings: Settings
     environ: dict[str, str]
@@ -159,24 +172,24 @@ class Foreground:
         assert self.gateway.process.stdout is not None
         line = self.gateway.process.stdout.readline()
         if not line:
-            raise SystemExit("The simulated gateway ended before it listened; its own words are above.")
+            raise SystemExit("The simulated gateway ended before it listened; its own output is above.")
         port = line.rstrip().rpartition(":")[2] or line.split()[-1]
         self.environ["IBKR_PORT"] = port
-        self._tell_settings()
-        # what it prints later must not fill the pipe
+        self._write_settings()
+        # its later output must not fill the pipe
         rest = self.gateway.process.stdout
         threading.Thread(target=lambda: deque(rest, maxlen=0), name="gateway output", daemon=True).start()
 
-    def _tell_settings(self) -> None:
-        """So that whoever names this file asks the demonstration, and nobody does unawares."""
+    def _write_settings(self) -> None:
+        """The file that leads `ibkr` to the demonstration, where it is named."""
         file = Path(self.environ["IBKR_ENV_FILE"])
         lines = [f"{name}={value}" for name, value in sorted(self.environ.items()) if name.startswith("IBKR_")]
         wanted = "".join(f"{line}\n" for line in lines if not line.startswith("IBKR_ENV_FILE="))
         file.write_text(wanted, encoding="utf-8")
-        print(f"Demonstration: `ibkr` asks it where IBKR_ENV_FILE is {file}", flush=True)
+        print(f"Demonstration: to use it from a terminal, export IBKR_ENV_FILE={file}", flush=True)
 
     def _watch(self, server: list[Child]) -> int:
-        """Until somebody stops us, or a child's exit status says that a person must act."""
+        """Until a signal, or until a child's exit status means that a person must act."""
         request = self.settings.state_dir / RESTART_FILE
         while not self.stopping.wait(LOOK_EVERY):
             if request.exists():
@@ -184,13 +197,13 @@ class Foreground:
                 self._restart([child for child in server if which in (child.name, "all")])
                 request.unlink(missing_ok=True)
             for child in server:
-                status = self._look_after(child)
+                status = self._check(child)
                 if status is not None:
                     return status
         return 0
 
     def _start(self, children: list[Child]) -> None:
-        """The facade after the daemon's socket, so that its first word is not that there is no daemon."""
+        """The facade after the daemon's socket is there, so that its first log line is not that there is no daemon."""
         for child in children:
             child.start(self.environ)
             ends = time.monotonic() + SOCKET_LIMIT
@@ -207,8 +220,8 @@ class Foreground:
             if any(child.process is not None and child.process.poll() is not None for child in children):
                 return
 
-    def _look_after(self, child: Child) -> int | None:
-        """Start `child` again when it died; the status to end with when that would not help."""
+    def _check(self, child: Child) -> int | None:
+        """Start `child` again after it died; the status to end with where that would not help."""
         if child.process is None:
             if time.monotonic() >= child.due:
                 child.start(self.environ)
@@ -218,18 +231,22 @@ class Foreground:
             return None
         if status == 0 or status in FINAL:  # stopped on purpose, or a person must act
             return status
-        print(f"{child.name} ended with status {status}; it is started again.", file=sys.stderr)
-        child.process, child.due = None, time.monotonic() + AGAIN_AFTER
+        now = time.monotonic()
+        if now - child.since > STEADY:
+            child.wait = RETRY_FIRST
+        print(f"{child.name} ended with status {status}; it is started again in {child.wait:.0f} s.", file=sys.stderr)
+        child.process, child.due = None, now + child.wait
+        child.wait = min(RETRY_MOST, child.wait * 2)
         return None
 
 
 @contextlib.contextmanager
 def _pid_file(state_dir: Path) -> Iterator[None]:
-    """Where `restart_server` finds us."""
+    """The file by which `restart_server` finds this process."""
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = state_dir / PID_FILE
     path.write_text(f"{os.getpid()}\n")
-    (state_dir / RESTART_FILE).unlink(missing_ok=True)  # what an earlier start left
+    (state_dir / RESTART_FILE).unlink(missing_ok=True)  # left over from an earlier start
     try:
         yield
     finally:
@@ -240,10 +257,13 @@ def _pid_file(state_dir: Path) -> Iterator[None]:
 
 
 def restart(settings: Settings) -> int:
-    """Ask the running `start` to restart daemon and facade, and wait until both answer; without one, be it."""
-    state_dir = running(settings.state_dir)
-    if state_dir is not None:
-        return ask_restart(state_dir, "all", sys.stderr)
+    """Have the running `start` restart daemon and facade, and wait until both answer; without one, start here."""
+    if running(settings.state_dir):
+        return ask_restart(settings.state_dir, "all", sys.stderr)
+    if demo := demonstration(settings):
+        file = demo / "demo.env"
+        print(f"Only a demonstration is running; restart it with IBKR_ENV_FILE={file} in front.", file=sys.stderr)
+        return 1
     print("No ./scripts/start is running for this state directory; starting it here.", file=sys.stderr)
     return Foreground(settings, dict(os.environ), demo=False).run()
 

@@ -305,13 +305,13 @@ def cpython_version(path: str) -> tuple[int, int, int] | None:
     """The version of the interpreter at `path`; `None` where that is no CPython that runs."""
     code = "import sys; print(sys.implementation.name, *sys.version_info[:3])"
     try:
-        asked = subprocess.run(
+        answer = subprocess.run(
             [path, "-I", "-c", code], capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    words = asked.stdout.split()
-    if asked.returncode or len(words) != 4 or words[0] != "cpython":
+    words = answer.stdout.split()
+    if answer.returncode or len(words) != 4 or words[0] != "cpython":
         return None
     return int(words[1]), int(words[2]), int(words[3])
 

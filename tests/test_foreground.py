@@ -98,7 +98,7 @@ def test_the_ibkr_command_asks_the_demonstration_where_it_is_told_to(demo: Start
     elsewhere = {"IBKR_STATE_DIR": str(tmp_path / "own"), "IBKR_SOCKET": str(tmp_path / "own.sock")}
     clean = {name: value for name, value in demo.environ.items() if not name.startswith("IBKR_")}
     (named,) = (line for line in (tmp_path / "output").read_text().splitlines() if line.startswith("Demonstration: "))
-    file = named.rpartition(" ")[2]
+    file = named.rpartition("=")[2]
 
     def status(own: dict[str, str]) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "facade.cli", "status"]

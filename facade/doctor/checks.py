@@ -1,12 +1,13 @@
-"""The doctor: everything between a person and IBKR, checked one after the other, each with evidence and remedy.
+"""The doctor: everything between a person and IBKR, checked one thing after the other, with evidence and remedy.
 
-Works with the daemon down and never disturbs a live session: it dials the gateway itself only while the daemon has
-none, with a client id of its own. What it cannot find out it calls unknown.
+It works with the daemon down and disturbs no live session: it connects to the gateway only while the daemon has no
+session, with a client id of its own. What cannot be found out is "unknown".
 """
 
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import os
 import platform
 import socket
@@ -15,25 +16,32 @@ import time
 import urllib.error
 import urllib.request
 import zoneinfo
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 
 import psutil
 
 from facade.doctor.greeting import DOCTOR_CLIENT_ID, Greeting, greet
 from shared.jsonrpc import blocking_client
+from shared.listeners import listener_name, listening_pids
 from shared.log import masked, printable
-from shared.reasons import FIREWALL, describe
+from shared.reasons import BY_PRODUCT, FIREWALL, PRODUCTS, describe
 from shared.settings import STANDARD_PORTS, Settings, SettingsError, is_loopback
+from shared.transport.private_paths import holder
 from shared.zones import newest, package_version
 
 Result = Literal["ok", "failed", "unknown", "skipped"]
 
-DAEMON_PATIENCE = 2.0  # s, as over HTTP
-DIAL_PATIENCE = 4.0  # s; a healthy gateway greets within a fraction of one
-SKEW_LIMIT = 5  # s; the gateway tells whole seconds, and orders with a time go wrong beyond a few
+DAEMON_TIMEOUT = 2.0  # s, as over HTTP
+MIN_DIAL_TIMEOUT, MAX_DIAL_TIMEOUT = 4.0, 60.0
+"""s for a handshake: IBKR_CONNECT_TIMEOUT between these. A healthy gateway needs a fraction of one."""
+SLOW_HANDSHAKE, SLOW_PROBE = 3.0, 1.0
+"""s above which a gateway counts as slow: for the whole handshake, and for the answer to a probe."""
+SKEW_LIMIT = 5  # s; the gateway's clock is in whole seconds, and orders with a time go wrong beyond a few
+LINGER = Path("/var/lib/systemd/linger")
 
 ZONE_YEARS = 1
 """A version states its year alone: one of the year before last is older than a year for certain."""
@@ -45,7 +53,7 @@ TINTS = {"ok": "\x1b[32m", "failed": "\x1b[31m", "unknown": "\x1b[33m", "skipped
 
 @dataclass(frozen=True)
 class Check:
-    """One question and its answer. `reason`: the catalogue's word where there is one."""
+    """One check and its result. `reason`: the catalogue's name of the cause, where there is one."""
 
     name: str
     result: Result
@@ -58,13 +66,13 @@ class Check:
 
     def lines(self, *, colour: bool) -> list[str]:
         tint, plain = (TINTS[self.result], "\x1b[0m") if colour and TINTS[self.result] else ("", "")
-        told = [f"{tint}{MARKS[self.result]}{plain} {self.name:<16} {printable(self.evidence)}"]
-        return told + [f"    {number}. {line}" for number, line in enumerate(self.remedy, 1)]
+        text = [f"{tint}{MARKS[self.result]}{plain} {self.name:<16} {printable(self.evidence)}"]
+        return text + [f"    {number}. {line}" for number, line in enumerate(self.remedy, 1)]
 
 
 @dataclass
-class Patient:
-    """What the checks have found out so far, for those that follow."""
+class DiagnosticContext:
+    """What the checks have found so far, for those that follow."""
 
     environ: Mapping[str, str]
     settings: Settings = field(default_factory=Settings)
@@ -81,7 +89,7 @@ class Patient:
 
     @property
     def target(self) -> tuple[str, int]:
-        """Where the gateway is looked for: what the daemon dials, else what the settings say."""
+        """Host and port of the gateway: the daemon's, else those of the settings."""
         gateway = (self.link or {}).get("gateway")
         if gateway:
             return gateway["host"], gateway["port"]
@@ -89,7 +97,7 @@ class Patient:
 
     @property
     def client_id(self) -> int:
-        """What the daemon dials with, else what the settings say."""
+        """The daemon's client id, else that of the settings."""
         gateway = (self.link or {}).get("gateway") or {}
         return int(gateway.get("clientId", self.settings.client_id))
 
@@ -101,66 +109,79 @@ class Patient:
 def examine(
     environ: Mapping[str, str], *, settings: Settings | None = None, ports: Mapping[int, str] | None = None
 ) -> Iterator[Check]:
-    """Every check in turn, as it is done. Masked: account ids are shortened, as in logs.
+    """Every check in turn, as it is done. Account ids are masked, as in logs; no remedy is given twice.
 
     `settings`: those that are in force already; else they are read from `environ`.
     """
-    patient = Patient(environ, ports=STANDARD_PORTS if ports is None else ports)
+    context = DiagnosticContext(environ, ports=STANDARD_PORTS if ports is None else ports)
     if settings is not None:
-        patient.settings, patient.readable = settings, True
+        context.settings, context.readable = settings, True
+    given: set[str] = set()
     for name, look in CHECKS.items():
         try:
-            check = look(patient)
-        except Exception as error:  # a doctor who falls over helps nobody: what he could not find out is unknown
+            check = look(context)
+        except Exception as error:  # one check that fails must not hide the others
             check = Check(name, "unknown", f"This check failed itself: {type(error).__name__}: {error}")
-        yield Check(name, check.result, masked(check.evidence), tuple(map(masked, check.remedy)), check.reason)
-        if not patient.readable:
+        remedy = tuple(line for line in map(masked, check.remedy) if line not in given)
+        if check.remedy and not remedy:
+            remedy = ("What to do is listed above.",)
+        given.update(remedy)
+        yield Check(name, check.result, masked(check.evidence), remedy, check.reason)
+        if not context.readable:
             return  # nothing else means anything without them
 
 
 # --- this machine ---------------------------------------------------------------------------------------------------
 
 
-def _settings(patient: Patient) -> Check:
-    if not patient.readable:
+def _settings(context: DiagnosticContext) -> Check:
+    if not context.readable:
         try:
-            patient.settings = Settings.load(patient.environ)
+            context.settings = Settings.load(context.environ)
         except SettingsError as error:
             return Check("settings", "failed", str(error), ("Correct it in .env (see .env.example).",))
-        patient.readable = True
-    settings = patient.settings
+        context.readable = True
+    settings = context.settings
     source = settings.env_file or "the environment alone (no .env found)"
     evidence = f"read from {source}: {settings.host}:{settings.port}, client id {settings.client_id}"
+    if settings.warnings:
+        return Check("settings", "failed", " ".join(settings.warnings), ("Remove one of the two lines.",))
     if settings.env_file is not None and os.name != "nt" and settings.env_file.stat().st_mode & 0o022:
         remedy = (f"chmod go-w {settings.env_file}",)
         return Check("settings", "failed", f"Others can write {settings.env_file}.", remedy)
     return Check("settings", "ok", evidence)
 
 
-def _state_directory(patient: Patient) -> Check:
-    path = patient.settings.state_dir
+def _state_directory(context: DiagnosticContext) -> Check:
+    path = context.settings.state_dir
     if not path.exists():
         parent = next(place for place in path.parents if place.exists())
         if os.access(parent, os.W_OK):
-            return Check("state", "ok", f"{path} does not exist yet; the daemon makes it.")
-        return Check("state", "failed", f"{path} cannot be made: {parent} is not writable.", (f"chmod u+w {parent}",))
+            return Check("state directory", "ok", f"{path} does not exist yet; the daemon makes it.")
+        return Check(
+            "state directory", "failed", f"{path} cannot be made: {parent} is not writable.", (f"chmod u+w {parent}",)
+        )
     found = path.stat()
     if os.name != "nt" and found.st_uid != os.getuid() and os.getuid() != 0:
-        return Check("state", "failed", f"{path} belongs to another user.", ("Set IBKR_STATE_DIR to one of yours.",))
+        return Check(
+            "state directory", "failed", f"{path} belongs to another user.", ("Set IBKR_STATE_DIR to one of yours.",)
+        )
     if os.name != "nt" and found.st_mode & 0o077:
-        return Check("state", "failed", f"{path} is open to others.", (f"chmod 700 {path}",))
+        return Check("state directory", "failed", f"{path} is open to others.", (f"chmod 700 {path}",))
     if not os.access(path, os.W_OK):
-        return Check("state", "failed", f"{path} is not writable.", (f"chmod u+w {path}",))
+        return Check("state directory", "failed", f"{path} is not writable.", (f"chmod u+w {path}",))
     free = psutil.disk_usage(str(path)).free
     if free < 50_000_000:
-        return Check("state", "failed", f"{path} has {free // 1_000_000} MB left.", ("Make room on that disk.",))
-    return Check("state", "ok", f"{path} is writable.")
+        return Check(
+            "state directory", "failed", f"{path} has {free // 1_000_000} MB left.", ("Make room on that disk.",)
+        )
+    return Check("state directory", "ok", f"{path} is writable.")
 
 
-def _daemon(patient: Patient) -> Check:
-    path = patient.settings.socket_path
+def _daemon(context: DiagnosticContext) -> Check:
+    path = context.settings.socket_path
     try:
-        patient.link = blocking_client.call_once(path, "link.get", {}, DAEMON_PATIENCE)
+        context.link = blocking_client.call_once(path, "link.get", {}, DAEMON_TIMEOUT)
     except blocking_client.CallError as refused:
         return Check("daemon", "failed", f"The daemon refused: {refused.message}", ("Restart it.",))
     except PermissionError as error:
@@ -172,27 +193,66 @@ def _daemon(patient: Patient) -> Check:
             "daemon", "failed", f"A daemon listens at {path} but does not answer.", remedy, "daemonUnreachable"
         )
     except OSError as error:
+        if pid := holder(context.settings.state_dir):
+            detail = f"A daemon runs (process {pid}), but not at its socket {path}: {error.strerror or error}."
+            steps = ("Wait a few seconds: it makes a removed socket again.", "Else: ibkr stop, and start it again.")
+            return Check("daemon", "failed", detail, steps, "daemonUnreachable")
         _sentence, advice = describe("daemonUnreachable")
         detail = f"No daemon listens at {path} ({error.strerror or error})."
         return Check("daemon", "failed", detail, advice[:1], "daemonUnreachable")
-    facts = (patient.link or {}).get("daemon") or {}
+    facts = (context.link or {}).get("daemon") or {}
     return Check("daemon", "ok", f"answers at {path} (pid {facts.get('pid')}, version {facts.get('version')})")
 
 
-def _facade(patient: Patient) -> Check:
-    url = f"{patient.settings.facade_url}/livez"
+def _facade(context: DiagnosticContext) -> Check:
+    url = f"{context.settings.facade_url}/livez"
     try:
-        with urllib.request.urlopen(url, timeout=DAEMON_PATIENCE) as answer:  # noqa: S310 - always http
-            answer.read(64)
-    except urllib.error.HTTPError as error:
-        return Check("facade", "failed", f"{url} answers {error.code}; another program may use the port.")
+        with urllib.request.urlopen(url, timeout=DAEMON_TIMEOUT) as answer:  # noqa: S310 - always http
+            ours = b'"alive"' in answer.read(64)
+    except urllib.error.HTTPError:
+        ours = False
     except OSError as error:
-        return Check("facade", "failed", f"{url} does not answer ({error}).", ("Start it: python -m facade.",))
-    return Check("facade", "ok", f"{url} answers.")
+        if listening_pids(context.settings.facade_port):
+            return _port_taken(context, url)
+        remedy = ("Start it: ./scripts/start, or python -m facade.",)
+        return Check("facade", "failed", f"{url} does not answer ({error}).", remedy)
+    return Check("facade", "ok", f"{url} answers.") if ours else _port_taken(context, url)
 
 
-def _ipv6_localhost(patient: Patient) -> Check:
-    host, port = patient.target
+def _port_taken(context: DiagnosticContext, url: str) -> Check:
+    port = context.settings.facade_port
+    remedy = (f"End that program, or give the facade another port: IBKR_FACADE_PORT={port + 1} in .env.",)
+    return Check("facade", "failed", f"{url} is not the facade: {listener_name(port)} holds port {port}.", remedy)
+
+
+def _linger(context: DiagnosticContext) -> Check:
+    """systemd ends a user's services with the last session, unless the user lingers."""
+    units = Path(context.environ.get("HOME") or "~").expanduser() / ".config" / "systemd" / "user"
+    if sys.platform != "linux" or not any(units.glob("ibkr-daemon*.service")):
+        return Check("logout", "skipped", "No login service of systemd is installed.")
+    if problem := lingering():
+        return Check("logout", "failed", problem, (ENABLE_LINGER,))
+    return Check("logout", "ok", "The services go on after logout.")
+
+
+ENABLE_LINGER = "Run: loginctl enable-linger"
+
+
+def lingering() -> str:
+    """Why services of this user end at logout; empty where they go on, or the system does not use systemd."""
+    if sys.platform != "linux" or not LINGER.parent.exists():
+        return ""
+    import pwd
+
+    try:
+        name = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return ""
+    return "" if (LINGER / name).exists() else f"The services end when {name} logs out: the user does not linger."
+
+
+def _ipv6_localhost(context: DiagnosticContext) -> Check:
+    host, port = context.target
     if host != "localhost":
         return Check("ipv6 localhost", "ok", f"{host} is no name that could mean two addresses.")
     first = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0]
@@ -202,7 +262,7 @@ def _ipv6_localhost(patient: Patient) -> Check:
     return Check("ipv6 localhost", "ok", f"localhost is {first}.")
 
 
-def _firewall(_patient: Patient) -> Check:
+def _firewall(_context: DiagnosticContext) -> Check:
     if sys.platform != "win32":
         return Check("firewall", "skipped", "Only Windows blocks programs one by one.")
     rule = (
@@ -210,10 +270,10 @@ def _firewall(_patient: Patient) -> Check:
         f"-Program '{sys.executable}' -Action Allow -Profile Private"
     )
     remedy = (FIREWALL, f"In an elevated PowerShell: {rule}")
-    return Check("firewall", "unknown", "Cannot be told without administrator rights.", remedy)
+    return Check("firewall", "unknown", "It can be read only with administrator rights.", remedy)
 
 
-def _versions(_patient: Patient) -> Check:
+def _versions(_context: DiagnosticContext) -> Check:
     parts = [f"Python {platform.python_version()}", platform.platform(terse=True)]
     for name in ("ibkr-link", "ib_async", "aiohttp", "msgspec"):
         try:
@@ -223,14 +283,14 @@ def _versions(_patient: Patient) -> Check:
     return Check("versions", "ok", ", ".join(parts))
 
 
-def _zone_data(patient: Patient) -> Check:
+def _zone_data(context: DiagnosticContext) -> Check:
     """Reset windows and trading hours are computed with it."""
     data = newest(zoneinfo.TZPATH, package_version())
     used = {"system": f"the system's ({data.place})", "package": "the tzdata package's, newer than the system's"}
     if data.source == "none":
         return Check("zone data", "failed", "There is no time zone data.", (f"Run: {PIP_TZDATA}",))
     evidence = f"{data.version or 'an unknown version'} is used, {used[data.source]}."
-    if data.year is not None and datetime.fromtimestamp(patient.wall(), UTC).year - data.year > ZONE_YEARS:
+    if data.year is not None and datetime.fromtimestamp(context.wall(), UTC).year - data.year > ZONE_YEARS:
         remedy = (f"Update the system's tzdata (Debian: apt install --only-upgrade tzdata), or run: {PIP_TZDATA}",)
         return Check("zone data", "failed", f"{evidence} It is older than a year; times may be an hour off.", remedy)
     return Check("zone data", "ok", evidence)
@@ -239,139 +299,153 @@ def _zone_data(patient: Patient) -> Check:
 # --- the gateway ----------------------------------------------------------------------------------------------------
 
 
-def _port(patient: Patient) -> Check:
-    host, port = patient.target
-    if patient.connected:
+def _port(context: DiagnosticContext) -> Check:
+    host, port = context.target
+    if context.connected:
         return Check("gateway port", "ok", f"{host}:{port} is open: the daemon's session is on it.")
-    settings = patient.settings
-    # with no daemon about, the configured id is ours to try; beside a daemon that tries, only our own is
-    client_id = settings.client_id if patient.link is None else DOCTOR_CLIENT_ID
-    patient.greeting = greeting = greet(
-        host, port, client_id, timeout=DIAL_PATIENCE, now=patient.now, wall=patient.wall
-    )
+    settings = context.settings
+    # the configured id only where no daemon uses it
+    client_id = settings.client_id if context.link is None else DOCTOR_CLIENT_ID
+    timeout = min(max(settings.connect_timeout, MIN_DIAL_TIMEOUT), MAX_DIAL_TIMEOUT)
+    context.greeting = greeting = greet(host, port, client_id, timeout=timeout, now=context.now, wall=context.wall)
     if greeting.reason not in ("portClosed", "hostUnreachable", "dialTimeout"):
         return Check("gateway port", "ok", f"{host}:{port} is open.")
-    sentence, advice = patient.catalogue(greeting.reason)
-    others = _other_ports(patient, host, port) if greeting.reason == "portClosed" else []
+    sentence, advice = context.catalogue(greeting.reason)
+    others = _other_ports(context, host, port) if greeting.reason == "portClosed" else []
     if others:
-        named = ", ".join(f"{number} ({patient.ports[number]})" for number in others)
+        named = ", ".join(f"{number} ({context.ports[number]})" for number in others)
         evidence = f"{host}:{port} is closed, but {named} is open."
         remedy = (f"Set IBKR_PORT={others[0]} in .env if that is the one you mean.", *advice)
         return Check("gateway port", "failed", evidence, remedy, greeting.reason)
     return Check("gateway port", "failed", f"{sentence} ({greeting.detail})", advice, greeting.reason)
 
 
-def _other_ports(patient: Patient, host: str, port: int) -> list[int]:
-    """Standard ports that listen on this machine, from the system's own table: nothing is dialled."""
+def _other_ports(context: DiagnosticContext, host: str, port: int) -> list[int]:
+    """Standard ports with a listener on this machine, from the system's own table; nothing is connected to."""
     if not is_loopback(host):
         return []
-    return [number for number in patient.ports if number != port and _listeners(number)]
+    return [number for number in context.ports if number != port and listening_pids(number)]
 
 
-def _listeners(port: int) -> list[Any]:
-    try:
-        found = psutil.net_connections("tcp")
-    except psutil.AccessDenied:
-        return []
-    return [conn for conn in found if conn.status == psutil.CONN_LISTEN and conn.laddr.port == port]
-
-
-def _listener(patient: Patient) -> Check:
-    host, port = patient.target
+def _listener(context: DiagnosticContext) -> Check:
+    host, port = context.target
     if not is_loopback(host):
         return Check("listener", "skipped", f"{host} is another machine.")
-    found = _listeners(port)
+    found = listening_pids(port)
     if not found:
         known = "Nothing" if os.name == "nt" or os.getuid() == 0 else "Nothing that this user can see"
         return Check("listener", "skipped", f"{known} listens on port {port}.")
-    pid = found[0].pid
-    if pid is None:
-        return Check("listener", "unknown", f"A program of another user listens on port {port}.")
-    name = psutil.Process(pid).name()
-    return Check("listener", "ok", f"{name} (pid {pid}) listens on port {port}.")
+    result: Result = "unknown" if found[0] is None else "ok"
+    name = listener_name(port)
+    return Check("listener", result, f"{name[0].upper()}{name[1:]} listens on port {port}.")
 
 
-def _handshake(patient: Patient) -> Check:
-    if patient.connected:
-        version = ((patient.link or {}).get("gateway") or {}).get("serverVersion")
+HEAVY = ("Look at the load and the memory of the machine that runs TWS.",)
+
+
+def _room(seconds: float, configured: float) -> int:
+    """A time-out that leaves room above what was measured."""
+    return min(3600, max(math.ceil(configured * 2), math.ceil(seconds * 3)))
+
+
+def _handshake(context: DiagnosticContext) -> Check:
+    settings = context.settings
+    if context.connected:
+        link = context.link or {}
+        version = (link.get("gateway") or {}).get("serverVersion")
+        rtt = ((link.get("proof") or {}).get("rttMs") or 0.0) / 1000
+        if rtt > SLOW_PROBE:
+            remedy = (f"Allow more time: IBKR_PROBE_TIMEOUT={_room(rtt, settings.probe_timeout)} in .env.", *HEAVY)
+            return Check("handshake", "failed", f"TWS is slow: it answered the last probe after {rtt:.1f} s.", remedy)
         return Check("handshake", "ok", f"The daemon's session is up (server version {version}).")
-    greeting = patient.greeting
+    greeting = context.greeting
     if greeting is None or greeting.reason in ("portClosed", "hostUnreachable", "dialTimeout"):
-        return Check("handshake", "skipped", "There is nothing to shake hands with.")
+        return Check("handshake", "skipped", "Skipped: no TCP connection.")
     if greeting.reason == "clientIdInUse":
         return Check("handshake", "ok", f"TWS answers (server version {greeting.server_version}).")
     if greeting.reason is not None:
-        sentence, advice = patient.catalogue(greeting.reason)
+        sentence, advice = context.catalogue(greeting.reason)
         detail = f" ({greeting.detail})" if greeting.detail else ""
+        if greeting.version_after is not None:
+            detail += f" The server version came after {greeting.version_after:.1f} s."
         return Check("handshake", "failed", f"{sentence}{detail}", advice, greeting.reason)
-    return Check("handshake", "ok", f"TWS answers (server version {greeting.server_version}).")
+    took = greeting.complete_after or 0.0
+    if took > SLOW_HANDSHAKE:
+        evidence = (
+            f"TWS is slow: server version after {greeting.version_after or 0.0:.1f} s, handshake complete after "
+            f"{took:.1f} s; the limit is {settings.connect_timeout:g} s."
+        )
+        remedy = (f"Allow more time: IBKR_CONNECT_TIMEOUT={_room(took, settings.connect_timeout)} in .env.", *HEAVY)
+        return Check("handshake", "failed", evidence, remedy)
+    return Check("handshake", "ok", f"TWS answers (server version {greeting.server_version}) after {took:.1f} s.")
 
 
-def _client_id(patient: Patient) -> Check:
-    client_id = patient.client_id
-    reason = (patient.link or {}).get("reason")
-    in_use = reason == "clientIdInUse" or (patient.greeting is not None and patient.greeting.reason == "clientIdInUse")
+def _client_id(context: DiagnosticContext) -> Check:
+    client_id = context.client_id
+    reason = (context.link or {}).get("reason")
+    in_use = reason == "clientIdInUse" or (context.greeting is not None and context.greeting.reason == "clientIdInUse")
     if in_use:
-        sentence, advice = patient.catalogue("clientIdInUse")
+        sentence, advice = context.catalogue("clientIdInUse")
         return Check("client id", "failed", sentence, advice, "clientIdInUse")
-    if patient.connected:
+    if context.connected:
         return Check("client id", "ok", "It is the daemon's own.")
-    if patient.link is None and patient.greeting is not None and patient.greeting.complete:
+    if context.link is None and context.greeting is not None and context.greeting.complete:
         return Check("client id", "ok", f"{client_id} is free.")
     return Check("client id", "unknown", f"Whether {client_id} is free shows only in a complete handshake with it.")
 
 
-def _read_only(patient: Patient) -> Check:
-    if not patient.connected:
+def _read_only(context: DiagnosticContext) -> Check:
+    if not context.connected:
         return Check("read-only API", "unknown", "Shows only in a session.")
-    if (patient.link or {}).get("readOnly"):
-        remedy = ("In TWS: API → Settings, untick “Read-Only API”, if you want to see orders.",)
+    if (context.link or {}).get("readOnly"):
+        menu = BY_PRODUCT[PRODUCTS.get(context.target[1], "")]["menu"]
+        remedy = (f"In {menu}, untick “Read-Only API”, if you want to see orders.",)
         return Check("read-only API", "failed", "The API is read-only: orders are unknown.", remedy)
     return Check("read-only API", "ok", "Orders may be read.")
 
 
-def _accounts(patient: Patient) -> Check:
-    wanted = patient.settings.account
-    found = tuple((patient.link or {}).get("accounts") or ()) if patient.connected else None
-    if found is None and patient.greeting is not None:
-        found = patient.greeting.accounts
-    if (patient.link or {}).get("reason") == "accountMismatch":
-        link = patient.link or {}
+def _accounts(context: DiagnosticContext) -> Check:
+    wanted = context.settings.account
+    found = tuple((context.link or {}).get("accounts") or ()) if context.connected else None
+    if found is None and context.greeting is not None:
+        found = context.greeting.accounts
+    if (context.link or {}).get("reason") == "accountMismatch":
+        link = context.link or {}
         return Check("accounts", "failed", link["sentence"], tuple(link["advice"]), "accountMismatch")
     if not found:
-        return Check("accounts", "unknown", "No session has named its accounts.")
+        return Check("accounts", "unknown", "The accounts show only in a session.")
     if wanted and wanted not in found:
-        sentence, advice = patient.catalogue("accountMismatch", found=", ".join(found), wanted=wanted)
+        sentence, advice = context.catalogue("accountMismatch", found=", ".join(found), wanted=wanted)
         return Check("accounts", "failed", sentence, advice, "accountMismatch")
     return Check("accounts", "ok", f"{', '.join(found)}{' as expected' if wanted else ''}")
 
 
-def _upstream(patient: Patient) -> Check:
-    state = (patient.link or {}).get("upstream")
-    said = [text for code, text in (patient.greeting.errors if patient.greeting else ()) if code in (1100, 2110)]
-    if state == "lost" or said:
-        reason = (patient.link or {}).get("reason")
+def _upstream(context: DiagnosticContext) -> Check:
+    state = (context.link or {}).get("upstream")
+    errors = [text for code, text in (context.greeting.errors if context.greeting else ()) if code in (1100, 2110)]
+    if state == "lost" or errors:
+        reason = (context.link or {}).get("reason")
         name = reason if reason in ("upstreamLost", "competingSession") else "upstreamLost"
-        sentence, advice = patient.catalogue(name)
-        return Check("upstream", "failed", f"{sentence}{f' ({said[0]})' if said else ''}", advice, name)
-    if patient.connected:
+        sentence, advice = context.catalogue(name)
+        return Check("upstream", "failed", f"{sentence}{f' ({errors[0]})' if errors else ''}", advice, name)
+    if context.connected:
         return Check("upstream", "ok", "TWS is connected to IBKR.")
     return Check("upstream", "unknown", "Shows only in a session.")
 
 
-def _farms(patient: Patient) -> Check:
-    farms = (patient.link or {}).get("farms") or {}
-    if not patient.connected or not farms:
-        return Check("farms", "unknown", "No session has told the state of IBKR's data farms.")
+def _farms(context: DiagnosticContext) -> Check:
+    farms = (context.link or {}).get("farms") or {}
+    if not context.connected or not farms:
+        return Check("data farms", "unknown", "The data farms show only in a session.")
     broken = sorted(name for name, farm in farms.items() if farm["state"] == "broken")
     if broken:
         remedy = ("Wait: farms come back by themselves; the session is not affected.",)
-        return Check("farms", "failed", f"Broken: {', '.join(broken)}.", remedy)
-    return Check("farms", "ok", ", ".join(f"{name} {farm['state']}" for name, farm in sorted(farms.items())))
+        return Check("data farms", "failed", f"Broken: {', '.join(broken)}.", remedy)
+    return Check("data farms", "ok", ", ".join(f"{name} {farm['state']}" for name, farm in sorted(farms.items())))
 
 
-def _clock(patient: Patient) -> Check:
-    greeting = patient.greeting
+def _clock(context: DiagnosticContext) -> Check:
+    greeting = context.greeting
     if greeting is None or greeting.server_time is None or greeting.answered_at is None:
         return Check(
             "clock", "unknown", "Shows only in a handshake of the doctor's own, which needs a daemon without a session."
@@ -383,23 +457,23 @@ def _clock(patient: Patient) -> Check:
     return Check("clock", "ok", f"agrees with the gateway's within {SKEW_LIMIT} s.")
 
 
-def _link(patient: Patient) -> Check:
-    if patient.link is None:
-        return Check("link", "unknown", "No daemon tells.")
-    if patient.connected:
-        return Check("link", "ok", f"Connected since {patient.link.get('since')}.")
-    reason = patient.link.get("reason")
-    advice = tuple(patient.link.get("advice") or ())
-    return Check("link", "failed", f"{patient.link.get('phase')}: {patient.link.get('sentence')}", advice, reason)
+def _link(context: DiagnosticContext) -> Check:
+    if context.link is None:
+        return Check("link", "unknown", "Unknown: the daemon is not running.")
+    if context.connected:
+        return Check("link", "ok", f"Connected since {_local(context.link.get('since'))}.")
+    reason = context.link.get("reason")
+    advice = tuple(context.link.get("advice") or ())
+    return Check("link", "failed", f"{context.link.get('phase')}: {context.link.get('sentence')}", advice, reason)
 
 
-def _alerts(patient: Patient) -> Check:
-    """What became of the alerts so far."""
+def _alerts(context: DiagnosticContext) -> Check:
+    """Whether alerts reach their receivers."""
     name = "alerts"
-    if not patient.settings.alerts:
+    if not context.settings.alerts:
         return Check(name, "skipped", "No receiver is set (IBKR_ALERTS).")
     try:
-        info = blocking_client.call_once(patient.settings.socket_path, "daemon.info", {}, DAEMON_PATIENCE)
+        info = blocking_client.call_once(context.settings.socket_path, "daemon.info", {}, DAEMON_TIMEOUT)
     except (OSError, blocking_client.CallError) as error:
         return Check(name, "unknown", f"The daemon does not answer: {error}")
     health = info.get("alerts") or []
@@ -414,7 +488,11 @@ def _alerts(patient: Patient) -> Check:
     return Check(name, "ok", f"{len(health)} receivers, {sum(one['delivered'] for one in health)} alerts delivered.")
 
 
-CHECKS: dict[str, Callable[[Patient], Check]] = {
+def _local(moment: str | None) -> str:
+    return "-" if moment is None else f"{datetime.fromisoformat(moment).astimezone():%Y-%m-%d %H:%M}"
+
+
+CHECKS: dict[str, Callable[[DiagnosticContext], Check]] = {
     "settings": _settings,
     "state directory": _state_directory,
     "daemon": _daemon,
@@ -433,6 +511,17 @@ CHECKS: dict[str, Callable[[Patient], Check]] = {
     "zone data": _zone_data,
     "ipv6 localhost": _ipv6_localhost,
     "firewall": _firewall,
+    "logout": _linger,
     "versions": _versions,
 }
 """In the order in which a person would look: this machine, the daemon, the gateway, IBKR."""
+
+
+def summary(checks: Sequence[Check]) -> str:
+    """The last line: how many checks failed, and which to look at first."""
+    failed = [check.name for check in checks if check.result == "failed"]
+    unknown = sum(check.result == "unknown" for check in checks)
+    known = f"{len(checks) - unknown} of {len(checks)} checks had an answer"
+    if not failed:
+        return f"Nothing wrong was found; {known}."
+    return f"{len(failed)} found: {', '.join(failed)}. Begin with: {failed[0]}. {known[0].upper()}{known[1:]}."

@@ -1,6 +1,6 @@
-"""One TWS handshake by hand, for the doctor: dial, greet, listen a moment, leave politely.
+"""One TWS handshake by hand, for the doctor: connect, shake hands, read until it is complete, close.
 
-Asks nothing that changes anything or raises a dialog for an order. Never keeps a session; the daemon does that.
+It sends nothing that changes anything or opens a dialog for an order, and keeps no session.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 DOCTOR_CLIENT_ID = 1_917_501
-"""An id that no program would pick by hand, so that nobody's session is disturbed."""
+"""An id that no other program is likely to have, so that no session is disturbed."""
 
 FIRST_FRAME_LIMIT = 64 * 1024
 FRAME_LIMIT = 8 * 1024 * 1024
@@ -27,7 +27,7 @@ ERROR, NEXT_ID, ACCOUNTS = "4", "9", "15"
 
 @dataclass
 class Greeting:
-    """What one handshake showed. `reason` is the catalogue's word for how it failed, `None` where it did not."""
+    """The result of one handshake. `reason`: the catalogue's name of how it failed, `None` where it did not."""
 
     reason: str | None = None
     detail: str = ""
@@ -35,7 +35,9 @@ class Greeting:
     accounts: tuple[str, ...] | None = None
     next_id: bool = False
     server_time: int | None = None  # s since the epoch
-    answered_at: float | None = None  # our clock when that came
+    answered_at: float | None = None  # this machine's clock when that came
+    version_after: float | None = None  # s from the dial to the server version
+    complete_after: float | None = None  # s from the dial to accounts and next id
     errors: list[tuple[int, str]] = field(default_factory=list)
 
     @property
@@ -46,9 +48,9 @@ class Greeting:
 def greet(
     host: str, port: int, client_id: int, *, timeout: float, now: Callable[[], float], wall: Callable[[], float]
 ) -> Greeting:
-    """Dial and listen until account list, next id and time are there, at most `timeout` s. Never raises."""
+    """Connect and read until account list, next id and time are there, at most `timeout` s. Raises nothing."""
     greeting = Greeting()
-    ends = now() + timeout
+    begun = now()
     try:
         sock = socket.create_connection((host, port), timeout)
     except OSError as error:
@@ -56,7 +58,7 @@ def greet(
         return greeting
     with sock:
         try:
-            _converse(sock, client_id, greeting, lambda: ends - now(), wall)
+            _converse(sock, client_id, greeting, lambda: now() - begun, timeout, wall)
         except TimeoutError:
             greeting.reason = greeting.reason or (
                 "sessionIncomplete" if greeting.server_version else "handshakeTimeout"
@@ -77,18 +79,23 @@ def _dial_failure(error: OSError) -> tuple[str, str]:
 
 
 def _converse(
-    sock: socket.socket, client_id: int, greeting: Greeting, left: Callable[[], float], wall: Callable[[], float]
+    sock: socket.socket,
+    client_id: int,
+    greeting: Greeting,
+    elapsed: Callable[[], float],
+    timeout: float,
+    wall: Callable[[], float],
 ) -> None:
     offer = f"v{OLDEST_SERVER}..{NEWEST_SERVER}".encode()
     sock.sendall(b"API\0" + struct.pack(">I", len(offer)) + offer)
-    frames = _frames(sock, greeting, left)
+    frames = _frames(sock, greeting, lambda: timeout - elapsed())
     first = next(frames, None)
     if first is None:
         return
     if not first[0].isdigit():
         greeting.reason = "notTws"
         return
-    greeting.server_version = int(first[0])
+    greeting.server_version, greeting.version_after = int(first[0]), elapsed()
     if greeting.server_version < OLDEST_SERVER:
         greeting.reason = "versionUnsupported"
         return
@@ -96,6 +103,8 @@ def _converse(
     _send(sock, CURRENT_TIME, "1")
     for fields in frames:
         _take(fields, greeting, wall)
+        if greeting.complete and greeting.complete_after is None:
+            greeting.complete_after = elapsed()
         if greeting.reason or (greeting.complete and greeting.server_time is not None):
             return
 
@@ -122,7 +131,7 @@ def _send(sock: socket.socket, *fields: str) -> None:
 
 
 def _frames(sock: socket.socket, greeting: Greeting, left: Callable[[], float]) -> Iterator[list[str]]:
-    """The fields of each message. Ends where the peer does not speak TWS's frames or hangs up, and says which."""
+    """The fields of each message. Ends where the peer sends other frames or closes; `greeting.reason` is which."""
     got = bytearray()
     limit = FIRST_FRAME_LIMIT
     while True:

@@ -1,4 +1,4 @@
-"""How a socket goes from one process to another, and what parent and child say to each other about it.
+"""The channel between the facade's parent and its serving child: JSON lines, and sockets that are handed over.
 
 Standard library only: the parent stays small. POSIX hands over descriptors, Windows duplicates sockets by process id.
 """
@@ -16,31 +16,31 @@ from typing import Any
 
 WINDOWS = os.name == "nt"
 PIECE = 65536
-"""Bytes read at once; what is said is a few hundred."""
+"""Bytes read at once; a message has a few hundred."""
 MAX_SOCKETS = 8
 """Sockets handed over at once; a name of this machine has two addresses."""
 
 
-class Line:
-    """One end of the conversation between parent and child: JSON lines, some with a socket. Its end is the end."""
+class ParentChannel:
+    """One end of the channel. When it is closed, the other process ends."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self._got = b""
+        self._buffer = b""
         self._given: list[socket.socket] = []
 
-    def say(self, message: dict[str, Any], given: Sequence[socket.socket] = (), to: int = 0) -> None:
-        """Send to the other end (process `to`), with duplicates of `given`. Raises `OSError` if it is closed."""
-        if given:
-            message = {**message, "sockets": [_shared(sock, to) for sock in given] if WINDOWS else len(given)}
+    def send(self, message: dict[str, Any], sockets: Sequence[socket.socket] = (), to: int = 0) -> None:
+        """Send to the other process (pid `to`), with duplicates of `sockets`. Raises `OSError` if it is closed."""
+        if sockets:
+            message = {**message, "sockets": [_shared(sock, to) for sock in sockets] if WINDOWS else len(sockets)}
         line = json.dumps(message).encode() + b"\n"
-        if given and not WINDOWS:
-            socket.send_fds(self.sock, [line], [sock.fileno() for sock in given])
+        if sockets and not WINDOWS:
+            socket.send_fds(self.sock, [line], [sock.fileno() for sock in sockets])
         else:
             self.sock.sendall(line)
 
-    def hear(self) -> list[dict[str, Any]] | None:
-        """What was sent since, sockets under `given`; `None` at the end. Blocks only where nothing is there."""
+    def receive(self) -> list[dict[str, Any]] | None:
+        """The messages since the last call, sockets under `given`; `None` at the end. Blocks while there are none."""
         try:
             if WINDOWS:
                 data = self.sock.recv(PIECE)
@@ -53,22 +53,22 @@ class Line:
             return None
         if not data:
             return None
-        *lines, self._got = (self._got + data).split(b"\n")
-        heard = [json.loads(line) for line in lines]
-        for message in heard:
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        messages = [json.loads(line) for line in lines]
+        for message in messages:
             sockets = message.pop("sockets", 0)
             if isinstance(sockets, list):
                 message["given"] = [_from_shared(sock) for sock in sockets]
             elif sockets:
                 message["given"], self._given = self._given[:sockets], self._given[sockets:]
-        return heard
+        return messages
 
     def close(self) -> None:
         self.sock.close()
 
 
-def spawn(command: Sequence[str], listeners: Sequence[socket.socket]) -> tuple[subprocess.Popen[bytes], Line]:
-    """Start `command` with one end of a conversation and the listening sockets, if there are any."""
+def spawn(command: Sequence[str], listeners: Sequence[socket.socket]) -> tuple[subprocess.Popen[bytes], ParentChannel]:
+    """Start `command` with one end of a channel and the listening sockets, if there are any."""
     ours, theirs = socket.socketpair()
     with theirs:
         if WINDOWS:
@@ -77,23 +77,23 @@ def spawn(command: Sequence[str], listeners: Sequence[socket.socket]) -> tuple[s
             assert process.stdin is not None  # noqa: S101 - for the type checker
             with process.stdin as stdin:
                 stdin.write(json.dumps(shared).encode() + b"\n")
-            return process, Line(ours)
+            return process, ParentChannel(ours)
         passed = [sock.fileno() for sock in (theirs, *listeners)]
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             [*command, *map(str, passed)], pass_fds=passed, stdin=subprocess.DEVNULL
         )
-        return process, Line(ours)
+        return process, ParentChannel(ours)
 
 
-def received(arguments: Sequence[str]) -> tuple[Line, list[socket.socket]]:
-    """In the child: the conversation with the parent, and the listening sockets that were handed over."""
+def received(arguments: Sequence[str]) -> tuple[ParentChannel, list[socket.socket]]:
+    """In the child: the channel to the parent, and the listening sockets that were handed over."""
     if WINDOWS:
         sockets = [_from_shared(sock) for sock in json.loads(sys.stdin.buffer.readline())]
     else:
         sockets = [socket.socket(fileno=int(fd)) for fd in arguments]
         for sock in sockets:
             sock.set_inheritable(False)
-    return Line(sockets[0]), sockets[1:]
+    return ParentChannel(sockets[0]), sockets[1:]
 
 
 if sys.platform == "win32":

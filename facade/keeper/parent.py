@@ -1,7 +1,7 @@
-"""The small parent: keeps the listening socket and one child that serves it, and replaces the child unnoticed.
+"""The keeper: a small parent that holds the listening sockets and replaces the child that serves them without a gap.
 
-Standard library only, so that it costs next to nothing. The first child reads the settings, binds and hands the socket
-up; a new one serves before the old one stops. Knows nothing of HTTP or of the daemon.
+Standard library only, to stay small. The first child reads the settings, binds and hands the sockets up; a new child
+serves before the old one stops.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from facade.keeper.handover import WINDOWS, Line, spawn
-from facade.keeper.whereabouts import LOCK_FILE, REQUEST_FILE, STATE_FILE, locked, say, write_whole
+from facade.keeper.handover import WINDOWS, ParentChannel, spawn
+from facade.keeper.state_file import LOCK_FILE, REQUEST_FILE, STATE_FILE, locked, say, write_whole
 
-START_LIMIT = 20.0
+START_TIMEOUT = 20.0
 """s for a new child to serve; a cold Python on a slow disk takes a few."""
-LEAVE_LIMIT = 3.0
-"""s for a child to answer what is on its way and go; then it is killed."""
-AGAIN_FIRST, AGAIN_MOST = 0.1, 5.0
+RETIRE_TIMEOUT = 3.0
+"""s for a retired child to answer the requests under way and exit; then it is killed."""
+RETRY_FIRST, RETRY_MOST = 0.1, 5.0
 """s before a child that died is replaced, doubling while its successors die too."""
 STEADY = 30.0
 """s of serving after which a death counts as the first again."""
-LOOK_EVERY = 0.25
-"""s between looks at the request file where there are no signals (Windows), and at children that are to end."""
+POLL_EVERY = 0.25
+"""s between checks of the request file where there are no signals (Windows), and of children that are to end."""
 
 COMMAND = (sys.executable, "-m", "facade", "serve")
 
@@ -39,21 +39,21 @@ COMMAND = (sys.executable, "-m", "facade", "serve")
 class Child:
     """One serving process."""
 
-    def __init__(self, process: subprocess.Popen[bytes], line: Line, now: float) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], channel: ParentChannel, now: float) -> None:
         self.process = process
-        self.line: Line | None = line
+        self.channel: ParentChannel | None = channel
         self.since = now
         self.serving = False
         self.complete = False
-        self.leaving: float | None = None
+        self.retired_at: float | None = None
 
-    def leave(self, now: float) -> None:
-        """End the conversation: the child answers what is on its way and goes."""
-        if self.line is not None:
-            self.line.close()
-            self.line = None
-        if self.leaving is None:
-            self.leaving = now
+    def retire(self, now: float) -> None:
+        """Close the channel: the child answers the requests under way and exits."""
+        if self.channel is not None:
+            self.channel.close()
+            self.channel = None
+        if self.retired_at is None:
+            self.retired_at = now
 
 
 class Keeper:
@@ -71,76 +71,76 @@ class Keeper:
         self._state_dir: Path | None = None
         self._lock: int | None = None
         self._address = ""
-        self._wait = AGAIN_FIRST
+        self._wait = RETRY_FIRST
         self._due: float | None = 0.0
         self._selector = selectors.DefaultSelector()
 
     def run(self) -> int:
-        """Until a signal, or until the first child cannot serve. The exit status."""
-        with _signals(self) as woken:
-            self._selector.register(woken, selectors.EVENT_READ)
+        """Run until a signal, or until the first child cannot serve. The exit status."""
+        with _signals(self) as wakeup:
+            self._selector.register(wakeup, selectors.EVENT_READ)
             try:
                 while not self._ended():
-                    self._turn(woken)
+                    self._step(wakeup)
             finally:
                 self._close()
         return self.status
 
-    # --- one turn ---
+    # --- one step ---
 
-    def _turn(self, woken: socket.socket) -> None:
+    def _step(self, wakeup: socket.socket) -> None:
         now = time.monotonic()
         if self._due is not None and now >= self._due and not self.stopping:
             self._due = None
             self._start(now)
-        for key, _ in self._selector.select(self._patience(now)):
-            if key.fileobj is woken:
+        for key, _ in self._selector.select(self._select_timeout(now)):
+            if key.fileobj is wakeup:
                 with contextlib.suppress(BlockingIOError):
-                    woken.recv(4096)
+                    wakeup.recv(4096)
             else:
-                self._hear(key.data)
+                self._receive(key.data)
         now = time.monotonic()
-        self._look_for_request()
+        self._check_request_file()
         if self.restart_wanted and not self.stopping and not self._starting():
             self.restart_wanted = False
             self._start(now)
         if self.stopping:
             for child in self.children:
-                self._let_go(child, now)
+                self._retire(child, now)
         for child in tuple(self.children):
-            self._look_after(child, now)
+            self._reap(child, now)
 
-    def _patience(self, now: float) -> float | None:
-        if WINDOWS or any(child.leaving is not None or not child.serving for child in self.children):
-            return LOOK_EVERY
+    def _select_timeout(self, now: float) -> float | None:
+        if WINDOWS or any(child.retired_at is not None or not child.serving for child in self.children):
+            return POLL_EVERY
         return None if self._due is None else max(0.0, self._due - now)
 
     def _ended(self) -> bool:
         return self.stopping and not self.children
 
     def _starting(self) -> bool:
-        return any(not child.serving and child.leaving is None for child in self.children)
+        return any(not child.serving and child.retired_at is None for child in self.children)
 
     def _start(self, now: float) -> None:
         command = [*COMMAND, "--activated"] if self.activated else [*COMMAND]
-        process, line = spawn(command, self.listeners)
-        line.sock.setblocking(False)
-        child = Child(process, line, now)
+        process, channel = spawn(command, self.listeners)
+        channel.sock.setblocking(False)
+        child = Child(process, channel, now)
         self.children.append(child)
-        self._selector.register(line.sock, selectors.EVENT_READ, child)
+        self._selector.register(channel.sock, selectors.EVENT_READ, child)
 
     # --- children ---
 
-    def _hear(self, child: Child) -> None:
-        if child.line is None:
+    def _receive(self, child: Child) -> None:
+        if child.channel is None:
             return
-        heard = child.line.hear()
-        if heard is None:
-            self._selector.unregister(child.line.sock)
-            child.line.close()
-            child.line = None
+        messages = child.channel.receive()
+        if messages is None:
+            self._selector.unregister(child.channel.sock)
+            child.channel.close()
+            child.channel = None
             return
-        for message in heard:
+        for message in messages:
             if "given" in message:
                 self._adopt(message["given"])
             if "stateDir" in message:
@@ -152,7 +152,7 @@ class Keeper:
                 self.generation += 1
                 for other in self.children:
                     if other is not child and other.serving:
-                        self._let_go(other, child.since)
+                        self._retire(other, child.since)
             child.complete = child.complete or bool(message.get("complete"))
             self._write()
 
@@ -162,53 +162,53 @@ class Keeper:
             listener.close()
         self.listeners = listeners
 
-    def _let_go(self, child: Child, now: float) -> None:
-        if child.line is not None:
-            self._selector.unregister(child.line.sock)
-        child.leave(now)
+    def _retire(self, child: Child, now: float) -> None:
+        if child.channel is not None:
+            self._selector.unregister(child.channel.sock)
+        child.retire(now)
 
-    def _look_after(self, child: Child, now: float) -> None:
+    def _reap(self, child: Child, now: float) -> None:
         status = child.process.poll()
         if status is None:
-            limit = LEAVE_LIMIT if child.leaving is not None else START_LIMIT
-            since = child.leaving if child.leaving is not None else child.since
-            if (child.leaving is not None or not child.serving) and now - since > limit:
+            limit = RETIRE_TIMEOUT if child.retired_at is not None else START_TIMEOUT
+            since = child.retired_at if child.retired_at is not None else child.since
+            if (child.retired_at is not None or not child.serving) and now - since > limit:
                 child.process.kill()
             return
-        self._let_go(child, now)
+        self._retire(child, now)
         self.children.remove(child)
         if self.stopping:
             return
         if any(other.serving for other in self.children):
-            if not child.serving:  # a replacement that could not serve: the old one goes on
+            if not child.serving:  # a replacement that could not serve: the old one stays
                 self.failures += 1
                 self._write()
             return
         if self._starting():
             return
-        if not self.generation:  # it never worked; its own words are on the terminal
+        if not self.generation:  # it never served; its own output is on the terminal
             self.status = status if status > 0 else 1
             self.stopping = True
             return
-        self._wait = AGAIN_FIRST if now - child.since > STEADY else min(AGAIN_MOST, self._wait * 2)
+        self._wait = RETRY_FIRST if now - child.since > STEADY else min(RETRY_MOST, self._wait * 2)
         self._due = now + self._wait
 
-    # --- how it is found ---
+    # --- the state file ---
 
     def _claim(self, state_dir: Path) -> None:
-        """Be the facade that `restart` finds in this state directory."""
+        """Become the facade that `restart` finds in this state directory."""
         if self._state_dir == state_dir:
             return
         self._release()
         self._state_dir = state_dir
         self._lock = locked(state_dir / LOCK_FILE)
         if self._lock is None:
-            say(f"WARNING:  Another facade is kept for {state_dir}; restart_facade will restart that one.")
+            say(f"WARNING:  Another facade runs for {state_dir}; restart_facade restarts that one.")
 
     def _write(self) -> None:
         if self._lock is None or self._state_dir is None:
             return
-        serving = [child for child in self.children if child.serving and child.leaving is None]
+        serving = [child for child in self.children if child.serving and child.retired_at is None]
         state = {
             "keeper": os.getpid(),
             "child": serving[-1].process.pid if serving else None,
@@ -220,10 +220,10 @@ class Keeper:
         path = self._state_dir / STATE_FILE
         try:
             write_whole(path, json.dumps(state).encode())
-        except OSError as error:  # a full disk: serving goes on, only the restart command waits in vain
+        except OSError as error:  # a full disk: serving goes on, only the restart command times out
             say(f"WARNING:  {path} cannot be written: {error.strerror}")
 
-    def _look_for_request(self) -> None:
+    def _check_request_file(self) -> None:
         if self._lock is None or self._state_dir is None:
             return
         request = self._state_dir / REQUEST_FILE
@@ -249,9 +249,9 @@ class Keeper:
 
 @contextlib.contextmanager
 def _signals(keeper: Keeper) -> Iterator[socket.socket]:
-    """Signals wake the selector; what they ask is noted."""
-    woken, wake = socket.socketpair()
-    woken.setblocking(False)
+    """Signals wake the selector and set a flag."""
+    wakeup, wake = socket.socketpair()
+    wakeup.setblocking(False)
     wake.setblocking(False)
 
     def stop(_number: int, _frame: Any) -> None:
@@ -269,22 +269,22 @@ def _signals(keeper: Keeper) -> Iterator[socket.socket]:
             before[number] = signal.signal(number, respond)
     waker = signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
     try:
-        yield woken
+        yield wakeup
     finally:
         signal.set_wakeup_fd(waker)
         for number, respond in before.items():
             signal.signal(number, respond)
-        woken.close()
+        wakeup.close()
         wake.close()
 
 
 def keep(environ: Mapping[str, str]) -> int:
-    """Run the keeper until it is stopped. systemd's sockets are taken where there are any."""
+    """Run the keeper until it is stopped, with systemd's sockets where there are any."""
     return Keeper(activated(environ)).run()
 
 
 def activated(environ: Mapping[str, str]) -> list[socket.socket]:
-    """The listening sockets that systemd hands over, if they are meant for this process."""
+    """The listening sockets that systemd hands to this process."""
     if environ.get("LISTEN_PID") != str(os.getpid()):
         return []
     return [socket.socket(fileno=3 + number) for number in range(int(environ.get("LISTEN_FDS", "0")))]

@@ -1,6 +1,6 @@
-"""The support bundle: what somebody else needs to understand a fault, in one archive, redacted.
+"""The support bundle: what a developer needs to understand a fault, in one archive, redacted.
 
-Says what is inside before it writes. Account ids are masked and tokens never leave, neither as a file nor in a log.
+Its contents are listed before it is written. Account ids and tokens are masked.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ import json
 import sys
 import tarfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 from facade.doctor import checks as doctor
 from shared.jsonrpc import blocking_client
@@ -22,14 +24,18 @@ from shared.settings import TABLE, Settings
 
 LOG_BYTES = 2_000_000
 """The end of each log that goes into the bundle: days of a quiet link, and small enough to send."""
-ASK_LIMIT = 5.0  # s for the daemon's history
+REQUEST_TIMEOUT = 5.0  # s for the daemon's history
 
 
 def bundle(environ: Mapping[str, str], target: Path | None, *, ask: Callable[[str], bool] | None) -> int:
     """Write the archive and print its path; 0 if it was written.
 
-    `ask`: called with a question before anything is written; `None`: do it.
+    `ask`: called with a question before anything is written; `None`: write without one. The name ends in .zip, .tar.gz
+    or .tgz: 2 for any other.
     """
+    if target is not None and not target.name.lower().endswith((".zip", ".tar.gz", ".tgz")):
+        print(f"{target} is no name of an archive: it must end in .zip, .tar.gz or .tgz.", file=sys.stderr)
+        return 2
     settings = Settings.load(environ)
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     path = target or Path.cwd() / f"ibkr-support-{stamp}.tar.gz"
@@ -58,19 +64,30 @@ def contents(environ: Mapping[str, str], settings: Settings) -> Iterator[tuple[s
         ("link-events.json", "link.events"),
         ("daemon.json", "daemon.info"),
     ):
-        yield name, _asked(settings, method)
+        yield name, _answer_of(settings, method)
     for log in sorted((settings.state_dir / "logs").glob("*.log*")):
         yield f"logs/{log.name}", _end_of(log)
 
 
 def write(path: Path, parts: Mapping[str, str]) -> None:
-    """A gzipped tar that only its owner can read."""
+    """A zip where the name says so, else a gzipped tar; only its owner can read it."""
     path.touch(mode=0o600)
     path.chmod(0o600)
-    with path.open("wb") as file, tarfile.open(fileobj=file, mode="w:gz") as archive:
+    with path.open("wb") as file:
+        (_zip if path.suffix.lower() == ".zip" else _tar)(file, {f"ibkr-support/{name}": parts[name] for name in parts})
+
+
+def _zip(file: BinaryIO, parts: Mapping[str, str]) -> None:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in parts.items():
+            archive.writestr(name, text)
+
+
+def _tar(file: BinaryIO, parts: Mapping[str, str]) -> None:
+    with tarfile.open(fileobj=file, mode="w:gz") as archive:
         for name, text in parts.items():
             data = text.encode()
-            member = tarfile.TarInfo(f"ibkr-support/{name}")
+            member = tarfile.TarInfo(name)
             member.size, member.mtime, member.mode = len(data), int(time.time()), 0o600
             archive.addfile(member, io.BytesIO(data))
 
@@ -81,13 +98,13 @@ def _settings(settings: Settings) -> dict[str, str]:
     return named | {"IBKR_ENV_FILE": str(settings.env_file or "")}
 
 
-def _asked(settings: Settings, method: str) -> str:
+def _answer_of(settings: Settings, method: str) -> str:
     try:
         return json.dumps(
-            blocking_client.call_once(settings.socket_path, method, {}, ASK_LIMIT), indent=2, ensure_ascii=False
+            blocking_client.call_once(settings.socket_path, method, {}, REQUEST_TIMEOUT), indent=2, ensure_ascii=False
         )
     except (OSError, blocking_client.CallError) as error:
-        return json.dumps({"unknown": f"The daemon did not tell: {error}"})
+        return json.dumps({"unknown": f"The daemon did not answer: {error}"})
 
 
 def _end_of(path: Path) -> str:

@@ -1,108 +1,97 @@
-"""The commands of `ibkr` that may take a moment: watch, connect, doctor, logs, install and the rest.
-
-Speaks to the daemon over the local socket and to the facade not at all. The quick `ibkr status` is in `facade/cli.py`.
-"""
+"""The commands of `ibkr` but the quick `ibkr status`, which runs in `facade/cli.py`. They use the daemon's socket."""
 
 from __future__ import annotations
 
 import json
 import os
+import platform
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from facade import cli
 from facade.doctor import checks as doctor
-from facade.terminal import home, restarting
+from facade.terminal import data, link_view, restarting, service_install
+from facade.terminal.requests import Failure, request
+from facade.terminal.tables import Form
 from shared.jsonrpc import blocking_client
-from shared.jsonrpc.codec import INVALID_PARAMS
 from shared.reasons import describe
-from shared.settings import BAD_SETTINGS, PROJECT_ROOT, Settings, SettingsError
+from shared.settings import BAD_SETTINGS, PROJECT_ROOT, TABLE, Settings, SettingsError
 from shared.transport.address import DEFAULT_SESSION
+from shared.transport.private_paths import holder
 
 app = typer.Typer(
     name="ibkr",
-    help="The one held session with Interactive Brokers: ask it, command it, put it at home on this machine.",
+    help="One session with TWS or IB Gateway: its state, its account data, and commands for it.",
+    epilog=f"Settings, from the environment and .env (see .env.example): IBKR_ENV_FILE, {', '.join(TABLE)}.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-
-@app.callback()
-def options(
-    session: Annotated[
-        str, typer.Option("--session", metavar="NAME", help="The session that the command is about; also after it.")
-    ] = "",
-) -> None:
-    """Options of every command."""
-
-
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object instead of words.")]
-MOST_SECONDS = 3600
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV, with every field of the rows.")]
+Account = Annotated[str, typer.Option(help="Only this account; needed where the login has several.")]
+Stale = Annotated[bool, typer.Option("--stale", help="Print what was last known, also while the link is down.")]
+MAX_SECONDS = 3600
 
 
 def run(arguments: Sequence[str]) -> int:
     """The exit status of `ibkr` with these arguments."""
+    if arguments and arguments[0] == "help":
+        arguments = [*arguments[1:2], "--help"]
     try:
-        status = app(list(arguments), standalone_mode=False)
+        status = app(list(arguments), prog_name="ibkr", standalone_mode=False)
     except typer.Exit as end:
         return int(end.exit_code)
+    except Failure as failure:
+        return failure.show(as_json="--json" in arguments)
     except SettingsError as error:
         print(error, file=sys.stderr)
         return BAD_SETTINGS
     except (typer.Abort, KeyboardInterrupt):
-        return cli.NOT_CONNECTED
+        return link_view.NOT_CONNECTED
     except Exception as error:
-        if hasattr(error, "format_message"):  # click's errors of usage; without a command its help has said all
-            if told := error.format_message():
-                print(f"ibkr: {told}", file=sys.stderr)
-            return cli.USAGE
+        if hasattr(error, "format_message"):  # click's errors of usage; without a command the help is all there is
+            if message := error.format_message():
+                print(f"ibkr: {message}", file=sys.stderr)
+            return link_view.USAGE
         raise
     return int(status or 0)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"ibkr {version('ibkr-link')}, ib_async {version('ib_async')}, Python {platform.python_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    session: Annotated[
+        str, typer.Option(metavar="NAME", help="The session to use, where there are several (IBKR_SESSION).")
+    ] = "",
+) -> None:
+    """Options of every command. `--session` is taken out before this is called: it may stand anywhere."""
 
 
 def settings() -> Settings:
     return Settings.load(os.environ)
 
 
-def ask(method: str, params: dict[str, Any] | None = None, *, as_json: bool = False) -> Any:
-    """The daemon's answer, however long it takes while it is alive.
-
-    Ends the command where there is none: 3 no daemon, 1 refused, 2 usage. The words go to standard error; with
-    `as_json` their object to standard output.
-    """
-    try:
-        return blocking_client.call_while_alive(settings().socket_path, method, params, cli.PATIENCE)
-    except blocking_client.CallError as refused:
-        data = refused.data if isinstance(refused.data, dict) else {}
-        usage = refused.code == INVALID_PARAMS
-        reason = data.get("reason") or ("invalidParameters" if usage else None)
-        _tell(reason, data.get("detail") or refused.message, data.get("advice") or (), as_json)
-        raise typer.Exit(cli.USAGE if usage else cli.NOT_CONNECTED) from None
-    except OSError as error:
-        sentence, advice = describe("daemonUnreachable")
-        _tell("daemonUnreachable", f"{sentence} ({error})", advice, as_json)
-        raise typer.Exit(cli.NO_DAEMON) from None
-
-
-def _tell(reason: str | None, detail: str, advice: Sequence[str], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps({"reason": reason, "detail": detail, "advice": list(advice)}, ensure_ascii=False))
-        return
-    print(detail, file=sys.stderr)
-    for number, line in enumerate(advice, 1):
-        print(f"  {number}. {line}", file=sys.stderr)
-
-
 @app.command()
 def status(as_json: AsJson = False) -> int:
     """Whether the link is up, and if not, why and what to do. Exit status 0 connected, 1 not, 3 no daemon."""
+    ours = settings()
     try:
-        link = blocking_client.call_once(settings().socket_path, "link.get", {}, cli.PATIENCE)
+        link = blocking_client.call_once(ours.socket_path, "link.get", {}, link_view.TIMEOUT)
     except (OSError, blocking_client.CallError) as error:
         sentence, advice = describe("daemonUnreachable")
         link = {
@@ -114,12 +103,15 @@ def status(as_json: AsJson = False) -> int:
             "stale": True,
             "lastError": {"code": None, "text": str(error), "at": None},
         }
-    return cli.show(link, sys.stdout, as_json=as_json)
+    status = link_view.show(link, sys.stdout, as_json=as_json, environ=os.environ)
+    if link["phase"] is None and not as_json and (demo := restarting.demonstration(ours)):
+        print(f"  demo      a demonstration is running; its status: IBKR_ENV_FILE={demo / 'demo.env'} ibkr status")
+    return status
 
 
 @app.command()
 def watch(as_json: AsJson = False) -> int:
-    """The link, live, until Ctrl-C. With --json one line a change."""
+    """Link, positions and PnL, live, until q or Ctrl-C. With --json one line a change."""
     from facade.terminal.watch import watch as follow
 
     return follow(settings(), as_json=as_json)
@@ -127,48 +119,173 @@ def watch(as_json: AsJson = False) -> int:
 
 @app.command()
 def connect(
-    host: str | None = None,
-    port: Annotated[int | None, typer.Option(min=1024, max=65535)] = None,
-    client_id: Annotated[int | None, typer.Option(min=0, max=2**31 - 1)] = None,
-    account: str | None = None,
-    timeout: Annotated[float | None, typer.Option(help=f"s for the attempt; at most {MOST_SECONDS}.")] = None,
+    host: Annotated[str | None, typer.Option(help="Host of TWS or IB Gateway, instead of IBKR_HOST.")] = None,
+    port: Annotated[int | None, typer.Option(min=1024, max=65535, help="Its API port, instead of IBKR_PORT.")] = None,
+    client_id: Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="Instead of IBKR_CLIENT_ID.")] = None,
+    account: Annotated[str | None, typer.Option(help="Account to use, instead of IBKR_ACCOUNT.")] = None,
+    timeout: Annotated[float | None, typer.Option(help=f"s for the attempt; at most {MAX_SECONDS}.")] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Bring the link up and keep it up; what is not named is taken from the settings."""
-    if timeout is not None and not 0 < timeout <= MOST_SECONDS:
-        raise typer.BadParameter(f"{timeout:g} is not above 0 and at most {MOST_SECONDS} s.", param_hint="'--timeout'")
+    """Connect, and reconnect automatically from then on; what is not named is taken from the settings."""
+    if timeout is not None and not 0 < timeout <= MAX_SECONDS:
+        raise typer.BadParameter(f"{timeout:g} is not above 0 and at most {MAX_SECONDS} s.", param_hint="'--timeout'")
     named = {"host": host, "port": port, "clientId": client_id, "account": account, "timeout": timeout}
     params = {name: value for name, value in named.items() if value is not None}
-    ask("link.connect", params, as_json=as_json)
+    request(settings(), "link.connect", params)
     return _state(as_json)
 
 
 @app.command()
 def disconnect(as_json: AsJson = False) -> int:
-    """Take the link down; it stays down until somebody connects."""
-    ask("link.disconnect", as_json=as_json)
+    """Disconnect, and stay disconnected until the next connect."""
+    request(settings(), "link.disconnect")
     _state(as_json)
     return 0
 
 
 @app.command()
 def reconnect(as_json: AsJson = False) -> int:
-    """End the wait: try now. Where nothing waits, nothing happens."""
-    ask("link.reconnect", as_json=as_json)
+    """Retry now instead of waiting for the next attempt."""
+    ours = settings()
+    phase = request(ours, "link.get").get("phase")
+    request(ours, "link.reconnect")
+    if not as_json and (why := NOTHING_TO_RETRY.get(phase)):
+        print(why)
     _state(as_json)
     return 0
 
 
+NOTHING_TO_RETRY = {
+    "ready": "Nothing to do: the link is connected.",
+    "held": "Nothing to do: you have disconnected the link. To connect it: ibkr connect",
+    "disabled": "Nothing to do: auto-connect is off. To connect once: ibkr connect",
+    "upstreamLost": "Nothing to do: the session with TWS stands; TWS itself reconnects to IBKR.",
+}
+
+
 def _state(as_json: bool) -> int:
-    return cli.show(ask("link.get", as_json=as_json), sys.stdout, as_json=as_json)
+    return link_view.show(request(settings(), "link.get"), sys.stdout, as_json=as_json, environ=os.environ)
 
 
 @app.command()
 def stop(as_json: AsJson = False) -> int:
     """Stop the daemon; it closes the session cleanly first."""
-    ask("daemon.stop", as_json=as_json)
-    print(json.dumps({"stopped": True}) if as_json else "The daemon is stopping.")
+    ours = settings()
+    try:
+        request(ours, "daemon.stop")
+        how = "The daemon is stopping."
+    except Failure as failure:
+        pid = holder(ours.state_dir) if failure.status == link_view.NO_DAEMON else None
+        if pid is None:
+            raise
+        os.kill(pid, signal.SIGTERM)  # on Windows it ends at once: there is no such signal
+        how = f"The daemon (process {pid}) does not answer at {ours.socket_path}; it was sent SIGTERM and is stopping."
+    print(json.dumps({"stopped": True}) if as_json else how)
     return 0
+
+
+# --- data -----------------------------------------------------------------------------------------------------------
+
+
+def _form(as_json: bool, as_csv: bool) -> Form:
+    if as_json and as_csv:
+        raise typer.BadParameter("--json and --csv exclude each other.")
+    return "json" if as_json else "csv" if as_csv else "table"
+
+
+@app.command()
+def accounts(stale: Stale = False, as_json: AsJson = False, as_csv: AsCsv = False) -> int:
+    """Every account with its value, cash, margin and today's profit."""
+    return data.accounts(settings(), _form(as_json, as_csv), stale=stale)
+
+
+@app.command()
+def positions(account: Account = "", stale: Stale = False, as_json: AsJson = False, as_csv: AsCsv = False) -> int:
+    """What the accounts hold."""
+    return data.positions(settings(), _form(as_json, as_csv), account=account, stale=stale)
+
+
+@app.command()
+def orders(
+    account: Account = "",
+    done: Annotated[bool, typer.Option("--all", help="Completed orders too.")] = False,
+    stale: Stale = False,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+) -> int:
+    """Open orders, of this and other clients."""
+    return data.orders(settings(), _form(as_json, as_csv), account=account, done=done, stale=stale)
+
+
+@app.command()
+def fills(
+    account: Account = "",
+    since: Annotated[str, typer.Option(metavar="TIME", help="From this time, such as 2026-03-01T09:30:00Z.")] = "",
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+) -> int:
+    """Executions of the last day, or since a time; also while the link is down."""
+    return data.fills(settings(), _form(as_json, as_csv), account=account, since=since)
+
+
+Type = Annotated[str, typer.Option("--type", metavar="TYPE", help="IBKR's security type: STK, FUT, OPT, CASH, IND …")]
+Currency = Annotated[str, typer.Option(help="Currency of the contract, such as USD.")]
+Exchange = Annotated[str, typer.Option(help="Exchange of the contract.")]
+Expiry = Annotated[str, typer.Option(metavar="YYYYMM[DD]", help="Month or last trade date of a future or option.")]
+
+
+def _query(security_type: str, currency: str, exchange: str, expiry: str) -> dict[str, str]:
+    given = {
+        "secType": security_type.upper(),
+        "currency": currency.upper(),
+        "exchange": exchange.upper() or ("SMART" if security_type.upper() in ("STK", "OPT") else ""),
+        "lastTradeDateOrContractMonth": expiry,
+    }
+    return {name: value for name, value in given.items() if value}
+
+
+@app.command()
+def quote(
+    symbols: Annotated[list[str], typer.Argument(metavar="SYMBOL…", help="Symbols or conIds; currencies as EUR.USD.")],
+    security_type: Type = "STK",
+    currency: Currency = "",
+    exchange: Exchange = "",
+    expiry: Expiry = "",
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+) -> int:
+    """Prices now. A symbol that means several contracts lists them."""
+    query = _query(security_type, currency, exchange, expiry)
+    return data.quotes(settings(), _form(as_json, as_csv), symbols, query=query)
+
+
+@app.command()
+def bars(
+    symbol: Annotated[str, typer.Argument(help="Symbol or conId.")],
+    size: Annotated[str, typer.Option(help="IBKR's bar size, such as '5 mins' or '1 day'.")] = "1 min",
+    duration: Annotated[str, typer.Option(help="How far back, such as '2 D' or '1 Y'.")] = "1 D",
+    what: Annotated[str, typer.Option(help="TRADES, MIDPOINT, BID, ASK …; default: what is traded.")] = "",
+    end: Annotated[str, typer.Option(metavar="TIME", help="End of the bars; default: now.")] = "",
+    all_hours: Annotated[bool, typer.Option("--all-hours", help="Outside regular trading hours too.")] = False,
+    security_type: Type = "STK",
+    currency: Currency = "",
+    exchange: Exchange = "",
+    expiry: Expiry = "",
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+) -> int:
+    """Historical prices of one contract."""
+    params = {"barSizeSetting": size, "durationStr": duration, "whatToShow": what, "endDateTime": end}
+    return data.bars(
+        settings(),
+        _form(as_json, as_csv),
+        symbol,
+        query=_query(security_type, currency, exchange, expiry),
+        params={**params, "useRTH": not all_hours},
+    )
+
+
+# --- the machine ----------------------------------------------------------------------------------------------------
 
 
 @app.command("doctor")
@@ -179,13 +296,14 @@ def doctor_command(as_json: AsJson = False) -> int:
         found = list(checks)
         print(json.dumps({"checks": [check.as_dict() for check in found]}, ensure_ascii=False))
     else:
-        found = list(_told(checks))
+        found = list(_printed(checks))
+        print(f"\n{doctor.summary(found)}")
     if any(check.result == "failed" and check.name == "settings" for check in found):
         return BAD_SETTINGS
     return int(any(check.result == "failed" for check in found))
 
 
-def _told(checks: Iterator[doctor.Check]) -> Iterator[doctor.Check]:
+def _printed(checks: Iterator[doctor.Check]) -> Iterator[doctor.Check]:
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     for check in checks:
         print("\n".join(check.lines(colour=colour)), flush=True)
@@ -199,7 +317,7 @@ app.add_typer(alert, name="alert")
 @alert.command("test")
 def alert_test(as_json: AsJson = False) -> int:
     """Send one alert to each receiver of IBKR_ALERTS, once. Exit status 1 if one refuses it or there is none."""
-    sinks = ask("alerts.test", as_json=as_json)["sinks"]
+    sinks = request(settings(), "alerts.test")["sinks"]
     if as_json:
         print(json.dumps({"sinks": sinks}, ensure_ascii=False))
     for sink in () if as_json else sinks:
@@ -211,9 +329,9 @@ def alert_test(as_json: AsJson = False) -> int:
 
 @app.command()
 def logs(
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Print new lines until Ctrl-C.")] = False,
     number: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the last lines.")] = 50,
-    which: Annotated[str, typer.Argument(help="daemon or facade")] = "daemon",
+    which: Annotated[str, typer.Argument(metavar="WHICH", help="daemon or facade.")] = "daemon",
     as_json: AsJson = False,
 ) -> int:
     """The log of daemon or facade, from the state directory."""
@@ -221,7 +339,7 @@ def logs(
 
     if which not in ("daemon", "facade"):
         print("ibkr logs takes daemon or facade.", file=sys.stderr)
-        return cli.USAGE
+        return link_view.USAGE
     try:
         show(settings().state_dir / "logs" / f"{which}.log", number, follow=follow, as_json=as_json, out=sys.stdout)
     except LogMissing as missing:
@@ -239,39 +357,57 @@ def install(dry_run: DryRun = False) -> int:
 
     With --session the daemon of that session alone: the facade that is installed without it serves all of them.
     """
-    if differing := home.unreached(settings(), os.environ):
+    if differing := service_install.settings_not_in_env_file(settings(), os.environ):
         file = PROJECT_ROOT / (".env" if settings().session == DEFAULT_SESSION else f".env.{settings().session}")
-        print(f"What starts at login reads {file} alone; set otherwise here: {', '.join(differing)}.", file=sys.stderr)
-    return _at_home(home.install, dry_run)
+        print(f"The services read {file} alone; these differ from it: {', '.join(differing)}.", file=sys.stderr)
+    return _change_services(service_install.install, dry_run)
 
 
 @app.command()
 def uninstall(dry_run: DryRun = False) -> int:
-    """Undo `install` without a trace."""
-    return _at_home(home.uninstall, dry_run)
+    """Remove the login services; keeps settings and data."""
+    return _change_services(service_install.uninstall, dry_run)
 
 
 @app.command()
-def restart(which: Annotated[str, typer.Argument(help="daemon, facade or all")] = "all") -> int:
-    """Restart what `install` or ./scripts/start runs; the facade alone never touches the session."""
+def restart(which: Annotated[str, typer.Argument(metavar="WHICH", help="daemon, facade or all.")] = "all") -> int:
+    """Restart what `install` or ./scripts/start runs; with `facade`, the session is not touched."""
     if which not in ("daemon", "facade", "all"):
         print("ibkr restart takes daemon, facade or all.", file=sys.stderr)
-        return cli.USAGE
+        return link_view.USAGE
     return restarting.restart(which, _machine(), settings(), sys.stdout)
 
 
-def _at_home(act: Callable[..., int], dry_run: bool) -> int:
+def _change_services(act: Callable[..., int], dry_run: bool) -> int:
     return act(_machine(), settings(), sys.stdout, dry_run=dry_run)
 
 
-def _machine() -> home.Machine:
-    return home.Machine.here(Path(sys.executable), os.environ)
+def _machine() -> service_install.Machine:
+    return service_install.Machine.here(Path(sys.executable), os.environ)
+
+
+@app.command("mcp")
+def mcp_command(
+    show_accounts: Annotated[bool, typer.Option("--show-accounts", help="Whole account ids, not masked ones.")] = False,
+) -> int:
+    """Serve read-only tools to an agent, over the Model Context Protocol on standard input and output."""
+    try:
+        from facade.terminal.mcp_server import serve
+    except ModuleNotFoundError as missing:
+        if (missing.name or "").partition(".")[0] != "mcp":
+            raise
+        print(f"ibkr mcp needs the package mcp: {sys.executable} -m pip install 'mcp>=2.3,<3'", file=sys.stderr)
+        return 1
+    serve(settings(), os.environ, version=version("ibkr-link"), show_accounts=show_accounts)
+    return 0
 
 
 @app.command("support-bundle")
 def support_bundle(
-    target: Annotated[Path | None, typer.Argument(help="The archive to write; default: the working directory.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before writing.")] = False,
+    target: Annotated[
+        Path | None, typer.Argument(help="The archive: .zip, or .tar.gz (default, in the working directory).")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Write without a question.")] = False,
 ) -> int:
     """Logs, settings, link events, versions and the doctor's findings in one archive, redacted."""
     from facade.terminal.bundle import bundle

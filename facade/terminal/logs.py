@@ -16,7 +16,7 @@ from shared.log import PADDING
 LOOK_EVERY = 0.5  # s between looks for new lines: a person reads no faster
 
 
-class LogMissing(Exception):  # noqa: N818 - the name says what is the case
+class LogMissing(Exception):  # noqa: N818 - the name is the sentence
     """There is no such log."""
 
 

@@ -1,6 +1,6 @@
-"""What restarts daemon and facade: the service manager that starts them at login, else the running ./scripts/start.
+"""Restart daemon and facade through the service manager that starts them at login, else the running ./scripts/start.
 
-Never ends a session uncleanly, and never starts what was not running.
+The session is closed cleanly; what was not running is not started.
 """
 
 from __future__ import annotations
@@ -15,17 +15,27 @@ from typing import TextIO
 
 import psutil
 
-from facade.terminal.home import STOP_LIMIT, Machine, Service, System, close_daemon, installed, plan, run, services
+from facade.terminal.service_install import (
+    STOP_LIMIT,
+    Machine,
+    Service,
+    System,
+    close_daemon,
+    installed,
+    plan,
+    run,
+    services,
+)
 from shared.jsonrpc import blocking_client
 from shared.settings import Settings
 
 PID_FILE = "start.pid"
 RESTART_FILE = "start.restart"
-"""Written by whoever wants a restart, removed when what was restarted answers. A file works where signals do not."""
+"""A request to restart, removed when what was restarted answers. A file works where signals do not."""
 RESTART_LIMIT = 30.0
 """s for a restarted server to be back: a cold Python on a slow disk."""
 START_PATIENCE = 5.0
-"""s for a task that was run to answer; one that the scheduler still thought running is run again."""
+"""s for a task that was started to answer; then it is started again, since the scheduler may have seen the old one."""
 LOOK_EVERY = 0.05  # s
 
 
@@ -35,27 +45,26 @@ def restart(which: str, machine: Machine, settings: Settings, out: TextIO) -> in
     if chosen and installed(plan(machine, settings)):
         return max(MANAGERS[machine.system](service, settings, out) for service in chosen)
     if which == "facade":
-        return _serve_anew()
-    state_dir = running(settings.state_dir)
-    if state_dir is None:
-        print("Nothing that could be restarted runs here: use ./scripts/start, or ibkr install.", file=out)
-        return 3
-    return ask_restart(state_dir, which, out)
+        return restart_facade()
+    if running(settings.state_dir):
+        return ask_restart(settings.state_dir, which, out)
+    print(f"Neither the login services nor ./scripts/start run here for {settings.state_dir}.", file=out)
+    if demo := demonstration(settings):
+        print(f"A demonstration is running; to restart that: IBKR_ENV_FILE={demo / 'demo.env'} ibkr restart", file=out)
+    return 3
 
 
 def _systemd(service: Service, _settings: Settings, out: TextIO) -> int:
-    return _said(run(("systemctl", "--user", "restart", f"ibkr-{service.name('@')}.service"), out), out)
+    return _report(run(("systemctl", "--user", "restart", f"ibkr-{service.name('@')}.service"), out), out)
 
 
 def _launchd(service: Service, settings: Settings, out: TextIO) -> int:
     domain = f"gui/{os.getuid()}" if hasattr(os, "getuid") else "gui/0"
-    return _closed_and_begun(
-        service, ("launchctl", "kickstart", f"{domain}/io.ibkr.{service.name('.')}"), settings, out
-    )
+    return _close_and_start(service, ("launchctl", "kickstart", f"{domain}/io.ibkr.{service.name('.')}"), settings, out)
 
 
 def _windows(service: Service, settings: Settings, out: TextIO) -> int:
-    return _closed_and_begun(service, ("schtasks", "/run", "/tn", f"ibkr-{service.name('-')}"), settings, out)
+    return _close_and_start(service, ("schtasks", "/run", "/tn", f"ibkr-{service.name('-')}"), settings, out)
 
 
 MANAGERS: Mapping[System, Callable[[Service, Settings, TextIO], int]] = {
@@ -65,22 +74,23 @@ MANAGERS: Mapping[System, Callable[[Service, Settings, TextIO], int]] = {
 }
 
 
-def _closed_and_begun(service: Service, begin: tuple[str, ...], settings: Settings, out: TextIO) -> int:
-    """Where the service manager would kill: our own way for the facade, and for the daemon's end."""
+def _close_and_start(service: Service, begin: tuple[str, ...], settings: Settings, out: TextIO) -> int:
+    """Where the service manager would kill: the facade by its parent, the daemon by its own command."""
     if service.what == "facade":
-        return _serve_anew()
+        return restart_facade()
     if not close_daemon(settings):
-        return _said(f"The daemon did not end within {STOP_LIMIT:.0f} s; see ibkr logs.", out)
+        return _report(f"The daemon did not end within {STOP_LIMIT:.0f} s; see ibkr logs.", out)
     end = time.monotonic() + RESTART_LIMIT
     while time.monotonic() < end:
         if problem := run(begin, out):
-            return _said(problem, out)
+            return _report(problem, out)
         if _answers(settings, START_PATIENCE):
             return 0
-    return _said(f"The daemon did not answer within {RESTART_LIMIT:.0f} s; see ibkr logs.", out)
+    return _report(f"The daemon did not answer within {RESTART_LIMIT:.0f} s; see ibkr logs.", out)
 
 
-def _serve_anew() -> int:
+def restart_facade() -> int:
+    """Have the facade's parent replace its serving child."""
     return subprocess.call([sys.executable, "-m", "facade", "restart"])
 
 
@@ -96,22 +106,25 @@ def _answers(settings: Settings, patience: float) -> bool:
     return False
 
 
-def _said(problem: str | None, out: TextIO) -> int:
+def _report(problem: str | None, out: TextIO) -> int:
     if problem:
         print(problem, file=out)
     return int(problem is not None)
 
 
-def running(state_dir: Path) -> Path | None:
-    """`state_dir`, or its demonstration's, if a ./scripts/start serves it."""
-    for place in (state_dir, state_dir.with_name(f"{state_dir.name}-demo")):
-        try:
-            words = psutil.Process(int((place / PID_FILE).read_text())).cmdline()
-        except (OSError, ValueError, psutil.Error):
-            continue
-        if any(Path(word).name == "foreground.py" for word in words):
-            return place
-    return None
+def running(state_dir: Path) -> bool:
+    """Whether a ./scripts/start runs for this state directory."""
+    try:
+        words = psutil.Process(int((state_dir / PID_FILE).read_text())).cmdline()
+    except (OSError, ValueError, psutil.Error):
+        return False
+    return any(Path(word).name == "foreground.py" for word in words)
+
+
+def demonstration(settings: Settings) -> Path | None:
+    """The state directory of a running `./scripts/start --demo` beside the one of these settings."""
+    state = settings.state_dir.with_name(f"{settings.state_dir.name}-demo")
+    return state if running(state) else None
 
 
 def ask_restart(state_dir: Path, which: str, out: TextIO) -> int:
@@ -123,8 +136,8 @@ def ask_restart(state_dir: Path, which: str, out: TextIO) -> int:
         time.sleep(LOOK_EVERY)
         if not request.exists():
             return 0
-        if running(state_dir) is None:
-            print("The running ./scripts/start ended instead of restarting; its terminal says why.", file=out)
+        if not running(state_dir):
+            print("The running ./scripts/start ended instead of restarting; see its terminal.", file=out)
             return 1
     print(f"It was not back within {RESTART_LIMIT:.0f} s; see ibkr logs.", file=out)
     return 1

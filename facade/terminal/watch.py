@@ -1,4 +1,4 @@
-"""`ibkr watch`: the link on one screen, live, from the local socket. Never commands anything."""
+"""`ibkr watch`: link, PnL, positions and messages on one screen, live, from the local socket. It sends no commands."""
 
 from __future__ import annotations
 
@@ -6,69 +6,143 @@ import asyncio
 import contextlib
 import json
 import sys
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
-from facade import cli
+from facade.terminal import link_view
+from facade.terminal.tables import figure
 from shared.jsonrpc.client import Client
 from shared.jsonrpc.codec import RpcError
+from shared.reasons import describe
 from shared.settings import Settings
 
-TOPICS = ("link", "farms", "gaps", "notices")
-AGAIN_AFTER = 0.5  # s before the daemon is looked for again
-TURN = 1.0
-"""s between pings, without which a stopped daemon would look like a quiet one; as often the countdown is drawn anew."""
-NOTICES, GAPS = 8, 4  # rows that fit on one screen beside the link
+TOPICS = ("link", "farms", "pnl", "positions", "gaps", "notices")
+RETRY_AFTER = 0.5  # s before the next attempt to reach the daemon
+PING_EVERY = 1.0
+"""s between pings, without which a stopped daemon would look like a quiet one; the ages are drawn again as often."""
+MAX_ACCOUNTS = 4
+MIN_NOTICES = 3
+"""Lines that messages get at least, where there are any; positions get the rest."""
 
 Rows = dict[str, dict[str, Any]]
 TINTS = {"ready": "bold green", "blocked": "bold red", "upstreamLost": "bold red"}
 
 
 def watch(settings: Settings, *, as_json: bool) -> int:
-    """Follow the link until interrupted; its exit status tells how it was at the end."""
-    screen = _Screen(as_json)
-    try:
+    """Follow until q or Ctrl-C; the exit status is that of the link at the end."""
+    console = Console(highlight=False)
+    screen = Screen(console, as_json=as_json)
+    with contextlib.suppress(KeyboardInterrupt):
         if as_json:
-            asyncio.run(_follow(settings, screen))
+            asyncio.run(follow(settings, screen))
         else:
-            with Live(screen.render(), refresh_per_second=4, screen=sys.stdout.isatty()) as live:
+            with Live(screen.render(), console=console, auto_refresh=False, screen=sys.stdout.isatty()) as live:
                 screen.live = live
-                asyncio.run(_follow(settings, screen))
-    except KeyboardInterrupt:
-        pass
+                asyncio.run(_until_quit(settings, screen))
     link = screen.rows["link"].get("link")
     if screen.away or link is None:
-        return cli.NO_DAEMON
-    return cli.CONNECTED if link.get("connected") else cli.NOT_CONNECTED
+        return link_view.NO_DAEMON
+    return link_view.CONNECTED if link.get("connected") else link_view.NOT_CONNECTED
 
 
-class _Screen:
-    """What is known, and how it looks."""
+# --- what is shown: pure ----------------------------------------------------------------------------------------------
 
-    def __init__(self, as_json: bool) -> None:
+
+def layout(rows: dict[str, Rows], away: str | None, now: datetime, width: int, height: int) -> list[str]:
+    """The screen, at most `height` lines of at most `width` characters. `away`: why the daemon does not answer."""
+    link = rows["link"].get("link")
+    if away is not None:
+        sentence, advice = describe("daemonUnreachable")
+        text = ["IBKR: the daemon is not running", f"  {sentence}", f"  {away}"]
+        text += [f"  {number:>3}. {line}" for number, line in enumerate(map(link_view.advice, advice), 1)]
+        return _fit(text, width, height)
+    if link is None:
+        return _fit(["IBKR: waiting for the first update"], width, height)
+    text = link_view.lines(link, colour=False, now=now)
+    if broken := [f"{farm['farm']} {farm['state']}" for farm in rows["farms"].values() if farm["state"] == "broken"]:
+        text.append(f"  farms     {', '.join(broken)}")
+    if rows["gaps"]:
+        gap = list(rows["gaps"].values())[-1]
+        text.append(f"  last gap  {link_view.when(gap['to'], now)}: {gap['cause']}")
+    text += _pnl(list(rows["pnl"].values()))
+    notices = [
+        f"  {link_view.when(notice['at'], now)}  {notice['code']}  {notice['text']}"
+        for notice in reversed(rows["notices"].values())
+    ]
+    left = height - len(text) - 1
+    reserved = min(len(notices), MIN_NOTICES) + 2 if notices else 0
+    text += _positions(list(rows["positions"].values()), max(0, left - reserved))
+    left = height - len(text) - 1
+    if notices and left > 2:
+        text += ["", "Messages of TWS, newest first", *notices[: left - 2]]
+    return _fit(text, width, height)
+
+
+def _pnl(rows: list[dict[str, Any]]) -> list[str]:
+    text = []
+    for row in rows[:MAX_ACCOUNTS]:
+        figures = [
+            f"{name} {figure(row.get(key), 2)}"
+            for name, key in (("today", "dailyPnL"), ("unrealized", "unrealizedPnL"), ("realized", "realizedPnL"))
+        ]
+        text.append(f"  PnL       {row['account']}{row.get('modelCode') or ''}: {', '.join(figures)}")
+    if len(rows) > MAX_ACCOUNTS:
+        text.append(f"            and {len(rows) - MAX_ACCOUNTS} more accounts: ibkr accounts")
+    return text
+
+
+def _positions(rows: list[dict[str, Any]], room: int) -> list[str]:
+    """The largest first, in `room` lines with blank line and heading."""
+    if not rows or room < 3:
+        return []
+    rows.sort(key=lambda row: abs(row.get("marketValue") or 0.0), reverse=True)
+    fitting = room - 2
+    shown = rows if len(rows) <= fitting else rows[: max(0, fitting - 1)]
+    text = ["", f"  {'Position':<20}{'quantity':>12}{'price':>13}{'value':>16}{'unrealized':>14}"]
+    for row in shown:
+        name = f"{row.get('localSymbol') or row.get('symbol') or row['conId']}"
+        text.append(
+            f"  {name:<20.19}{figure(row['position']):>12}{figure(row.get('marketPrice'), 2):>13}"
+            f"{figure(row.get('marketValue'), 2):>16}{figure(row.get('unrealizedPNL'), 2):>14}"
+        )
+    if len(shown) < len(rows):
+        text.append(f"  and {len(rows) - len(shown)} more: ibkr positions")
+    return text
+
+
+def _fit(text: list[str], width: int, height: int) -> list[str]:
+    kept = [*text[: max(1, height - 1)], "q quits"]
+    return [line if len(line) <= width else f"{line[: width - 1]}…" for line in kept]
+
+
+# --- the screen -------------------------------------------------------------------------------------------------------
+
+
+class Screen:
+    """The rows that were received, and the display of them."""
+
+    def __init__(self, console: Console, *, as_json: bool) -> None:
         self.as_json = as_json
         self.rows: dict[str, Rows] = {topic: {} for topic in TOPICS}
-        self.away: str | None = "looking for the daemon"
+        self.away: str | None = "connecting to the daemon"
         self.live: Live | None = None
+        self._console = console
 
     def take(self, params: dict[str, Any]) -> None:
         """Fold one page of changes."""
         for topic, delta in params["topics"].items():
             held = self.rows[topic]
             for key, row in delta["rows"].items():
-                if row is None:
-                    held.pop(key, None)
-                else:
-                    held.pop(key, None)
+                held.pop(key, None)
+                if row is not None:
                     held[key] = row
                 if self.as_json:
                     print(json.dumps({"topic": topic, "key": key, "row": row}, ensure_ascii=False), flush=True)
-        self.show()
 
     def gone(self, why: str) -> None:
         if self.as_json and why != self.away:
@@ -78,35 +152,61 @@ class _Screen:
 
     def show(self) -> None:
         if self.live is not None:
-            self.live.update(self.render())
+            self.live.update(self.render(), refresh=True)
 
-    def render(self) -> RenderableType:
-        if self.away is not None:
-            return Text(f"IBKR: daemon not answering ({self.away})", style="bold yellow")
-        link = self.rows["link"].get("link") or {}
-        told = cli.lines(link, colour=False) if link else ["IBKR: no word yet"]
-        parts: list[RenderableType] = [Text(told[0], style=TINTS.get(link.get("phase") or "", "bold yellow"))]
-        parts += [Text(line) for line in told[1:]]
-        if link.get("nextAttemptAt"):
-            left = (datetime.fromisoformat(link["nextAttemptAt"]) - datetime.now(UTC)).total_seconds()
-            parts.append(Text(f"  in        {max(0.0, left):.0f} s"))
-        parts.append(_table("Farms", ("farm", "type", "state", "since"), list(self.rows["farms"].values())))
-        parts.append(_table("Gaps", ("cause", "from", "to"), list(self.rows["gaps"].values())[-GAPS:]))
-        parts.append(_table("IBKR says", ("at", "code", "text"), list(self.rows["notices"].values())[-NOTICES:]))
-        return Group(*parts)
+    def render(self) -> Text:
+        width, height = self._console.size
+        text = layout(self.rows, self.away, datetime.now(UTC), width, height)
+        phase = (self.rows["link"].get("link") or {}).get("phase") if self.away is None else None
+        shown = Text("\n".join(text), no_wrap=True)
+        shown.stylize(TINTS.get(phase or "", "bold yellow"), 0, len(text[0]))
+        return shown
 
 
-def _table(title: str, columns: tuple[str, ...], rows: list[dict[str, Any]]) -> RenderableType:
-    table = Table(title=title, title_justify="left", expand=False)
-    for column in columns:
-        table.add_column(column)
-    for row in rows:
-        table.add_row(*(Text(str(row.get(column, ""))) for column in columns))
-    return table if rows else Text("")
+# --- following --------------------------------------------------------------------------------------------------------
 
 
-async def _follow(settings: Settings, screen: _Screen) -> None:
-    """Watch for ever; look for the daemon again whenever it has gone."""
+async def _until_quit(settings: Settings, screen: Screen) -> None:
+    quitting = asyncio.Event()
+    following = asyncio.create_task(follow(settings, screen), name="watch")
+    waiting = asyncio.create_task(quitting.wait(), name="quit key")
+    try:
+        with quit_key(quitting.set):
+            await asyncio.wait({following, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (following, waiting):
+            task.cancel()
+        await asyncio.gather(following, waiting, return_exceptions=True)
+
+
+@contextlib.contextmanager
+def quit_key(quit_now: Callable[[], None]) -> Iterator[None]:
+    """Call `quit_now` when q is pressed, where the input is a POSIX terminal; elsewhere Ctrl-C ends the command."""
+    if sys.platform == "win32" or sys.stdin is None or not sys.stdin.isatty():
+        yield
+        return
+    import termios
+    import tty
+
+    fd = sys.stdin.fileno()
+    before = termios.tcgetattr(fd)
+    loop = asyncio.get_running_loop()
+
+    def pressed() -> None:
+        if sys.stdin.read(1) in ("q", "Q", ""):
+            quit_now()
+
+    tty.setcbreak(fd)
+    loop.add_reader(fd, pressed)
+    try:
+        yield
+    finally:
+        loop.remove_reader(fd)
+        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+
+
+async def follow(settings: Settings, screen: Screen) -> None:
+    """Watch until cancelled; connect to the daemon again whenever the connection has ended."""
     while True:
         ended = asyncio.Event()
         try:
@@ -115,26 +215,27 @@ async def _follow(settings: Settings, screen: _Screen) -> None:
                 client="ibkr-watch/1",
                 on_notification=lambda _method, params: screen.take(json.loads(bytes(params))),
                 on_close=lambda _reason, ended=ended: ended.set(),  # type: ignore[misc]
+                on_read=screen.show,
             )
         except (OSError, RpcError) as error:
             screen.gone(str(error))
-            await asyncio.sleep(AGAIN_AFTER)
+            await asyncio.sleep(RETRY_AFTER)
             continue
         try:
             for rows in screen.rows.values():
                 rows.clear()
             screen.away = None
-            await client.call("watch", {"topics": list(TOPICS)}, cli.PATIENCE)
+            await client.call("watch", {"topics": list(TOPICS)}, link_view.TIMEOUT)
             while not ended.is_set():
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(TURN):
+                    async with asyncio.timeout(PING_EVERY):
                         await ended.wait()
                 screen.show()
                 if not ended.is_set():
-                    await client.call("ping", {}, cli.PATIENCE)
+                    await client.call("ping", {}, link_view.TIMEOUT)
             screen.gone("the daemon closed the connection")
         except TimeoutError:
-            screen.gone(f"no answer for {cli.PATIENCE:g} s")
+            screen.gone(f"no answer for {link_view.TIMEOUT:g} s")
         except (OSError, RpcError) as error:
             screen.gone(str(error))
         finally:

@@ -92,6 +92,18 @@ def claim(state_dir: str | os.PathLike[str]) -> Claim:
     return Claim(fd, path)
 
 
+def holder(state_dir: str | os.PathLike[str]) -> int | None:
+    """The pid of the daemon that holds `state_dir`; `None` where no process does, or its pid cannot be read."""
+    try:
+        fd = os.open(os.path.join(state_dir, LOCK), os.O_RDWR | _OPEN_FLAGS)
+    except OSError:
+        return None
+    try:
+        return None if _try_lock(fd) else _pid(fd)  # a lock that was free is released by the close
+    finally:
+        os.close(fd)
+
+
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC})
 """Errors of exhausted resources, which pass: nothing is wrong with the path."""
 

@@ -93,9 +93,9 @@ async def running(tmp_path: Path, daemon: FakeDaemon, **settings: Any) -> AsyncI
 
 @pytest.fixture
 def patient_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The doctor with deadlines that a slow machine keeps."""
-    monkeypatch.setattr(doctor, "DAEMON_PATIENCE", LIMIT)
-    monkeypatch.setattr(doctor, "DIAL_PATIENCE", LIMIT)
+    """Limits of the doctor that a slow machine does not reach."""
+    for name in ("DAEMON_TIMEOUT", "MIN_DIAL_TIMEOUT", "MAX_DIAL_TIMEOUT", "SLOW_HANDSHAKE", "SLOW_PROBE"):
+        monkeypatch.setattr(doctor, name, LIMIT)
 
 
 @pytest.fixture

@@ -10,14 +10,17 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from facade import cli
-from shared.settings import PROJECT_ROOT
+from facade.terminal import link_view
+from shared import reasons
+from shared.settings import PROJECT_ROOT, TABLE
 
+NOW = datetime(2026, 3, 1, 12, 31, tzinfo=UTC)
 READY: dict[str, Any] = {
     "phase": "ready",
     "reason": None,
@@ -42,7 +45,7 @@ BLOCKED: dict[str, Any] = READY | {
 
 def test_a_connected_link_is_told_with_gateway_account_and_proof() -> None:
     out = io.StringIO()
-    assert cli.show(READY, out, as_json=False) == cli.CONNECTED
+    assert link_view.show(READY, out, as_json=False) == link_view.CONNECTED
     text = out.getvalue()
     assert text.startswith("IBKR: Connected\n")
     assert "127.0.0.1:7497, client id 1, TWS, server 178" in text
@@ -52,21 +55,40 @@ def test_a_connected_link_is_told_with_gateway_account_and_proof() -> None:
 
 def test_a_link_that_is_down_is_told_with_reason_advice_and_next_attempt() -> None:
     out = io.StringIO()
-    assert cli.show(BLOCKED, out, as_json=False) == cli.NOT_CONNECTED
+    assert link_view.show(BLOCKED, out, as_json=False) == link_view.NOT_CONNECTED
     text = out.getvalue()
-    assert text.startswith("IBKR: blocked\n")
+    assert text.startswith("IBKR: Action needed\n")
     assert "notTws: What answers is not TWS." in text
     assert "1. Check the port." in text
-    assert "2026-03-01T12:35:00Z" in text
+    assert "attempts so far: 3" in text
 
 
 def test_live_is_unmistakable() -> None:
-    assert any("U1234567 (LIVE)" in line for line in cli.lines(READY | {"accounts": ["U1234567"]}, colour=False))
+    assert any(
+        "U1234567 (LIVE)" in line for line in link_view.lines(READY | {"accounts": ["U1234567"]}, colour=False, now=NOW)
+    )
+
+
+def test_times_are_this_machines_with_their_age() -> None:
+    local = datetime(2026, 3, 1, 12, 30, tzinfo=UTC).astimezone().strftime("%H:%M")
+    assert f"  heard     {local} (1 min ago), round trip 1.2 ms" in link_view.lines(READY, colour=False, now=NOW)
+    day = datetime(2026, 2, 26, 12, 30, tzinfo=UTC).astimezone().strftime("%Y-%m-%d %H:%M")
+    assert link_view.when("2026-02-26T12:30:00Z", NOW) == f"{day} (3 d ago)"
+    assert link_view.when("2026-03-01T12:31:40Z", NOW).endswith("(in 40 s)")
+
+
+def test_advice_is_in_the_terminals_words() -> None:
+    """The catalogue names the page's button; here the command stands in its place."""
+    assert reasons.PRESS_CONNECT.format() in link_view.TERMINAL_ADVICE
+    held = BLOCKED | {"phase": "held", "reason": "manual", "advice": [reasons.PRESS_CONNECT.format()]}
+    text = link_view.lines(held, colour=False, now=NOW)
+    assert text[0] == "IBKR: Disconnected by you"
+    assert any(line.endswith("1. Run: ibkr connect") for line in text)
 
 
 def test_json_is_the_row_itself() -> None:
     out = io.StringIO()
-    cli.show(BLOCKED, out, as_json=True)
+    link_view.show(BLOCKED, out, as_json=True)
     assert json.loads(out.getvalue()) == BLOCKED
 
 
@@ -179,6 +201,30 @@ def test_without_a_command_the_help_is_all_that_is_said(tmp_path: Path) -> None:
     done = ibkr(tmp_path)
     assert (done.returncode, done.stderr) == (2, "")
     assert "doctor" in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["-h"], ["help"], ["help", "quote"], ["quote", "-h"]])
+def test_version_and_help_need_no_daemon_and_no_settings(tmp_path: Path, arguments: list[str]) -> None:
+    done = ibkr(tmp_path, *arguments, IBKR_PORT="no")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "ibkr" in done.stdout
+
+
+def test_help_names_every_setting(tmp_path: Path) -> None:
+    words = ibkr(tmp_path, "--help", COLUMNS="400").stdout
+    assert all(name in words for name in ("IBKR_ENV_FILE", *TABLE))
+
+
+def test_a_console_without_the_marks_gets_words(tmp_path: Path) -> None:
+    done = ibkr(tmp_path, "doctor", IBKR_SOCKET=str(tmp_path / "none"), PYTHONIOENCODING="ascii")
+    assert any(line.startswith("[ok] settings") for line in done.stdout.splitlines())
+    assert any(line.startswith("[failed] daemon") for line in done.stdout.splitlines())
+
+
+def test_the_settings_file_that_is_named_is_shown(answering: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    file = tmp_path / "own.env"
+    file.write_text(f"IBKR_SOCKET={answering[0]}\n")
+    assert f"settings  {file}" in ibkr(tmp_path, "status", IBKR_ENV_FILE=str(file)).stdout
 
 
 @pytest.mark.parametrize("command", ["connect", "disconnect", "reconnect", "stop"])

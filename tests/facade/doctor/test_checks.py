@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
+import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -17,6 +21,7 @@ from facade.doctor import checks as doctor
 from facade.doctor.checks import Check
 from facade.serving import served
 from shared.settings import Settings
+from shared.zones import ZoneData
 from tests.daemon.running import Mirror, environment, place, running, settings
 from tests.waiting import answered
 
@@ -82,7 +87,7 @@ async def test_what_is_wrong_with_the_gateway_is_named(
 ) -> None:
     """The one check that looks at it fails with the catalogue's reason and advice; no other check does."""
     if reason in ("handshakeTimeout", "sessionIncomplete"):
-        monkeypatch.setattr(doctor, "DIAL_PATIENCE", 1.5)  # silence costs the whole of it
+        monkeypatch.setattr(doctor, "MAX_DIAL_TIMEOUT", 1.5)  # silence takes the whole of it
     async with surroundings() as (environ, gateway):
         fault(gateway)
         found = await examined(environ)
@@ -156,24 +161,24 @@ async def test_a_settings_file_that_others_can_write_is_named() -> None:
 
 def test_the_client_id_that_is_in_use_is_the_one_that_is_dialled_with() -> None:
     """Which a person may have named in the last connect, whatever the settings say."""
-    patient = doctor.Patient({}, Settings(client_id=1))
+    context = doctor.DiagnosticContext({}, Settings(client_id=1))
     gateway = {"host": "127.0.0.1", "port": 7497, "clientId": 9}
-    patient.link = {"connected": False, "reason": "clientIdInUse", "gateway": gateway}
+    context.link = {"connected": False, "reason": "clientIdInUse", "gateway": gateway}
 
-    assert "client id 9" in doctor.CHECKS["client id"](patient).evidence
+    assert "client id 9" in doctor.CHECKS["client id"](context).evidence
 
 
 async def test_a_clock_that_is_off_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     async with surroundings() as (environ, _gateway):
-        monkeypatch.setattr(doctor.Patient, "wall", staticmethod(lambda: 0.0), raising=False)
-        patient = doctor.Patient(environ)
-        patient.greeting = doctor.Greeting(server_time=1_000_000, answered_at=1_000_090.0)
-    assert (doctor._clock(patient).result, "90 s" in doctor._clock(patient).evidence) == ("failed", True)
+        monkeypatch.setattr(doctor.DiagnosticContext, "wall", staticmethod(lambda: 0.0), raising=False)
+        context = doctor.DiagnosticContext(environ)
+        context.greeting = doctor.Greeting(server_time=1_000_000, answered_at=1_000_090.0)
+    assert (doctor._clock(context).result, "90 s" in doctor._clock(context).evidence) == ("failed", True)
 
 
 async def test_a_daemon_that_is_stopped_is_told_from_one_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody listens and says nothing: stuck, not absent."""
-    monkeypatch.setattr(doctor, "DAEMON_PATIENCE", 0.3)
+    """A listener that sends nothing: stuck, not absent."""
+    monkeypatch.setattr(doctor, "DAEMON_TIMEOUT", 0.3)
     async with surroundings() as (environ, _gateway):
         path = Path(environ["IBKR_SOCKET"])
         path.parent.mkdir(mode=0o700, exist_ok=True)
@@ -226,6 +231,88 @@ async def test_a_read_only_api_is_named() -> None:
         async with connected(gateway) as environ:
             found = await examined(environ)
     assert failed(found) == {"read-only API"}
+
+
+async def test_a_slow_gateway_is_measured_and_named_with_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "SLOW_HANDSHAKE", 0.0)
+    async with surroundings() as (environ, _gateway):
+        found = await examined(environ)
+    assert failed(found) == {"handshake"}
+    assert "handshake complete after" in found["handshake"].evidence
+    assert "IBKR_CONNECT_TIMEOUT=20" in found["handshake"].remedy[0]
+
+
+def test_a_slow_answer_to_a_probe_is_named_with_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "SLOW_PROBE", 1.0)
+    context = doctor.DiagnosticContext({}, Settings(probe_timeout=5))
+    context.link = {"connected": True, "proof": {"rttMs": 4200.0}}
+    check = doctor.CHECKS["handshake"](context)
+    assert (check.result, "4.2 s" in check.evidence) == ("failed", True)
+    assert "IBKR_PROBE_TIMEOUT=13" in check.remedy[0]
+
+
+async def test_the_holder_of_the_facades_port_is_named() -> None:
+    async with surroundings() as (environ, _gateway):
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", 0))
+            other.listen()
+            port = other.getsockname()[1]
+            answering = threading.Thread(target=lambda: other.accept()[0].close(), name="another program")
+            answering.start()
+            check = (await examined(environ | {"IBKR_FACADE_PORT": str(port)}))["facade"]
+            answering.join()
+    assert check.result == "failed"
+    assert f"(process {os.getpid()})" in check.evidence
+    assert f"IBKR_FACADE_PORT={port + 1}" in check.remedy[0]
+
+
+async def test_a_setting_that_stands_twice_is_named() -> None:
+    async with surroundings() as (environ, gateway):
+        file = Path(environ["IBKR_STATE_DIR"]).parent / "twice.env"
+        file.write_text(f"IBKR_PORT={gateway.port}\nIBKR_PORT={gateway.port}\n")
+        found = await examined(environ | {"IBKR_ENV_FILE": str(file)})
+    assert failed(found) == {"settings"}
+    assert "line 2" in found["settings"].evidence
+
+
+@pytest.mark.parametrize(("year", "result"), [(2025, "ok"), (2026, "ok"), (2028, "failed")])
+def test_zone_data_older_than_a_year_is_named(monkeypatch: pytest.MonkeyPatch, year: int, result: str) -> None:
+    monkeypatch.setattr(doctor, "newest", lambda _places, _package: ZoneData("system", "2025b", "/usr/share/zoneinfo"))
+    now = datetime(year, 12, 1, tzinfo=UTC).timestamp()
+    check = doctor.CHECKS["zone data"](doctor.DiagnosticContext({}, wall=lambda: now))
+    assert (check.result, "2025b" in check.evidence) == (result, True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="systemd")
+def test_services_that_end_at_logout_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    linger = tmp_path / "systemd" / "linger"
+    linger.parent.mkdir()
+    monkeypatch.setattr(doctor, "LINGER", linger)
+    context = doctor.DiagnosticContext({"HOME": str(tmp_path)})
+    assert doctor.CHECKS["logout"](context).result == "skipped"
+    unit = tmp_path / ".config" / "systemd" / "user" / "ibkr-daemon.service"
+    unit.parent.mkdir(parents=True)
+    unit.touch()
+    check = doctor.CHECKS["logout"](context)
+    assert (check.result, check.remedy) == ("failed", ("Run: loginctl enable-linger",))
+    linger.mkdir()
+    (linger / getpass.getuser()).touch()
+    assert doctor.CHECKS["logout"](context).result == "ok"
+
+
+async def test_a_remedy_is_given_once() -> None:
+    async with surroundings() as (environ, gateway):
+        gateway.refuse()
+        found = await examined(environ)
+    given = [line for check in found.values() for line in check.remedy if "listed above" not in line]
+    assert len(given) == len(set(given))
+
+
+def test_the_summary_names_what_failed_or_that_nothing_did() -> None:
+    good = Check("settings", "ok", "read")
+    assert doctor.summary([good, Check("clock", "unknown", "")]).startswith("Nothing wrong was found; 1 of 2 checks")
+    text = doctor.summary([good, Check("daemon", "failed", ""), Check("link", "failed", "")])
+    assert text.startswith("2 found: daemon, link. Begin with: daemon.")
 
 
 def test_the_command_prints_what_it_found_and_ends_with_1(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from facade.keeper import parent as keeper
-from facade.keeper.whereabouts import STATE_FILE
+from facade.keeper.state_file import STATE_FILE
 from facade.terminal.logs import show
 from tests.facade.fake_daemon import FakeDaemon
 from tests.ports import free_port
@@ -262,7 +262,7 @@ async def test_restart_without_a_facade_says_so(tmp_path: Path, daemon: FakeDaem
     process = await started(environment(tmp_path, daemon, free_port()), "restart", stderr=asyncio.subprocess.PIPE)
     _, told = await process.communicate()
     assert process.returncode == 1
-    assert b"No facade is kept" in told
+    assert b"No facade runs for" in told
 
 
 async def test_words_it_does_not_know_are_usage(tmp_path: Path, daemon: FakeDaemon) -> None:
@@ -307,14 +307,14 @@ def test_a_child_that_keeps_dying_is_replaced_less_and_less_often() -> None:
             process.wait()
         child = keeper.Child(process, None, 1000.0)  # type: ignore[arg-type]  # its conversation is over
         kept.children.append(child)
-        kept._look_after(child, 1000.0 + served)
+        kept._reap(child, 1000.0 + served)
         assert kept._due is not None
         waits.append(round(kept._due - 1000.0 - served, 6))
 
     assert waits == [0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 0.1]
 
 
-@pytest.mark.parametrize(("leaves", "limit"), [(True, keeper.LEAVE_LIMIT), (False, keeper.START_LIMIT)])
+@pytest.mark.parametrize(("leaves", "limit"), [(True, keeper.RETIRE_TIMEOUT), (False, keeper.START_TIMEOUT)])
 def test_a_child_that_neither_goes_nor_comes_is_ended(leaves: bool, limit: float) -> None:
     """A hanging one would keep its memory, and the place of the next one, for ever."""
     kept = keeper.Keeper([])
@@ -323,8 +323,8 @@ def test_a_child_that_neither_goes_nor_comes_is_ended(leaves: bool, limit: float
         try:
             kept.children.append(child)
             if leaves:
-                child.leave(1000.0)
-            kept._look_after(child, 1000.0 + limit + 0.1)
+                child.retire(1000.0)
+            kept._reap(child, 1000.0 + limit + 0.1)
             assert process.wait(60) == -signal.SIGKILL
         finally:
             process.kill()

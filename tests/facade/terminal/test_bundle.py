@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tarfile
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,8 +14,9 @@ from tests.facade.fake_daemon import FakeDaemon
 from tests.ports import free_port
 
 
+@pytest.mark.parametrize("name", ["bundle.tar.gz", "bundle.zip"])
 async def test_a_bundle_holds_neither_account_ids_nor_tokens_and_is_its_owners_alone(
-    tmp_path: Path, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """Whatever part they stand in: settings, the daemon's answers, its logs."""
     monkeypatch.chdir(tmp_path)
@@ -38,22 +39,26 @@ async def test_a_bundle_holds_neither_account_ids_nor_tokens_and_is_its_owners_a
         "IBKR_SOCKET": daemon.path,
         "IBKR_STATE_DIR": str(tmp_path / "state"),
     }
-    target = tmp_path / "bundle.tar.gz"
+    target = tmp_path / name
     target.touch(mode=0o644)
 
     assert await asyncio.to_thread(bundle, environ, target, ask=None) == 0
 
     assert os.name == "nt" or target.stat().st_mode & 0o777 == 0o600
-    parts = {}
-    with tarfile.open(target) as archive:
-        for member in archive:
-            held = archive.extractfile(member)
-            assert held is not None
-            parts[member.name.removeprefix("ibkr-support/")] = held.read().decode()
+    shutil.unpack_archive(target, tmp_path / "unpacked")
+    root = tmp_path / "unpacked" / "ibkr-support"
+    parts = {path.relative_to(root).as_posix(): path.read_text() for path in root.rglob("*") if path.is_file()}
     assert {"settings.json", "doctor.txt", "link.json", "link-events.json", "daemon.json", "logs/daemon.log"} == set(
         parts
     )
     assert "DU…67" in parts["link.json"]
     assert "U7…21" in parts["link-events.json"]
-    for name, text in parts.items():
-        assert not [secret for secret in ("1234567", "7654321", "s3cret") if secret in text], name
+    for part, text in parts.items():
+        assert not [secret for secret in ("1234567", "7654321", "s3cret") if secret in text], part
+
+
+async def test_a_name_that_is_no_archives_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    environ = {"HOME": str(tmp_path), "IBKR_STATE_DIR": str(tmp_path / "state")}
+    assert await asyncio.to_thread(bundle, environ, tmp_path / "bundle.rar", ask=None) == 2
+    assert ".zip" in capsys.readouterr().err
+    assert not (tmp_path / "bundle.rar").exists()

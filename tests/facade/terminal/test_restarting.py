@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from facade.terminal import home, restarting
-from facade.terminal.home import Machine, System, plan
+from facade.terminal import restarting, service_install
+from facade.terminal.service_install import Machine, System, plan
 from shared.jsonrpc import blocking_client
 from shared.settings import PROJECT_ROOT, Settings
 
@@ -98,7 +98,7 @@ def test_an_uninstall_on_windows_closes_the_session_before_the_task_is_ended(
     stand_in(tmp_path, monkeypatch, "schtasks", f'case "$1" in /run) {begin};; esac')
     installed(here, wanted)
     assert restarting.restart("daemon", here, wanted, io.StringIO()) == 0
-    assert home.uninstall(here, wanted, io.StringIO(), dry_run=False) == 0
+    assert service_install.uninstall(here, wanted, io.StringIO(), dry_run=False) == 0
     with pytest.raises(OSError):  # noqa: PT011 - whatever says that nobody is there
         blocking_client.call_once(wanted.socket_path, "ping")
     assert not any(path.exists() for path in plan(here, wanted).files)

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from facade.terminal import home
-from facade.terminal.home import Machine, plan
+from facade.terminal import service_install
+from facade.terminal.service_install import Machine, plan
 from shared.settings import PROJECT_ROOT, Settings
 
 
-def machine(system: home.System, tmp_path: Path, python: str = "/opt/ibkr/bin/python") -> Machine:
+def machine(system: service_install.System, tmp_path: Path, python: str = "/opt/ibkr/bin/python") -> Machine:
     return Machine(system, Path(python), tmp_path, "DESK\\anna" if system == "windows" else "anna")
 
 
@@ -77,7 +77,9 @@ def test_the_launchd_agents_are_property_lists_with_what_launchd_needs(tmp_path:
         ("windows", "ibkr-daemon-paper.xml"),
     ],
 )
-def test_a_named_session_installs_its_daemon_beside_the_others(system: home.System, name: str, tmp_path: Path) -> None:
+def test_a_named_session_installs_its_daemon_beside_the_others(
+    system: service_install.System, name: str, tmp_path: Path
+) -> None:
     """No file of the default session's services is touched, and the daemon is started with the session's name."""
     own = plan(machine(system, tmp_path), settings(tmp_path, "paper"))
     ((path, content),) = own.files.items()
@@ -103,11 +105,11 @@ def test_the_windows_tasks_run_for_ever_without_more_rights(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("system", ["systemd", "launchd", "windows"])
-def test_a_dry_run_shows_everything_and_changes_nothing(system: home.System, tmp_path: Path) -> None:
+def test_a_dry_run_shows_everything_and_changes_nothing(system: service_install.System, tmp_path: Path) -> None:
     out = io.StringIO()
     wanted = plan(machine(system, tmp_path), settings(tmp_path))
-    assert home.install(machine(system, tmp_path), settings(tmp_path), out, dry_run=True) == 0
-    assert home.uninstall(machine(system, tmp_path), settings(tmp_path), out, dry_run=True) == 0
+    assert service_install.install(machine(system, tmp_path), settings(tmp_path), out, dry_run=True) == 0
+    assert service_install.uninstall(machine(system, tmp_path), settings(tmp_path), out, dry_run=True) == 0
     for path in wanted.files:
         assert str(path) in out.getvalue()
     for command in (*wanted.begin, *wanted.end):
@@ -124,9 +126,9 @@ def test_what_was_installed_goes_without_a_trace(tmp_path: Path, monkeypatch: py
     stand_in.chmod(0o755)
     monkeypatch.setenv("PATH", str(stand_in.parent), prepend=os.pathsep)
     here, wanted = machine("systemd", tmp_path / "home"), settings(tmp_path)
-    assert home.install(here, wanted, io.StringIO(), dry_run=False) == 0
+    assert service_install.install(here, wanted, io.StringIO(), dry_run=False) == 0
     assert all(path.exists() for path in plan(here, wanted).files)
-    assert home.uninstall(here, wanted, io.StringIO(), dry_run=False) == 0
+    assert service_install.uninstall(here, wanted, io.StringIO(), dry_run=False) == 0
     assert not any(path.is_file() for path in (tmp_path / "home").rglob("*"))
     units = "ibkr-daemon.service ibkr-facade.socket ibkr-facade.service"
     assert told.read_text().splitlines() == [
@@ -144,7 +146,7 @@ def test_an_install_that_fails_is_undone_and_says_why(tmp_path: Path, monkeypatc
     stand_in.chmod(0o755)
     monkeypatch.setenv("PATH", str(stand_in.parent), prepend=os.pathsep)
     out = io.StringIO()
-    assert home.install(machine("systemd", tmp_path / "home"), settings(tmp_path), out, dry_run=False) == 1
+    assert service_install.install(machine("systemd", tmp_path / "home"), settings(tmp_path), out, dry_run=False) == 1
     assert "Failed to connect to bus" in out.getvalue()
     assert not any(path.is_file() for path in (tmp_path / "home").rglob("*"))
 
@@ -152,9 +154,12 @@ def test_an_install_that_fails_is_undone_and_says_why(tmp_path: Path, monkeypatc
 def test_settings_of_this_shell_that_no_service_will_read_are_named() -> None:
     """Services read the project's `.env`: whoever installs from a shell with its own settings is told."""
     plain = {"HOME": os.environ.get("HOME", ""), "PATH": os.environ["PATH"]}
-    assert home.unreached(Settings.load(plain, PROJECT_ROOT), plain) == []
+    assert service_install.settings_not_in_env_file(Settings.load(plain, PROJECT_ROOT), plain) == []
     more = plain | {"IBKR_FACADE_PORT": "9333", "IBKR_CLIENT_ID": "77"}
-    assert home.unreached(Settings.load(more, PROJECT_ROOT), more) == ["IBKR_CLIENT_ID", "IBKR_FACADE_PORT"]
+    assert service_install.settings_not_in_env_file(Settings.load(more, PROJECT_ROOT), more) == [
+        "IBKR_CLIENT_ID",
+        "IBKR_FACADE_PORT",
+    ]
 
 
 def test_the_powershell_scripts_parse() -> None:

@@ -1,6 +1,6 @@
-"""Where the keeper of a state directory is found: its lock, its state in a file, how it is asked for a new child.
+"""How the keeper of a state directory is found and has its child replaced: its lock, its state file, its signal.
 
-Standard library only; the keeper is one of the two who use it. Starts and stops nothing.
+Standard library only, since the keeper imports it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ REQUEST_FILE = "facade.restart"
 
 
 def say(text: str) -> None:
-    """To the terminal, where there is one (pythonw has none)."""
+    """Print to standard error, where there is one (pythonw has none)."""
     if sys.stderr is not None:
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
@@ -53,7 +53,7 @@ REPLACE_TRIES = 100
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Whoever reads `path` sees what was or what is."""
+    """Replace the content of `path` at once: a reader sees the old or the new."""
     new = path.with_suffix(".new")
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
@@ -64,7 +64,7 @@ def write_whole(path: Path, data: bytes) -> None:
         try:
             os.replace(new, path)
             return
-        except PermissionError:  # on Windows, while somebody reads what was
+        except PermissionError:  # on Windows, while a reader has it open
             if not (WINDOWS and tries_left):
                 raise
             time.sleep(POLL / 4)
@@ -75,14 +75,14 @@ def write_whole(path: Path, data: bytes) -> None:
 RESTART_LIMIT = 30.0
 """s for the new child to serve and to hold a complete replica."""
 POLL = 0.02
-"""s between looks at the state file."""
+"""s between reads of the state file."""
 
 
 def restart(state_dir: Path, limit: float = RESTART_LIMIT) -> int:
-    """Ask the keeper of `state_dir` for a new child; 0 when that answers from a complete replica, else 1 and why."""
+    """Have the keeper of `state_dir` replace its child: 0 when the new one has a complete replica, else 1."""
     before = state_of(state_dir)
     if before is None:
-        say(f"No facade is kept for {state_dir}. Start it: python -m facade")
+        say(f"No facade runs for {state_dir}. Start it: ./scripts/start, or python -m facade")
         return 1
     if WINDOWS:
         (state_dir / REQUEST_FILE).touch()
@@ -94,27 +94,27 @@ def restart(state_dir: Path, limit: float = RESTART_LIMIT) -> int:
         time.sleep(POLL)
         after = state_of(state_dir)
         if after is None:
-            say("The facade ended instead of restarting; its log says why.")
+            say("The facade ended instead of restarting; see ibkr logs facade.")
             return 1
         if after["failures"] > before["failures"]:
-            say("The new facade could not serve, the old one goes on; the log says why.")
+            say("The new facade could not serve, the old one goes on; see ibkr logs facade.")
             return 1
         if after["generation"] > before["generation"] and after["complete"]:
             return 0
     replaced = after is not None and after["generation"] > before["generation"]
     say(
-        "The facade was restarted but the daemon does not answer it."
+        "The facade was restarted, but the daemon does not answer; see ibkr doctor."
         if replaced
-        else f"The facade was not restarted within {limit:g} s; its log says why."
+        else f"The facade was not restarted within {limit:g} s; see ibkr logs facade."
     )
     return 1
 
 
 def state_of(state_dir: Path) -> dict[str, Any] | None:
-    """What the keeper has written, if it lives."""
+    """The state that the running keeper has written; `None` where none runs."""
     try:
         lock = locked(state_dir / LOCK_FILE)
-        if lock is not None:  # nobody holds it, whatever the file says
+        if lock is not None:  # no process holds it: the file is left over
             os.close(lock)
             return None
         state: dict[str, Any] = json.loads((state_dir / STATE_FILE).read_text())

@@ -1,7 +1,7 @@
-"""At home on a machine: what starts daemon and facade at login, on three systems.
+"""Install daemon and facade as services that start at login, on three systems; and remove them.
 
-Plans are values (files and commands), shown as they are with `--dry-run`. Never changes anything outside the user's own
-directories, and never asks for more rights.
+Plans are values (files and commands), shown as they are with `--dry-run`. Only the user's own directories are changed,
+with the user's own rights.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from xml.sax.saxutils import escape
 
 import psutil
 
+from facade.doctor.checks import ENABLE_LINGER, lingering
 from shared.jsonrpc import blocking_client
-from shared.settings import PROJECT_ROOT, TABLE, Settings
+from shared.settings import PROJECT_ROOT, TABLE, Settings, SettingsError
 from shared.transport.address import DEFAULT_SESSION
 
 System = Literal["systemd", "launchd", "windows"]
@@ -30,12 +31,12 @@ TEMPLATES = PROJECT_ROOT / "scripts" / "login"
 COMMAND_LIMIT = 60.0
 """s for one command of the service manager; stopping the daemon may take 15."""
 STOP_LIMIT = 20.0
-"""s for a daemon that was asked to end; it takes five for itself."""
+"""s for the daemon to end; it gives itself five."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What `install` needs to know of the machine."""
+    """The facts about the machine that `install` depends on. Raises `SettingsError` for a user without a home."""
 
     system: System
     python: Path
@@ -48,15 +49,18 @@ class Machine:
         system = systems.get(sys.platform, "systemd")
         if system == "windows":  # no console window at login
             python = python.with_name("pythonw.exe")
-        user = getpass.getuser()
+        try:
+            user, home = getpass.getuser(), Path.home()
+        except (KeyError, OSError, RuntimeError):
+            raise SettingsError("This user has no name or home directory: services cannot be installed.") from None
         if domain := environ.get("USERDOMAIN"):  # only Windows sets it
             user = f"{domain}\\{user}"
-        return cls(system, python, Path.home(), user)
+        return cls(system, python, home, user)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What starts us at login: files and their content, commands that make them known, and those that undo it."""
+    """Files and their content, the commands that register them, and the commands that undo it."""
 
     files: Mapping[Path, bytes]
     begin: tuple[tuple[str, ...], ...]
@@ -97,7 +101,7 @@ def plan(machine: Machine, settings: Settings) -> Plan:
 
 def _systemd(machine: Machine, settings: Settings) -> Plan:
     host = f"[{settings.facade_host}]" if ":" in settings.facade_host else settings.facade_host
-    # systemd wants an address where we take a name too
+    # systemd takes no name here
     listen = f"{'127.0.0.1' if host == 'localhost' else host}:{settings.facade_port}"
     daemon = services(settings)[0]
     units = {f"ibkr-{daemon.name('@')}.service": "ibkr-daemon.service"}  # by name, the template that is filled
@@ -188,8 +192,8 @@ def _unit_quoted(path: str) -> str:
     return f'"{path}"' if " " in path else path
 
 
-def unreached(settings: Settings, environ: Mapping[str, str]) -> list[str]:
-    """The variables in which `settings` are not what the services will read: the project's `.env` and nothing else.
+def settings_not_in_env_file(settings: Settings, environ: Mapping[str, str]) -> list[str]:
+    """The variables in which `settings` differ from what the services read: the project's `.env` alone.
 
     Raises `SettingsError` where that file is refused.
     """
@@ -202,7 +206,7 @@ def unreached(settings: Settings, environ: Mapping[str, str]) -> list[str]:
 
 
 def install(machine: Machine, settings: Settings, out: TextIO, *, dry_run: bool) -> int:
-    """Write the files and make them known. What fails is undone."""
+    """Write the files and register them. A failure is undone."""
     wanted = plan(machine, settings)
     if dry_run:
         show(wanted, out)
@@ -217,6 +221,8 @@ def install(machine: Machine, settings: Settings, out: TextIO, *, dry_run: bool)
             print(problem, file=out)
             _undo(wanted, out)
             return 1
+    if machine.system == "systemd" and (problem := lingering()):
+        print(f"{problem} {ENABLE_LINGER}", file=out)
     return 0
 
 
@@ -239,7 +245,7 @@ def installed(wanted: Plan) -> bool:
 
 
 def close_daemon(settings: Settings) -> bool:
-    """Have the daemon close its session and end; whether none is left. Windows' scheduler can only kill it."""
+    """Have the daemon close its session and end; whether it has. Windows' scheduler could only kill it."""
     try:
         pid = blocking_client.call_once(settings.socket_path, "daemon.info")["pid"]
         blocking_client.call_once(settings.socket_path, "daemon.stop")
@@ -247,7 +253,7 @@ def close_daemon(settings: Settings) -> bool:
     except psutil.TimeoutExpired:
         return False
     except (OSError, psutil.NoSuchProcess):
-        pass  # nobody is there, or no longer
+        pass  # there is no daemon, or no longer
     return True
 
 
@@ -264,7 +270,7 @@ def _undo(wanted: Plan, out: TextIO) -> None:
         print("Nothing is installed.", file=out)
         return
     for command in wanted.end:
-        run(command, out)  # what is not running need not be stopped
+        run(command, out)  # fails where it is not running
     for path in wanted.files:
         if path.exists():
             path.unlink()
@@ -274,12 +280,12 @@ def _undo(wanted: Plan, out: TextIO) -> None:
 
 
 def run(command: tuple[str, ...], out: TextIO) -> str | None:
-    """Run a command of the service manager: what went wrong, in one line; `None` if nothing did."""
+    """Run a command of the service manager. Its failure in one line, `None` if it succeeded."""
     print(f"running: {shlex.join(command)}", file=out)
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_LIMIT, check=False)  # noqa: S603
     except FileNotFoundError:
-        return f"{command[0]} is not on this machine: start it by hand with ./scripts/start."
+        return f"{command[0]} is not on this machine: use ./scripts/start instead."
     except subprocess.TimeoutExpired:
         return f"{shlex.join(command)} did not end within {COMMAND_LIMIT:.0f} s."
     return f"{shlex.join(command)}: {(done.stderr or done.stdout).strip()}" if done.returncode else None
