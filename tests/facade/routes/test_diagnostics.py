@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from facade.doctor.checks import CHECKS, Check, Patient
+from facade.doctor.checks import CHECKS, Check, DiagnosticContext
 from tests.facade.conftest import Served
 from tests.waiting import LIMIT, until
 
@@ -36,7 +36,7 @@ async def test_requests_during_an_examination_share_it_even_after_the_first_has_
     under_way: list[None] = []
     beside: list[int] = []
 
-    def look(_patient: Patient) -> Check:
+    def look(_context: DiagnosticContext) -> Check:
         under_way.append(None)
         beside.append(len(under_way))
         begun.release()
