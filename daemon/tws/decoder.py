@@ -199,12 +199,12 @@ class MessageDecoder(Decoder):
     # --- orders and executions --------------------------------------------------------------------------------------
 
     def openOrder(self, fields: Fields) -> None:
-        needed(fields, (25, "permId"))
+        needed(fields, (2, "conId"), (25, "permId"))
         unknown_as_nan(fields, (14, "totalQuantity"))
         super().openOrder(fields)
 
     def completedOrder(self, fields: Fields) -> None:
-        needed(fields, (23, "permId"))
+        needed(fields, (1, "conId"), (23, "permId"))
         unknown_as_nan(fields, (13, "totalQuantity"))
         super().completedOrder(fields)
 
