@@ -309,6 +309,11 @@ class Soak:
             message, where = self.dice.choice(ALTERED)
             gateway.alter(message, where, "?", times=1, skip=self.dice.randrange(3))
 
+        def logged_in() -> None:
+            """The connection that was never answered would be kept open for two minutes; a login closes it."""
+            gateway.behave()
+            gateway.drop()
+
         def altered_accounts() -> None:
             gateway.alter("managedAccounts", "fewer")
 
@@ -330,7 +335,7 @@ class Soak:
             Fault("closed (FIN), port shut", down(gateway.drop), gateway.listen),
             Fault("reset (RST), port shut", down(gateway.reset), gateway.listen),
             Fault("frozen", gateway.freeze, gateway.thaw),
-            Fault("accepts, stays silent", dropped_with(gateway.accept_silently), gateway.behave),
+            Fault("accepts, stays silent", dropped_with(gateway.accept_silently), logged_in),
             Fault("closes in the handshake", dropped_with(gateway.close_in_handshake), gateway.behave),
             Fault("no account list", dropped_with(gateway.no_accounts), gateway.behave),
             Fault("client id in use", dropped_with(gateway.client_id_in_use), gateway.behave),

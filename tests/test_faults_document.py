@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -17,6 +18,7 @@ def rows() -> list[tuple[int, str]]:
     return [(int(number), tests) for number, _promise, tests in TABLE.findall(text)]
 
 
+@functools.cache
 def names_in(file: Path) -> set[str]:
     tree = ast.parse(file.read_text(encoding="utf-8"))
     return {

@@ -53,11 +53,11 @@ Trigger = Callable[[Story], Awaitable[None]]
 
 async def again(scene: Story) -> None:
     """Everything about the accounts is read again."""
-    gaps = len(scene.gaps)
+    gaps = scene.gaps[-1:]
     scene.gateway.lose_upstream()
     await until(lambda: scene.is_in("upstreamLost", "upstreamLost"), "1100 is not noticed", LIMIT)
     scene.gateway.restore_upstream()
-    await until(lambda: len(scene.gaps) > gaps and scene.is_in("ready"), "not read again", LIMIT)
+    await until(lambda: scene.gaps[-1:] != gaps and scene.is_in("ready"), "not read again", LIMIT)
 
 
 async def begin(scene: Story) -> None:
@@ -247,20 +247,24 @@ class Witness:
     """What is right before anything is altered, and what is wrong afterwards."""
 
     def __init__(self, scene: Story) -> None:
-        self._told = scene
-        self._zeros = {(kind_of(topic), field) for topic, _, field, value in numbers(rows(scene)) if value == 0}
+        self._scene = scene
+        self._fields: set[tuple[str, str]] = set()
+        self._rows: set[tuple[str, str, str]] = set()
+        self.accept_zeros()
 
-    def more_zeros(self) -> None:
-        """The 0s of now are the gateway's own."""
-        self._zeros |= {(kind_of(topic), field) for topic, _, field, value in numbers(rows(self._told)) if value == 0}
+    def accept_zeros(self) -> None:
+        """The 0s of now are the gateway's own, in whatever row."""
+        self._fields |= {(kind_of(topic), field) for topic, _, field, value in numbers(rows(self._scene)) if not value}
 
     def objections(self, dials: int | None, lines: int) -> Iterator[str]:
-        scene = self._told
+        scene = self._scene
         if dials is not None and scene.dials != dials:
             yield f"the session was lost: {scene.row.lastError}"
-        for topic, key, field, value in numbers(rows(scene)):
-            if value == 0 and (kind_of(topic), field) not in self._zeros:
+        zeros = {(topic, key, field) for topic, key, field, value in numbers(rows(scene)) if not value}
+        for topic, key, field in zeros - self._rows:
+            if (kind_of(topic), field) not in self._fields:
                 yield f"an invented 0: {topic} {key} {field}"
+        self._rows = zeros
         for topic, size in sizes(scene.gateway).items():
             sync = scene.sync(topic)
             if sync.known and not sync.stale and len(scene.store.rows(topic)) < size:
@@ -273,12 +277,14 @@ def count(request: pytest.FixtureRequest) -> int:
     return int(request.config.getoption("--fields"))
 
 
+@pytest.mark.timeout(1200)  # all of them
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_field_that_is_not_what_it_should_be_costs_what_it_carried(kind: str, count: int) -> None:
     trigger, messages = KINDS[kind]
     found = list(cases(messages, await recorded()))
-    if count:
-        found = random.Random(kind).sample(found, min(count, len(found)))
+    if count:  # a session takes a while to begin
+        wanted = count // 3 if kind == "begin" else count
+        found = random.Random(kind).sample(found, min(wanted, len(found)))
     wrong: list[str] = []
     world = World(positions=6)
     async with story(world=world, gateway={"history_limits": None, "lines": 100_000}, timeout=0.4) as scene:
@@ -287,9 +293,10 @@ async def test_a_field_that_is_not_what_it_should_be_costs_what_it_carried(kind:
         scene.market.watch(f"bars:{AAPL}:1min", "a reader")
         await until(lambda: scene.market.streams().live == 1)
         witness = Witness(scene)
+        scene.gateway.fill("AAPL", 1, 200.0, client_id=0)  # by hand: the ids of its order are 0
         for _ in range(2):
             await trigger(scene)
-            witness.more_zeros()
+            witness.accept_zeros()
         for case in found:
             dials, lines = scene.dials, len(scene.lines)
             scene.gateway.alter(case.message, case.where, case.value, 1, case.skip)

@@ -108,7 +108,7 @@ async def test_nautilus_4412_sixty_farm_flaps_leave_one_session_and_live_streams
         await until(lambda: scene.market.streams().live == 2)
         for _ in range(60):
             scene.gateway.farm_blip()
-            await scene.clock.pass_(5)
+            await scene.clock.pass_(1)
         await scene.clock.pass_(30)
         await until(lambda: scene.market.streams().live == 2)
 
