@@ -287,13 +287,17 @@ async def test_a_field_that_is_not_what_it_should_be_costs_what_it_carried(kind:
         found = random.Random(kind).sample(found, min(wanted, len(found)))
     wrong: list[str] = []
     world = World(positions=6)
-    async with story(world=world, gateway={"history_limits": None, "lines": 100_000}, timeout=0.4) as scene:
+    async with story(
+        world=world,
+        before=lambda gateway: gateway.fill("AAPL", 1, 200.0, client_id=0),  # by hand: the ids of its order are 0
+        gateway={"history_limits": None, "lines": 100_000},
+        timeout=0.4,
+    ) as scene:
         stocks = [c.conId for c in world.catalogue.by_con_id.values() if c.secType == "STK" and c.currency == "USD"]
         scene.unwatched = itertools.cycle(stocks)  # type: ignore[attr-defined]
         scene.market.watch(f"bars:{AAPL}:1min", "a reader")
         await until(lambda: scene.market.streams().live == 1)
         witness = Witness(scene)
-        scene.gateway.fill("AAPL", 1, 200.0, client_id=0)  # by hand: the ids of its order are 0
         for _ in range(2):
             await trigger(scene)
             witness.accept_zeros()
