@@ -206,7 +206,7 @@ class Commands:
         """A deed's answer: how the link is by now, and the step by which a reader knows it too."""
         row = self._link_row()
         facts = {} if row is None else {"connected": row.connected, "phase": row.phase}
-        return {**facts, "seq": self._feed.promise(peer)}
+        return {**facts, "seq": self._feed.request_ack(peer)}
 
     def _may_be_dialled(self, params: ConnectParams) -> None:
         """Nothing is dialled that the settings do not allow, whoever asks."""
@@ -270,7 +270,7 @@ class Commands:
         return self._paged(peer, Page(rows, {}, None))
 
     async def _alerts_test(self, peer: ServerConnection, _params: Nothing) -> Any:
-        return {"sinks": await self._alerts.test(), "seq": self._feed.promise(peer)}
+        return {"sinks": await self._alerts.test(), "seq": self._feed.request_ack(peer)}
 
     # --- the daemon -------------------------------------------------------------------------------------------------
 
@@ -285,22 +285,22 @@ class Commands:
             "deltasMerged": self._feed.merged,
             "ledgerFailed": self._ledger.failed,
             **self._figures(),
-            "seq": self._feed.promise(peer),
+            "seq": self._feed.request_ack(peer),
         }
 
     async def _end(self, peer: ServerConnection, _params: Nothing) -> Any:
         self._stop()
-        return {"stopping": True, "seq": self._feed.promise(peer)}
+        return {"stopping": True, "seq": self._feed.request_ack(peer)}
 
     # --- answers ----------------------------------------------------------------------------------------------------
 
     def _paged(self, peer: ServerConnection, page: Page, rows: str = "rows") -> Raw:
-        facts = {**page.facts, "next": page.next, "seq": self._feed.promise(peer)}
+        facts = {**page.facts, "next": page.next, "seq": self._feed.request_ack(peer)}
         return Raw(b'{"%s":[%s],%s' % (rows.encode(), b",".join(page.rows), _encode(facts)[1:]))
 
     def _refused(self, peer: ServerConnection, problem: Problem, named: ConnectRequest | None = None) -> RpcError:
         """What failed may have changed something too: a reader knows that by the same step."""
-        return refusal(problem, self._link_row(), self._feed.promise(peer), named)
+        return refusal(problem, self._link_row(), self._feed.request_ack(peer), named)
 
     def _link_row(self) -> Link | None:
         row = self._store.row("link", "link")

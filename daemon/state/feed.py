@@ -1,8 +1,7 @@
-"""Who watches which topics, and the one number each of them has come to.
+"""Which reader watches which topics, and the sequence number up to which each has received them.
 
-Tells readers what they lack, as encoded lines, while they take them. Never queues for a reader that does not read: what
-it misses is found again from its number. Who may watch what is decided in `server/commands.py`; the deaf are dropped in
-`shared/jsonrpc/server.py`.
+Publishes what readers lack, as encoded lines, while they take them. Nothing is queued for a reader that does not read:
+what it misses is found again from its number.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Reader(Protocol):
-    """Who is told. `writable` is false while it leaves too much unread."""
+    """Where lines go. `writable` is false while it leaves too much unread."""
 
     writable: bool
 
@@ -43,16 +42,16 @@ class Reader(Protocol):
 
 
 class _Watch:
-    """`seq`: the step up to which `topics` are told. `fresh`: topics not told yet, from which step (`None`: all)."""
+    """`seq`: the step up to which `topics` are published. `fresh`: topics still to begin, from a step (`None`: all)."""
 
-    __slots__ = ("fresh", "pages", "promised", "seq", "told", "topics")
+    __slots__ = ("ack", "fresh", "named", "pages", "seq", "topics")
 
     def __init__(self, seq: int) -> None:
         self.topics: frozenset[str] = frozenset()
         self.fresh: dict[str, int | None] = {}
         self.seq = seq
-        self.told = 0  # the step named in the last complete line
-        self.promised = 0  # a step that must be named, whatever has changed
+        self.named = 0  # the step named in the last complete line
+        self.ack = 0  # a step that must be named, whatever has changed
         self.pages: Iterator[bytes] | None = None  # the rest of a delta that is longer than a page
 
 
@@ -65,7 +64,7 @@ class Feed:
         self._call_soon = call_soon
         self._watches: dict[Reader, _Watch] = {}
         self._scheduled = False
-        # this turn's lines, by what their readers watch and where they stood; `None`: nothing to tell
+        # this turn's lines, by what their readers watch and where they stood; `None`: nothing to publish
         self._lines: dict[tuple[frozenset[str], int], bytes | None] = {}
         store.on_step.append(self._schedule)
 
@@ -76,7 +75,7 @@ class Feed:
     def watch(self, reader: Reader, topics: Collection[str], epoch: str | None, since: int | None) -> tuple[int, bool]:
         """Add `topics`: what changed after `since`, or all of it, follows from the next turn of the loop on.
 
-        The step it will be told from, and whether that is a reset. Raises `ValueError` beyond the bound.
+        The step from which it will be published, and whether that is a reset. Raises `ValueError` beyond the bound.
         """
         watch = self._watches.get(reader) or _Watch(self._store.seq)
         wanted = frozenset(topics)
@@ -93,7 +92,7 @@ class Feed:
         return self._store.seq, start is None
 
     def unwatch(self, reader: Reader, topics: Collection[str]) -> None:
-        """Tell no more of `topics`. A page already under way may still speak of them."""
+        """Publish no more of `topics`. A page already under way may still hold some of their rows."""
         watch = self._watches.get(reader)
         if watch is not None:
             watch.topics -= frozenset(topics)
@@ -110,11 +109,11 @@ class Feed:
         """The reader is gone."""
         self._watches.pop(reader, None)
 
-    def promise(self, reader: Reader) -> int:
-        """The present step, which the reader will be told of even when nothing that it watches has changed."""
+    def request_ack(self, reader: Reader) -> int:
+        """The present step, which the reader will be sent even when nothing that it watches has changed."""
         watch = self._watches.get(reader)
         if watch is not None:
-            watch.promised = self._store.seq
+            watch.ack = self._store.seq
             self._schedule()
         return self._store.seq
 
@@ -123,35 +122,35 @@ class Feed:
         if reader in self._watches:
             self._schedule()
 
-    # --- telling ----------------------------------------------------------------------------------------------------
+    # --- publishing -------------------------------------------------------------------------------------------------
 
     def _schedule(self) -> None:
-        """However many steps are taken in a turn of the loop, readers are told once, after it."""
+        """Once for all steps of a turn of the loop, after it."""
         if not self._scheduled and self._watches:
             self._scheduled = True
-            self._call_soon(self._tell_all)
+            self._call_soon(self._publish_all)
 
     def put(self, changes: Mapping[str, Rows]) -> int:
-        """A step of the store's that is told at once: what comes once a turn anyway need not wake the next one."""
+        """A step of the store that is published at once: what comes once a turn anyway need not wake the next one."""
         pending, self._scheduled = self._scheduled, True
         try:
             seq = self._store.put(changes)
         finally:
             self._scheduled = pending
         if not pending:
-            self._tell_all()
+            self._publish_all()
         return seq
 
-    def _tell_all(self) -> None:
+    def _publish_all(self) -> None:
         self._scheduled = False
         for reader, watch in list(self._watches.items()):
             if reader.writable:
-                self._tell(reader, watch)
+                self._publish(reader, watch)
             else:
                 self.merged += 1
         self._lines.clear()
 
-    def _tell(self, reader: Reader, watch: _Watch) -> None:
+    def _publish(self, reader: Reader, watch: _Watch) -> None:
         for _ in range(PAGES_A_TURN):
             if not reader.writable:
                 return  # `drained` comes
@@ -172,55 +171,55 @@ class Feed:
             watch.pages = None
         seq = self._store.replica.seq
         if watch.fresh:
-            lacking = self._lacking(watch)
-        elif watch.seq == seq and watch.promised <= watch.told:
+            missing = self._missing(watch)
+        elif watch.seq == seq and watch.ack <= watch.named:
             return None
         else:
             key = (watch.topics, watch.seq)
             if key in self._lines:
-                return self._came_to(watch, self._lines[key])
-            lacking = self._store.replica.since(watch.topics, watch.seq)
-            if not lacking and lacking is not None:
+                return self._advance(watch, self._lines[key])
+            missing = self._store.replica.since(watch.topics, watch.seq)
+            if not missing and missing is not None:
                 self._lines[key] = None
-                return self._came_to(watch, None)
-        if lacking is None:
-            reader.abort("too far behind: what it lacks is no longer known")
+                return self._advance(watch, None)
+        if missing is None:
+            reader.abort("too far behind: what it has missed is no longer held")
             return None
         replica = self._store.replica
-        line = None if watch.fresh else delta_line(replica.epoch, lacking, seq, replica.floor)
+        line = None if watch.fresh else delta_line(replica.epoch, missing, seq, replica.floor)
         if line is None or len(line) > PAGE:
-            watch.pages = delta_lines(replica.epoch, lacking, seq, replica.floor)
+            watch.pages = delta_lines(replica.epoch, missing, seq, replica.floor)
             watch.topics = watch.topics.union(watch.fresh)
             watch.fresh.clear()
             line = next(watch.pages)
         else:
             self._lines[watch.topics, watch.seq] = line
-        watch.seq = watch.told = seq
+        watch.seq = watch.named = seq
         return line
 
-    def _came_to(self, watch: _Watch, line: bytes | None) -> bytes | None:
-        """The watch is at the present step by `line`; without one it is told so only if that was promised."""
+    def _advance(self, watch: _Watch, line: bytes | None) -> bytes | None:
+        """`line` brings the watch to the present step; without one it is sent that step only where that is due."""
         watch.seq = self._store.seq
-        if line is None and watch.promised > watch.told:
+        if line is None and watch.ack > watch.named:
             replica = self._store.replica
             line = delta_line(replica.epoch, {}, replica.seq, replica.floor)
         if line is not None:
-            watch.told = watch.seq
+            watch.named = watch.seq
         return line
 
-    def _lacking(self, watch: _Watch) -> dict[str, TopicDelta] | None:
-        """What a watch with fresh topics lacks: each of those is there, with or without rows."""
+    def _missing(self, watch: _Watch) -> dict[str, TopicDelta] | None:
+        """What a watch with fresh topics has to receive: each of those is there, with or without rows."""
         replica = self._store.replica
-        lacking = replica.since(watch.topics, watch.seq) if watch.topics else {}
+        missing = replica.since(watch.topics, watch.seq) if watch.topics else {}
         for start in {start for start in watch.fresh.values() if start is not None}:
             topics = frozenset(topic for topic, its in watch.fresh.items() if its == start)
             more = replica.since(topics, start)
-            if lacking is None or more is None:
+            if missing is None or more is None:
                 return None
-            lacking |= {topic: TopicDelta(replica.state(topic), {}) for topic in topics} | more
-        if lacking is not None:
-            lacking |= replica.snapshot(topic for topic, start in watch.fresh.items() if start is None)
-        return lacking
+            missing |= {topic: TopicDelta(replica.state(topic), {}) for topic in topics} | more
+        if missing is not None:
+            missing |= replica.snapshot(topic for topic, start in watch.fresh.items() if start is None)
+        return missing
 
 
 # --- lines: pure ----------------------------------------------------------------------------------------------------

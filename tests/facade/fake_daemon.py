@@ -156,9 +156,9 @@ class FakeDaemon:
             try:
                 result = {} if reply is None else await reply(given)
             except RpcError as error:
-                raise RpcError(error.code, error.message, {**error.data, "seq": self.feed.promise(peer)}) from error  # type: ignore[arg-type]
+                raise RpcError(error.code, error.message, {**error.data, "seq": self.feed.request_ack(peer)}) from error  # type: ignore[arg-type]
             if isinstance(result, dict):
-                result = {**result, "seq": self.feed.promise(peer)}  # type: ignore[arg-type]
+                result = {**result, "seq": self.feed.request_ack(peer)}  # type: ignore[arg-type]
             return result
 
         return method

@@ -602,21 +602,3 @@ async def test_a_fault_of_ours_costs_one_stream_and_nothing_else(house: House, c
     assert list(house.tws.lines.values()) == [IBM]
     await house.pass_time(10)
     assert sorted(house.tws.lines.values()) == [IBM, AAPL]
-
-
-async def test_figures_for_the_link(house: House) -> None:
-    await house.watch(f"quotes:{AAPL}", f"quotes:{IBM}")
-    house.tws.tick(AAPL)
-
-    assert (house.market.streams().wanted, house.market.streams().live) == (2, 1)
-
-
-@pytest.mark.parametrize(
-    "topic", ["quotes:", "quotes:0", "quotes:x", "quotes:9999999999", "bars:1:1secs", "bars:1", "x"]
-)
-def test_what_is_no_topic_is_refused(topic: str) -> None:
-    from daemon.market.topics import read
-
-    with pytest.raises(Problem) as raised:
-        read(topic)
-    assert raised.value.reason == "invalidParameters"

@@ -279,11 +279,11 @@ def test_topics_of_others_are_not_told(store: Store, loop: Loop, feed: Feed) -> 
     loop.settle()
     assert len(mirror.lines) == 1
 
-    assert feed.promise(mirror) == store.seq
+    assert feed.request_ack(mirror) == store.seq
     loop.settle()
     assert mirror.steps()[-1] == store.seq
     assert msgspec.json.decode(mirror.lines[-1])["params"]["topics"] == {}
-    feed.promise(mirror)
+    feed.request_ack(mirror)
     loop.settle()
     assert len(mirror.lines) == 2
 
