@@ -26,7 +26,8 @@ import { everySecond, paint } from './paint.js';
 import { byNumber, sign, Table } from './table.js';
 
 export function contractTitle(row) {
-  return [row.localSymbol, row.secType, row.exchange, row.currency, row.conId ? `conId ${row.conId}` : '']
+  const { localSymbol, secType, exchange, currency, conId, modelCode } = row;
+  return [localSymbol, secType, exchange, currency, conId ? `conId ${conId}` : '', modelCode && `model ${modelCode}`]
     .filter(Boolean)
     .join(' · ');
 }
@@ -41,7 +42,7 @@ function contractColumn(open) {
     label: 'Contract',
     left: true,
     text: contractName,
-    unit: (row) => (row.secType === 'STK' ? '' : row.secType),
+    unit: (row) => [row.secType === 'STK' ? '' : row.secType, row.modelCode].filter(Boolean).join(' '),
     title: contractTitle,
     name: (row) => `${contractName(row)}: quote and chart`,
     press: (_, row) => open(row),

@@ -110,6 +110,16 @@ async def test_the_next_attempt_is_counted_down(reset: tuple[Desk, Page]) -> Non
     await expect(page.locator("#next")).to_have_text(re.compile(r"^in 5\d min"))
 
 
+async def test_the_last_error_of_an_incident_that_is_over_is_not_of_this_one(reset: tuple[Desk, Page]) -> None:
+    """Yesterday's refusal beside today's closed port would send a person the wrong way."""
+    desk, page = reset
+    old = LastError(code=326, text="Unable to connect as the client id is already in use.", at=now(-86_400))
+    desk.daemon.link(**trouble("waiting", "portClosed", next_in=600, lastError=old))
+    await expect(page.locator("#headline")).to_have_text("IBKR: Waiting")
+
+    await expect(page.locator("#last-error")).to_be_hidden()
+
+
 async def test_a_momentary_dial_does_not_make_the_page_flicker(desk: Desk, visit: Visit) -> None:
     """A closed port on loopback is dialled twice a second: headline, the tab's title, advice and buttons stay."""
     desk.daemon.link(**trouble("waiting", "portClosed", next_in=0.5))
