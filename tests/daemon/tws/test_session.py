@@ -496,7 +496,7 @@ async def test_an_answer_and_the_end_in_one_segment_are_an_answer_and_an_end():
     async def gateway(peer: Peer) -> None:
         await peer.shake()
         await peer.until(49)
-        peer.say(49, 1, 1700000000)
+        peer.send(49, 1, 1700000000)
 
     async with session(gateway) as made:
         assert await made.tws.probe(10) >= 0
