@@ -33,6 +33,7 @@ from daemon.state.outbox import Outbox
 from daemon.state.pnl import PnLSeries
 from daemon.state.store import FILLS_KNOWN, Store
 from daemon.tws import Tws
+from shared import scaleout
 from shared.alerts.delivery import Sender
 from shared.clock import Clock
 from shared.jsonrpc.server import RpcService
@@ -192,6 +193,8 @@ class Daemon:
         ]
         if self.settings.remedy is not None:
             self._background.append(self._spawn_contained(self._remedy(self.settings.remedy).run(), "remedy"))
+        if self.settings.nats_url:
+            self._background.append(self._spawn(self._publish(), "scaleout"))
         self._linking = self._spawn(self.link.run(), "link")
         self._linking.add_done_callback(lambda _task: self.stopping.set())
         self._around.notify(READY)
@@ -245,6 +248,21 @@ class Daemon:
         except Exception:
             self._faults += 1
             log.exception("market.fault", message=f"{name} failed.", faults=self._faults)
+
+    async def _publish(self) -> None:
+        from daemon.scaleout.publisher import Publisher
+
+        settings = self.settings
+        await Publisher(
+            server=scaleout.Server(settings.nats_url, settings.nats_creds),
+            subjects=scaleout.Subjects(settings.nats_prefix, settings.session),
+            daemon=f"ibkr/{self._around.version}",
+            store=self.store,
+            feed=self.feed,
+            market=self.market,
+            methods=self.commands.table(),
+            clock=self._around.clock,
+        ).run()
 
     async def _keep_up(self) -> None:
         while True:

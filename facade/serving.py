@@ -27,11 +27,13 @@ from facade.http.connections import CONNECTIONS, AcceptErrors, bounded, server_l
 from facade.http.guard import Guard, names, spelled
 from facade.keeper.handover import WINDOWS, ParentChannel, received
 from facade.keeper.state_file import say
+from facade.replica.conversation import Connect
 from facade.replica.local import local_connector
 from facade.replica.mirror import FIRST_ATTEMPT_TIMEOUT, Mirror
 from facade.replica.state import ReplicaState
 from facade.routes.files import page_routes
 from facade.routes.paths import ROUTES
+from shared import scaleout
 from shared.clock import Clock, SystemClock
 from shared.log import set_up
 from shared.settings import BAD_SETTINGS, Settings, SettingsError
@@ -78,7 +80,7 @@ def build(settings: Settings, port: int, clock: Clock, sessions: Mapping[str, Se
     slots = StreamSlots()
     for name, own in (sessions or {settings.session: settings}).items():
         state = ReplicaState(own.probe_interval + own.probe_timeout, clock)
-        mirror = Mirror(local_connector(own.socket_path), state)
+        mirror = Mirror(_connector(settings, name, own, clock), state)
         streams = Streams(mirror, slots)
         facade.sessions[name] = Session(name=name, settings=own, facade=facade, mirror=mirror, streams=streams)
         if (send := sender(own)) is not None:
@@ -88,6 +90,16 @@ def build(settings: Settings, port: int, clock: Clock, sessions: Mapping[str, Se
 
 def _reachable(state: ReplicaState) -> Callable[[], bool]:
     return lambda: state.reachable
+
+
+def _connector(settings: Settings, name: str, own: Settings, clock: Clock) -> Connect:
+    """How the daemon of the session `name` is reached; nothing else depends on it."""
+    if not settings.is_remote(name):
+        return local_connector(own.socket_path)
+    from facade.replica.nats import nats_connector
+
+    server = scaleout.Server(settings.nats_url, settings.nats_creds)
+    return nats_connector(server, scaleout.Subjects(settings.nats_prefix, name), clock)
 
 
 @asynccontextmanager

@@ -401,6 +401,13 @@ CATALOGUE: dict[str, Reason] = {
         status=403,
         retryable=False,
     ),
+    "notPermitted": Reason(
+        title="Not permitted",
+        sentence="The NATS credentials of this facade do not permit this command.",
+        advice=("Use the credentials of an operator, or ask who runs the NATS server.",),
+        status=403,
+        retryable=False,
+    ),
     "liveLocked": Reason(
         title="Live trading port locked",
         sentence="A live trading port that is not in .env may not be connected to by request.",

@@ -6,6 +6,7 @@ Reads the mapping and the files that it is passed. A bad value is an error, neve
 from __future__ import annotations
 
 import configparser
+import importlib.util
 import ipaddress
 import os
 import re
@@ -30,6 +31,9 @@ BAD_SETTINGS = 78
 
 LIVE_PORTS = (7496, 4001)
 STANDARD_PORTS = {7497: "TWS paper", 7496: "TWS live", 4002: "Gateway paper", 4001: "Gateway live"}
+
+REMOTE = "nats"
+"""The address, in `IBKR_SESSIONS`, of a session whose daemon is reached over NATS."""
 
 SESSION_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 
@@ -70,6 +74,9 @@ class Settings:
     alerts_secret_file: Path | None = None
     alerts_after: float = 60.0
     alerts_on: tuple[str, ...] = ("down", "action", "recovered")
+    nats_url: tuple[str, ...] = ()
+    nats_creds: Path | None = None
+    nats_prefix: str = "ibkr"
     log_level: LogLevel = "INFO"
     log_format: Literal["console", "json"] = "console"
     env_file: Path | None = None
@@ -108,7 +115,22 @@ class Settings:
                 raise SettingsError(str(error)) from error
         if read.get("state_dir") is None:
             read["state_dir"] = default_state_dir(session)
-        return cls(**read, env_file=file.path if file else None, warnings=warnings)
+        settings = cls(**read, env_file=file.path if file else None, warnings=warnings)
+        settings._check_nats()
+        return settings
+
+    def _check_nats(self) -> None:
+        remote = [name for name, address in self.sessions if address == REMOTE]
+        if remote and not self.nats_url:
+            raise SettingsError(f"IBKR_SESSIONS has {remote[0]}={REMOTE}: that needs IBKR_NATS_URL.")
+        if self.nats_url and importlib.util.find_spec("nats") is None:
+            raise SettingsError("IBKR_NATS_URL needs the package nats-py: pip install '.[nats]'")
+        if self.nats_creds is not None and self.nats_url:
+            _check_credentials(self.nats_creds)
+
+    def is_remote(self, session: str) -> bool:
+        """Whether a facade reaches the daemon of `session` over NATS."""
+        return dict(self.sessions).get(session) == REMOTE
 
     @property
     def socket_path(self) -> str:
@@ -126,11 +148,15 @@ class Settings:
         for name, path in self.sessions:
             own = self
             if name != self.session:
-                own = Settings.load({**environ, "IBKR_SESSION": name, **({"IBKR_SOCKET": path} if path else {})}, cwd)
-            elif path:
+                local = {"IBKR_SOCKET": path} if path and path != REMOTE else {}
+                own = Settings.load({**environ, "IBKR_SESSION": name, **local}, cwd)
+            elif path and path != REMOTE:
                 own = replace(self, socket=path)
+            if path == REMOTE:
+                found[name] = own
+                continue
             for other, its in found.items():
-                if its.socket == own.socket:
+                if its.socket == own.socket and not self.is_remote(other):
                     raise SettingsError(f"IBKR_SESSIONS: {other} and {name} are the same socket, {own.socket}.")
             found[name] = own
         return found
@@ -338,8 +364,22 @@ def _sessions(value: Value) -> tuple[tuple[str, str], ...]:
             raise ValueError(value.text)
         if name in found:
             raise Refused(f"{name} is there twice.")
-        found[name] = _socket(Value(value.name, address, value.base, value.where)) if address else ""
+        local = address and address != REMOTE
+        found[name] = _socket(Value(value.name, address, value.base, value.where)) if local else address
     return tuple(found.items())
+
+
+def _nats_urls(value: Value) -> tuple[str, ...]:
+    urls = tuple(_items(value))
+    if not all(re.fullmatch(r"(nats|tls)://[^/\s@]+", url) for url in urls):
+        raise ValueError(value.text)
+    return urls
+
+
+def _nats_prefix(value: Value) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", value.text):
+        raise ValueError(value.text)
+    return value.text
 
 
 def _account(value: Value) -> str:
@@ -372,7 +412,7 @@ PORT = "a whole number from 1 to 65535"
 
 TABLE: dict[str, Row] = {
     "IBKR_SESSION": Row("session", _session, "a name of a-z, 0-9 and -, of at most 32 characters"),
-    "IBKR_SESSIONS": Row("sessions", _sessions, "NAME or NAME=SOCKET, separated by commas, or nothing"),
+    "IBKR_SESSIONS": Row("sessions", _sessions, "NAME, NAME=SOCKET or NAME=nats, separated by commas, or nothing"),
     "IBKR_AUTO_CONNECT": Row("auto_connect", _bool, BOOL),
     "IBKR_HOST": Row("host", _host("IBKR_PORT"), "a host name or address"),
     "IBKR_PORT": Row("port", _int(1, 65535), PORT),
@@ -401,6 +441,11 @@ TABLE: dict[str, Row] = {
     "IBKR_ALERTS_SECRET_FILE": Row("alerts_secret_file", _path_or_none, "a file, or nothing"),
     "IBKR_ALERTS_AFTER": Row("alerts_after", _seconds, SECONDS),
     "IBKR_ALERTS_ON": Row("alerts_on", _alert_kinds, f"some of {', '.join(KINDS)}, separated by commas"),
+    "IBKR_NATS_URL": Row(
+        "nats_url", _nats_urls, "nats://HOST:PORT or tls://HOST:PORT, separated by commas, or nothing"
+    ),
+    "IBKR_NATS_CREDS": Row("nats_creds", _path_or_none, "a file, or nothing"),
+    "IBKR_NATS_PREFIX": Row("nats_prefix", _nats_prefix, "one token of letters, digits, - and _"),
     "IBKR_LOG_LEVEL": Row(
         "log_level", _one_of("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"), "DEBUG, INFO, WARNING, ERROR or CRITICAL"
     ),
@@ -486,6 +531,23 @@ def _unknown(value: Value) -> str:
     meant = nearest(value.name, TABLE)
     hint = f"did you mean {meant}?" if meant else "`ibkr --help` lists the settings."
     return f"{value.name} is not a setting{where}; {hint}"
+
+
+def _check_credentials(path: Path) -> None:
+    name = f"IBKR_NATS_CREDS is {str(path)!r}"
+    try:
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            text = file.read(1 << 16)
+    except OSError as error:
+        raise SettingsError(f"{name}, which cannot be read: {error.strerror}.") from error
+    if command := closing(str(path), mode):
+        raise SettingsError(f"{name}, which others can read; run: {command}")
+    if b"-----BEGIN NATS" in text:
+        if importlib.util.find_spec("nkeys") is None:
+            raise SettingsError(f"{name}, with NKey credentials: they need the package nkeys: pip install nkeys")
+    elif not re.fullmatch(rb"[^\s:]+:[^\s]+\s*", text):
+        raise SettingsError(f"{name}; accepted is a NATS credentials file, or one line USER:PASSWORD.")
 
 
 def _token(path: Path) -> bytes:

@@ -1,0 +1,256 @@
+"""A session over a real NATS server: a remote replica has exactly the daemon's rows, or says that it is stale."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import msgspec
+import pytest
+from structlog.testing import capture_logs
+
+from daemon.process import Daemon
+from shared.messages import Account, Bar, Position, Quote
+from shared.reasons import Problem
+from tests.scaleout.conftest import NatsServer, equal, published, remote, settled
+from tests.waiting import until
+
+
+def position(number: int, amount: float = 1.0) -> Position:
+    return Position(account="DU1", conId=number, position=amount)
+
+
+async def test_a_remote_replica_is_the_daemons(nats_server: NatsServer, daemon: Daemon) -> None:
+    """A snapshot of many pages, then every change."""
+    daemon.store.replace("positions", {f"DU1:{n}": position(n) for n in range(5000)})
+    async with remote(nats_server) as mirror:
+        await settled(mirror, daemon)
+        for number in range(50):
+            daemon.store.put({"positions": {f"DU1:{number}": position(number, 7.0), f"DU1:{number + 100}": None}})
+            await asyncio.sleep(0)
+        await settled(mirror, daemon)
+
+
+async def test_a_call_is_answered_and_its_step_arrives(nats_server: NatsServer, daemon: Daemon) -> None:
+    async with remote(nats_server) as mirror:
+        await settled(mirror, daemon)
+        info = msgspec.json.decode(await mirror.call("daemon.info", {}, 30.0))
+        assert info["epoch"] == daemon.store.epoch
+        await mirror.state.wait_for_seq(info["seq"], 30.0)
+
+        with pytest.raises(Problem) as refused:
+            await mirror.call("bars.fetch", {"conId": 0}, 30.0)
+        assert refused.value.reason == "invalidParameters"
+        with pytest.raises(Problem) as missing:
+            await mirror.call("contracts.get", {"conId": 1}, 30.0)
+        assert missing.value.reason == "notConnected"
+
+
+async def test_a_command_reaches_the_daemon(nats_server: NatsServer, daemon: Daemon) -> None:
+    async with remote(nats_server) as mirror:
+        await settled(mirror, daemon)
+        done = msgspec.json.decode(await mirror.call("link.disconnect", {}, 30.0))
+        await mirror.state.wait_for_seq(done["seq"], 30.0)
+        assert mirror.state.link is not None
+        assert mirror.state.link.phase == "held"
+
+
+async def test_quotes_and_bars_are_leased_while_they_are_watched(nats_server: NatsServer, daemon: Daemon) -> None:
+    """Two facades share a line; each has the topic's whole rows, and the last release frees it."""
+    bars = {
+        f"2026-01-0{day}": Bar(date=f"2026-01-0{day}", open=1.0, high=1.0, low=1.0, close=1.0) for day in range(1, 9)
+    }
+    daemon.store.put({"quotes:1": {"1": Quote(conId=1, bid=1.0)}, "bars:1:1day": bars})
+    topics = ("quotes:1", "bars:1:1day")
+    async with remote(nats_server) as first, remote(nats_server) as second:
+        for mirror in (first, second):
+            await settled(mirror, daemon)
+            mirror.subscribe(topics)
+            await until(lambda mirror=mirror: equal(mirror, daemon, topics))
+        assert daemon.market.streams().wanted == 2
+        first.unsubscribe(topics)
+        await until(lambda: not first.state.has_topics(["quotes:1"]))
+        daemon.store.put({"quotes:1": {"1": Quote(conId=1, bid=2.0)}})
+        await until(lambda: equal(second, daemon, topics))
+        assert not first.state.has_topics(["quotes:1"])
+
+
+async def test_a_facade_that_vanishes_frees_its_lines_with_its_lease(
+    nats_server: NatsServer, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.scaleout.leases.LEASE", 0.5)
+    daemon.store.put({"quotes:1": {"1": Quote(conId=1)}})
+    async with remote(nats_server) as mirror:
+        await settled(mirror, daemon)
+        mirror.subscribe(["quotes:1"])
+        await until(lambda: mirror.state.has_topics(["quotes:1"]))
+    await until(lambda: daemon.market.streams().wanted == 0)
+
+
+async def test_nothing_is_reachable_without_a_daemon(nats_server: NatsServer) -> None:
+    async with remote(nats_server) as mirror:
+        await mirror.first_attempt_done.wait()
+        assert not mirror.state.reachable
+
+
+async def test_a_server_that_is_killed_and_back_is_resumed(nats_server: NatsServer, daemon: Daemon) -> None:
+    """The stream is on disk: what changed meanwhile arrives by it, and the replica object stays."""
+    async with remote(nats_server) as mirror:
+        await settled(mirror, daemon)
+        nats_server.kill()
+        await until(lambda: not mirror.state.reachable)
+        daemon.store.put({"accounts": {"DU2": Account(account="DU2", paper=True)}})
+        replica = mirror.state.replica
+        nats_server.start()
+        await settled(mirror, daemon)
+        assert mirror.state.replica is replica
+
+
+async def test_a_server_that_lost_its_stream_is_a_reset(nats_server: NatsServer, daemon: Daemon) -> None:
+    async with remote(nats_server) as mirror:
+        for number in range(20):
+            daemon.store.put({"positions": {f"DU1:{number}": position(number)}})
+            await asyncio.sleep(0)
+        await settled(mirror, daemon)
+        nats_server.kill()
+        await until(lambda: not mirror.state.reachable)
+        nats_server.forget()
+        daemon.store.put({"positions": {"DU1:1": None}})
+        nats_server.start()
+        await settled(mirror, daemon)
+
+
+async def test_a_server_that_stops_makes_remote_readers_stale_and_delays_nobody_else(
+    nats_server: NatsServer, daemon: Daemon
+) -> None:
+    async with remote(nats_server) as mirror:
+        await settled(mirror, daemon)
+        nats_server.signal(signal.SIGSTOP)
+        await until(lambda: not mirror.state.reachable)
+        seq = daemon.store.seq
+        for number in range(200):
+            daemon.store.put({"positions": {f"DU1:{number}": position(number)}})
+            await asyncio.sleep(0)
+        assert daemon.store.seq >= seq + 200
+        nats_server.signal(signal.SIGCONT)
+        await settled(mirror, daemon)
+
+
+async def test_another_epoch_is_a_reset(nats_server: NatsServer) -> None:
+    async with remote(nats_server) as mirror:
+        async with published(nats_server) as first:
+            first.store.put({"accounts": {"DU1": Account(account="DU1", paper=True)}})
+            await settled(mirror, first)
+        await until(lambda: not mirror.state.reachable)
+        async with published(nats_server) as second:
+            await settled(mirror, second)
+            assert mirror.state.row("accounts", "DU1") is None
+
+
+async def test_a_second_daemon_of_the_name_publishes_nothing(nats_server: NatsServer, daemon: Daemon) -> None:
+    """It serves its local socket; the first one's facade does not notice it."""
+    async with remote(nats_server) as mirror:
+        await settled(mirror, daemon)
+        resyncs = mirror.state.resync_count
+        with capture_logs() as logs:
+            async with published(nats_server) as second:
+                second.store.put({"accounts": {"DU9": Account(account="DU9", paper=True)}})
+                await until(lambda: any(line["event"] == "scaleout.name_taken" for line in logs))
+                daemon.store.put({"positions": {"DU1:1": position(1)}})
+                await settled(mirror, daemon)
+        assert mirror.state.row("accounts", "DU9") is None
+        assert mirror.state.resync_count == resyncs
+
+
+async def test_of_two_daemons_that_start_together_one_publishes(nats_server: NatsServer) -> None:
+    """Whichever stays, a replica is that one's alone."""
+    async with published(nats_server) as first, published(nats_server) as second, remote(nats_server) as mirror:
+        for number, one in enumerate((first, second)):
+            one.store.put({"accounts": {f"DU{number}": Account(account=f"DU{number}", paper=True)}})
+        older = min(first, second, key=lambda one: one.store.epoch)
+        await settled(mirror, older)
+
+
+async def test_two_sessions_on_one_server_do_not_mix(nats_server: NatsServer) -> None:
+    async with (
+        published(nats_server, "live") as live,
+        published(nats_server, "paper") as paper,
+        remote(nats_server, "live") as of_live,
+        remote(nats_server, "paper") as of_paper,
+    ):
+        live.store.put({"accounts": {"U1": Account(account="U1", paper=False)}})
+        paper.store.put({"accounts": {"DU1": Account(account="DU1", paper=True)}})
+        await settled(of_live, live)
+        await settled(of_paper, paper)
+        assert set(of_live.state.replica.rows("accounts") if of_live.state.replica else ()) == {"U1"}
+
+
+USERS = """
+authorization { users: [
+  { user: daemon, password: d }
+  { user: reader, password: r, permissions: {
+      publish: ["$JS.API.STREAM.INFO.IBKR_DEFAULT", "$JS.API.CONSUMER.CREATE.IBKR_DEFAULT.>",
+                "$JS.API.CONSUMER.CREATE.IBKR_DEFAULT", "$JS.FC.>",
+                "ibkr.default.rpc.snapshot", "ibkr.default.rpc.daemon.info"],
+      subscribe: ["_INBOX.>", "ibkr.default.delta", "ibkr.default.alive"] } }
+] }
+"""
+
+
+async def test_permissions_of_the_server_decide_who_may_command(tmp_path: Path, nats_server: NatsServer) -> None:
+    """A reader reads; its command is refused by NATS and answered as `notPermitted`."""
+    nats_server.kill()
+    guarded = NatsServer(tmp_path, USERS)
+    guarded.start()
+    files = {}
+    for user, password in (("daemon", "d"), ("reader", "r"), ("nobody", "x")):
+        files[user] = tmp_path / user
+        files[user].write_text(f"{user}:{password}\n")
+        files[user].chmod(0o600)
+    try:
+        async with AsyncExitStack() as stack:
+            daemon = await stack.enter_async_context(published(guarded, nats_creds=files["daemon"]))
+            mirror = await stack.enter_async_context(remote(guarded, credentials=files["reader"]))
+            stranger = await stack.enter_async_context(remote(guarded, credentials=files["nobody"]))
+            await settled(mirror, daemon)
+            with pytest.raises(Problem) as refused:
+                await mirror.call("link.disconnect", {}, 30.0)
+            assert (refused.value.reason, refused.value.entry.status) == ("notPermitted", 403)
+            await stranger.first_attempt_done.wait()
+            assert not stranger.state.reachable
+            assert daemon.store.row("link", "link").phase == "disabled"  # type: ignore[union-attr]
+    finally:
+        guarded.kill()
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_eight_remote_replicas_under_random_faults(nats_server: NatsServer, daemon: Daemon, seed: int) -> None:
+    """Server killed, stopped or emptied under changes of every kind: afterwards each has the daemon's state."""
+    rng = random.Random(seed)
+    async with AsyncExitStack() as stack:
+        mirrors = [await stack.enter_async_context(remote(nats_server)) for _ in range(8)]
+        for _ in range(6):
+            if rng.random() < 0.5:  # else the next fault comes before the last one is over
+                for mirror in mirrors:
+                    await settled(mirror, daemon)
+            for _ in range(rng.randrange(1, 40)):
+                number = rng.randrange(30)
+                row = None if rng.random() < 0.3 else position(number, rng.random())
+                daemon.store.put({"positions": {f"DU1:{number}": row}})
+                await asyncio.sleep(rng.choice((0, 0, 0.005)))
+            fault = rng.choice(("kill", "stop", "forget", "none"))
+            if fault == "stop":
+                nats_server.signal(signal.SIGSTOP)
+                await asyncio.sleep(rng.random())
+                nats_server.signal(signal.SIGCONT)
+            elif fault != "none":
+                nats_server.kill()
+                if fault == "forget":
+                    nats_server.forget()
+                daemon.store.put({"positions": {"DU1:99": position(99, rng.random())}})
+                nats_server.start()
+        for mirror in mirrors:
+            await settled(mirror, daemon)
