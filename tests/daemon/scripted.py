@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from daemon.link import events as ev
@@ -20,57 +18,10 @@ from daemon.state.sink import Sink
 from daemon.state.store import Store
 from shared.messages import BROKER_TOPICS, FarmState, Fill, Gap, LinkEvent, Pacing, Streams, Upstream
 from shared.messages import Link as LinkRow
+from tests.clock import WEDNESDAY, HandClock, settled
 
-WEDNESDAY = datetime(2025, 11, 19, 15, 0, tzinfo=UTC)  # 10:00 in New York: no planned window for 14 h
 HOME = Target(host="127.0.0.1", port=7497, clientId=1)
 LIMIT = 60.0  # s; only ends a test that would hang
-
-
-async def settle() -> None:
-    """Let everything run that can run without time passing."""
-    for _ in range(10):
-        await asyncio.sleep(0)
-
-
-class Time:
-    """A clock whose time passes only by `pass_`, in steps small enough that nobody takes them for an absence."""
-
-    STEP = 0.05
-
-    def __init__(self, wall: datetime = WEDNESDAY) -> None:
-        self._monotonic = 1000.0
-        self._wall = wall
-        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
-        self._order = itertools.count()
-
-    def now(self) -> datetime:
-        return self._wall
-
-    def monotonic(self) -> float:
-        return self._monotonic
-
-    async def sleep(self, seconds: float) -> None:
-        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._sleepers, (self._monotonic + seconds, next(self._order), woken))
-        await woken
-
-    def jump(self, seconds: float, *, wall: float | None = None) -> None:
-        """Both clocks at once, as if nobody had been there to see them go."""
-        self._monotonic += seconds
-        self._wall += timedelta(seconds=seconds if wall is None else wall)
-        while self._sleepers and self._sleepers[0][0] <= self._monotonic + 1e-9:
-            _, _, woken = heapq.heappop(self._sleepers)
-            if not woken.done():
-                woken.set_result(None)
-
-    async def pass_(self, seconds: float) -> None:
-        """Everybody who sleeps wakes when it is time, and does what he does."""
-        await settle()
-        end = self._monotonic + seconds
-        while end - self._monotonic > 1e-9:
-            next_wake = self._sleepers[0][0] if self._sleepers else end
-            self.jump(min(end, max(next_wake, self._monotonic)) - self._monotonic)
-            await settle()
 
 
 class Script:
@@ -156,7 +107,7 @@ class Script:
 class Gateway:
     """What the scripted sessions do; `sessions` are those that were dialled."""
 
-    def __init__(self, clock: Time, store: Sink) -> None:
+    def __init__(self, clock: HandClock, store: Sink) -> None:
         self.clock = clock
         self.store = store
         self.sessions: list[Script] = []
@@ -229,7 +180,7 @@ class Story:
 
     def __init__(self, *, wall: datetime = WEDNESDAY, held: bool = False, **policy: Any) -> None:
         policy = {"configured": HOME, "automatic": True, "calendar": Calendar()} | policy
-        self.clock = Time(wall)
+        self.clock = HandClock(wall)
         self.store = Store("e1", self.clock)
         self.gateway = Gateway(self.clock, self.store)
         self.memory = Kept(held=held)
@@ -275,7 +226,7 @@ async def supervised(**options: Any) -> AsyncIterator[Story]:
     """The link from the daemon's start to its clean end."""
     story = Story(**options)
     running = asyncio.create_task(story.link.run(), name="the link under test")
-    await settle()
+    await settled()
     try:
         yield story
     finally:

@@ -13,12 +13,13 @@ from facade.alerts import DaemonAlerts, sender
 from shared.alerts.delivery import Outcome
 from shared.alerts.sinks import Sink, read_sinks
 from shared.settings import Settings, SettingsError
-from tests.daemon.market.fakes import HandClock, Tasks, settled
+from tests.clock import HandClock, settled
+from tests.daemon.market.fakes import START, Tasks
 
 
 class Desk:
     def __init__(self) -> None:
-        self.clock = HandClock()
+        self.clock = HandClock(START)
         self.reachable = True
         self.sent: list[dict[str, Any]] = []
         self.settings = Settings(alerts=read_sinks("https://example.com/x"), alerts_on=("daemon",))
@@ -33,7 +34,7 @@ class Desk:
     async def be(self, *, reachable: bool, seconds: int) -> None:
         self.reachable = reachable
         for _ in range(seconds):
-            await self.clock.advance(1.0)
+            await self.clock.pass_(1.0)
             await settled()
 
 

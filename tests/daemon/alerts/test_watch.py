@@ -20,7 +20,8 @@ from shared.alerts.delivery import Outcome
 from shared.alerts.queue import EXPIRES, PENDING
 from shared.alerts.sinks import Sink, read_sinks
 from shared.messages import Fill, Gap, Link, Recovered
-from tests.daemon.market.fakes import START, HandClock, settled
+from tests.clock import HandClock, settled
+from tests.daemon.market.fakes import START
 
 OK, BAD, GONE = Outcome(True, 200), Outcome(False, 500, "HTTP status 500"), Outcome(False, 410, "HTTP status 410")
 GOOD_SINK, OTHER_SINK = read_sinks("https://good.example.com/x, https://other.example.com/y")
@@ -50,7 +51,7 @@ class Desk:
 
     def __init__(self, directory: Path, **options: Any) -> None:
         self.directory = directory
-        self.clock = HandClock()
+        self.clock = HandClock(START)
         self.store = Store("e1", self.clock)
         self.send = FakeSend()
         self.options: dict[str, Any] = {"sinks": (GOOD_SINK,), "on": ("down", "action", "recovered"), **options}
@@ -91,7 +92,7 @@ class Desk:
 
     async def pass_(self, seconds: float) -> None:
         for _ in range(round(seconds)):
-            await self.clock.advance(1.0)
+            await self.clock.pass_(1.0)
             await self.flush()
 
     async def outage(self) -> None:
@@ -214,7 +215,7 @@ async def test_a_kill_between_commit_and_delivery_loses_nothing(desk: Desk) -> N
 async def test_what_no_attempt_delivers_in_a_day_is_given_up(desk: Desk) -> None:
     desk.send.outcomes[GOOD_SINK.key] = BAD
     await desk.outage()
-    desk.clock.passed += EXPIRES
+    desk.clock.jump(EXPIRES)
     await desk.pass_(2)
     assert (desk.health["pending"], desk.health["givenUp"], len(desk.send.sent)) == (0, 1, 1)
 
@@ -288,7 +289,7 @@ async def test_a_ledger_in_trouble_stops_no_alert(tmp_path: Path) -> None:
     await desk.begin()
     desk.link("waiting", "portClosed")
     for _ in range(65):
-        await desk.clock.advance(1.0)
+        await desk.clock.pass_(1.0)
         await asyncio.sleep(0.01)  # the disk's error comes from its thread
 
     assert desk.send.ids() == ["msg_n0-down"]

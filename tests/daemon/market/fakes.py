@@ -5,52 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Coroutine, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from daemon.tws.errors import LinkLost, TwsRefused
 from shared.messages import Bar, ContractDetails, ContractMatch, ContractQuery, OptionChain, Quote
 
 START = datetime(2026, 11, 25, 15, 0, tzinfo=UTC)  # a Wednesday, 10:00 in New York
-
-
-class HandClock:
-    """Time passes when `advance` says so; who sleeps wakes in order."""
-
-    def __init__(self) -> None:
-        self.passed = 0.0
-        self._sleepers: list[tuple[float, asyncio.Future[None]]] = []
-
-    def now(self) -> datetime:
-        return START + timedelta(seconds=self.passed)
-
-    def monotonic(self) -> float:
-        return 1000.0 + self.passed
-
-    async def sleep(self, seconds: float) -> None:
-        wake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._sleepers.append((self.passed + seconds, wake))
-        await wake
-
-    async def advance(self, seconds: float) -> None:
-        """Let `seconds` pass, one sleeper after the other."""
-        end = self.passed + seconds
-        await settled()
-        while due := sorted((at for at, wake in self._sleepers if at <= end and not wake.done())):
-            self.passed = max(self.passed, due[0])
-            for at, wake in list(self._sleepers):
-                if at <= self.passed:
-                    self._sleepers.remove((at, wake))
-                    if not wake.done():
-                        wake.set_result(None)
-            await settled()
-        self.passed = end
-
-
-async def settled() -> None:
-    """Every task has come to where it waits for something from outside."""
-    for _ in range(12):
-        await asyncio.sleep(0)
 
 
 def details(conId: int, **more: Any) -> ContractDetails:

@@ -9,7 +9,8 @@ import pytest
 
 from daemon.market.coalescing import Requests
 from shared.reasons import Problem
-from tests.daemon.market.fakes import Tasks, settled
+from tests.clock import settled
+from tests.daemon.market.fakes import Tasks
 
 
 @pytest.fixture

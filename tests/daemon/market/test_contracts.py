@@ -23,7 +23,8 @@ from daemon.market.contracts import (
 from daemon.tws.errors import LinkLost, TwsRefused, TwsSilent
 from shared.messages import Contract, ContractDetails, ContractMatch, ContractQuery, FarmState, OptionChain, Upstream
 from shared.reasons import Problem
-from tests.daemon.market.fakes import FakeSession, HandClock, Tasks, details, settled
+from tests.clock import HandClock, settled
+from tests.daemon.market.fakes import START, FakeSession, Tasks, details
 
 AAPL = 265598
 NOTHING = TwsRefused(200, "No security definition has been found for the request")
@@ -31,7 +32,7 @@ NOTHING = TwsRefused(200, "No security definition has been found for the request
 
 class Desk:
     def __init__(self, tasks: Tasks) -> None:
-        self.clock, self.conditions, self.tws = HandClock(), Conditions(), FakeSession()
+        self.clock, self.conditions, self.tws = HandClock(START), Conditions(), FakeSession()
         self.contracts = Contracts(tasks, self.clock, self.conditions)
         self.contracts.ready(self.tws)
 
@@ -49,11 +50,11 @@ async def desk() -> AsyncIterator[Desk]:
 
 async def test_details_are_asked_once_and_told_with_their_age(desk: Desk) -> None:
     first = await desk.contracts.details(AAPL)
-    await desk.clock.advance(DETAILS_TTL - 1)
+    await desk.clock.pass_(DETAILS_TTL - 1)
     again = await desk.contracts.details(AAPL)
     assert (again.rows[0].conId, again.asOf, desk.tws.count("details")) == (AAPL, first.asOf, 1)
 
-    await desk.clock.advance(1)
+    await desk.clock.pass_(1)
     assert (await desk.contracts.details(AAPL)).asOf == desk.clock.now()
     assert desk.tws.count("details") == 2
 
@@ -92,7 +93,7 @@ async def test_an_unknown_contract_is_not_found_and_that_is_remembered_for_a_whi
     assert desk.tws.count("details") == 2  # once more for a contract that has expired
 
     del desk.tws.contracts[AAPL]
-    await desk.clock.advance(NEGATIVE_TTL)
+    await desk.clock.pass_(NEGATIVE_TTL)
     assert (await desk.contracts.details(AAPL)).rows
 
 
@@ -140,7 +141,7 @@ async def test_just_after_an_outage_it_is_asked_again_and_then_not_found_with_a_
     desk.link()
     for _ in range(2):
         asked = asyncio.ensure_future(desk.contracts.details(AAPL))
-        await desk.clock.advance(RECHECK)
+        await desk.clock.pass_(RECHECK)
         with pytest.raises(Problem) as raised:
             await asked
         assert (raised.value.reason, raised.value.ibCode) == ("notFound", 200)
@@ -150,7 +151,7 @@ async def test_just_after_an_outage_it_is_asked_again_and_then_not_found_with_a_
     asked = asyncio.ensure_future(desk.contracts.details(AAPL))
     await settled()
     del desk.tws.contracts[AAPL]
-    await desk.clock.advance(RECHECK)
+    await desk.clock.pass_(RECHECK)
     assert (await asked).rows[0].conId == AAPL
 
 
@@ -159,7 +160,7 @@ async def test_finding_nothing_is_an_empty_list_but_not_in_an_outage(desk: Desk)
 
     desk.link(secdef="broken")
     asked = asyncio.ensure_future(desk.contracts.search("OTHER"))
-    await desk.clock.advance(SEARCH_INTERVAL)
+    await desk.clock.pass_(SEARCH_INTERVAL)
     with pytest.raises(Problem) as raised:
         await asked
     assert raised.value.reason == "upstreamLost"
@@ -172,7 +173,7 @@ async def test_searches_go_out_at_ibkrs_pace(desk: Desk) -> None:
     for _ in range(10):
         await settled()
         sent.append(desk.tws.count("search"))
-        await desk.clock.advance(SEARCH_INTERVAL)
+        await desk.clock.pass_(SEARCH_INTERVAL)
 
     assert sent == [1, 2, 3, 4, 5, 6, 7, 8, 9, 9]
     assert [what[1] for what in desk.tws.asked] == [f"S{number}" for number in range(9)]
@@ -204,7 +205,7 @@ async def test_a_symbol_that_was_not_found_is_found_once_it_is_listed(desk: Desk
     assert (await desk.contracts.search("NEW")).rows == ()
     desk.tws.matches = [ContractMatch(conId=7, symbol="NEW")]
 
-    await desk.clock.advance(NEGATIVE_TTL)
+    await desk.clock.pass_(NEGATIVE_TTL)
     assert [row.conId for row in (await desk.contracts.search("NEW")).rows] == [7]
 
 

@@ -14,7 +14,8 @@ from daemon.market.streams import LINGER
 from daemon.state.store import Store
 from shared.messages import Bar, FarmState, Quote, Sync, Upstream
 from shared.reasons import Problem
-from tests.daemon.market.fakes import FakeSession, HandClock, Tasks, details, settled
+from tests.clock import HandClock, settled
+from tests.daemon.market.fakes import START, FakeSession, Tasks, details
 
 AAPL, IBM, MSFT = 265598, 8314, 272093
 
@@ -23,14 +24,14 @@ class House:
     """A market with its store, its session and its clock."""
 
     def __init__(self, tasks: Tasks, **options: Any) -> None:
-        self.clock = HandClock()
+        self.clock = HandClock(START)
         self.store = Store("E", self.clock)
         self.market = Market(tasks, self.clock, self.store, **options)
         self.tws = FakeSession()
         tasks(self.market.run(), "market")
 
     async def pass_time(self, seconds: float) -> None:
-        await self.clock.advance(seconds)
+        await self.clock.pass_(seconds)
 
     async def ready(self, tws: FakeSession | None = None) -> int:
         self.tws = tws or FakeSession()

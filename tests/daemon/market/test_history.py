@@ -16,7 +16,8 @@ from daemon.market.pacing import IDENTICAL, LIMIT, OPEN, SLACK, WINDOW
 from daemon.tws.errors import TwsRefused
 from shared.messages import Bar, BarsParams, FarmState
 from shared.reasons import Problem
-from tests.daemon.market.fakes import LOST, FakeSession, HandClock, Tasks, details, settled
+from tests.clock import HandClock, settled
+from tests.daemon.market.fakes import LOST, START, FakeSession, Tasks, details
 
 AAPL = 265598
 BARS = [Bar(date="2026-11-24", open=1.0, high=2.0, low=0.5, close=1.5)]
@@ -25,7 +26,7 @@ ERROR = "Historical Market Data Service error message:"
 
 class Desk:
     def __init__(self, tasks: Tasks) -> None:
-        self.clock, self.conditions, self.tws = HandClock(), Conditions(), FakeSession()
+        self.clock, self.conditions, self.tws = HandClock(START), Conditions(), FakeSession()
         self.contracts = Contracts(tasks, self.clock, self.conditions)
         self.history = History(tasks, self.clock, self.conditions, self.contracts)
         self.contracts.ready(self.tws)
@@ -65,14 +66,14 @@ async def test_equal_requests_share_one_and_its_answer_for_15_s(desk: Desk) -> N
     answers = [await each for each in asked]
     assert all(each is answers[0] for each in answers)
 
-    await desk.clock.advance(IDENTICAL - 1)
+    await desk.clock.pass_(IDENTICAL - 1)
     assert await desk.ask(barSizeSetting="5 secs") is answers[0]
     assert desk.tws.count("bars") == 1
 
     later = desk.ask(barSizeSetting="5 secs")
-    await desk.clock.advance(2)
+    await desk.clock.pass_(2)
     later = desk.ask(barSizeSetting="5 secs")
-    await desk.clock.advance(2 * SLACK)
+    await desk.clock.pass_(2 * SLACK)
     assert (await later).asOf > answers[0].asOf
     assert desk.tws.count("bars") == 2
 
@@ -98,7 +99,7 @@ async def test_a_burst_is_answered_or_truthfully_refused_and_never_above_the_lim
     desk.tws.let_go()
     for _ in range(20):
         await settled()
-    await desk.clock.advance(QUEUE_LIMIT + 1)
+    await desk.clock.pass_(QUEUE_LIMIT + 1)
 
     outcomes = await asyncio.gather(*asked, return_exceptions=True)
     refused = [each for each in outcomes if isinstance(each, Problem)]
@@ -126,7 +127,7 @@ async def test_whoever_waits_for_one_of_the_fifty_too_long_is_told(desk: Desk) -
     asked = [desk.ask(number + 1, barSizeSetting="1 day") for number in range(OPEN + 1)]
     for _ in range(10):
         await settled()
-    await desk.clock.advance(QUEUE_LIMIT + 1)
+    await desk.clock.pass_(QUEUE_LIMIT + 1)
 
     assert await reason_of(asked[-1]) == "pacingBudget"
     assert not any(each.done() for each in asked[:-1])
@@ -211,9 +212,9 @@ async def test_a_violation_by_daily_bars_holds_that_request_alone(desk: Desk) ->
     assert (await desk.ask(1, barSizeSetting="1 day")).rows
     assert (await desk.ask(1, barSizeSetting="5 secs")).rows
     again = desk.ask(barSizeSetting="1 day")
-    await desk.clock.advance(IDENTICAL - 1)
+    await desk.clock.pass_(IDENTICAL - 1)
     assert (again.done(), desk.history.queue.figures().used) == (False, 1)
-    await desk.clock.advance(2)
+    await desk.clock.pass_(2)
     assert (await again).rows
 
 
@@ -259,7 +260,7 @@ async def test_a_violation_spends_the_budget_for_everybody(desk: Desk) -> None:
     assert desk.tws.count("bars") == 2
     assert desk.history.queue.figures().used == LIMIT
 
-    await desk.clock.advance(WINDOW + 2 * SLACK)
+    await desk.clock.pass_(WINDOW + 2 * SLACK)
     assert (await desk.ask(1, barSizeSetting="5 secs")).rows
 
 

@@ -9,12 +9,13 @@ import pytest
 from daemon.market.pacing import OPEN, Request
 from daemon.market.pacing_queue import QUEUE, PacingQueue
 from shared.reasons import Problem
-from tests.daemon.market.fakes import HandClock, settled
+from tests.clock import HandClock, settled
+from tests.daemon.market.fakes import START
 
 
 @pytest.fixture
 def queue() -> PacingQueue:
-    return PacingQueue(HandClock())
+    return PacingQueue(HandClock(START))
 
 
 def day_bars(number: int) -> Request:

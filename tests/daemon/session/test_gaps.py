@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from daemon.session.gaps import Gaps, Moment
 from shared.messages import Gap, Recovered
-from tests.daemon.scripted import WEDNESDAY
+from tests.clock import WEDNESDAY
 from tests.daemon.session.test_supervisor import fill
 
 BEGIN = Moment(WEDNESDAY, 1000.0)

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from daemon.session.remedy import Due, Remedy, execute
 from shared.messages import Expected, Link, LinkEvent
-from tests.daemon.scripted import Time
+from tests.clock import HandClock
 from tests.waiting import until
 
 READY = Link(phase="ready", reason=None, sentence="")
@@ -83,7 +83,7 @@ async def test_it_is_run_twice_a_day_at_most_and_its_outcome_is_recorded(
     tmp_path: Path, before: int, runs: int
 ) -> None:
     program = script(tmp_path, f'echo "$LINK_REASON $IBKR_SESSION" >> {tmp_path}/runs; exit 3')
-    clock, ledger = Time(), Recorded(before)
+    clock, ledger = HandClock(), Recorded(before)
     link = [READY]
     remedy = Remedy(program, 5.0, link=lambda: link[0], ledger=ledger, clock=clock, session="paper", environ={})
     running = asyncio.create_task(remedy.run(), name="the remedy under test")

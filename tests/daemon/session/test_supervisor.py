@@ -15,7 +15,8 @@ from daemon.link.windows import calendar
 from shared import log
 from shared.messages import BROKER_TOPICS, ConnectParams, Expected, Farm, Fill, Sync
 from shared.reasons import CATALOGUE, Problem
-from tests.daemon.scripted import HOME, WEDNESDAY, Story, settle, supervised
+from tests.clock import WEDNESDAY, settled
+from tests.daemon.scripted import HOME, Story, supervised
 
 BARE = ConnectParams()
 
@@ -107,7 +108,7 @@ async def test_a_night_of_refusals_is_one_warning_and_a_count(lines: pytest.LogC
 async def test_the_history_holds_every_change_of_phase() -> None:
     async with supervised() as story:
         story.session.emits(ev.UpstreamLost, code=1100, text="gone")
-        await settle()
+        await settled()
 
         assert [(event.phase, event.reason) for event in story.memory.events] == [
             ("connecting", None),
@@ -121,7 +122,7 @@ async def test_a_refused_dial_is_tried_again_when_the_row_says() -> None:
     story = Story()
     story.gateway.outcome = "hostUnreachable"
     running = asyncio.create_task(story.link.run(), name="the link under test")
-    await settle()
+    await settled()
     row = story.row
     assert (row.phase, row.reason, row.connected) == ("waiting", "hostUnreachable", False)
     assert row.nextAttemptAt == WEDNESDAY + timedelta(seconds=1)
@@ -234,7 +235,7 @@ async def test_a_proof_that_has_grown_too_old_proves_nothing_whoever_was_slow() 
         story.gateway.frozen = True
         await story.pass_(4.5)
         story.clock.jump(4)
-        await settle()
+        await settled()
         assert story.row.connected
         await story.pass_(2)
 
@@ -250,7 +251,7 @@ async def test_our_own_absence_is_not_the_gateways_silence(lines: pytest.LogCapt
         story.gateway.frozen = True
         await story.pass_(8)
         story.clock.jump(60)
-        await settle()
+        await settled()
         assert story.row.phase == "ready"
 
         await story.pass_(4.8)
@@ -266,7 +267,7 @@ async def test_after_a_sleep_that_the_monotonic_clock_did_not_see_the_gateway_is
     async with supervised() as story:
         await story.pass_(1)
         story.clock.jump(0.25, wall=7200)
-        await settle()
+        await settled()
 
         assert story.requests()["probe"] == 1
 
@@ -275,9 +276,9 @@ async def test_a_sleep_ends_a_wait_at_once() -> None:
     story = Story()
     story.gateway.outcome = "notTws"
     running = asyncio.create_task(story.link.run(), name="the link under test")
-    await settle()
+    await settled()
     story.clock.jump(30)
-    await settle()
+    await settled()
 
     assert len(story.gateway.sessions) == 2
     story.link.stop()
@@ -288,12 +289,12 @@ async def test_a_handshake_that_timed_out_while_we_were_away_is_tried_again_at_o
     story = Story()
     story.gateway.outcome = "hang"
     running = asyncio.create_task(story.link.run(), name="the link under test")
-    await settle()
+    await settled()
     story.clock.jump(60)
-    await settle()
+    await settled()
     story.session.emits(ev.AttemptOverdue, reason="handshakeTimeout")
     story.gateway.outcome = None
-    await settle()
+    await settled()
 
     assert len(story.gateway.sessions) == 2
     assert story.row.phase == "ready"
@@ -331,7 +332,7 @@ async def test_connect_elsewhere_that_fails_is_one_line_and_back_to_the_old_targ
     async with supervised() as story:
         story.gateway.outcome = "portClosed"
         asked = asyncio.create_task(story.link.connect(ConnectParams(port=7498)))
-        await settle()
+        await settled()
         with pytest.raises(Problem):
             await asked
         assert logged(lines)[3] == "WARNING:  ✗ Connect to 127.0.0.1:7498 failed: theirs"
@@ -349,7 +350,7 @@ async def test_connect_elsewhere_dials_when_the_session_before_has_ended_and_not
         old = story.session
         story.gateway.may_close.clear()
         connecting = asyncio.create_task(story.link.connect(replace(BARE, timeout=7.0, port=7498)))
-        await settle()
+        await settled()
         assert story.session is not old
         assert (old.ended, story.session.requested) == (None, [])
 
@@ -363,14 +364,14 @@ async def test_what_somebody_connected_is_not_called_automatic(lines: pytest.Log
     story = Story()
     story.gateway.outcome = "portClosed"
     running = asyncio.create_task(story.link.run(), name="the link under test")
-    await settle()
+    await settled()
     story.gateway.outcome = None
     await story.link.connect(ConnectParams(port=7498))
     assert logged(lines)[-1] == "INFO:     ✓ Connected to IBKR on port 7498"
     await story.pass_(31)
 
     story.session.emits(ev.Lost)
-    await settle()
+    await settled()
     assert logged(lines)[-1] == "INFO:     ✓ Auto-connected to IBKR successfully on port 7498"
     story.link.stop()
     await running
@@ -382,7 +383,7 @@ async def test_an_attempt_that_outlives_its_time_limit_is_answered_then_and_beco
     story = Story()
     story.gateway.outcome = "handshakeTimeout"
     running = asyncio.create_task(story.link.run(), name="the link under test")
-    await settle()
+    await settled()
     connecting = asyncio.create_task(story.link.connect(BARE))
     await story.pass_(10)
     with pytest.raises(Problem) as caught:
@@ -392,7 +393,7 @@ async def test_an_attempt_that_outlives_its_time_limit_is_answered_then_and_beco
 
     await story.pass_(100)
     story.session.emits(ev.Opened, serverVersion=178, accounts=("DU1234567",))
-    await settle()
+    await settled()
     assert story.row.connected
     assert len(story.gateway.sessions) == 1
     assert logged(lines)[-2:] == [
@@ -472,7 +473,7 @@ async def test_two_who_connect_share_one_attempt_and_a_third_who_means_another_i
         story.gateway.outcome = "hang"
         first = asyncio.create_task(story.link.connect(BARE))
         second = asyncio.create_task(story.link.connect(BARE))
-        await settle()
+        await settled()
         with pytest.raises(Problem) as caught:
             await story.link.connect(ConnectParams(clientId=9))
         assert caught.value.reason == "connectInProgress"
@@ -514,7 +515,7 @@ async def test_disconnect_ends_an_attempt_and_tells_those_who_wait() -> None:
     async with supervised(automatic=False) as story:
         story.gateway.outcome = "hang"
         waiting = asyncio.create_task(story.link.connect(BARE))
-        await settle()
+        await settled()
         await story.link.disconnect()
 
         with pytest.raises(Problem) as caught:
@@ -527,15 +528,15 @@ async def test_reconnect_ends_a_wait_and_otherwise_changes_nothing() -> None:
     story = Story()
     story.gateway.outcome = "notTws"
     running = asyncio.create_task(story.link.run(), name="the link under test")
-    await settle()
+    await settled()
     await story.link.reconnect()
-    await settle()
+    await settled()
     assert len(story.gateway.sessions) == 2
     story.gateway.outcome = None
     await story.link.reconnect()
-    await settle()
+    await settled()
     await story.link.reconnect()
-    await settle()
+    await settled()
 
     assert len(story.gateway.sessions) == 3
     story.link.stop()
@@ -564,7 +565,7 @@ async def test_an_answer_about_ourselves_does_not_quote_the_gateway() -> None:
     """What it said last is no explanation of our own end."""
     async with supervised() as story:
         story.session.emits(ev.Lost, text="connection reset")
-        await settle()
+        await settled()
         story.link.stop()
         with pytest.raises(Problem) as caught:
             await story.link.connect(BARE)
@@ -576,10 +577,10 @@ async def test_a_session_that_was_only_tried_is_lost_for_its_own_reason() -> Non
     async with supervised(automatic=False) as story:
         story.gateway.slow_reads = True
         asked = asyncio.create_task(story.link.connect(BARE))
-        await settle()
+        await settled()
         assert story.row.phase == "syncing"
         story.session.emits(ev.Lost)
-        await settle()
+        await settled()
 
         assert story.row.phase == "disabled"
         assert story.link.figures().losses == {"socketLost": 1}
@@ -614,7 +615,7 @@ async def test_questions_to_the_gateway_need_a_ready_session() -> None:
     async with supervised() as story:
         assert story.link.tws is story.session
         story.session.emits(ev.UpstreamLost, code=1100, text="Connectivity has been lost.")
-        await settle()
+        await settled()
 
         with pytest.raises(Problem) as caught:
             _ = story.link.tws
@@ -654,7 +655,7 @@ async def test_a_snapshot_that_never_ends_does_not_keep_the_link_from_ready() ->
     story = Story()
     story.gateway.untold = frozenset({"positions"})
     running = asyncio.create_task(story.link.run(), name="the link under test")
-    await settle()
+    await settled()
 
     assert story.row.connected
     known = story.store.row("sync", "positions")
@@ -697,12 +698,12 @@ async def test_after_1102_everything_is_read_again_and_no_stream_requested() -> 
     async with supervised() as story:
         story.market.wanted = 3
         story.session.emits(ev.UpstreamLost, code=1100, text="gone")
-        await settle()
+        await settled()
         assert (story.row.phase, story.row.upstream, story.row.connected) == ("upstreamLost", "lost", False)
         assert all(isinstance(row, Sync) and row.stale for row in story.store.rows("sync").values())
         await story.pass_(30)
         story.session.emits(ev.UpstreamRestored, code=1102, text="back", dataLost=False)
-        await settle()
+        await settled()
 
         assert story.row.connected
         assert story.requests()["recover 1102"] == 1
@@ -721,7 +722,7 @@ async def test_the_market_receives_each_change_of_upstream_and_farms_also_where_
         story.session.emits(ev.FarmChanged, farm="usfarm", type="market", state="broken")
         story.session.emits(ev.ProbeAnswered, rtt=0.1)
         story.session.emits(ev.Lost)
-        await settle()
+        await settled()
 
         assert story.market.conditions == [
             ("lost", set()),
@@ -738,7 +739,7 @@ async def test_after_1101_every_stream_is_requested_again_exactly_once() -> None
         for _ in range(3):
             story.session.emits(ev.UpstreamLost, code=1100, text="gone")
         story.session.emits(ev.UpstreamRestored, code=1101, text="back", dataLost=True)
-        await settle()
+        await settled()
 
         assert story.market.requested == [story.session, story.session]
         assert story.requests()["recover 1101"] == 1
@@ -751,7 +752,7 @@ async def test_after_a_reconnect_every_stream_is_requested_once_of_the_new_sessi
         first = story.session
         await story.pass_(40)
         first.emits(ev.Lost)
-        await settle()
+        await settled()
 
         assert story.market.requested == [first, story.session]
         assert story.session is not first
@@ -763,14 +764,14 @@ async def test_fills_of_a_gap_are_named_in_it() -> None:
     async with supervised() as story:
         story.store.put({"fills": {"old.1": fill("old.1")}})
         story.session.emits(ev.UpstreamLost, code=1100, text="gone")
-        await settle()
+        await settled()
         story.store.put({"fills": {"seen.1": fill("seen.1", recovered=False)}})
         story.gateway.fills = (
             fill("b.1", time=WEDNESDAY + timedelta(seconds=2)),
             fill("a.1", time=WEDNESDAY + timedelta(seconds=1)),
         )
         story.session.emits(ev.UpstreamRestored, code=1102, text="back", dataLost=False)
-        await settle()
+        await settled()
 
         assert story.gaps[0].recovered.fills == ("a.1", "b.1")
 
@@ -780,7 +781,7 @@ async def test_an_outage_of_the_socket_continues_the_gap_of_upstream() -> None:
         story.session.emits(ev.UpstreamLost, code=1100, text="gone")
         await story.pass_(60)
         story.session.emits(ev.Lost)
-        await settle()
+        await settled()
 
         assert [(gap.cause, gap.from_) for gap in story.gaps] == [("upstreamLost", WEDNESDAY)]
 
@@ -789,15 +790,15 @@ async def test_a_gap_whose_reading_is_cut_off_by_a_loss_ends_with_the_next_sessi
     """1102, and before everything is read again the socket is lost too."""
     async with supervised() as story:
         story.session.emits(ev.UpstreamLost, code=1100, text="gone")
-        await settle()
+        await settled()
         story.gateway.slow_reads = True
         story.session.emits(ev.UpstreamRestored, code=1102, text="back", dataLost=False)
-        await settle()
+        await settled()
         assert story.gaps == []
 
         story.gateway.slow_reads = False
         story.session.emits(ev.Lost, text="reset")
-        await settle()
+        await settled()
         assert story.row.phase == "ready"
         assert [gap.cause for gap in story.gaps] == ["upstreamLost"]
 
@@ -806,7 +807,7 @@ async def test_what_could_not_be_read_again_is_named_in_the_gap() -> None:
     async with supervised() as story:
         story.gateway.untold = frozenset({"orders", "pnl"})
         story.session.emits(ev.Lost)
-        await settle()
+        await settled()
 
         assert story.gaps[0].unrecovered == ("orders", "pnl")
         assert story.row.connected
@@ -824,7 +825,7 @@ async def test_1100_over_and_over_without_an_end_is_one_gap_in_a_few_lines(lines
         assert story.gaps == []
         assert len(logged(lines)) - before <= 10
         story.session.emits(ev.UpstreamRestored, code=1102, text="back", dataLost=False)
-        await settle()
+        await settled()
 
         (gap,) = story.gaps
         assert gap.to - gap.from_ == timedelta(seconds=15 * 65)
@@ -841,12 +842,12 @@ async def test_a_gap_in_a_planned_window_says_so() -> None:
         story.session.emits(ev.UpstreamLost, code=1100, text="gone")
         await story.pass_(15)
         story.session.emits(ev.UpstreamRestored, code=1102, text="back", dataLost=False)
-        await settle()
+        await settled()
 
         assert story.gaps[0].expected
         assert [event.expected for event in story.memory.events] == [True] * 5
         story.clock.jump(5400)
-        await settle()
+        await settled()
         assert not story.row.expected.active
 
 
@@ -856,7 +857,7 @@ async def test_a_gap_that_a_planned_window_comes_over_says_so_too() -> None:
         story.session.emits(ev.UpstreamLost, code=1100, text="gone")
         await story.pass_(15)
         story.session.emits(ev.UpstreamRestored, code=1102, text="back", dataLost=False)
-        await settle()
+        await settled()
 
         assert story.gaps[0].expected
 
@@ -909,11 +910,11 @@ async def test_2110_in_the_handshake_asks_for_nothing_until_upstream_is_back() -
     story = Story()
     story.gateway.greeting = (lambda number: ev.UpstreamLost(session=number, code=2110, text="broken"),)
     running = asyncio.create_task(story.link.run(), name="the link under test")
-    await settle()
+    await settled()
     assert (story.row.phase, story.requests()["sync"]) == ("upstreamLost", 0)
 
     story.session.emits(ev.UpstreamRestored, code=1102, text="back", dataLost=False)
-    await settle()
+    await settled()
     assert (story.row.phase, story.requests()["sync"]) == ("ready", 1)
     story.link.stop()
     await running
@@ -923,13 +924,13 @@ async def test_reading_is_stopped_when_upstream_is_lost_and_begun_anew_when_it_i
     story = Story()
     story.gateway.slow_reads = True
     running = asyncio.create_task(story.link.run(), name="the link under test")
-    await settle()
+    await settled()
     assert story.row.phase == "syncing"
     story.session.emits(ev.UpstreamLost, code=1100, text="gone")
-    await settle()
+    await settled()
     story.gateway.slow_reads = False
     story.session.emits(ev.UpstreamRestored, code=1102, text="back", dataLost=False)
-    await settle()
+    await settled()
 
     assert (story.row.phase, story.requests()["sync"]) == ("ready", 2)
     story.link.stop()
@@ -943,7 +944,7 @@ async def test_farms_are_rows_of_their_own_and_go_with_their_session() -> None:
     async with supervised() as story:
         for state in ("ok", "broken"):
             story.session.emits(ev.FarmChanged, farm="usfarm", type="market", state=state)
-        await settle()
+        await settled()
         assert story.store.rows("farms") == {
             "usfarm": Farm(farm="usfarm", type="market", state="broken", since=WEDNESDAY)
         }
@@ -951,7 +952,7 @@ async def test_farms_are_rows_of_their_own_and_go_with_their_session() -> None:
         assert story.row.connected
 
         story.session.emits(ev.Lost)
-        await settle()
+        await settled()
         assert story.store.rows("farms") == {}
 
 
@@ -967,7 +968,7 @@ async def test_rows_of_another_login_do_not_outlive_it() -> None:
 async def test_a_mismatched_account_is_named_in_the_sentence() -> None:
     story = Story(configured=replace(HOME, account="U7654321"))
     running = asyncio.create_task(story.link.run(), name="the link under test")
-    await settle()
+    await settled()
 
     assert (story.row.phase, story.row.reason) == ("blocked", "accountMismatch")
     assert "logged in to DU1234567, not to the expected U7654321" in story.row.sentence
@@ -982,7 +983,7 @@ async def test_a_flood_of_link_messages_ends_the_session_and_nothing_else() -> N
         await story.pass_(40)
         for number in range(40_000):
             first.emits(ev.FarmChanged, farm=f"farm{number % 5}", type="market", state="ok")
-        await settle()
+        await settled()
 
         assert first.ended == "aborted"
         assert story.row.lastError is not None
@@ -995,7 +996,7 @@ async def test_a_planned_restart_annotates_and_decides_nothing() -> None:
     async with supervised(calendar=calendar(restart_at=at)) as story:
         assert (story.row.expected.active, story.row.expected.kind) == (True, "restart")
         story.session.emits(ev.Lost)
-        await settle()
+        await settled()
 
         assert story.row.connected
         assert story.gaps[0].expected

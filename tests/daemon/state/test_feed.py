@@ -16,19 +16,9 @@ from daemon.state.feed import PAGE, PAGES_A_TURN, TOPICS, Feed, delta_lines
 from daemon.state.store import Store
 from shared.messages import Account, PnL, Position, Quote
 from shared.replica import Replica, TopicDelta, TopicState
+from tests.clock import HandClock
 
 NOON = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
-
-
-class StandingClock:
-    def now(self) -> datetime:
-        return NOON
-
-    def monotonic(self) -> float:
-        return 0.0
-
-    async def sleep(self, seconds: float) -> None:
-        raise NotImplementedError
 
 
 class Loop:
@@ -111,7 +101,7 @@ class Said(msgspec.Struct):
 
 @pytest.fixture
 def store() -> Store:
-    return Store("e1", StandingClock())
+    return Store("e1", HandClock(NOON))
 
 
 @pytest.fixture
@@ -305,7 +295,7 @@ def test_an_unwatched_topic_is_told_no_more(store: Store, loop: Loop, feed: Feed
 
 def test_a_reader_below_the_floor_is_let_go(loop: Loop) -> None:
     """What it lacks is no longer known: it must come again and be reset, rather than be told something wrong."""
-    store = Store("e1", StandingClock())
+    store = Store("e1", HandClock(NOON))
     store.replica = Replica("e1", tombstones=1)
     feed = Feed(store, loop.call_soon)
     mirror = Mirror(room=1)
@@ -353,7 +343,7 @@ class Feeding(RuleBasedStateMachine):
 
     @initialize()
     def start(self) -> None:
-        self.store = Store("e1", StandingClock())
+        self.store = Store("e1", HandClock(NOON))
         self.loop = Loop()
         self.feed = Feed(self.store, self.loop.call_soon)
         self.all: list[Mirror] = []

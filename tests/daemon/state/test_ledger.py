@@ -22,42 +22,19 @@ import structlog
 from daemon.state.ledger import EVENTS_KEPT, FILE, FILLS_KEPT, PAGE, SEEN, Ledger, Slice, new_epoch
 from daemon.state.writer import Job, Writer
 from shared.messages import Fill, LinkEvent
+from tests.clock import HandClock
 
 NOON = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
 ROOT = Path(__file__).resolve().parents[3]
 
 
-class Hands:
-    """A clock that moves when it is moved; `sleep` lasts until then."""
-
-    def __init__(self, moment: datetime = NOON) -> None:
-        self.moment = moment
-        self.moved = asyncio.Condition()
-
-    def now(self) -> datetime:
-        return self.moment
-
-    def monotonic(self) -> float:
-        return self.moment.timestamp()
-
-    async def sleep(self, seconds: float) -> None:
-        until = self.moment + timedelta(seconds=seconds)
-        async with self.moved:
-            await self.moved.wait_for(lambda: self.moment >= until)
-
-    async def move(self, seconds: float) -> None:
-        async with self.moved:
-            self.moment += timedelta(seconds=seconds)
-            self.moved.notify_all()
+@pytest.fixture
+async def clock() -> HandClock:
+    return HandClock(NOON)
 
 
 @pytest.fixture
-async def clock() -> Hands:
-    return Hands()
-
-
-@pytest.fixture
-async def ledger(tmp_path: Path, clock: Hands) -> AsyncIterator[Ledger]:
+async def ledger(tmp_path: Path, clock: HandClock) -> AsyncIterator[Ledger]:
     opened = await Ledger.open(tmp_path, clock)
     yield opened
     await opened.close()
@@ -97,7 +74,7 @@ def modes(directory: Path) -> set[int]:
     return {stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()}
 
 
-async def test_what_was_kept_is_there_after_a_restart(tmp_path: Path, clock: Hands) -> None:
+async def test_what_was_kept_is_there_after_a_restart(tmp_path: Path, clock: HandClock) -> None:
     """Fills, events, the held flag; and the epoch is another."""
     first = await Ledger.open(tmp_path, clock)
     await kept(first, fill("a.01"), fill("b.01", recovered=True))
@@ -209,19 +186,19 @@ async def test_a_different_failure_is_an_event_of_its_own(ledger: Ledger) -> Non
     ]
 
 
-async def test_the_uptime_of_a_killed_daemon_ends_where_it_was_last_seen(tmp_path: Path, clock: Hands) -> None:
+async def test_the_uptime_of_a_killed_daemon_ends_where_it_was_last_seen(tmp_path: Path, clock: HandClock) -> None:
     """The next daemon knows within seconds how long the one before it lived, and claims nothing for the gap."""
     first = await Ledger.open(tmp_path, clock)
     beat = asyncio.create_task(first.run(), name="ledger")
     first.phase(LinkEvent(at=NOON, phase="ready"))
     await asyncio.sleep(0)
     for _ in range(4):
-        await clock.move(SEEN)
+        await clock.pass_(SEEN)
         await asyncio.sleep(0)
     await kept(first)
     beat.cancel()
     await asyncio.to_thread(first._writer.close, 5.0)  # as a kill leaves it: no last word
-    await clock.move(3600)
+    await clock.pass_(3600)
     second = await Ledger.open(tmp_path, clock)
     history = await second.history(NOON, clock.now())
 
@@ -229,13 +206,13 @@ async def test_the_uptime_of_a_killed_daemon_ends_where_it_was_last_seen(tmp_pat
     await second.close()
 
 
-async def test_old_rows_are_deleted(tmp_path: Path, clock: Hands) -> None:
+async def test_old_rows_are_deleted(tmp_path: Path, clock: HandClock) -> None:
     """Fills after two tax years, events after three times the longest uptime; not by a clock that is far ahead."""
     ledger = await Ledger.open(tmp_path, clock)
     await kept(ledger, fill("old.01"), fill("new.01", NOON + timedelta(days=1)))
     ledger.phase(LinkEvent(at=NOON, phase="ready"))
     await ledger.close()
-    await clock.move((FILLS_KEPT + timedelta(days=1)).total_seconds())
+    await clock.pass_((FILLS_KEPT + timedelta(days=1)).total_seconds())
     ledger = await Ledger.open(tmp_path, clock)
     assert len(await ledger.recent(NOON)) == 2
     assert len(await events(ledger, NOON - EVENTS_KEPT, clock.now())) == 1
@@ -249,7 +226,7 @@ async def test_old_rows_are_deleted(tmp_path: Path, clock: Hands) -> None:
     await ledger.close()
 
 
-async def test_a_full_disk_is_one_warning_and_nothing_is_lost(tmp_path: Path, clock: Hands) -> None:
+async def test_a_full_disk_is_one_warning_and_nothing_is_lost(tmp_path: Path, clock: HandClock) -> None:
     """Writes fail, are counted and owed; whoever waits to show a fill is told; one line when it works again."""
     with structlog.testing.capture_logs() as logs:
         ledger = await Ledger.open(tmp_path, clock, max_pages=30)
@@ -273,7 +250,7 @@ async def test_a_full_disk_is_one_warning_and_nothing_is_lost(tmp_path: Path, cl
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can make a full file system")
-async def test_a_file_system_without_room(tmp_path: Path, clock: Hands) -> None:
+async def test_a_file_system_without_room(tmp_path: Path, clock: HandClock) -> None:
     """The real thing: a file system of 512 KiB. The daemon goes on, and writes what it owes once there is room."""
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -297,7 +274,7 @@ async def test_a_file_system_without_room(tmp_path: Path, clock: Hands) -> None:
 
 
 @pytest.mark.parametrize("damage", ["not a database at all" * 100, ""])
-async def test_a_broken_file_is_moved_aside_and_said(tmp_path: Path, clock: Hands, damage: str) -> None:
+async def test_a_broken_file_is_moved_aside_and_said(tmp_path: Path, clock: HandClock, damage: str) -> None:
     """What cannot be read is kept for whoever can, and a new file begins. An empty file is a new one."""
     (tmp_path / FILE).write_text(damage)
     with structlog.testing.capture_logs() as logs:
@@ -310,7 +287,7 @@ async def test_a_broken_file_is_moved_aside_and_said(tmp_path: Path, clock: Hand
     assert [line["event"] for line in logs] == (["ledger.broken"] if damage else [])
 
 
-async def test_a_file_that_breaks_under_the_daemon_is_moved_aside(tmp_path: Path, clock: Hands) -> None:
+async def test_a_file_that_breaks_under_the_daemon_is_moved_aside(tmp_path: Path, clock: HandClock) -> None:
     """The link stays up; what is told from then on is kept in a new file, with the held flag."""
     ledger = await Ledger.open(tmp_path, clock)
     await ledger.set_held(True)
@@ -332,7 +309,7 @@ async def test_a_file_that_breaks_under_the_daemon_is_moved_aside(tmp_path: Path
     await again.close()
 
 
-async def test_a_directory_that_cannot_be_written_leaves_the_daemon_running(tmp_path: Path, clock: Hands) -> None:
+async def test_a_directory_that_cannot_be_written_leaves_the_daemon_running(tmp_path: Path, clock: HandClock) -> None:
     """Nothing is remembered, that is said, and fills are shown all the same."""
     with structlog.testing.capture_logs() as logs:
         ledger = await Ledger.open(tmp_path / "missing", clock)
@@ -355,7 +332,7 @@ async def test_a_value_that_cannot_be_written_stands_in_nobodys_way(ledger: Ledg
     assert [line["event"] for line in logs] == ["ledger.refused"]
 
 
-async def test_a_fill_is_shown_though_the_disk_hangs(tmp_path: Path, clock: Hands) -> None:
+async def test_a_fill_is_shown_though_the_disk_hangs(tmp_path: Path, clock: HandClock) -> None:
     """Recording goes first, but not for ever."""
     ledger = await Ledger.open(tmp_path, clock)
     hang = asyncio.Event()
@@ -371,7 +348,7 @@ async def test_a_fill_is_shown_though_the_disk_hangs(tmp_path: Path, clock: Hand
     await ledger.close()
 
 
-async def test_a_queue_that_is_full_counts_and_tells(tmp_path: Path, clock: Hands) -> None:
+async def test_a_queue_that_is_full_counts_and_tells(tmp_path: Path, clock: HandClock) -> None:
     """A disk that hangs for hours costs writes, not memory without bound and not the link."""
     ledger = Ledger(tmp_path, clock)
     ledger._writer._jobs.maxsize = 1
@@ -443,7 +420,7 @@ async def test_kill_9_loses_no_fill_that_was_shown(tmp_path: Path, seed: int) ->
             await process.wait()
         shown.update(line.strip() for line in rest[:-1])  # what stands after the last line end was cut short
 
-    ledger = await Ledger.open(tmp_path, Hands(datetime.now(UTC)))
+    ledger = await Ledger.open(tmp_path, HandClock(datetime.now(UTC)))
     known = {row.execId.encode() for row in await ledger.recent(datetime.now(UTC) - timedelta(days=1))}
     assert not shown - known
     assert shown
@@ -468,7 +445,9 @@ def test_a_newer_versions_file_is_left_whole(tmp_path: Path) -> None:
         assert db.execute("PRAGMA user_version").fetchone() == (99,)
 
 
-async def test_the_outcome_of_a_remedy_is_a_link_event_and_is_counted_for_a_day(ledger: Ledger, clock: Hands) -> None:
+async def test_the_outcome_of_a_remedy_is_a_link_event_and_is_counted_for_a_day(
+    ledger: Ledger, clock: HandClock
+) -> None:
     """The attempt that was under way comes before it, and a restart of the daemon forgets none."""
     ledger.phase(LinkEvent(at=clock.now(), phase="waiting", reason="handshakeTimeout"))
     ledger.phase(LinkEvent(at=clock.now(), phase="connecting", reason="handshakeTimeout"))
@@ -481,5 +460,5 @@ async def test_the_outcome_of_a_remedy_is_a_link_event_and_is_counted_for_a_day(
         ("connecting", "exit status 0"),
     ]
     assert await ledger.remedies(86_400.0) == 1
-    await clock.move(86_401)
+    await clock.pass_(86_401)
     assert await ledger.remedies(86_400.0) == 0

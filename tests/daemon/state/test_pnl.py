@@ -12,13 +12,14 @@ from daemon.state.ledger import Ledger
 from daemon.state.pnl import INTERVAL, KEPT, PnLSeries
 from daemon.state.store import Store
 from shared.messages import PnL
-from tests.daemon.state.test_ledger import Hands, kept
+from tests.clock import HandClock
+from tests.daemon.state.test_ledger import kept
 
 MORNING = datetime(2026, 1, 2, 10, 0).astimezone()
 
 
 class Desk:
-    def __init__(self, ledger: Ledger, clock: Hands) -> None:
+    def __init__(self, ledger: Ledger, clock: HandClock) -> None:
         self.clock = clock
         self.ledger = ledger
         self.store = Store("e1", clock)
@@ -29,7 +30,7 @@ class Desk:
         row = PnL(account=account, dailyPnL=daily, unrealizedPnL=1.0, modelCode=modelCode)
         self.store.put({"pnl": {account + modelCode: row}})
         self.store.known("pnl")
-        await self.clock.move(INTERVAL)
+        await self.clock.pass_(INTERVAL)
         self.series.sample()
         await kept(self.ledger)
 
@@ -39,7 +40,7 @@ class Desk:
 
 @pytest.fixture
 async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
-    clock = Hands(MORNING)
+    clock = HandClock(MORNING)
     ledger = await Ledger.open(tmp_path, clock)
     yield Desk(ledger, clock)
     await ledger.close()
@@ -75,10 +76,10 @@ async def test_the_series_survives_the_daemon_and_ends_with_the_day(desk: Desk, 
     again = Desk(await Ledger.open(tmp_path, desk.clock), desk.clock)
     assert await again.today() == [1.0]
 
-    await desk.clock.move(timedelta(days=1).total_seconds())
+    await desk.clock.pass_(timedelta(days=1).total_seconds())
     await again.pnl(2.0)
     assert await again.today() == [2.0]
-    await again.clock.move(KEPT.total_seconds() + 1)
+    await again.clock.pass_(KEPT.total_seconds() + 1)
     again.series.sample(tidy=True)
     left = await again.ledger.read(lambda db: db.execute("SELECT count(*) FROM pnl").fetchone()[0])
     assert left == 0

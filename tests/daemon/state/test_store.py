@@ -11,24 +11,9 @@ from msgspec.structs import replace
 
 from daemon.state.store import FILLS_HELD, GAPS, NOTICES, Store
 from shared.messages import BROKER_TOPICS, Account, Fill, Gap, Notice, PnL, Position, Quote, Sync
+from tests.clock import HandClock
 
 NOON = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
-
-
-class Hands:
-    """A clock that stands where it is put."""
-
-    def __init__(self, moment: datetime = NOON) -> None:
-        self.moment = moment
-
-    def now(self) -> datetime:
-        return self.moment
-
-    def monotonic(self) -> float:
-        return self.moment.timestamp()
-
-    async def sleep(self, seconds: float) -> None:
-        raise NotImplementedError
 
 
 class SlowRecorder:
@@ -50,12 +35,12 @@ class SlowRecorder:
 
 
 @pytest.fixture
-def clock() -> Hands:
-    return Hands()
+def clock() -> HandClock:
+    return HandClock(NOON)
 
 
 @pytest.fixture
-def store(clock: Hands) -> Store:
+def store(clock: HandClock) -> Store:
     return Store("e1", clock)
 
 
@@ -126,7 +111,7 @@ def test_a_swap_of_one_account_leaves_the_others(store: Store) -> None:
     assert set(store.rows("positions")) == {"DU2:1"}
 
 
-def test_an_empty_snapshot_is_known_to_be_empty(store: Store, clock: Hands) -> None:
+def test_an_empty_snapshot_is_known_to_be_empty(store: Store, clock: HandClock) -> None:
     """Unknown and empty differ: the topic has moved, and `sync` says known, since when."""
     before = store.seq
     store.replace("positions", {}, known=True)
@@ -186,7 +171,7 @@ def test_notices_and_gaps_are_bounded(store: Store, topic: str, limit: int) -> N
     assert set(store.replica.rows(topic)) == set(held)
 
 
-def test_a_fill_is_shown_once_it_is_recorded(clock: Hands) -> None:
+def test_a_fill_is_shown_once_it_is_recorded(clock: HandClock) -> None:
     """Nobody sees a fill that a killed daemon would not know again."""
     recorder = SlowRecorder()
     store = Store("e1", clock, recorder)
@@ -198,7 +183,7 @@ def test_a_fill_is_shown_once_it_is_recorded(clock: Hands) -> None:
     assert set(store.replica.rows("fills")) == {"a.01"}
 
 
-async def test_fills_are_known_once_they_are_shown(clock: Hands) -> None:
+async def test_fills_are_known_once_they_are_shown(clock: HandClock) -> None:
     """A list told to its end is not known to be empty while its fills are still being recorded."""
     recorder = SlowRecorder()
     store = Store("e1", clock, recorder)
@@ -214,7 +199,7 @@ async def test_fills_are_known_once_they_are_shown(clock: Hands) -> None:
     assert store.row("sync", "fills") == Sync(known=True, asOf=NOON, stale=True)
 
 
-def test_a_commission_that_comes_before_the_record_is_not_lost(clock: Hands) -> None:
+def test_a_commission_that_comes_before_the_record_is_not_lost(clock: HandClock) -> None:
     """Execution and commission arrive within a millisecond; the row that is shown has both."""
     recorder = SlowRecorder()
     store = Store("e1", clock, recorder)
@@ -248,31 +233,31 @@ def test_fills_do_not_vanish_from_a_snapshot(store: Store) -> None:
     assert store.row("sync", "fills") == Sync(known=False)
 
 
-def test_the_topic_is_the_last_24_hours_of_fills(store: Store, clock: Hands) -> None:
+def test_the_topic_is_the_last_24_hours_of_fills(store: Store, clock: HandClock) -> None:
     """Older ones are known, so that a recovery does not take them for new, but not shown."""
     store.load([fill("old.01", NOON - timedelta(hours=25)), fill("new.01", NOON - timedelta(hours=23))])
     assert set(store.replica.rows("fills")) == {"new.01"}
     assert set(store.rows("fills")) == {"old.01", "new.01"}
 
-    clock.moment += timedelta(hours=2)
+    clock.jump(timedelta(hours=2).total_seconds())
     store.expire()
     assert store.replica.rows("fills") == {}
     assert set(store.rows("fills")) == {"old.01", "new.01"}
-    clock.moment += timedelta(days=8)
-    store.put({"fills": {"newest.01": fill("newest.01", clock.moment)}})
+    clock.jump(timedelta(days=8).total_seconds())
+    store.put({"fills": {"newest.01": fill("newest.01", clock.now())}})
     store.expire()
     assert set(store.rows("fills")) == {"newest.01"}
 
 
 @pytest.mark.parametrize("days", [2, 12, 4000])
-def test_a_passing_clock_error_hides_nothing(store: Store, clock: Hands, days: int) -> None:
+def test_a_passing_clock_error_hides_nothing(store: Store, clock: HandClock, days: int) -> None:
     """Fills that a wall clock far ahead has hidden, or that came meanwhile, are shown once it is back."""
     store.put({"fills": {"a.01": fill("a.01")}})
-    clock.moment += timedelta(days=days)
+    clock.jump(timedelta(days=days).total_seconds())
     store.expire()
     assert store.replica.rows("fills") == {}
     store.put({"fills": {"b.01": fill("b.01", NOON + timedelta(minutes=1))}})
-    clock.moment -= timedelta(days=days)
+    clock.jump(-timedelta(days=days).total_seconds())
     store.expire()
 
     assert set(store.replica.rows("fills")) == {"a.01", "b.01"}

@@ -7,7 +7,7 @@ from typing import Any
 
 from daemon.tws.pnl_single import EVERY, MOST, PnlSingleSubscriptions
 from daemon.tws.send_queue import SendQueue
-from tests.daemon.scripted import Time
+from tests.clock import HandClock
 
 
 class Numbered:
@@ -30,7 +30,7 @@ class Numbered:
 async def test_each_contract_has_a_subscription_and_the_first_hundred_positions_their_own():
     """What a contract is worth is the same in each account: one is enough for its price."""
     client: Any = Numbered()
-    singles = PnlSingleSubscriptions(client, SendQueue(Time(), rate=100_000))
+    singles = PnlSingleSubscriptions(client, SendQueue(HandClock(), rate=100_000))
     for account in range(EVERY):
         singles.subscribe(f"DU{account}", 1)
     singles.subscribe("DU1000", 1)
@@ -49,7 +49,7 @@ async def test_each_contract_has_a_subscription_and_the_first_hundred_positions_
 
 async def test_subscriptions_have_a_bound():
     client: Any = Numbered()
-    singles = PnlSingleSubscriptions(client, SendQueue(Time(), rate=100_000))
+    singles = PnlSingleSubscriptions(client, SendQueue(HandClock(), rate=100_000))
     for con_id in range(1, MOST + 10):
         singles.subscribe("DU1", con_id)
 

@@ -12,7 +12,7 @@ from daemon.tws import LinkLost
 from daemon.tws.send_queue import SendQueue
 from daemon.tws.ticks import Ticks
 from shared.messages import Bar, ContractQuery, Quote
-from tests.daemon.scripted import Time
+from tests.clock import HandClock
 from tests.daemon.tws.scripted import Peer, frame
 from tests.daemon.tws.sessions import Session, joined, session
 from tests.waiting import until
@@ -148,7 +148,7 @@ async def test_an_empty_size_is_unknown_and_not_zero():
 
 def test_a_quote_shows_how_old_its_price_is():
     """Sizes alone make no price newer. Without a last trade it is the bid's or the ask's age."""
-    clock, quotes = Time(), []
+    clock, quotes = HandClock(), []
     queue = SendQueue(clock)
     ticks = Ticks(Numbered(), queue, clock, lambda packet: quotes.extend(quote for _, quote in packet))  # type: ignore[arg-type]
     request = ticks.subscribe(ib.Contract(conId=1), 1)
