@@ -31,18 +31,16 @@ SERVER = shutil.which("nats-server")
 class NatsServer:
     """One nats-server process with JetStream, on a port of its own; the port stays through a restart."""
 
-    def __init__(self, directory: Path, extra: str = "") -> None:
+    def __init__(self, directory: Path) -> None:
         self.port = free_port()
         self.url = f"nats://127.0.0.1:{self.port}"
         self._directory = directory
-        self._extra = extra
+        self.config = f'listen: "127.0.0.1:{self.port}"\njetstream {{ store_dir: "{directory}/store" }}\n'
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         config = self._directory / "nats.conf"
-        config.write_text(
-            f'listen: "127.0.0.1:{self.port}"\njetstream {{ store_dir: "{self._directory}/store" }}\n{self._extra}'
-        )
+        config.write_text(self.config)
         assert SERVER is not None
         self._process = subprocess.Popen([SERVER, "-c", str(config)], stderr=subprocess.DEVNULL)
 

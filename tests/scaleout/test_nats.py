@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
 import signal
+import subprocess
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from structlog.testing import capture_logs
 from daemon.process import Daemon
 from shared.messages import Account, Bar, Position, Quote
 from shared.reasons import Problem
+from shared.settings import PROJECT_ROOT
 from tests.scaleout.conftest import NatsServer, equal, published, remote, settled
 from tests.waiting import until
 
@@ -167,11 +170,12 @@ async def test_a_second_daemon_of_the_name_publishes_nothing(nats_server: NatsSe
 
 async def test_of_two_daemons_that_start_together_one_publishes(nats_server: NatsServer) -> None:
     """Whichever stays, a replica is that one's alone."""
-    async with published(nats_server) as first, published(nats_server) as second, remote(nats_server) as mirror:
-        for number, one in enumerate((first, second)):
-            one.store.put({"accounts": {f"DU{number}": Account(account=f"DU{number}", paper=True)}})
-        older = min(first, second, key=lambda one: one.store.epoch)
-        await settled(mirror, older)
+    with capture_logs() as logs:
+        async with published(nats_server) as first, published(nats_server) as second, remote(nats_server) as mirror:
+            for number, one in enumerate((first, second)):
+                one.store.put({"accounts": {f"DU{number}": Account(account=f"DU{number}", paper=True)}})
+            await until(lambda: any(line["event"] == "scaleout.name_taken" for line in logs))
+            await until(lambda: equal(mirror, first) or equal(mirror, second))
 
 
 async def test_two_sessions_on_one_server_do_not_mix(nats_server: NatsServer) -> None:
@@ -188,40 +192,67 @@ async def test_two_sessions_on_one_server_do_not_mix(nats_server: NatsServer) ->
         assert set(of_live.state.replica.rows("accounts") if of_live.state.replica else ()) == {"U1"}
 
 
-USERS = """
-authorization { users: [
-  { user: daemon, password: d }
-  { user: reader, password: r, permissions: {
-      publish: ["$JS.API.STREAM.INFO.IBKR_DEFAULT", "$JS.API.CONSUMER.CREATE.IBKR_DEFAULT.>",
-                "$JS.API.CONSUMER.CREATE.IBKR_DEFAULT", "$JS.FC.>",
-                "ibkr.default.rpc.snapshot", "ibkr.default.rpc.daemon.info"],
-      subscribe: ["_INBOX.>", "ibkr.default.delta", "ibkr.default.alive"] } }
-] }
-"""
+def documented_config(tmp_path: Path, port: int) -> str:
+    """The configuration of docs/scale-out.md, with this machine's paths, port and passwords."""
+    text = (PROJECT_ROOT / "docs" / "scale-out.md").read_text(encoding="utf-8")
+    config = next(block for block in text.split("```") if "jetstream {" in block)
+    for written, real in {
+        "0.0.0.0:4222": f"127.0.0.1:{port}",
+        "/var/lib/nats": f"{tmp_path}/store",
+        "/etc/nats": str(tmp_path),
+        "…": "p",
+    }.items():
+        config = config.replace(written, real)
+    return config
 
 
-async def test_permissions_of_the_server_decide_who_may_command(tmp_path: Path, nats_server: NatsServer) -> None:
-    """A reader reads; its command is refused by NATS and answered as `notPermitted`."""
+def make_certificate(directory: Path) -> None:
+    """A self-signed one for `localhost`, under the names of the documented configuration."""
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext"
+    subprocess.run(
+        [*command.split(), "subjectAltName=DNS:localhost", "-keyout", "server.key", "-out", "server.pem"],
+        cwd=directory,
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+async def test_the_documented_server_has_tls_and_two_roles(
+    tmp_path: Path, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader sees everything, and its command is refused by NATS as `notPermitted`; an operator commands."""
     nats_server.kill()
-    guarded = NatsServer(tmp_path, USERS)
+    make_certificate(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "server.pem"))
+    guarded = NatsServer(tmp_path)
+    guarded.config = documented_config(tmp_path, guarded.port)
+    guarded.url = f"tls://localhost:{guarded.port}"
     guarded.start()
     files = {}
-    for user, password in (("daemon", "d"), ("reader", "r"), ("nobody", "x")):
+    for user, password in (("daemon", "p"), ("reader", "p"), ("operator", "p"), ("stranger", "x")):
         files[user] = tmp_path / user
         files[user].write_text(f"{user}:{password}\n")
         files[user].chmod(0o600)
     try:
         async with AsyncExitStack() as stack:
             daemon = await stack.enter_async_context(published(guarded, nats_creds=files["daemon"]))
-            mirror = await stack.enter_async_context(remote(guarded, credentials=files["reader"]))
-            stranger = await stack.enter_async_context(remote(guarded, credentials=files["nobody"]))
-            await settled(mirror, daemon)
+            reader, operator, stranger = [
+                await stack.enter_async_context(remote(guarded, credentials=files[user]))
+                for user in ("reader", "operator", "stranger")
+            ]
+            for mirror in (reader, operator):
+                await settled(mirror, daemon)
+            daemon.store.put({"quotes:1": {"1": Quote(conId=1, bid=1.0)}})
+            reader.subscribe(["quotes:1"])
+            await until(lambda: equal(reader, daemon, ("quotes:1",)))
+            assert b"epoch" in bytes(await reader.call("daemon.info", {}, 30.0))
             with pytest.raises(Problem) as refused:
-                await mirror.call("link.disconnect", {}, 30.0)
+                await reader.call("link.disconnect", {}, 30.0)
             assert (refused.value.reason, refused.value.entry.status) == ("notPermitted", 403)
-            await stranger.first_attempt_done.wait()
             assert not stranger.state.reachable
-            assert daemon.store.row("link", "link").phase == "disabled"  # type: ignore[union-attr]
+            await operator.call("link.disconnect", {}, 30.0)
     finally:
         guarded.kill()
 
