@@ -7,7 +7,7 @@ from datetime import timedelta
 from shared.clock import SystemClock
 
 
-async def test_the_system_clock_tells_utc_and_never_runs_back() -> None:
+async def test_the_system_clock_gives_utc_and_never_runs_back() -> None:
     clock = SystemClock()
     assert clock.now().utcoffset() == timedelta(0)
     before = clock.monotonic()

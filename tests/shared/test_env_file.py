@@ -188,7 +188,7 @@ def test_a_working_directory_that_is_gone_is_one_sentence(tmp_path: Path, monkey
 
 
 def test_the_seeds_block_works_and_its_whole_guide_does_not(tmp_path: Path) -> None:
-    """The guide names every gateway's port in turn: which of them is meant cannot be told."""
+    """The guide names every gateway's port in turn: which of them is meant is unknown."""
     block = "".join((PROJECT_ROOT / ".env.example").read_text(encoding="utf-8").splitlines(keepends=True)[:5])
     assert load(tmp_path, block).auto_connect
     with pytest.raises(SettingsError, match="IBKR_PORT is set here and, differently"):

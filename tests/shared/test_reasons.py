@@ -60,7 +60,7 @@ def test_what_a_person_must_mend_comes_with_advice() -> None:
     assert all(CATALOGUE[name].advice for name in LINK_REASONS)
 
 
-def test_the_four_classic_causes_are_told_in_the_seeds_order() -> None:
+def test_the_four_classic_causes_come_in_the_seeds_order() -> None:
     _sentence, advice = describe("portClosed", host="127.0.0.1", port=7497)
     assert [word in line for word, line in zip(("Start TWS", "port", "Enable", "firewall"), advice, strict=True)] == [
         True

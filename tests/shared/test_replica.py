@@ -78,7 +78,7 @@ class Replication(RuleBasedStateMachine):
 
     @rule(mirror=mirrors)
     def listen(self, mirror: Replica) -> None:
-        """A mirror that was away for any time takes what it lacks, or begins anew when told that it must."""
+        """A mirror that was away for any time takes what it lacks, or starts again on a reset."""
         lacking = self.owner.since(ALL, mirror.seq)
         if lacking is None:
             assert mirror.seq < self.owner.floor
@@ -105,7 +105,7 @@ class Replication(RuleBasedStateMachine):
 
     @rule(mirror=mirrors, data=st.data())
     def resume(self, mirror: Replica, data: st.DataObject) -> None:
-        """From any point a replica can answer for, what it tells turns the state of then into the state of now."""
+        """From any step a replica can serve, its delta turns the state of that step into the current state."""
         for replica in (self.owner, mirror):
             seq = data.draw(st.integers(0, replica.seq))
             lacking = replica.since(ALL, seq)
@@ -140,7 +140,7 @@ test_replication = Replication.TestCase
 
 
 def test_a_replica_answers_nothing_from_the_future() -> None:
-    """A reader that claims a step not yet taken is told that it cannot be served from there."""
+    """A reader that claims a later step than the owner's gets `None`."""
     replica = Replica("e")
     replica.put(1, at(1), {"orders": {"a": b"1"}})
 
@@ -161,7 +161,7 @@ def test_a_dropped_tombstone_raises_the_floor() -> None:
 
 
 def test_one_step_may_empty_everything_without_costing_a_reader_its_place() -> None:
-    """However many keys one step removes, a reader of the step before is told each of them."""
+    """However many keys one step removes, a reader of the step before receives each of them."""
     replica = Replica("e", tombstones=3)
     replica.put(1, at(1), {"positions": {str(n): b"1" for n in range(50)}})
     replica.put(2, at(2), {"positions": {str(n): None for n in range(50)}})
@@ -171,7 +171,7 @@ def test_one_step_may_empty_everything_without_costing_a_reader_its_place() -> N
     assert len(lacking["positions"].rows) == 50
 
 
-def test_a_topic_that_became_empty_is_told() -> None:
+def test_a_topic_that_became_empty_is_published() -> None:
     """An empty change moves the topic's state and reaches its readers as a topic without rows."""
     replica = Replica("e")
     replica.put(1, at(1), {"positions": {}})

@@ -184,8 +184,8 @@ def test_a_named_file_that_is_missing_is_an_error(tmp_path: Path) -> None:
         ("IBKR_HOST", "", "host name"),
         ("IBKR_HOST", "a b", "host name"),
         ("IBKR_FACADE_NAMES", "dash.local", "host:port"),
-        pytest.param("IBKR_STATE_DIR", "~nobody-here/x", "a directory", marks=homes),
-        pytest.param("IBKR_SOCKET", "~nobody-here/x", "a socket path", marks=homes),
+        pytest.param("IBKR_STATE_DIR", "~no-such-user-here/x", "a directory", marks=homes),
+        pytest.param("IBKR_SOCKET", "~no-such-user-here/x", "a socket path", marks=homes),
     ],
 )
 def test_a_bad_value_is_named_with_what_is_accepted(tmp_path: Path, name: str, value: str, accepted: str) -> None:
@@ -199,9 +199,9 @@ def test_a_bad_value_is_named_with_what_is_accepted(tmp_path: Path, name: str, v
     assert "\n" not in sentence
 
 
-@pytest.mark.parametrize("named", ["~nobody-here/x", "x" * 5000])
+@pytest.mark.parametrize("named", ["~no-such-user-here/x", "x" * 5000])
 def test_a_settings_file_that_cannot_even_be_looked_for_is_an_error(named: str) -> None:
-    """A home that nobody has, a name longer than the system takes: one sentence, never a traceback."""
+    """A home that no user has, a name longer than the system takes: one sentence, never a traceback."""
     with pytest.raises(SettingsError, match="IBKR_ENV_FILE is"):
         Settings.load({"IBKR_ENV_FILE": named})
 
@@ -235,7 +235,7 @@ def test_hosts_are_kept_as_they_are_written_since_they_are_compared_as_text(tmp_
 
 
 @given(st.sampled_from(sorted(TABLE)), st.text(st.characters(blacklist_characters="\0", codec="utf-8"), max_size=40))
-def test_any_text_is_either_accepted_or_told_in_one_sentence(name: str, value: str) -> None:
+def test_any_text_is_either_accepted_or_refused_in_one_sentence(name: str, value: str) -> None:
     """No value whatever raises anything but `SettingsError`."""
     try:
         Settings.load({name: value}, cwd=Path("/nonexistent"))
@@ -264,7 +264,7 @@ def test_a_bind_beyond_this_machine_needs_a_token(tmp_path: Path) -> None:
         ("::", "http://[::1]:9101"),
     ],
 )
-def test_the_facade_is_asked_by_a_name_that_it_answers_to(tmp_path: Path, host: str, url: str) -> None:
+def test_the_facade_is_addressed_by_a_name_that_it_answers_to(tmp_path: Path, host: str, url: str) -> None:
     """The bind address, or loopback where that is a wildcard, which no request may name."""
     assert load(tmp_path, IBKR_FACADE_HOST=host).facade_url == url
 

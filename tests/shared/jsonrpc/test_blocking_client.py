@@ -22,16 +22,16 @@ async def test_one_question_one_answer(path, served):
 
     async def link(peer, params):
         peer.notify("delta", {"noise": True})
-        return {"phase": "ready", "asked": json.loads(bytes(params))}
+        return {"phase": "ready", "params": json.loads(bytes(params))}
 
     served.methods = {"link.get": link}
 
-    assert await ask(path, "link.get", {"a": 1}) == {"phase": "ready", "asked": {"a": 1}}
+    assert await ask(path, "link.get", {"a": 1}) == {"phase": "ready", "params": {"a": 1}}
     assert await ask(path, "ping") == {}
 
 
 async def test_a_refusal_keeps_code_message_and_data(path, served):
-    """What the daemon refuses can be told to a person."""
+    """A refusal carries the text that a person reads."""
 
     async def refuse(_peer, _params):
         raise RpcError(-32000, "Not connected.", {"reason": "notConnected"})
@@ -71,14 +71,14 @@ async def test_a_daemon_that_does_not_answer_is_a_timeout(path, served):
         await ask(path, "hang", timeout=0.3)
 
 
-async def test_nobody_there_is_an_oserror(path):
-    """Whoever asks can say “not running” without knowing sockets."""
+async def test_a_socket_without_a_listener_is_an_oserror(path):
+    """The caller can report “not running” without catching socket errors of its own."""
     with pytest.raises(FileNotFoundError):
         await ask(path, "ping")
 
 
 class Imposter(asyncio.Protocol):
-    """Says `words` to whatever it hears, and hangs up."""
+    """Sends `words` after the first bytes that it receives, and closes."""
 
     words = b""
 

@@ -65,17 +65,19 @@ async def test_many_calls_cross_without_mixing(path, served):
 
 async def test_notifications_come_in_their_order(path, served):
     """A thousand deltas, none lost, none out of place."""
-    heard = []
+    received = []
 
     async def watch(peer, _params):
         for n in range(1000):
             peer.notify("delta", {"n": n})
 
     served.methods = {"watch": watch}
-    client = await Client.open(path, "test/1", lambda method, params: heard.append((method, json.loads(bytes(params)))))
+    client = await Client.open(
+        path, "test/1", lambda method, params: received.append((method, json.loads(bytes(params))))
+    )
     await client.call("watch", {}, 5)
 
-    assert heard == [("delta", {"n": n}) for n in range(1000)]
+    assert received == [("delta", {"n": n}) for n in range(1000)]
     await client.close()
 
 
@@ -97,7 +99,7 @@ async def test_a_refusal_is_raised_with_its_data(path, served):
 
 
 async def test_a_late_answer_is_nobodys(path, served):
-    """After its deadline a call is forgotten; its answer disturbs nobody."""
+    """After its deadline a call is forgotten; its late answer changes nothing."""
     gate = asyncio.Event()
 
     async def wait(_peer, _params):
@@ -116,7 +118,7 @@ async def test_a_late_answer_is_nobodys(path, served):
 
 
 async def test_the_end_of_the_daemon_ends_every_call(path, served):
-    """Who waits learns that the connection is lost, and the owner is told once, with the reason."""
+    """Who waits learns that the connection is lost, and the owner is notified once, with the reason."""
     ends = []
 
     async def hang(_peer, _params):
@@ -137,7 +139,7 @@ async def test_the_end_of_the_daemon_ends_every_call(path, served):
         await client.call("ping", {}, 1)
 
 
-async def test_a_client_that_closes_is_not_told_of_its_own_doing(path, served):
+async def test_a_client_that_closes_is_not_notified_of_its_own_close(path, served):
     """`on_close` is for what others do."""
     ends = []
     client = await Client.open(path, "test/1", on_close=ends.append)
@@ -169,8 +171,8 @@ async def test_calls_under_way_are_bounded(path, served):
     await client.close()
 
 
-async def test_nobody_there_is_an_oserror(path):
-    """A daemon that is not running is told from one that refuses."""
+async def test_a_socket_without_a_listener_is_an_oserror(path):
+    """A daemon that is not running is distinguished from one that refuses."""
     with pytest.raises(FileNotFoundError):
         await Client.open(path, "test/1")
 
@@ -236,7 +238,7 @@ async def test_a_daemon_that_loses_its_mind_is_left(path, served):
     assert "cannot be decoded" in ends[0]
 
 
-async def test_a_peer_that_stops_reading_harms_nobody(path, served):
+async def test_a_peer_that_stops_reading_does_not_affect_others(path, served):
     """One client is stopped with megabytes under way; another is answered as ever, and memory has its bound."""
     page = msgspec.Raw(b'"' + b"x" * 200_000 + b'"')
 
@@ -245,14 +247,14 @@ async def test_a_peer_that_stops_reading_harms_nobody(path, served):
             peer.notify("delta", page)
 
     served.methods = {"pour": pour, "echo": echo}
-    deaf = await Client.open(path, "deaf/1")
-    deaf._transport.pause_reading()
-    deaf.notify("pour", {})
+    stalled = await Client.open(path, "stalled/1")
+    stalled._transport.pause_reading()
+    stalled.notify("pour", {})
     await until(lambda: any(not peer.writable for peer in served.connections))
     other = await Client.open(path, "other/1")
 
     assert bytes(await other.call("echo", {}, 5)) == b"{}"
-    (poured,) = [peer for peer in served.connections if peer.client == "deaf/1"]
+    (poured,) = [peer for peer in served.connections if peer.client == "stalled/1"]
     assert poured._transport.get_write_buffer_size() < 2 * len(bytes(page))
-    deaf.abort()
+    stalled.abort()
     await other.close()

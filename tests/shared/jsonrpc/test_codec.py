@@ -134,7 +134,7 @@ def test_a_message_without_id_is_a_notification():
     ],
 )  # fmt: skip
 def test_a_line_that_is_no_request_gets_its_own_code(line, code, fatal):
-    """Not JSON, no object, no request and no params are told apart; only what is not UTF-8 ends the connection."""
+    """Not JSON, no object, no request and no params are distinguished; only what is not UTF-8 ends the connection."""
     bad = decode(line)
 
     assert isinstance(bad, InvalidRequest)

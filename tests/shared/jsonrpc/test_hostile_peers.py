@@ -17,10 +17,10 @@ PING = b'{"jsonrpc":"2.0","id":1,"method":"ping"}\n'
 
 
 class Bad(asyncio.Protocol):
-    """A peer that says bytes and keeps what it hears."""
+    """A peer that sends bytes and keeps what it receives."""
 
     def __init__(self):
-        self.heard = b""
+        self.received = b""
         self.lost = asyncio.Event()
         self.writable = True
 
@@ -28,7 +28,7 @@ class Bad(asyncio.Protocol):
         self.transport = transport
 
     def data_received(self, data):
-        self.heard += data
+        self.received += data
 
     def connection_lost(self, _error):
         self.lost.set()
@@ -71,7 +71,7 @@ async def bad(path):
 
 
 async def good_is_served(path):
-    """A well-behaved client comes, asks and leaves."""
+    """A well-behaved client connects, sends a request and leaves."""
     client = await Client.open(path, "good/1", timeout=60)
     assert bytes(await client.call("echo", {"still": "here"}, 10)) == b'{"still":"here"}'
     await client.close()
@@ -97,7 +97,7 @@ async def test_what_ends_a_conversation_ends_that_one_alone(path, service, bad, 
     peer.transport.write(said)
     await asyncio.wait_for(peer.lost.wait(), 30)
 
-    answers = [json.loads(line) for line in peer.heard.splitlines()]
+    answers = [json.loads(line) for line in peer.received.splitlines()]
     assert [answer.get("error", {}).get("code") for answer in answers] == codes
     await good_is_served(path)
     assert service.faults == 0
@@ -113,7 +113,7 @@ SURVIVED = {
     "not a number": b'{"jsonrpc":"2.0","id":NaN,"method":"ping"}\n',
     "a key twice": b'{"jsonrpc":"2.0","id":1,"id":2,"method":"ping","method":"nothing"}\n',
     "control characters": b'{"jsonrpc":"2.0","id":1,"method":"\\u001b[31m\\r\\nroot"}\n',
-    "an answer to nobody": b'{"jsonrpc":"2.0","id":1,"result":{}}\n',
+    "an answer to no request": b'{"jsonrpc":"2.0","id":1,"result":{}}\n',
 }
 
 
@@ -123,9 +123,9 @@ async def test_what_is_bad_but_framed_costs_one_error(path, service, bad, what):
     peer = await bad()
 
     peer.transport.write(HELLO + SURVIVED[what] + PING)
-    await until(lambda: peer.heard.count(b"\n") == 3)
+    await until(lambda: peer.received.count(b"\n") == 3)
 
-    hello, answer, pong = [json.loads(line) for line in peer.heard.splitlines()]
+    hello, answer, pong = [json.loads(line) for line in peer.received.splitlines()]
     assert "result" in hello
     assert answer["error"]["code"] in (-32700, -32600, -32601)
     assert len(json.dumps(answer)) < 2000
@@ -134,7 +134,7 @@ async def test_what_is_bad_but_framed_costs_one_error(path, service, bad, what):
     assert service.faults == 0
 
 
-async def test_silent_peers_in_every_place_keep_nobody_out(path, service, bad, monkeypatch):
+async def test_silent_peers_in_every_place_keep_no_client_out(path, service, bad, monkeypatch):
     """Connections that say nothing make room for one that does."""
     monkeypatch.setattr(module, "MAX_CONNECTIONS", 16)
     monkeypatch.setattr(module, "HELLO_TIMEOUT", 600.0)  # none goes by itself
@@ -148,7 +148,7 @@ async def test_silent_peers_in_every_place_keep_nobody_out(path, service, bad, m
     assert service.rejected == 1
 
 
-async def test_a_peer_that_asks_and_never_reads_is_bounded(path, service, bad):
+async def test_a_peer_that_sends_requests_and_never_reads_is_bounded(path, service, bad):
     """Its questions stay in its own buffers once its answers are not read; what we hold has an end."""
     peer = await bad()
     peer.transport.write(HELLO)
@@ -169,11 +169,11 @@ async def test_a_peer_that_asks_and_never_reads_is_bounded(path, service, bad):
 
 
 async def test_calls_that_never_end_are_bounded(path, service, bad):
-    """Who asks for more than his share is refused, at once and by name."""
+    """A client over its budget is refused at once, with the budget's name."""
     peer = await bad()
 
     peer.transport.write(HELLO + b'{"jsonrpc":"2.0","id":1,"method":"hang"}\n' * 2000)
-    await until(lambda: peer.heard.count(b"pacingBudget") == 2000 - 512)
+    await until(lambda: peer.received.count(b"pacingBudget") == 2000 - 512)
     await good_is_served(path)
 
     assert len(next(iter(service.connections))._calls) == 512

@@ -118,7 +118,7 @@ async def settled(it):
 
 
 async def test_nothing_is_sent_before_the_hello():
-    """The client speaks first; then it is told who the daemon is."""
+    """The client sends hello first; the answer names the daemon."""
     it = conversation(greet=False)
     assert it.wire.written == b""
 
@@ -130,7 +130,7 @@ async def test_nothing_is_sent_before_the_hello():
     assert it.peer.client == "test/1"
 
 
-async def test_a_silent_peer_is_told_and_left_after_five_seconds():
+async def test_a_silent_peer_gets_an_error_and_is_closed_after_five_seconds():
     """Who says nothing gets −32001 and the end, not a moment earlier."""
     it = conversation(greet=False)
 
@@ -218,7 +218,7 @@ async def test_the_peer_after_the_last_place_is_closed_without_a_byte():
     assert not come(service).ended
 
 
-async def test_who_has_not_said_who_he_is_keeps_nobody_out():
+async def test_connections_without_hello_keep_no_client_out():
     """A script that opens connections and says nothing loses the oldest of them to who comes next."""
     service, peers = full_house(greeted=False)
     peers[0].data_received(HELLO)
@@ -396,20 +396,20 @@ async def test_deltas_of_a_watch_follow_its_answer():
 class Reader(ServerConnection):
     def __init__(self, *arguments):
         super().__init__(*arguments)
-        self.heard = []
+        self.events = []
 
     def drained(self):
-        self.heard.append("drained")
+        self.events.append("drained")
 
     def greeted(self):
-        self.heard.append("greeted")
+        self.events.append("greeted")
 
     def lost(self, reason):
-        self.heard.append(f"lost: {reason}")
+        self.events.append(f"lost: {reason}")
 
 
 async def test_a_peer_that_does_not_read_is_not_listened_to():
-    """Its questions wait with it; when it reads again they are answered in order and the subclass is told."""
+    """Its questions wait with it; when it reads again they are answered in order and the subclass is notified."""
     it = conversation(cls=Reader)
     it.peer.pause_writing()
     it.time.passes(0)
@@ -425,7 +425,7 @@ async def test_a_peer_that_does_not_read_is_not_listened_to():
     assert len(it.wire.said()) == 3
     assert it.wire.reading
     assert not it.wire.ended
-    assert it.peer.heard == ["greeted", "drained"]
+    assert it.peer.events == ["greeted", "drained"]
 
 
 async def test_a_peer_that_never_reads_is_dropped():
@@ -440,11 +440,11 @@ async def test_a_peer_that_never_reads_is_dropped():
 
     assert it.wire.ended == "aborted"
     assert it.service.dropped == 1
-    assert it.peer.heard[-1] == "lost: the client does not read"
+    assert it.peer.events[-1] == "lost: the client does not read"
 
 
 async def test_a_peer_that_reads_in_time_may_stop_again():
-    """The limit starts anew with each stop."""
+    """The limit starts again with each stop."""
     it = conversation()
     for _ in range(10):
         it.peer.pause_writing()
@@ -470,7 +470,7 @@ async def test_unread_bytes_have_an_end():
 
 
 async def test_a_lost_connection_takes_its_tasks_along():
-    """Nothing goes on for somebody who is not there."""
+    """No request goes on for a client that has left."""
     ended = []
 
     async def wait(_peer, _params):
@@ -500,8 +500,8 @@ async def test_a_lost_connection_takes_its_tasks_along():
     assert not it.service.connections
 
 
-async def test_a_peer_may_close_its_sending_side_and_hear_its_answers():
-    """`printf … | nc -UN` gets what it asked for, then the end."""
+async def test_a_peer_may_close_its_sending_side_and_receive_its_answers():
+    """`printf … | nc -UN` gets its answers, then the end."""
     gate = asyncio.Event()
 
     async def wait(_peer, _params):
@@ -522,7 +522,7 @@ async def test_a_peer_may_close_its_sending_side_and_hear_its_answers():
     assert it.wire.ended == "closed"
 
 
-async def test_a_peer_that_asked_nothing_and_leaves_is_gone_at_once():
+async def test_a_peer_without_open_requests_that_leaves_is_gone_at_once():
     """The end of an idle conversation is its end."""
     it = conversation()
 
@@ -571,7 +571,7 @@ async def test_any_pieces_of_a_session_give_the_same_answers(cuts):
     )
 )
 async def test_no_mutation_of_a_session_does_more_than_cost_an_error(edits):
-    """Whatever a peer says, what it hears is JSON-RPC, and the daemon has no fault."""
+    """Whatever a peer sends, what it receives is JSON-RPC, and the daemon has no fault."""
     data = bytearray(session)
     for place, dropped, put in edits:
         data[place : place + dropped] = put

@@ -49,7 +49,7 @@ def test_a_directory_open_to_others_is_refused_with_the_command_that_closes_it(t
 
 
 @posix
-def test_a_shared_place_is_never_asked_to_be_closed(tmp_path):
+def test_a_shared_directory_gets_no_advice_to_close_it(tmp_path):
     """`chmod 700 /tmp` would mend our problem and break everybody's."""
     tmp_path.chmod(0o1777)
 
@@ -72,7 +72,7 @@ def test_a_link_is_refused(tmp_path):
 
 
 def test_what_is_no_directory_is_refused_and_untouched(tmp_path):
-    """A file of that name is somebody's file."""
+    """A file of that name belongs to the user."""
     file = tmp_path / "file"
     file.write_text("mine")
 

@@ -84,7 +84,7 @@ async def test_a_long_path_is_served_and_found(tmp_path, peers):
     assert not is_there(path)
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="needs root to be somebody else")
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root to be another user")
 async def test_a_peer_of_another_user_is_closed_without_a_byte(peers):
     """Even where the modes let him in, the kernel's word on who he is decides; he is counted."""
     directory = tempfile.mkdtemp()
@@ -93,9 +93,9 @@ async def test_a_peer_of_another_user_is_closed_without_a_byte(peers):
         async with serving(path, peers) as listener:
             os.chmod(directory, 0o755)
             os.chmod(path, 0o666)
-            heard = await asyncio.to_thread(as_nobody, path)
+            received = await asyncio.to_thread(as_another_user, path)
 
-            assert heard == b""
+            assert received == b""
             assert listener.refused == 1
             assert peers == []
             os.chmod(directory, 0o700)
@@ -103,8 +103,8 @@ async def test_a_peer_of_another_user_is_closed_without_a_byte(peers):
         shutil.rmtree(directory)
 
 
-def as_nobody(path):
-    """What another user hears at `path`."""
+def as_another_user(path):
+    """What another user receives at `path`."""
     program = (
         "import os, socket, sys; os.setuid(65534); s = socket.socket(socket.AF_UNIX); s.settimeout(60);"
         "s.connect(sys.argv[1]); sys.stdout.buffer.write(s.recv(100))"
@@ -112,7 +112,7 @@ def as_nobody(path):
     return subprocess.run([sys.executable, "-c", program, path], check=True, capture_output=True, timeout=60).stdout
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="needs root to be somebody else")
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root to be another user")
 def test_nothing_is_said_to_another_users_server():
     """A client of another user hangs up on the imposter before its hello. Root may speak to anybody."""
     directory = tempfile.mkdtemp()
@@ -157,7 +157,7 @@ async def test_a_stale_socket_is_replaced(path, peers):
 
 
 async def test_a_live_socket_is_never_stolen(path, peers):
-    """The second daemon is told who has it; the first goes on serving under the same inode."""
+    """The second daemon's error names the first; the first goes on serving under the same inode."""
     async with serving(path, peers):
         before = os.lstat(path)
         with pytest.raises(AlreadyRunning) as refused:
@@ -204,7 +204,7 @@ async def test_of_many_daemons_that_start_at_once_one_serves(path, peers):
 
 @pytest.mark.parametrize("kind", ["file", "directory", "link", "dangling", "fifo"])
 async def test_what_is_no_socket_of_ours_is_refused_and_untouched(path, tmp_path, kind):
-    """Somebody's file stays somebody's file; the text says how to move it."""
+    """A user's file stays as it is; the text says how to move it."""
     os.makedirs(os.path.dirname(path), mode=0o700)
     if kind == "file":
         with open(path, "w", encoding="utf-8") as file:  # noqa: ASYNC230 - a test's file
@@ -234,7 +234,7 @@ async def test_an_unsafe_directory_is_refused(path):
 
 
 async def test_closing_takes_the_name_away_and_only_ours(path, peers):
-    """A socket that somebody put in our place is not ours to remove."""
+    """A socket that another process put at our path is not ours to remove."""
     async with serving(path, peers):
         pass
     assert not is_there(path)
@@ -256,7 +256,7 @@ async def test_closing_twice_is_closing_once(path, peers):
         assert is_there(path)
 
 
-async def test_nobody_there_is_told_apart(path, peers):
+async def test_a_socket_without_a_listener_is_distinguished(path, peers):
     """No socket, a dead socket: two errors, at once."""
     with pytest.raises(FileNotFoundError):
         await connect(Talk, path, 5)
