@@ -58,7 +58,7 @@ HEADERS = {
 
 
 def unix(path: str, timeout: float = LIMIT) -> socket.socket:
-    """A connection to the daemon. A blocking one waits its turn in the daemon's queue where others are told EAGAIN."""
+    """A connection to the daemon. A blocking one waits its turn in the daemon's queue where others get EAGAIN."""
     sock = socket.socket(socket.AF_UNIX)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", *divmod(int(timeout * 1e6), 10**6)))
     try:
@@ -279,7 +279,7 @@ class Chain:
             try:
                 sock.sendall(raw)
             except ConnectionError:
-                pass  # it did not want to hear the rest; what it said stands
+                pass  # the peer closed before it read the rest; its answer stands
             return answer_of(sock, method)
 
     def get(self, path: str, timeout: float = LIMIT) -> Answer:
@@ -321,11 +321,11 @@ class Chain:
     # what it holds
 
     def tasks(self, process: psutil.Process) -> Counter[str]:
-        told = self.directory / f"{process.pid}.tasks"
-        told.unlink(missing_ok=True)
+        names_file = self.directory / f"{process.pid}.tasks"
+        names_file.unlink(missing_ok=True)
         process.send_signal(signal.SIGVTALRM)
-        names = json.loads(until_now(lambda: told.exists() and told.read_text(), "the loop does not turn"))
-        # asyncio numbers the nameless; a conversation and a question are told apart by numbers too
+        names = json.loads(until_now(lambda: names_file.exists() and names_file.read_text(), "the loop does not turn"))
+        # asyncio numbers the nameless; connections and requests are numbered too
         return Counter(NUMBERS.sub("#", name) for name in names)
 
     def weight(self) -> Weight:
@@ -359,7 +359,7 @@ class Chain:
         found = [number for number, line in enumerate(lines) if any(sign in line for sign in signs)]
         return ["\n".join(lines[number : number + 30]) for number in found]
 
-    def tells_no_secret(self) -> None:
+    def logs_no_secret(self) -> None:
         """No full account id and no token, wherever anything was written down."""
         secrets = {*self.simulated.gateway.world.managed, *filter(None, [self.token])}
         said = "\n".join(self.lines())
@@ -388,7 +388,7 @@ class Talk:
     def say(self, raw: bytes) -> None:
         self.sock.sendall(raw)
 
-    def hear(self) -> dict[str, Any] | None:
+    def receive(self) -> dict[str, Any] | None:
         """The next message; `None` at the end."""
         try:
             line = self._file.readline()
@@ -396,13 +396,9 @@ class Talk:
             return None
         return json.loads(line) if line else None
 
-    def heard(self) -> list[dict[str, Any]]:
-        """Everything up to the end."""
-        return list(iter(self.hear, None))
-
     def hello(self) -> dict[str, Any]:
         self.say(HELLO)
-        welcome = self.hear()
+        welcome = self.receive()
         assert welcome is not None
         return dict(welcome["result"])
 
@@ -412,7 +408,7 @@ class Talk:
             json.dumps({"jsonrpc": "2.0", "id": self._number, "method": method, "params": params}).encode() + b"\n"
         )
         while True:
-            said = self.hear()
+            said = self.receive()
             assert said is not None, "the end came before the answer"
             if said.get("id") == self._number:
                 assert "error" not in said, said
@@ -433,7 +429,7 @@ def chain(
             finally:
                 built.down()
                 built.trouble_seen = built.trouble()
-            built.tells_no_secret()
+            built.logs_no_secret()
     finally:
         if directory is None:
             shutil.rmtree(own, ignore_errors=True)

@@ -94,7 +94,7 @@ class Conversation(RuleBasedStateMachine):
 
     def next(self) -> dict[str, Any] | None:
         """The next answer; deltas come between only where something is watched."""
-        while (said := self.talk.hear()) is not None:
+        while (said := self.talk.receive()) is not None:
             assert said["jsonrpc"] == "2.0"
             if "method" not in said:
                 return said
@@ -207,7 +207,7 @@ class Conversation(RuleBasedStateMachine):
     @talking
     @rule(method=st.sampled_from(["ping", "link.get", "nothing", "link.connect"]))
     def a_notification(self, method: str) -> None:
-        """Nobody is told what became of it."""
+        """It gets no answer."""
         self.talk.say(b'{"jsonrpc":"2.0","method":"%s","params":{"host":"evil.example"}}\n' % method.encode())
         self.goes_on()
 
@@ -230,7 +230,7 @@ class Conversation(RuleBasedStateMachine):
         assert self.answer("watch")["result"]["reset"] is True
         left = set(topics)
         while True:
-            said = self.talk.hear()
+            said = self.talk.receive()
             assert said is not None
             left -= set(said["params"]["topics"])
             if said["params"]["seq"] is not None and not left:
@@ -255,14 +255,14 @@ class Conversation(RuleBasedStateMachine):
         try:
             self.talk.say(b"x" * (MAX_LINE + 2))
         except BrokenPipeError:
-            pass  # it had heard enough
+            pass  # the daemon closed at its limit
         self.error(None, INVALID_REQUEST)
         self.ends()
 
     @talking
     @rule(calls=st.lists(answered, max_size=4))
     def last_words(self, calls: list[tuple[str, Any]]) -> None:
-        """Who says that nothing else comes still hears every answer."""
+        """A client that has closed its sending side still receives every answer."""
         self.talk.say(b"".join(request(number, *call) for number, call in enumerate(calls)) + b'{"half a line')
         self.talk.sock.shutdown(socket.SHUT_WR)
         found = [self.next() for _ in calls]

@@ -1,4 +1,4 @@
-"""The whole chain is asked as its OpenAPI document allows, and as it does not: nothing undocumented comes back."""
+"""The whole chain gets requests as its OpenAPI document allows, and as it does not: nothing undocumented comes back."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ refused = described("negative").include(path=COMMANDS)
 
 
 @pytest.fixture(scope="module")
-def asked(whole: Chain) -> Iterator[Chain]:
-    """Looked at once after all of it: quotes that were asked for go on for ten seconds."""
+def checked(whole: Chain) -> Iterator[Chain]:
+    """Checked once after all of it: quotes that were requested go on for ten seconds."""
     yield from unharmed(whole)
 
 
 @anything.parametrize()
 @seed(8)
 @bounded
-def test_nothing_undocumented_is_answered(asked: Chain, case: schemathesis.Case) -> None:
+def test_nothing_undocumented_is_answered(checked: Chain, case: schemathesis.Case) -> None:
     """Status, content type and body are those of the document, and never a 500."""
     # JSON Schema takes 1024.0 for an integer, the contract does not
-    case.call_and_validate(base_url=f"http://{asked.authority}", excluded_checks=[positive_data_acceptance])
+    case.call_and_validate(base_url=f"http://{checked.authority}", excluded_checks=[positive_data_acceptance])
 
 
 @refused.parametrize()
 @seed(8)
 @bounded
-def test_no_undocumented_command_is_executed(asked: Chain, case: schemathesis.Case) -> None:
+def test_no_undocumented_command_is_executed(checked: Chain, case: schemathesis.Case) -> None:
     """What the document does not allow is refused as it says, and the link stays as it is."""
-    case.call_and_validate(base_url=f"http://{asked.authority}", excluded_checks=[positive_data_acceptance])
+    case.call_and_validate(base_url=f"http://{checked.authority}", excluded_checks=[positive_data_acceptance])

@@ -19,12 +19,12 @@ from tests.browser.conftest import launched
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 FOREIGN = "evil.example"
-"""A name that the browser is told means this machine, as a rebound name does."""
+"""A name that the browser resolves to this machine, as a rebound name does."""
 
 
 @contextmanager
 def foreign_site() -> Iterator[int]:
-    """Another origin on this machine: an empty page, whatever is asked."""
+    """Another origin on this machine: an empty page for every request."""
 
     class Empty(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -34,7 +34,7 @@ def foreign_site() -> Iterator[int]:
             self.wfile.write(b"<!doctype html><title>foreign</title><body></body>")
 
         def log_message(self, *_: object) -> None:
-            """Nobody reads it."""
+            """Nothing is logged."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Empty) as server:
         thread = threading.Thread(target=server.serve_forever, name="foreign site")

@@ -154,11 +154,11 @@ WRONG: tuple[tuple[dict[str, Any], int, str], ...] = (
 
 
 def test_nothing_is_dialled_that_connect_must_not_reach(attacked: Chain) -> None:
-    """Refused before any packet: whoever listens hears nothing, and the session is not closed for it."""
+    """Refused before any packet: no listener gets a connection, and the session is not closed for it."""
     targets = attacked.outgoing()
     with trap() as (port, ears):
         with socket.create_connection(("127.0.0.2", port)):
-            ears[1].accept()[0].close()  # it would be heard
+            ears[1].accept()[0].close()  # the listener works
         for host in HOSTS:
             answer = attacked.post(CONNECT, json.dumps({"host": host, "port": port}).encode())
             answer.refuses(answer.status, "hostNotAllowed", "invalidParameters")

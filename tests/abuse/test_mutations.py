@@ -20,7 +20,7 @@ CASES = int(os.environ.get("LINK_TEST_MUTATIONS", "2000"))
 SEED = int(os.environ.get("LINK_TEST_SEED", "8"))
 AT_ONCE = 100
 PATIENCE = 0.3
-"""s for what a case asks; then it waits for bytes that never come, as one in ten does, and we hang up."""
+"""s for the answer to a case; then it waits for bytes that never come, as one in ten does, and we close."""
 
 TOKEN = "mutations-0123456789-abcdefghijklmnop"
 
@@ -103,7 +103,7 @@ def at_once(cases: list[bytes], play: Callable[[bytes], object]) -> list[bytes]:
     return asyncio.run(all_of_them(), debug=False)
 
 
-async def heard(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, case: bytes, ends: bool) -> bytes:
+async def answered(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, case: bytes, ends: bool) -> bytes:
     """`ends`: we say that nothing else comes, and wait for the last word; else we hang up when it takes long."""
     said = bytearray()
     with contextlib.suppress(ConnectionError):
@@ -179,7 +179,7 @@ def test_no_wrong_byte_in_a_request_does_more_than_cost_its_answer(attacked: Cha
 
     async def play(case: bytes) -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", attacked.port)
-        return await heard(reader, writer, case + b"\r\n\r\n" + finished, ends=False)
+        return await answered(reader, writer, case + b"\r\n\r\n" + finished, ends=False)
 
     found: Counter[bytes] = Counter()
     for case, said in zip(cases, at_once(cases, play), strict=True):
@@ -238,7 +238,7 @@ def test_no_wrong_byte_on_the_socket_does_more_than_cost_an_error(attacked: Chai
     async def play(case: bytes) -> bytes:
         # asyncio takes a full queue (EAGAIN) for a connection that will come; a blocking socket waits its turn
         reader, writer = await asyncio.open_unix_connection(sock=unix(attacked.socket), limit=1 << 22)
-        return await heard(reader, writer, case, ends=True)
+        return await answered(reader, writer, case, ends=True)
 
     found: Counter[int] = Counter()
     for case, said in zip(cases, at_once(cases, play), strict=True):
@@ -261,6 +261,6 @@ def test_the_token_is_written_nowhere(whole: Chain) -> None:
         raw = f"GET /api/ibkr/status?token={TOKEN} HTTP/1.1\r\nHost: {whole.authority}\r\nAuthorization: {given}\r\n"
         answer = whole.send((raw + "Connection: close\r\n\r\n").encode())
         assert TOKEN.encode() not in answer.body
-    whole.tells_no_secret()
+    whole.logs_no_secret()
     written = [path for path in Path(whole.directory).rglob("*") if path.is_file()]
     assert not [path for path in written if TOKEN.encode() in path.read_bytes()]

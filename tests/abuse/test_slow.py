@@ -1,4 +1,4 @@
-"""Those who come and do not go on: half requests, a byte at a time, streams nobody reads, more than there is room."""
+"""Clients that do not go on: half requests, a byte at a time, streams without a reader, more than there is room."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_floods_of_headers_and_connections_end_with_the_flood(attacked: Chain) -
 
 
 def test_streams_that_vanish_or_are_too_many_leave_nothing(attacked: Chain) -> None:
-    """256, and one more is told that there are too many; gone at once, and there is room again."""
+    """256, and one more is refused as too many; gone at once, and there is room again."""
     request = attacked.request("GET", "/api/ibkr/events")
     with crowd() as held:
         for _ in range(STREAMS):
@@ -191,7 +191,7 @@ def test_stalled_streams_delay_no_other(attacked: Chain) -> None:
         held.append(reader)
         reader.sendall(attacked.request("GET", path))
         gateway = attacked.simulated
-        until_now(lambda: gateway.do(lambda it: it.tick("AAPL", last=100.0)))  # somebody asks for the line
+        until_now(lambda: gateway.do(lambda it: it.tick("AAPL", last=100.0)))  # the line has been requested
         for _ in range(10):
             for _ in range(100):
                 gateway.do(lambda it: [it.tick("AAPL", last=100 + n / 100, bid=99.0, ask=101.0) for n in range(20)])

@@ -141,11 +141,13 @@ def test_a_clock_that_jumps_changes_nothing(attacked: Chain, seconds: int) -> No
 
     def jump(seconds: int) -> None:
         (attacked.directory / "jump").write_text(str(seconds))
-        told = {process: attacked.directory / f"{process.pid}.jumped" for process in (attacked.daemon, attacked.child)}
-        for process, file in told.items():
+        jumped_files = {
+            process: attacked.directory / f"{process.pid}.jumped" for process in (attacked.daemon, attacked.child)
+        }
+        for process, file in jumped_files.items():
             file.unlink(missing_ok=True)
             process.send_signal(signal.SIGPROF)
-        for file in told.values():
+        for file in jumped_files.values():
             until_now(file.exists)
 
     for there in (seconds, 0):

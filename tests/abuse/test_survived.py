@@ -27,7 +27,7 @@ KILLS = 5
 
 @contextmanager
 def load(built: Chain) -> Iterator[list[str]]:
-    """Readers that ask all the time, and one that follows events; what they hold against what they were told."""
+    """Readers that ask all the time, and one that follows events; what they hold against what was published."""
     ended, complaints = threading.Event(), []
 
     def ask(path: str) -> None:
@@ -82,7 +82,7 @@ def test_kill_9_of_either_process_loses_nothing() -> None:
                 built.is_connected()
                 assert gateway.gateway.connections.sessions == sessions
             else:
-                shown.add(gateway.do(lambda it: it.fill("AAPL", 1)).execId)  # perhaps it is heard of, perhaps not
+                shown.add(gateway.do(lambda it: it.fill("AAPL", 1)).execId)  # perhaps it is received, perhaps not
                 built.processes["daemon"].kill()
                 built.processes["daemon"].wait()
                 until_now(lambda: built.get("/api/ibkr/status").json["available"] is False)
@@ -123,7 +123,7 @@ def small_disk() -> Iterator[Path]:
     place = Path(tempfile.mkdtemp(prefix="disk-"))
     if subprocess.call(["mount", "-t", "tmpfs", "-o", "size=2m,mode=700", "tmpfs", str(place)]):
         place.rmdir()
-        pytest.skip("this machine lets nobody mount")
+        pytest.skip("this machine allows no mount")
     try:
         yield place
     finally:
@@ -174,7 +174,7 @@ ODD = {
 
 @pytest.mark.parametrize("kind", ODD)
 def test_an_odd_environment_is_no_obstacle(kind: str) -> None:
-    """No HOME, no PATH, umask 0, no terminal, a directory that nobody can write, no locale: it runs, and what it
+    """No HOME, no PATH, umask 0, no terminal, a read-only directory, no locale: it runs, and what it
     writes is its owner's alone."""
     with chain(up=False, IBKR_LOG_FORMAT="console") as built:
         needed = {name: value for name, value in built.environ.items() if name.startswith(("IBKR_", "LINK_TEST_"))}

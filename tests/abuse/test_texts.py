@@ -25,7 +25,7 @@ TEXTS = (
     "é 日本 " + "x" * 3000,
 )
 CODES = (399, 2100, 2103, 2110, 162, 321, 10197, 99999)
-"""A remark, account updates, a farm, a lost upstream, refusals, a code that nobody knows."""
+"""A remark, account updates, a farm, a lost upstream, refusals, an unknown code."""
 
 CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
@@ -37,14 +37,14 @@ def letters(text: str) -> str:
 
 @pytest.fixture(params=["json", "console"])
 def talkative(request: pytest.FixtureRequest) -> Iterator[Chain]:
-    """At DEBUG, where ib_async writes down every position and value that it hears of."""
+    """At DEBUG, where ib_async writes down every position and value that it receives."""
     with chain(IBKR_LOG_LEVEL="DEBUG", IBKR_LOG_FORMAT=request.param) as built:
         built.token = ""
         yield built
 
 
 def test_what_ibkr_says_is_whole_in_the_data_and_one_clean_line_in_the_log(talkative: Chain) -> None:
-    """Markup arrives letter by letter, control characters as spaces; a log line stays one line, tells no full account
+    """Markup arrives letter by letter, control characters as spaces; a log line stays one line, has no full account
     id and no token, and nothing in it reaches a terminal."""
     gateway = talkative.simulated
     with talkative.dial() as reader:
@@ -63,26 +63,26 @@ def test_what_ibkr_says_is_whole_in_the_data_and_one_clean_line_in_the_log(talka
             assert chunk
             said += chunk
     talkative.is_connected()
-    told: set[str] = set()
+    texts: set[str] = set()
     for line in said.decode().split("\n"):
         assert not CONTROLS.search(line.removesuffix("\r")), line
         if line.startswith("data: "):
             data = json.loads(line[6:])
             if data["topic"] == "notices":
-                told |= {row["text"] for row in data["rows"].values() if row}
-    beginnings = {letters(notice)[:12] for notice in told}
+                texts |= {row["text"] for row in data["rows"].values() if row}
+    beginnings = {letters(notice)[:12] for notice in texts}
     for text in TEXTS:
         assert not letters(text) or letters(text)[:12] in beginnings, text
-    assert TEXTS[0] in told
+    assert TEXTS[0] in texts
 
     # what others say of themselves, and what they ask for
     for text in TEXTS:
         with talkative.talk() as talk:
             hello = {"jsonrpc": "2.0", "id": 0, "method": "hello", "params": {"protocol": 1, "client": text}}
             talk.say(json.dumps(hello).encode() + b"\n")
-            assert "result" in (talk.hear() or {})
+            assert "result" in (talk.receive() or {})
             talk.say(json.dumps({"jsonrpc": "2.0", "id": 1, "method": text, "params": {}}).encode() + b"\n")
-            assert (talk.hear() or {})["error"]["code"] == -32601
+            assert (talk.receive() or {})["error"]["code"] == -32601
         talkative.post("/api/ibkr/connect", json.dumps({"host": text[:200]}).encode()).refuses(403, "hostNotAllowed")
         talkative.get("/api/ibkr/positions?account=" + "".join(f"%{byte:02x}" for byte in text[:99].encode()))
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 
-def tell_tasks(*_: object) -> None:
+def write_task_names(*_: object) -> None:
     names = sorted(task.get_name() for task in asyncio.all_tasks())
     written = place / f"{os.getpid()}.writing"
     written.write_text(json.dumps(names))
@@ -35,5 +35,5 @@ def jump(*_: object) -> None:
 jumps: list = []
 if "LINK_TEST_WITNESS" in os.environ:
     place = Path(os.environ["LINK_TEST_WITNESS"])
-    signal.signal(signal.SIGVTALRM, tell_tasks)
+    signal.signal(signal.SIGVTALRM, write_task_names)
     signal.signal(signal.SIGPROF, jump)
