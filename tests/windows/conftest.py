@@ -6,7 +6,7 @@ import pytest
 
 
 def on_wine() -> bool:
-    """Whether this Windows is wine, which tells everybody who asks its ntdll."""
+    """Whether this Windows is wine: its ntdll exports `wine_get_version`."""
     import ctypes
 
     return sys.platform == "win32" and hasattr(ctypes.windll.ntdll, "wine_get_version")

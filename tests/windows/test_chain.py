@@ -67,7 +67,7 @@ class Process:
 
 
 class Chain:
-    """The processes of one test and what they are asked."""
+    """The processes of one test, and requests to them."""
 
     def __init__(self, directory):
         self.processes = []
@@ -103,7 +103,7 @@ class Chain:
             return answer.read()
 
     def status(self):
-        """`GET /status`, or nothing while nobody answers."""
+        """`GET /status`, or `None` while there is no answer."""
         try:
             return json.loads(self.get("status"))
         except OSError:
@@ -125,7 +125,7 @@ def chain(tmp_path):
 
 
 def test_the_chain_answers_and_a_restart_of_the_facade_keeps_the_session(chain):
-    """Rows come through the pipe to HTTP; a new facade takes the port over and nobody is refused meanwhile."""
+    """Rows come through the pipe to HTTP; a new facade takes the port over and no request is refused meanwhile."""
     chain.daemon().says("✓ Connected to IBKR")
     chain.facade()
     chain.connected()
@@ -156,7 +156,7 @@ def test_the_chain_answers_and_a_restart_of_the_facade_keeps_the_session(chain):
     assert chain.run("facade.cli", "status")[0] == 0
 
 
-def test_a_second_daemon_is_told_who_has_it_and_stop_ends_the_first(chain):
+def test_a_second_daemon_names_the_first_and_stop_ends_the_first(chain):
     """75 and the holder's number; `ibkr stop` through the pipe is an orderly end, after which the place is free."""
     first = chain.daemon()
     first.says("✓ Connected to IBKR")

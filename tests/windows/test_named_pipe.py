@@ -37,7 +37,7 @@ async def hung_up(transport, protocol):
 
 @contextlib.contextmanager
 def instance(path, sddl):
-    """One pipe instance of somebody else's making, with the descriptor `sddl`."""
+    """One pipe instance of another owner, with the descriptor `sddl`."""
     with security._attributes(sddl) as attributes:
         handle = _winapi.CreateNamedPipe(
             path, _winapi.PIPE_ACCESS_DUPLEX | _winapi.FILE_FLAG_OVERLAPPED, 0, 2, 4096, 4096, 0, attributes
@@ -48,8 +48,8 @@ def instance(path, sddl):
         _winapi.CloseHandle(handle)
 
 
-def unheard(handle):
-    """Bytes that a client said to the instance; they can be counted as long as nobody reads them."""
+def unread(handle):
+    """Number of bytes that a client has written to the instance and that are not read yet."""
     try:
         return _winapi.PeekNamedPipe(handle, 0)[0]
     except BrokenPipeError:  # it came and left without any
@@ -57,7 +57,7 @@ def unheard(handle):
 
 
 async def test_the_two_ends_know_each_other(path, peers):
-    """The process from the system; the user because nobody else can be here."""
+    """The process from the system; the user because no other user can connect."""
     async with serving(path, peers, Echo):
         transport, protocol = await connect(Talk, path, 10)
         await until(lambda: peers)
@@ -102,7 +102,7 @@ async def test_many_clients_at_once_are_served(path, peers):
 
 
 async def test_a_live_pipe_is_never_stolen(path, peers):
-    """The second daemon is told who has it, and the first goes on serving."""
+    """The second daemon's error names the first, and the first goes on serving."""
     async with serving(path, peers, Echo):
         with pytest.raises(AlreadyRunning) as refused:
             await listen(Talk, path)
@@ -153,13 +153,13 @@ async def test_the_pipe_of_a_killed_daemon_is_free(path, peers):
 
 
 async def test_nothing_is_said_to_another_users_server(path):
-    """A client leaves a pipe that somebody else owns before its protocol exists."""
+    """A client leaves a pipe of another owner before its protocol exists."""
     sddl = f"O:SYD:(A;;GA;;;{security.own_sid()})"
     with contextlib.ExitStack() as stack:
         try:
             squatters = [stack.enter_context(instance(path, sddl)) for _ in range(2)]
         except OSError:
-            pytest.skip("nobody can pretend to be another user here: needs real Windows and a second user")
+            pytest.skip("no pipe of another user can be made here: needs real Windows and a second user")
         made = []
         with pytest.raises(PermissionError, match="another user"):
             await connect(lambda: made.append(1), path, 10)
@@ -167,7 +167,7 @@ async def test_nothing_is_said_to_another_users_server(path):
             await listen(Talk, path)
 
         assert made == []
-        assert [unheard(squatter) for squatter in squatters] == [0, 0]
+        assert [unread(squatter) for squatter in squatters] == [0, 0]
 
 
 def test_a_pipe_that_came_out_open_to_others_is_not_served(path):
@@ -233,7 +233,7 @@ async def test_the_pipe_is_not_reached_over_the_network(path, peers):
 
 @pytest.mark.real_windows
 async def test_programs_of_low_integrity_are_kept_out(path, peers):
-    """The label that was asked for is on the pipe."""
+    """The requested label is on the pipe."""
     async with serving(path, peers, Echo):
         transport, protocol = await connect(Talk, path, 10)
         handle = transport.get_extra_info("pipe").fileno()

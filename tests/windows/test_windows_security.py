@@ -41,7 +41,7 @@ def test_a_directory_open_to_others_is_refused_with_the_command_that_closes_it(t
     assert security.access_of_path(str(tmp_path / "open")).open_to_others
 
 
-def test_a_token_file_open_to_others_is_told_from_a_closed_one(tmp_path):
+def test_a_token_file_open_to_others_is_distinguished_from_a_closed_one(tmp_path):
     """The bearer token's file is held to the same rule, with its own command."""
     for name, sddl in {"open": "(A;;FA;;;WD)", "closed": f"(A;;FA;;;{security.own_sid()})"}.items():
         with security._attributes(f"O:{security.own_sid()}D:P{sddl}") as attributes:
