@@ -17,7 +17,7 @@ AAPL, MSFT, SPY = 265598, 272093, 756733
 
 
 async def streaming(scene: Story, *topics: str) -> None:
-    """Somebody watches these, and each has been requested."""
+    """Clients watch these, and each has been requested."""
     for topic in topics:
         scene.market.watch(topic, "a reader")
     await until(lambda: scene.market.streams().live == len(topics))
@@ -79,7 +79,7 @@ async def test_02_after_1102_streams_are_left_alone_and_what_the_text_says_is_br
         await streaming(scene, f"quotes:{AAPL}")
         scene.gateway.tick(AAPL, bid=100.0, ask=101.0, last=100.5)
         await until(lambda: scene.store.row(f"quotes:{AAPL}", str(AAPL)))
-        asked = {name: scene.requested(name) for name in ("reqPositions", "reqExecutions", "reqAllOpenOrders")}
+        requested = {name: scene.requested(name) for name in ("reqPositions", "reqExecutions", "reqAllOpenOrders")}
         scene.gateway.lose_upstream(1100)
         await scene.becomes("upstreamLost", "upstreamLost")
         scene.gateway.faults.upstream = None
@@ -92,7 +92,9 @@ async def test_02_after_1102_streams_are_left_alone_and_what_the_text_says_is_br
         await until(lambda: scene.gaps)
 
         assert scene.requested("reqMktData") == 1
-        assert {name: scene.requested(name) - before for name, before in asked.items()} == dict.fromkeys(asked, 1)
+        assert {name: scene.requested(name) - before for name, before in requested.items()} == dict.fromkeys(
+            requested, 1
+        )
         assert scene.row.farms["usfarm.nj"].state == "broken"
         assert (scene.row.farms["ushmds"].state, scene.row.farms["ushmds"].type) == ("broken", "hmds")
         assert scene.gaps[0].recovered.streams == 0
@@ -118,16 +120,16 @@ async def test_03_a_bar_stream_killed_by_a_farm_blip_is_requested_again_and_the_
 
 async def test_03_sixty_farm_blips_in_five_minutes_leave_one_session_with_its_streams() -> None:
     """nautilus_trader#4412: farms flap and 10182 ends the stream, over and over."""
-    async with story() as told:
-        await streaming(told, f"bars:{AAPL}:1min")
+    async with story() as scene:
+        await streaming(scene, f"bars:{AAPL}:1min")
         for _ in range(60):
-            told.gateway.farm_blip(kills_streams=True)
-            await told.clock.pass_(5)
-        await told.clock.pass_(60)
+            scene.gateway.farm_blip(kills_streams=True)
+            await scene.clock.pass_(5)
+        await scene.clock.pass_(60)
 
-        assert told.market.streams().live == 1
-        assert told.phases == [("connecting", None), ("syncing", None), ("ready", None)]
-        assert told.dials == 1
+        assert scene.market.streams().live == 1
+        assert scene.phases == [("connecting", None), ("syncing", None), ("ready", None)]
+        assert scene.dials == 1
 
 
 # --- 4 --------------------------------------------------------------------------------------------------------------
@@ -188,7 +190,7 @@ async def test_04_a_gateway_that_thaws_before_the_second_probe_is_overdue_keeps_
         await scene.clock.pass_(12)
         assert scene.row.phase == "unproven"
         scene.gateway.thaw()
-        await until(lambda: scene.session is not None and scene.session.heard > scene.clock.monotonic() - 1)
+        await until(lambda: scene.session is not None and scene.session.last_received > scene.clock.monotonic() - 1)
         await scene.becomes("ready")
 
         assert scene.dials == 1
@@ -203,8 +205,8 @@ async def test_04_probes_that_take_four_seconds_are_no_fault() -> None:
             scene.gateway.freeze()
             await scene.clock.pass_(9)
             scene.gateway.thaw()
-            heard = scene.session.heard if scene.session else 0.0
-            await until(lambda before=heard: scene.session is not None and scene.session.heard > before)
+            received = scene.session.last_received if scene.session else 0.0
+            await until(lambda before=received: scene.session is not None and scene.session.last_received > before)
 
         assert scene.phases == [("connecting", None), ("syncing", None), ("ready", None)]
         assert scene.dials == 1
@@ -227,7 +229,7 @@ async def test_05_a_half_open_connection_is_noticed_like_a_frozen_one_and_the_ke
 
 
 async def test_05_after_a_sleep_of_the_machine_the_session_is_probed_at_once() -> None:
-    """The wall clock has gone on, the monotonic one has not: an hour is nobody's silence."""
+    """The wall clock has gone on, the monotonic one has not: the hour does not count as silence."""
     async with story() as scene:
         scene.gateway.quiet()
         probes = scene.requested("reqCurrentTime")
@@ -241,7 +243,7 @@ async def test_05_after_a_sleep_of_the_machine_the_session_is_probed_at_once() -
 
 
 async def test_05_stopped_for_a_minute_with_a_probe_open_nothing_is_lost() -> None:
-    """SIGSTOP of the daemon: what has arrived is read first, then the probe's clock starts anew."""
+    """SIGSTOP of the daemon: what has arrived is read first, then the probe's time limit starts again."""
     async with story() as scene:
         scene.gateway.quiet()
         scene.gateway.freeze()
@@ -282,7 +284,7 @@ async def test_06_an_accepted_dial_without_a_greeting_is_probably_a_dialog() -> 
 # --- 7 --------------------------------------------------------------------------------------------------------------
 
 
-async def test_07_2110_at_connect_is_not_ready_and_asks_for_nothing() -> None:
+async def test_07_2110_at_connect_is_not_ready_and_requests_nothing() -> None:
     """The handshake succeeds; IBKR is not behind it, and what TWS would answer cannot be trusted."""
     async with story(before=lambda gateway: gateway.lose_upstream(2110, answers="empty"), connected=False) as scene:
         await scene.becomes("upstreamLost", "upstreamLost")
@@ -346,7 +348,7 @@ async def test_09_no_farm_that_breaks_touches_the_session() -> None:
 # --- 10 and 11 ------------------------------------------------------------------------------------------------------
 
 
-async def test_10_no_such_contract_said_during_an_outage_is_not_believed() -> None:
+async def test_10_no_such_contract_during_an_outage_is_not_final() -> None:
     """200 while upstream is lost is upstreamLost, and afterwards the contract is found at once."""
     async with story() as scene:
         scene.gateway.lose_upstream(1100, answers="empty")

@@ -97,7 +97,7 @@ class Heartbeat:
     @property
     def last_message(self) -> float | None:
         """Monotonic s of the last complete message of the watched session."""
-        return None if self._watched is None else self._watched[0].heard
+        return None if self._watched is None else self._watched[0].last_received
 
     def begin(self, tws: Tws, session: int) -> None:
         """Watch this session; its silence counts from here."""
@@ -145,7 +145,7 @@ class Heartbeat:
             after_turn()
 
     def _judge(self, tws: Tws, session: int, silence: SilenceTimer, wanted: float, elapsed: float) -> None:
-        match silence.turn(wanted, elapsed, self._clock.monotonic(), tws.heard):
+        match silence.turn(wanted, elapsed, self._clock.monotonic(), tws.last_received):
             case "received" if self._overdue:
                 self._overdue = False
                 self._post(ev.MessageReceived(session=session))

@@ -11,9 +11,9 @@ from shared.messages import FarmState, Gap, LinkEvent, Pacing, Streams, Upstream
 
 
 class Tws(Protocol):
-    """One session with the gateway (`daemon.tws.Tws`). `heard`: monotonic s of the last complete message."""
+    """One session with the gateway (`daemon.tws.Tws`). `last_received`: monotonic s of the last complete message."""
 
-    heard: float
+    last_received: float
 
     @property
     def decode_errors(self) -> Mapping[str, int]:

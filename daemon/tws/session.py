@@ -67,7 +67,7 @@ class Tws:
     ) -> None:
         self.number = number
         self.target = target
-        self.heard = 0.0
+        self.last_received = 0.0
         """Monotonic s of the last complete message; 0 before the first."""
         self.server_version: int | None = None
         self.accounts: tuple[str, ...] = ()
@@ -290,10 +290,10 @@ class Tws:
 
     def _packet(self) -> None:
         """After each batch of messages: what it changed is published, in one step."""
-        self.heard = self._clock.monotonic()
+        self.last_received = self._clock.monotonic()
         self.book.flush()
         if self.book.orders_outdated:
-            self.startup.refresh_orders(self.heard)
+            self.startup.refresh_orders(self.last_received)
         self.snapshots.flush()
         self.ticks.flush()
         self.bars.flush()

@@ -30,7 +30,7 @@ LIMIT = 60.0
 
 
 class Mirror:
-    """A peer that folds what it is told, as a facade does."""
+    """A peer that folds the deltas that it receives, as a facade does."""
 
     def __init__(self) -> None:
         self.replica: Replica | None = None
@@ -43,7 +43,7 @@ class Mirror:
     @classmethod
     async def join(cls, path: str, topics: tuple[str, ...] = STATE_TOPICS, resume: Replica | None = None) -> Mirror:
         self = cls()
-        self.client = await Client.open(path, "test/1", self._hear)
+        self.client = await Client.open(path, "test/1", self._receive)
         params: dict[str, Any] = {"topics": topics}
         if resume is not None:
             params |= {"epoch": resume.epoch, "since": resume.seq}
@@ -53,17 +53,17 @@ class Mirror:
         await self.until(lambda: self.replica is not None and self.replica.seq >= answer["seq"])
         return self
 
-    def _hear(self, method: str, params: msgspec.Raw) -> None:
+    def _receive(self, method: str, params: msgspec.Raw) -> None:
         assert method == "delta"
         self.lines += 1
         delta = msgspec.json.decode(params, type=Delta)
-        for topic, told in delta.topics.items():
+        for topic, topic_delta in delta.topics.items():
             before = self._pages[topic].rows if topic in self._pages else {}
             entries = {
                 key: (step, None if bytes(row) == b"null" else bytes(row))
-                for (key, row), step in zip(told.rows.items(), told.seqs, strict=True)
+                for (key, row), step in zip(topic_delta.rows.items(), topic_delta.seqs, strict=True)
             }
-            self._pages[topic] = TopicDelta(TopicState(told.seq, told.asOf or ""), {**before, **entries})
+            self._pages[topic] = TopicDelta(TopicState(topic_delta.seq, topic_delta.asOf or ""), {**before, **entries})
         if delta.seq is not None:
             if self.replica is None or self.replica.epoch != delta.epoch:
                 self.replica = Replica(delta.epoch)
@@ -106,7 +106,7 @@ class Mirror:
         await self.client.close()
 
 
-class Told(msgspec.Struct):
+class TopicRows(msgspec.Struct):
     asOf: str | None
     seq: int
     rows: dict[str, msgspec.Raw]
@@ -115,7 +115,7 @@ class Told(msgspec.Struct):
 
 class Delta(msgspec.Struct):
     epoch: str
-    topics: dict[str, Told]
+    topics: dict[str, TopicRows]
     seq: int | None
     floor: int
 

@@ -1,4 +1,4 @@
-"""A session that says what a test tells it to, a time that passes when told to, and a link supervised over both."""
+"""A session that a test scripts, a clock that a test moves, and a link supervised over both."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ LIMIT = 60.0  # s; only ends a test that would hang
 
 
 class Script:
-    """One session: opens, reads and answers as it is told; every request to it is in `requested`."""
+    """One session: opens, reads and answers as the gateway is set; every request to it is in `requested`."""
 
     def __init__(self, number: int, target: Target, emit: Callable[[Event], None], gateway: Gateway) -> None:
         self.number = number
         self.target = target
         self.emit = emit
         self.gateway = gateway
-        self.heard = 0.0
+        self.last_received = 0.0
         self.decode_errors: dict[str, int] = {}
         self.messages_in = self.messages_out = 0
         self.requested: list[str] = []
@@ -41,7 +41,7 @@ class Script:
 
     def receives(self) -> None:
         """Any complete message."""
-        self.heard = self.gateway.clock.monotonic()
+        self.last_received = self.gateway.clock.monotonic()
 
     def emits(self, event: type[ev.SessionEvent], **fields: Any) -> None:
         self.receives()
@@ -68,19 +68,19 @@ class Script:
 
     async def sync(self, topics: frozenset[str] | None = None) -> None:
         self.requested.append("sync" if topics is None else "sync " + " ".join(sorted(topics)))
-        await self._tell(frozenset(BROKER_TOPICS) if topics is None else topics)
+        await self._publish(frozenset(BROKER_TOPICS) if topics is None else topics)
 
     async def recover(self, cause: str) -> None:
         self.requested.append(f"recover {cause}")
-        await self._tell(frozenset(BROKER_TOPICS))
+        await self._publish(frozenset(BROKER_TOPICS))
 
-    async def _tell(self, topics: frozenset[str]) -> None:
+    async def _publish(self, topics: frozenset[str]) -> None:
         if self.gateway.slow_reads:
             await self.gateway.clock.sleep(self.target.timeout)
             return
         for fill in self.gateway.fills:
             self.gateway.store.put({"fills": {fill.execId: fill}})
-        for topic in topics - self.gateway.untold:
+        for topic in topics - self.gateway.incomplete:
             self.gateway.store.known(topic)
         self.receives()
 
@@ -114,7 +114,7 @@ class Gateway:
         self.outcome: str | None = None  # a reason to fail with, "hang", or None
         self.accounts: tuple[str, ...] = ("DU1234567",)
         self.greeting: tuple[Callable[[int], Event], ...] = ()
-        self.untold: frozenset[str] = frozenset()
+        self.incomplete: frozenset[str] = frozenset()
         self.fills: tuple[Fill, ...] = ()
         self.frozen = False
         self.slow_reads = False

@@ -229,18 +229,18 @@ async def test_unreadable_windows_stop_the_start() -> None:
 
 
 @posix
-async def test_systemd_is_told() -> None:
+async def test_systemd_is_notified() -> None:
     """READY once the socket listens, though no gateway is there; signs of life; STOPPING."""
     async with place() as directory:
         address = str(directory / "notify")
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
-            told.bind(address)
-            told.setblocking(False)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+            systemd.bind(address)
+            systemd.setblocking(False)
             loop = asyncio.get_running_loop()
 
             async def word() -> bytes:
                 async with asyncio.timeout(LIMIT):
-                    return await loop.sock_recv(told, 100)
+                    return await loop.sock_recv(systemd, 100)
 
             environ = environment(directory) | {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "300000"}
             async with started(environ, directory) as process:
@@ -263,7 +263,7 @@ async def test_the_daemon_says_what_it_does(capsys: pytest.CaptureFixture[str]) 
     assert "usage" in capsys.readouterr().err
 
 
-def test_signs_of_life_are_for_whom_systemd_asks() -> None:
+def test_watchdog_messages_are_for_the_process_that_systemd_names() -> None:
     """A third of the limit, at most every 10 s, and not where the limit is another process's."""
     assert watchdog({}, 7) is None
     assert watchdog({"WATCHDOG_USEC": "0"}, 7) is None

@@ -31,7 +31,7 @@ def test_the_word_arrives_at_an_abstract_name(tmp_path):
         assert systemd.recv(100) == b"READY=1"
 
 
-def test_nobody_to_tell_is_no_trouble(tmp_path):
-    """Without systemd, or with an address that nobody serves, the daemon runs on."""
+def test_no_systemd_is_no_trouble(tmp_path):
+    """Without systemd, or with an address without a listener, the daemon runs on."""
     assert not notify("", READY)
-    assert not notify(str(tmp_path / "nobody"), READY)
+    assert not notify(str(tmp_path / "absent"), READY)

@@ -1,4 +1,4 @@
-"""The whole daemon before a simulated gateway: what its socket tells is what the gateway holds, whatever happened."""
+"""The whole daemon before a simulated gateway: its socket publishes what the gateway holds, whatever happened."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def orders(gateway: Gateway) -> dict[str, tuple[Any, ...]]:
     }
 
 
-def told_orders(mirror: Mirror) -> dict[str, tuple[Any, ...]]:
+def published_orders(mirror: Mirror) -> dict[str, tuple[Any, ...]]:
     return {
         key: (row["account"], row["action"], row["conId"], row["status"], row["done"], row["filled"])
         for key, row in mirror.rows("orders").items()
@@ -102,30 +102,30 @@ ALL_KNOWN = {"accounts", "summary", "pnl", "positions", "orders", "fills"}
     ("count", "working"),
     [(1, 0), (25, 3), (1_000, 500), pytest.param(10_000, 500, marks=pytest.mark.timeout(300))],
 )
-async def test_what_is_told_is_what_the_gateway_holds(count: int, working: int) -> None:
+async def test_what_is_published_is_what_the_gateway_holds(count: int, working: int) -> None:
     """Positions field by field, orders, fills and accounts, each topic known."""
     async with linked(World(11, positions=count, orders=working)) as (gateway, daemon, mirror):
         await mirror.until(lambda: known(mirror) >= ALL_KNOWN)
 
         assert mirror.rows("positions") == positions(gateway)
-        assert told_orders(mirror) == orders(gateway)
+        assert published_orders(mirror) == orders(gateway)
         assert set(mirror.rows("accounts")) == set(gateway.world.managed)
         assert {fill.execId for fill in gateway.world.fills} == set(daemon.store.rows("fills"))
         assert await mirror.all("account.positions") == list(mirror.rows("positions").values())
 
 
 @pytest.mark.parametrize(("accounts", "advisor"), [(2, ""), (60, ""), (3, "DF1234566")])
-async def test_several_accounts_are_each_told(accounts: int, advisor: str) -> None:
+async def test_several_accounts_are_each_published(accounts: int, advisor: str) -> None:
     """Each position under its own account, an advisor's too."""
     world = World(3, accounts=accounts, positions=120, advisor=advisor)
     async with linked(world) as (gateway, _, mirror):
         assert set(mirror.rows("accounts")) == set(gateway.world.managed)
-        told = {key: (row["position"], row["avgCost"]) for key, row in mirror.rows("positions").items()}
-        assert told == {key: (row["position"], row["avgCost"]) for key, row in positions(gateway).items()}
+        published = {key: (row["position"], row["avgCost"]) for key, row in mirror.rows("positions").items()}
+        assert published == {key: (row["position"], row["avgCost"]) for key, row in positions(gateway).items()}
 
 
 async def test_fills_of_a_time_without_link_appear_once_and_recovered() -> None:
-    """They happened while nobody listened; a second recovery adds nothing and changes none of them."""
+    """They happened while no daemon ran; a second recovery adds nothing and changes none of them."""
     async with linked(World(5)) as (gateway, daemon, mirror):
         before = set(mirror.rows("fills"))
         gateway.refuse()
@@ -166,21 +166,21 @@ async def test_fills_of_a_time_without_upstream_appear_once_and_recovered(data_l
 
 
 async def test_a_live_fill_is_not_recovered_and_its_correction_takes_its_place() -> None:
-    """Told as it happens, with its commission; then corrected by suffix."""
+    """Published as it happens, with its commission; then corrected by suffix."""
     async with linked(World(5)) as (gateway, _, mirror):
-        told = gateway.fill("AAPL", 10)
-        await mirror.until(lambda: (mirror.rows("fills").get(told.execId) or {}).get("commission") is not None)
-        assert not mirror.rows("fills")[told.execId]["recovered"]
+        fill = gateway.fill("AAPL", 10)
+        await mirror.until(lambda: (mirror.rows("fills").get(fill.execId) or {}).get("commission") is not None)
+        assert not mirror.rows("fills")[fill.execId]["recovered"]
 
-        corrected = gateway.correct_fill(told.execId, 1.25)
+        corrected = gateway.correct_fill(fill.execId, 1.25)
         await mirror.until(lambda: corrected.execId in mirror.rows("fills"))
-        assert told.execId not in mirror.rows("fills")
+        assert fill.execId not in mirror.rows("fills")
         assert mirror.rows("fills")[corrected.execId]["price"] == 1.25
         assert not mirror.rows("fills")[corrected.execId]["recovered"]
 
 
 async def test_while_the_gateway_is_away_rows_are_old_and_not_gone() -> None:
-    """What was known stays with its age, is told only to whom old rows are welcome, and becomes current again."""
+    """What was known stays with its age, is sent only to clients that accept old rows, and becomes current again."""
     async with linked(World(5)) as (gateway, _, mirror):
         held = mirror.rows("positions")
         gateway.refuse()
@@ -226,7 +226,7 @@ async def test_history_knows_how_long_the_link_was_up() -> None:
         assert 0 < answer["uptime"]["24h"]["ratio"] <= 1
 
 
-async def test_the_market_is_asked_and_watched_over_the_socket() -> None:
+async def test_the_market_is_queried_and_watched_over_the_socket() -> None:
     """Look-ups, a quote, bars longer than a line, and streams under their topic's one spelling."""
     async with linked(World(5)) as (gateway, _, mirror):
         gateway.quiet(False)
@@ -234,9 +234,9 @@ async def test_the_market_is_asked_and_watched_over_the_socket() -> None:
         contract = match["conId"]
         assert (await mirror.all("contracts.get", conId=contract))[0]["symbol"] == "AAPL"
         assert (await mirror.all("quotes.get", conIds=[contract]))[0]["marketDataType"] == "live"
-        asked = {"conId": contract, "durationStr": "1 M", "barSizeSetting": "1 min"}
-        assert (await mirror.call("bars.fetch", **asked))["next"] is not None
-        dates = [bar["date"] for bar in await mirror.all("bars.fetch", **asked)]
+        params = {"conId": contract, "durationStr": "1 M", "barSizeSetting": "1 min"}
+        assert (await mirror.call("bars.fetch", **params))["next"] is not None
+        dates = [bar["date"] for bar in await mirror.all("bars.fetch", **params)]
         assert dates == sorted(set(dates))
         assert len(dates) > 5_000
 
@@ -282,7 +282,7 @@ async def test_fills_of_earlier_daemons_are_read_again_where_the_ledger_could_no
 
 @pytest.mark.skipif(os.name == "nt", reason="kill -9")
 async def test_a_killed_daemon_knows_every_fill_that_it_has_shown() -> None:
-    """Killed with -9 as fills come in; the next one has them all, as first told, before it has any gateway to ask."""
+    """Killed with -9 as fills come in; the next one has them all, as first published, before it has a gateway."""
     async with Gateway(World(5), tick_rate=0.0) as gateway, place() as directory:
         environ = environment(
             directory,
@@ -295,8 +295,8 @@ async def test_a_killed_daemon_knows_every_fill_that_it_has_shown() -> None:
         try:
             mirror = await answered(lambda: Mirror.join(environ["IBKR_SOCKET"]))
             await mirror.until(lambda: mirror.link["connected"])
-            told = [gateway.fill("AAPL", 1).execId for _ in range(50)]
-            await mirror.until(lambda: len(set(told) & set(mirror.rows("fills"))) > 20)
+            filled = [gateway.fill("AAPL", 1).execId for _ in range(50)]
+            await mirror.until(lambda: len(set(filled) & set(mirror.rows("fills"))) > 20)
         finally:
             process.send_signal(signal.SIGKILL)
             await process.wait()
@@ -314,7 +314,7 @@ async def test_a_killed_daemon_knows_every_fill_that_it_has_shown() -> None:
 @pytest.mark.parametrize("seed", range(int(os.environ.get("LINK_TEST_SEEDS", "4"))))
 async def test_after_any_sequence_of_troubles_the_mirror_is_the_daemon_and_the_daemon_the_gateway(seed: int) -> None:
     """Drops, 1101s, 1102s, fills, orders that come and go, peers that leave and resume or read slowly: at rest every
-    fold is exactly the daemon's state, and what the daemon believes is what the gateway holds."""
+    fold is exactly the daemon's state, and the daemon's state is what the gateway holds."""
     random_unit = random.Random(seed)
     async with linked(World(seed, positions=random_unit.choice((1, 25, 200)))) as (gateway, daemon, mirror):
         mirrors = [mirror, await Mirror.join(daemon.settings.socket_path)]  # the first one always reads
@@ -325,7 +325,7 @@ async def test_after_any_sequence_of_troubles_the_mirror_is_the_daemon_and_the_d
         for each in mirrors:
             each.client._transport.resume_reading()  # type: ignore[union-attr]
         await mirror.until(lambda: mirror.link["connected"] and known(mirror) >= ALL_KNOWN)
-        await mirror.until(lambda: told_orders(mirror) == orders(gateway))
+        await mirror.until(lambda: published_orders(mirror) == orders(gateway))
         await mirror.until(lambda: mirror.rows("positions").keys() == positions(gateway).keys())
         for each in mirrors:
             await each.call("ping")

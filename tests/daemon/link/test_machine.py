@@ -102,7 +102,7 @@ class Driver:
         return round(self.link.state.until - self.monotonic, 6)
 
     def wakes(self) -> tuple[act.Action, ...]:
-        """Let the time pass that the machine asked for."""
+        """Let the time pass until the machine's next wake."""
         assert self.link.wake is not None
         self.after(max(0.0, self.link.wake - self.monotonic))
         return self.post(ev.TimerExpired())
@@ -146,7 +146,7 @@ def test_an_automatic_link_dials_at_the_start() -> None:
     ("automatic", "held", "phase", "reason"),
     [(False, False, "disabled", "autoConnectOff"), (True, True, "held", "manual"), (False, True, "held", "manual")],
 )
-def test_a_link_nobody_wants_dials_nothing(automatic: bool, held: bool, phase: str, reason: str) -> None:
+def test_a_link_that_is_not_wanted_dials_nothing(automatic: bool, held: bool, phase: str, reason: str) -> None:
     driver = Driver(automatic=automatic, held=held)
 
     assert (driver.link.phase, driver.link.reason, driver.ordered, driver.link.wake) == (phase, reason, [], None)
@@ -190,7 +190,7 @@ def test_each_reason_has_its_own_waits(target: Target, reason: str, waits: list[
     ("host", "wait"), [("localhost", 0.5), ("127.0.0.2", 0.5), ("::1", 0.5), ("127.gateway.example", 1.0)]
 )
 def test_only_this_machine_is_dialled_twice_a_second(host: str, wait: float) -> None:
-    """A name that begins like an address is somebody else's machine."""
+    """A name that begins like an address is another machine's."""
     assert Driver(replace(HOME, host=host)).waits("portClosed", 1) == [wait]
 
 
@@ -236,7 +236,7 @@ def test_the_latest_attempts_own_reason_decides_the_next_wait() -> None:
     assert driver.waits("dialTimeout", 1) == [8.0]
 
 
-def test_the_wait_starts_anew_only_after_a_session_that_lasted() -> None:
+def test_the_wait_starts_again_only_after_a_session_that_lasted() -> None:
     driver = Driver(AWAY)
     driver.waits("portClosed", 4)
     driver.up().after(29.9)
@@ -252,7 +252,7 @@ def test_the_wait_starts_anew_only_after_a_session_that_lasted() -> None:
 
 
 def test_every_reason_of_the_catalogue_has_a_patience() -> None:
-    """Whatever reason an attempt ends with, there is a next attempt or nobody wants one."""
+    """Whatever reason an attempt ends with, there is a next attempt or none is wanted."""
     for reason in LINK_REASONS:
         driver = Driver()
         driver.fails(reason)
@@ -260,7 +260,7 @@ def test_every_reason_of_the_catalogue_has_a_patience() -> None:
 
 
 def test_a_night_of_refusals_is_one_wait_that_began_with_the_first() -> None:
-    """An attempt that ends where it began is part of the wait around it; another reason begins anew."""
+    """An attempt that ends where it began is part of the wait around it; another reason begins a new one."""
     driver = Driver()
     driver.fails("portClosed")
     began = driver.link.since
@@ -333,7 +333,7 @@ def test_an_open_attempt_that_the_gateway_ends_is_what_it_ended_for() -> None:
 
 
 @pytest.mark.parametrize("event", [ev.ReconnectRequested(), ev.MachineResumed(seconds=60), ev.WindowEnded()])
-def test_what_ends_a_wait_closes_the_open_attempt_and_dials_anew(event: ev.Event) -> None:
+def test_what_ends_a_wait_closes_the_open_attempt_and_dials_again(event: ev.Event) -> None:
     driver = Driver()
     driver.overdue()
 
@@ -341,7 +341,7 @@ def test_what_ends_a_wait_closes_the_open_attempt_and_dials_anew(event: ev.Event
 
 
 @pytest.mark.parametrize("event", [connect_requested(bare=True), connect_requested()])
-def test_connect_closes_the_open_attempt_and_dials_anew(event: ev.Event) -> None:
+def test_connect_closes_the_open_attempt_and_dials_again(event: ev.Event) -> None:
     driver = Driver()
     driver.overdue()
 
@@ -362,7 +362,7 @@ def test_connect_elsewhere_closes_the_open_attempt_and_goes_back_to_dialling_if_
     assert dials(driver.wakes()) == [HOME]
 
 
-def test_an_attempt_that_only_a_person_asked_for_is_closed_at_its_time_limit() -> None:
+def test_an_attempt_that_only_a_request_started_is_closed_at_its_time_limit() -> None:
     driver = Driver(automatic=False)
     driver.post(connect_requested(replace(HOME, timeout=3.0)))
 
@@ -560,7 +560,7 @@ def test_a_farm_that_breaks_never_changes_the_session() -> None:
 
 
 def test_2110_in_the_handshake_postpones_the_snapshots() -> None:
-    """What TWS answers without IBKR behind it cannot be trusted, so it is not asked."""
+    """What TWS answers without IBKR behind it cannot be trusted, so it is not requested."""
     driver = Driver()
     driver.says(2110)
     assert driver.opens() == (act.Settled(session=1, reason="upstreamLost"),)
@@ -592,7 +592,7 @@ def test_1100_outweighs_2110(codes: tuple[int, ...]) -> None:
     assert driver.link.phase == "upstreamLost"
 
 
-def test_snapshots_under_way_when_upstream_is_lost_are_not_believed() -> None:
+def test_snapshots_under_way_when_upstream_is_lost_are_discarded() -> None:
     driver = Driver()
     driver.opens()
     assert act.StopReading(session=1) in driver.says(1100)
@@ -678,7 +678,7 @@ SUNDAY = datetime(2025, 11, 23, 6, 0, tzinfo=UTC)  # 01:00 in New York
     [
         (SUNDAY - timedelta(hours=2), SUNDAY + timedelta(hours=1)),  # down before the weekly end, refused after it
         (SUNDAY + timedelta(hours=12), SUNDAY + timedelta(hours=13)),  # ran through it, its next restart fails
-        (SUNDAY - timedelta(hours=2), SUNDAY + timedelta(days=2)),  # and nobody has logged in since
+        (SUNDAY - timedelta(hours=2), SUNDAY + timedelta(days=2)),  # and there was no login since
     ],
 )
 def test_a_gateway_refused_since_the_weekly_end_of_logins_probably_waits_for_one(
@@ -771,7 +771,7 @@ def test_a_person_who_connects_means_whoever_is_logged_in_now() -> None:
     assert driver.link.phase == "syncing"
 
 
-# --- what somebody asks for -----------------------------------------------------------------------------------------
+# --- requests -----------------------------------------------------------------------------------------
 
 
 def test_connect_from_disabled_is_kept_up_when_it_succeeds() -> None:
@@ -785,7 +785,7 @@ def test_connect_from_disabled_is_kept_up_when_it_succeeds() -> None:
 
 
 @pytest.mark.parametrize("held", [False, True])
-def test_connect_that_fails_leaves_a_link_nobody_wants_as_it_was(held: bool) -> None:
+def test_connect_that_fails_leaves_an_unwanted_link_as_it_was(held: bool) -> None:
     driver = Driver(automatic=False, held=held)
     driver.post(connect_requested())
 
@@ -907,7 +907,7 @@ def test_connect_while_unproven_is_answered_by_what_comes_of_it() -> None:
     assert driver.post(ev.MessageReceived(session=1)) == (act.Settled(session=1, reason=None),)
 
 
-def test_an_asked_session_lost_before_it_was_ready_leaves_things_as_they_were() -> None:
+def test_a_requested_session_lost_before_it_was_ready_leaves_things_as_they_were() -> None:
     driver = Driver(automatic=False)
     driver.post(connect_requested())
     driver.opens()
@@ -1089,7 +1089,7 @@ class AnyLink(RuleBasedStateMachine):
             elif isinstance(action, act.Settled):
                 self.waiters.discard(action.session)
             elif isinstance(action, act.Read | act.Recover | act.Replay | act.Probe | act.StopReading):
-                assert action.session in self.open, "nothing is asked of a session that is over"
+                assert action.session in self.open, "nothing is requested of a session that is over"
 
     @rule(seconds=st.sampled_from([0.0, 0.1, 1.0, 20.0, 40.0, 400.0, 90000.0]))
     def time_passes(self, seconds: float) -> None:
@@ -1206,7 +1206,7 @@ def test_the_number_of_the_session_counts_completed_handshakes() -> None:
 
 
 def test_attempts_count_from_when_the_link_was_last_ready() -> None:
-    """A gateway that drops each session before it is ready has been tried as often; one that was ready begins anew."""
+    """A gateway that drops each session before it is ready has been tried as often; one that was ready resets it."""
     driver = Driver()
     for tried in (1, 2, 3):
         assert driver.link.connection is not None

@@ -40,17 +40,17 @@ async def test_a_task_cancelled_before_its_first_step_leaves_nothing() -> None:
     assert log == []
 
 
-async def test_a_failure_is_told_and_ends_nothing_else() -> None:
-    told: list[tuple[str, str]] = []
+async def test_a_failure_is_reported_and_ends_nothing_else() -> None:
+    reported: list[tuple[str, str]] = []
 
     async def fail() -> None:
         raise ValueError("broken")
 
     async with asyncio.TaskGroup() as group:
-        slots = Slots(group, lambda name, fault: told.append((name, str(fault))))
+        slots = Slots(group, lambda name, fault: reported.append((name, str(fault))))
         other = slots.start("other", wait_for_ever([], "other"))
         await asyncio.wait([slots.start("a", fail())])
         assert not other.done()
         slots.cancel("other")
 
-    assert told == [("a", "broken")]
+    assert reported == [("a", "broken")]

@@ -51,7 +51,7 @@ def fill(exec_id: str, **changes: object) -> Fill:
     return replace(known, **changes)
 
 
-# --- up, and what is told of it -------------------------------------------------------------------------------------
+# --- up, and what is published of it --------------------------------------------------------------------------------
 
 
 async def test_an_automatic_start_becomes_connected_and_says_so(lines: pytest.LogCaptureFixture) -> None:
@@ -78,7 +78,7 @@ async def test_without_auto_connect_nothing_is_dialled_and_the_log_says_why(line
 
 
 async def test_a_night_of_refusals_is_one_warning_and_a_count(lines: pytest.LogCaptureFixture) -> None:
-    """The first failure is told with the seed's lines; repeats are counted; each other reason is one line."""
+    """The first failure is logged with the seed's lines; repeats are counted; each other reason is one line."""
     story = Story()
     story.gateway.outcome = "portClosed"
     running = asyncio.create_task(story.link.run(), name="the link under test")
@@ -246,7 +246,7 @@ async def test_a_proof_that_has_grown_too_old_proves_nothing_whoever_was_slow() 
 
 
 async def test_our_own_absence_is_not_the_gateways_silence(lines: pytest.LogCaptureFixture) -> None:
-    """Stopped for a minute with a probe open: what has arrived is read first, the probe's clock starts anew."""
+    """Stopped for a minute with a probe open: what has arrived is read first, the probe's time limit starts again."""
     async with supervised() as story:
         story.gateway.frozen = True
         await story.pass_(8)
@@ -256,7 +256,7 @@ async def test_our_own_absence_is_not_the_gateways_silence(lines: pytest.LogCapt
 
         await story.pass_(4.8)
         assert story.row.phase == "ready"
-        assert story.requests()["probe"] == 2, "the gateway was asked again at once"
+        assert story.requests()["probe"] == 2, "the gateway was probed again at once"
         story.session.receives()
         await story.pass_(4)
         assert [event.phase for event in story.memory.events][-1] == "ready"
@@ -302,7 +302,7 @@ async def test_a_handshake_that_timed_out_while_we_were_away_is_tried_again_at_o
     await running
 
 
-# --- what is asked for ----------------------------------------------------------------------------------------------
+# --- what is requested ----------------------------------------------------------------------------------------------
 
 
 async def test_connect_is_answered_when_the_rows_show_it() -> None:
@@ -331,10 +331,10 @@ async def test_connect_elsewhere_that_fails_is_one_line_and_back_to_the_old_targ
 ) -> None:
     async with supervised() as story:
         story.gateway.outcome = "portClosed"
-        asked = asyncio.create_task(story.link.connect(ConnectParams(port=7498)))
+        connecting = asyncio.create_task(story.link.connect(ConnectParams(port=7498)))
         await settled()
         with pytest.raises(Problem):
-            await asked
+            await connecting
         assert logged(lines)[3] == "WARNING:  ✗ Connect to 127.0.0.1:7498 failed: theirs"
         story.gateway.outcome = None
         await story.pass_(2)
@@ -359,8 +359,8 @@ async def test_connect_elsewhere_dials_when_the_session_before_has_ended_and_not
         assert (old.ended, story.row.phase) == ("closed", "ready")
 
 
-async def test_what_somebody_connected_is_not_called_automatic(lines: pytest.LogCaptureFixture) -> None:
-    """The automatic target is refused, another one is asked for; only when it comes back by itself is it automatic."""
+async def test_a_requested_connection_is_not_called_automatic(lines: pytest.LogCaptureFixture) -> None:
+    """The automatic target is refused, another one is requested; only when it comes back by itself is it automatic."""
     story = Story()
     story.gateway.outcome = "portClosed"
     running = asyncio.create_task(story.link.run(), name="the link under test")
@@ -435,7 +435,7 @@ async def test_a_request_that_never_settles_is_answered_when_its_time_is_over() 
         assert caught.value.reason == "brokerTimeout"
 
 
-async def test_a_person_dials_anew_where_an_attempt_is_still_open() -> None:
+async def test_connect_dials_again_while_an_attempt_is_open() -> None:
     story = Story()
     story.gateway.outcome = "handshakeTimeout"
     running = asyncio.create_task(story.link.run(), name="the link under test")
@@ -511,7 +511,7 @@ async def test_a_hold_survives_the_daemon_and_ends_with_a_connect_that_succeeds(
         assert story.memory.held is False
 
 
-async def test_disconnect_ends_an_attempt_and_tells_those_who_wait() -> None:
+async def test_disconnect_ends_an_attempt_and_answers_its_waiters() -> None:
     async with supervised(automatic=False) as story:
         story.gateway.outcome = "hang"
         waiting = asyncio.create_task(story.link.connect(BARE))
@@ -543,7 +543,7 @@ async def test_reconnect_ends_a_wait_and_otherwise_changes_nothing() -> None:
     await running
 
 
-async def test_who_asks_while_the_daemon_stops_is_told_so() -> None:
+async def test_a_request_while_the_daemon_stops_is_refused_with_that_reason() -> None:
     async with supervised() as story:
         story.link.stop()
         with pytest.raises(Problem) as caught:
@@ -576,7 +576,7 @@ async def test_a_session_that_was_only_tried_is_lost_for_its_own_reason() -> Non
     """Not for that of the state which the link falls back to."""
     async with supervised(automatic=False) as story:
         story.gateway.slow_reads = True
-        asked = asyncio.create_task(story.link.connect(BARE))
+        connecting = asyncio.create_task(story.link.connect(BARE))
         await settled()
         assert story.row.phase == "syncing"
         story.session.emits(ev.Lost)
@@ -585,10 +585,10 @@ async def test_a_session_that_was_only_tried_is_lost_for_its_own_reason() -> Non
         assert story.row.phase == "disabled"
         assert story.link.figures().losses == {"socketLost": 1}
         with pytest.raises(Problem):
-            await asked
+            await connecting
 
 
-async def test_the_time_to_ready_does_not_count_what_nobody_wanted() -> None:
+async def test_the_time_to_ready_does_not_count_a_requested_disconnect() -> None:
     async with supervised() as story:
         await story.link.disconnect()
         await story.pass_(600)
@@ -625,17 +625,17 @@ async def test_questions_to_the_gateway_need_a_ready_session() -> None:
 # --- what is read, and when -----------------------------------------------------------------------------------------
 
 
-async def test_what_stayed_unknown_is_asked_again_every_ten_seconds() -> None:
+async def test_what_stayed_unknown_is_requested_again_every_ten_seconds() -> None:
     async with supervised() as story:
-        story.gateway.untold = frozenset({"positions"})
+        story.gateway.incomplete = frozenset({"positions"})
         story.store.forget("positions")
         await story.pass_(40)
-        asked = story.requests()["sync positions"]
-        assert 3 <= asked <= 4
+        before = story.requests()["sync positions"]
+        assert 3 <= before <= 4
 
-        story.gateway.untold = frozenset()
+        story.gateway.incomplete = frozenset()
         await story.pass_(60)
-        assert story.requests()["sync positions"] == asked + 1
+        assert story.requests()["sync positions"] == before + 1
         known = story.store.row("sync", "positions")
         assert isinstance(known, Sync)
         assert known.known
@@ -653,7 +653,7 @@ async def test_a_list_whose_end_never_comes_is_requested_again_every_ten_seconds
 
 async def test_a_snapshot_that_never_ends_does_not_keep_the_link_from_ready() -> None:
     story = Story()
-    story.gateway.untold = frozenset({"positions"})
+    story.gateway.incomplete = frozenset({"positions"})
     running = asyncio.create_task(story.link.run(), name="the link under test")
     await settled()
 
@@ -674,7 +674,7 @@ async def test_other_clients_orders_are_read_again_every_thirty_seconds() -> Non
 
 async def test_what_stays_unknown_does_not_keep_others_orders_from_being_read() -> None:
     async with supervised() as story:
-        story.gateway.untold = frozenset({"pnl"})
+        story.gateway.incomplete = frozenset({"pnl"})
         story.store.forget("pnl")
         await story.pass_(95)
 
@@ -682,9 +682,9 @@ async def test_what_stays_unknown_does_not_keep_others_orders_from_being_read() 
         assert story.requests()["sync pnl"] >= 8
 
 
-async def test_a_read_only_api_is_not_asked_for_orders(lines: pytest.LogCaptureFixture) -> None:
+async def test_orders_are_not_requested_of_a_read_only_api(lines: pytest.LogCaptureFixture) -> None:
     async with supervised() as story:
-        story.gateway.untold = frozenset({"orders"})
+        story.gateway.incomplete = frozenset({"orders"})
         story.store.forget("orders")
         story.session.emits(ev.ReadOnlyApi, text="The API interface is currently in Read-Only mode.")
         await story.pass_(100)
@@ -805,7 +805,7 @@ async def test_a_gap_whose_reading_is_cut_off_by_a_loss_ends_with_the_next_sessi
 
 async def test_what_could_not_be_read_again_is_named_in_the_gap() -> None:
     async with supervised() as story:
-        story.gateway.untold = frozenset({"orders", "pnl"})
+        story.gateway.incomplete = frozenset({"orders", "pnl"})
         story.session.emits(ev.Lost)
         await settled()
 
@@ -862,8 +862,8 @@ async def test_a_gap_that_a_planned_window_comes_over_says_so_too() -> None:
         assert story.gaps[0].expected
 
 
-async def test_a_window_is_told_when_it_begins_whatever_the_link_is() -> None:
-    """Nothing else happens to a link that nobody wants."""
+async def test_a_window_is_published_when_it_begins_whatever_the_link_is() -> None:
+    """Nothing else happens to a link that is not wanted."""
     async with supervised(automatic=False, wall=datetime(2025, 11, 19, 5, 14, tzinfo=UTC)) as story:
         assert not story.row.expected.active
         await story.pass_(61)
@@ -906,7 +906,7 @@ async def test_1100_is_not_undone_by_an_answer() -> None:
         assert (story.row.phase, story.requests()["prove"]) == ("upstreamLost", 0)
 
 
-async def test_2110_in_the_handshake_asks_for_nothing_until_upstream_is_back() -> None:
+async def test_2110_in_the_handshake_requests_nothing_until_upstream_is_back() -> None:
     story = Story()
     story.gateway.greeting = (lambda number: ev.UpstreamLost(session=number, code=2110, text="broken"),)
     running = asyncio.create_task(story.link.run(), name="the link under test")
@@ -920,7 +920,7 @@ async def test_2110_in_the_handshake_asks_for_nothing_until_upstream_is_back() -
     await running
 
 
-async def test_reading_is_stopped_when_upstream_is_lost_and_begun_anew_when_it_is_back() -> None:
+async def test_reading_is_stopped_when_upstream_is_lost_and_starts_again_when_it_is_back() -> None:
     story = Story()
     story.gateway.slow_reads = True
     running = asyncio.create_task(story.link.run(), name="the link under test")
@@ -959,7 +959,7 @@ async def test_farms_are_rows_of_their_own_and_go_with_their_session() -> None:
 async def test_rows_of_another_login_do_not_outlive_it() -> None:
     async with supervised() as story:
         story.gateway.accounts = ("U7654321",)
-        story.gateway.untold = frozenset(BROKER_TOPICS)
+        story.gateway.incomplete = frozenset(BROKER_TOPICS)
         await story.link.connect(ConnectParams(clientId=2))
 
         assert not any(isinstance(row, Sync) and row.known for row in story.store.rows("sync").values())
