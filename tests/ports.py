@@ -1,17 +1,17 @@
-"""Ports for what has to be told its port before it starts."""
+"""Ports for what needs its port before it starts."""
 
 from __future__ import annotations
 
 import secrets
 import socket
 
-TAKEN_BY_NOBODY = range(20_000, 30_000)
-"""Below the ports that any system gives to whoever asks for one, so that no connection takes ours in the meantime."""
+BELOW_EPHEMERAL_PORTS = range(20_000, 30_000)
+"""Below the ports that any system assigns by itself, so that no connection takes ours in the meantime."""
 
 
 def free_port() -> int:
     """One on which nothing listens. At random whatever the tests' seed: two runs side by side get two."""
-    for port in secrets.SystemRandom().sample(TAKEN_BY_NOBODY, 100):
+    for port in secrets.SystemRandom().sample(BELOW_EPHEMERAL_PORTS, 100):
         with socket.socket() as sock:
             try:
                 sock.bind(("127.0.0.1", port))

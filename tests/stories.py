@@ -37,7 +37,7 @@ NO_WINDOWS = Calendar(())
 
 
 class Elastic:
-    """Real time that can be made to run ahead, in steps so small that nobody takes them for an absence.
+    """Real time that can be made to run ahead, in steps too small to count as a suspend.
 
     `wall`: what the wall clock shows at the beginning.
     """
@@ -68,7 +68,7 @@ class Elastic:
             timer.cancel()
 
     async def pass_(self, seconds: float) -> None:
-        """Everybody who sleeps wakes when it is time, and what he then says reaches the gateway and back.
+        """Each sleeper wakes at its time, and what it then sends reaches the gateway and back.
 
         The real time that it takes is part of `seconds`: on a slow machine no more of them pass than elsewhere.
         """
@@ -94,7 +94,7 @@ class Elastic:
 
 
 async def _idle() -> None:
-    """Until nobody has anything to do, for some turns of the loop in each of which the network is looked at."""
+    """Until no callback is ready, for some turns of the loop in each of which the network is looked at."""
     ready, still = asyncio.get_running_loop()._ready, 0  # type: ignore[attr-defined]
     for _ in range(500):
         await asyncio.sleep(0)
@@ -151,8 +151,8 @@ class Story:
 
     def _in_flight(self) -> bool:
         """A probe that the gateway is going to answer."""
-        asked = self.session is not None and self.session.probing
-        return bool(asked) and not self.gateway.faults.frozen and self.gateway.connections.now > 0
+        probing = self.session is not None and self.session.probing
+        return bool(probing) and not self.gateway.faults.frozen and self.gateway.connections.now > 0
 
     # --- what is seen of the link ---
 

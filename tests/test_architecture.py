@@ -118,7 +118,7 @@ def test_the_import_law(module: str, allowed: tuple[str, ...], within: tuple[str
         (
             "daemon/tws",
             ("daemon.codes", "daemon.link", "daemon.state"),
-            "it tells what happened and puts rows; it asks nobody",
+            "it emits events and puts rows; it calls nothing above it",
         ),
         ("daemon/alerts", ("daemon.state",), "rules over the rows there are"),
         ("daemon/market", ("daemon.codes", "daemon.tws.errors"), "its session is an argument"),
@@ -138,7 +138,7 @@ def test_the_import_law(module: str, allowed: tuple[str, ...], within: tuple[str
             ("facade.http.responses", "facade.replica", "facade.account_rows"),
             "a stream is of a replica's rows, whatever the routes are",
         ),
-        ("facade/replica", (), "what the daemon said is the same whoever asks"),
+        ("facade/replica", (), "the daemon's state is the same for every route"),
         ("facade/keeper", (), "the keeper outlives every child because it knows nothing that changes"),
         ("facade/doctor", (), "it works with everything else down"),
         ("facade/terminal", ("facade.doctor",), "the terminal does not go by HTTP"),

@@ -29,7 +29,7 @@ def names_in(file: Path) -> set[str]:
 
 
 def test_every_row_of_the_catalogue_is_there_once_and_in_order() -> None:
-    assert [number for number, _told in rows()] == list(range(1, 57))
+    assert [number for number, _row in rows()] == list(range(1, 57))
 
 
 def test_every_row_has_its_test_or_its_reason() -> None:

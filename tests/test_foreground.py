@@ -93,7 +93,7 @@ def test_the_demonstration_needs_nothing_and_says_the_seeds_lines(demo: Started,
         assert line in lines
 
 
-def test_the_ibkr_command_asks_the_demonstration_where_it_is_told_to(demo: Started, tmp_path: Path) -> None:
+def test_the_ibkr_command_reads_the_demonstration_with_its_env_file(demo: Started, tmp_path: Path) -> None:
     """By the settings file that the start names; without it the command looks for the user's own daemon."""
     elsewhere = {"IBKR_STATE_DIR": str(tmp_path / "own"), "IBKR_SOCKET": str(tmp_path / "own.sock")}
     clean = {name: value for name, value in demo.environ.items() if not name.startswith("IBKR_")}
@@ -200,9 +200,9 @@ def test_a_console_that_cannot_print_a_path_gets_it_in_ascii(tmp_path: Path) -> 
         assert demo.stdout is not None
         named = demo.stdout.readline()
         demo.send_signal(signal.SIGINT)
-        _, told = demo.communicate(timeout=LIMIT)
+        _, output = demo.communicate(timeout=LIMIT)
     assert rb"\u0416" in named
-    assert b"Traceback" not in told
+    assert b"Traceback" not in output
     assert demo.returncode == 0
 
 

@@ -1,6 +1,6 @@
 """Meanings instead of bytes: each field of each message of the gateway, one at a time, is what no decoder expects.
 
-After each: the session stands, no row has a 0 that nobody sent, no list that is called whole is shorter than the
+After each: the session stands, no row has a 0 that was not sent, no list that is called whole is shorter than the
 gateway's, nothing waits for ever, and no ERROR is logged. The gate tries a sample of the fields, the same each time;
 `pytest tests/test_story_fields.py --fields 0` tries all of them (some minutes), `--fields N` N of each kind.
 """
@@ -100,14 +100,14 @@ async def settled(scene: Story) -> None:
 
 
 async def quote(scene: Story) -> None:
-    """A line on a stock nobody has watched, and one on an option."""
+    """A line on a stock without a watcher, and one on an option."""
     fresh = next(scene.unwatched)  # type: ignore[attr-defined]
     for con_id in (fresh, OPTION + fresh % 100):
         await answer_of(scene, scene.market.quotes([con_id]))
 
 
 async def request(scene: Story) -> None:
-    """One question of each kind, none of which was asked before."""
+    """One query of each kind, none of which was sent before."""
     contracts, fresh = scene.market.contracts, next(scene.unwatched)  # type: ignore[attr-defined]
     symbol = scene.gateway.world.catalogue.by_con_id[fresh].symbol
     await answer_of(scene, contracts.details(fresh))

@@ -49,7 +49,7 @@ async def process(
         await running.communicate()
 
 
-class Told:
+class Daemon:
     """The link row as a peer of the socket gets it."""
 
     def __init__(self, path: str) -> None:
@@ -83,10 +83,10 @@ def settings(directory: Path, port: int) -> dict[str, str]:
 
 
 async def test_a_daemon_stopped_for_longer_than_any_limit_does_not_take_the_gateway_for_frozen() -> None:
-    """SIGSTOP for many times interval and timeout: after SIGCONT it is the same session, and nobody dialled."""
+    """SIGSTOP for many times interval and timeout: after SIGCONT it is the same session, and nothing was dialled."""
     async with place() as directory, Gateway(World(), tick_rate=0.0) as gateway:
         env = settings(directory, gateway.port)
-        scene = Told(env["IBKR_SOCKET"])
+        scene = Daemon(env["IBKR_SOCKET"])
         async with process("daemon", env=env, cwd=directory) as daemon:
             await scene.becomes(phase="ready", session=1)
             for _ in range(3):
@@ -109,7 +109,7 @@ async def test_a_gateway_that_is_stopped_is_noticed_and_found_again() -> None:
         async with asyncio.timeout(LIMIT):
             line = (await gateway.stdout.readline()).decode()
         env = settings(directory, int(line.rpartition(":")[2]))
-        scene = Told(env["IBKR_SOCKET"])
+        scene = Daemon(env["IBKR_SOCKET"])
         async with process("daemon", env={**env, "IBKR_CONNECT_TIMEOUT": "2"}, cwd=directory):
             await scene.becomes(phase="ready", session=1)
             gateway.send_signal(signal.SIGSTOP)
@@ -125,7 +125,7 @@ async def test_a_daemon_killed_at_any_moment_gets_its_client_id_back_when_its_gh
     """SIGKILL; TWS holds the id for a while. The next daemon waits under the same id, and is ready."""
     async with place() as directory, Gateway(World(), tick_rate=0.0) as gateway:
         env = settings(directory, gateway.port)
-        scene = Told(env["IBKR_SOCKET"])
+        scene = Daemon(env["IBKR_SOCKET"])
         async with process("daemon", env=env, cwd=directory) as daemon:
             await scene.becomes(phase="ready")
             gateway.client_id_in_use()
@@ -143,7 +143,7 @@ async def test_a_daemon_killed_at_any_moment_gets_its_client_id_back_when_its_gh
 async def test_a_hold_survives_a_killed_daemon() -> None:
     async with place() as directory, Gateway(World(), tick_rate=0.0) as gateway:
         env = settings(directory, gateway.port)
-        scene = Told(env["IBKR_SOCKET"])
+        scene = Daemon(env["IBKR_SOCKET"])
         async with process("daemon", env=env, cwd=directory) as daemon:
             await scene.becomes(phase="ready")
             client = await Client.open(scene.path, "test/1")

@@ -45,11 +45,11 @@ def notices(scene: Story) -> list[Notice]:
         (10168, "Requested market data is not subscribed. Delayed market data is not enabled."),
         (10182, "Failed to request live updates (disconnected)."),
         (10197, "No market data during competing live session"),
-        (99999, "A code nobody has heard of"),
+        (99999, "An unknown code"),
     ],
 )
 async def test_no_code_of_a_request_touches_the_link(code: int, text: str) -> None:
-    """44 to 52: with an id of ours, of nobody, or of none."""
+    """44 to 52: with an id of ours, with an unknown id, or with none."""
     async with story() as scene:
         for req_id in (-1, 1, 4_711):
             scene.gateway.send_error(code, text, req_id=req_id)
@@ -111,7 +111,7 @@ async def test_49_many_1102_leave_one_account_subscription() -> None:
         assert not any(gap.unrecovered for gap in scene.gaps)
 
 
-async def test_52_account_values_that_tws_stops_telling_are_stale_until_they_are_told_again() -> None:
+async def test_52_account_values_that_tws_stops_sending_are_stale_until_they_are_sent_again() -> None:
     async with story() as scene:
         scene.gateway.unsubscribe_accounts()
         await until(lambda: any(notice.code == 2100 for notice in notices(scene)))

@@ -113,7 +113,7 @@ async def test_nautilus_4455_a_drop_inside_an_answer_is_not_remembered() -> None
         assert [row.conId for row in found.rows] == [IBM]
 
 
-async def test_nautilus_3465_orders_by_hand_are_told_apart_by_their_perm_ids() -> None:
+async def test_nautilus_3465_orders_by_hand_are_distinguished_by_their_perm_ids() -> None:
     async with story() as scene:
         placed = {scene.gateway.place("MSFT", number, 50.0 + number, client_id=0) for number in (1, 2, 3)}
         await scene.clock.pass_(31)

@@ -71,7 +71,7 @@ async def test_31_fills_that_ibkr_holds_back_while_upstream_is_lost_are_recovere
         ("completedOrders", "orders"),
     ],
 )
-async def test_32_and_40_a_list_without_its_end_is_unknown_and_asked_again(
+async def test_32_and_40_a_list_without_its_end_is_unknown_and_requested_again(
     fault: object, kind: str, topic: str
 ) -> None:
     """The link becomes ready without it, says so, and requests it again every 10 s until it comes."""
@@ -106,7 +106,7 @@ async def test_32_after_a_gap_a_list_that_does_not_come_stays_stale_and_is_named
 
 
 async def test_34_a_snapshot_cut_off_by_a_loss_is_thrown_away() -> None:
-    """Half a list is nobody's list."""
+    """Half a list is not published."""
     async with story(before=lambda it: it.close_during("positions", after=7), connected=False) as scene:
         seen: set[int] = set()
         scene.store.on_step.append(lambda: seen.add(len(scene.store.rows("positions"))))
@@ -227,7 +227,7 @@ async def test_42_after_many_reconnects_each_stream_is_there_once_and_each_tick_
 
 
 async def test_43_there_is_never_a_second_connection() -> None:
-    """One client id, one socket, whatever is asked for."""
+    """One client id, one socket, whatever is requested."""
     async with story(world=World(accounts=3)) as scene:
         scene.market.watch(f"bars:{AAPL}:1min", "a reader")
         scene.market.watch(f"quotes:{MSFT}", "a reader")

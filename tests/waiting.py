@@ -34,7 +34,7 @@ async def answered(
     ask: Callable[[], Awaitable[T]], enough: Callable[[T], bool] = lambda _: True, limit: float = LIMIT
 ) -> T:
     """The first answer that is `enough`, of who may not be there yet: `ask` again while it raises `OSError`."""
-    last = "nobody answered"
+    last = "no answer"
     try:
         async with asyncio.timeout(limit):
             while True:
@@ -48,7 +48,7 @@ async def answered(
 
 
 def until_now(condition: Callable[[], T], what: str = "it did not come true", limit: float = LIMIT) -> T:
-    """The same without a loop, of other processes; nobody there counts as not yet."""
+    """The same without a loop, of other processes; no listener counts as not yet."""
     ends = time.monotonic() + limit
     while True:
         with contextlib.suppress(OSError, psutil.NoSuchProcess):
