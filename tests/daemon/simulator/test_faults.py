@@ -104,16 +104,16 @@ async def test_a_scheduled_restart_ends_sessions_and_opens_after_its_time() -> N
 async def test_silence_before_and_after_the_version(gateway: Gateway) -> None:
     """A silent gateway answers nothing at all; one silent after the handshake only the version."""
     gateway.accept_silently()
-    deaf = await Raw.dial(gateway.port)
+    silent = await Raw.dial(gateway.port)
     await until(lambda: gateway.sessions)
     gateway.silence_after_handshake()
-    deaf.greet()
+    silent.greet()
     half = await Raw.dial(gateway.port)
     half.greet()
     assert (await half.read())[0] == "178"
     half.send(71, 2, 1, "")
 
-    for client in (deaf, half):
+    for client in (silent, half):
         assert await client.silent()
         await client.close()
     assert not gateway.client_ids
@@ -183,7 +183,7 @@ async def test_accounts_and_next_id_can_be_missing_or_empty(gateway: Gateway) ->
 
 
 async def test_a_client_id_in_use_gets_326_and_the_end(gateway: Gateway) -> None:
-    """Whoever holds the id keeps it; the second one is told and closed on, and the id is free after the first left."""
+    """Whoever holds the id keeps it; the second one gets 326 and is closed, and the id is free after the first left."""
     first = await Raw.open(gateway.port, 5)
     await first.until("9")
 
@@ -223,20 +223,20 @@ async def test_a_ghost_holds_its_id_until_its_time_is_over() -> None:
 
 
 async def test_a_frozen_gateway_keeps_the_socket_and_answers_after_the_thaw(gateway: Gateway, connect: Connect) -> None:
-    """Nothing is read or written; dials are still taken; what was asked meanwhile is answered afterwards."""
+    """Nothing is read or written; dials are still taken; requests of that time are answered afterwards."""
     ib = await connect()
     gateway.freeze()
-    asked = asyncio.ensure_future(ib.reqCurrentTimeAsync())
+    requested = asyncio.ensure_future(ib.reqCurrentTimeAsync())
     late = await Raw.dial(gateway.port)
     late.greet()
     assert await late.silent()
     assert sorted(session.version for session in gateway.sessions) == [0, 178]
-    assert not asked.done()
+    assert not requested.done()
     assert ib.isConnected()
 
     gateway.thaw()
 
-    assert (await asked).year >= 2025
+    assert (await requested).year >= 2025
     assert (await late.read())[0] == "178"
     await late.close()
 
@@ -390,7 +390,7 @@ async def test_an_unknown_message_id_is_fatal_and_a_short_one_is_not(gateway: Ga
     await other.close()
 
 
-async def test_more_than_fifty_messages_a_second_are_told_and_then_ended() -> None:
+async def test_more_than_fifty_messages_a_second_get_an_error_and_then_the_end() -> None:
     """100 once a second, and the end at the third time; half as many are nothing."""
     clock = ManualClock()
     async with Gateway(World(), clock=clock) as gateway:
@@ -418,8 +418,8 @@ async def test_the_inside_of_a_session_is_recorded(gateway: Gateway, connect: Co
     ib.disconnect()
     await until(lambda: not gateway.sessions)
 
-    [asked] = [seen for seen in gateway.requests if seen.name == "reqContractDetails"]
-    assert (asked.clientId, asked.fields["symbol"], asked.fields["secType"]) == (4, "AAPL", "STK")
+    [requested] = [seen for seen in gateway.requests if seen.name == "reqContractDetails"]
+    assert (requested.clientId, requested.fields["symbol"], requested.fields["secType"]) == (4, "AAPL", "STK")
     assert (gateway.connections.total, gateway.connections.now, gateway.connections.clean) == (1, 0, 1)
 
 

@@ -74,7 +74,7 @@ def test_bars_are_whole_ordered_and_within_their_sessions(size: str, back: int, 
 
 
 def test_bars_join_where_one_ends_and_the_next_begins() -> None:
-    """Within a session the close of a bar is the open of the next, so bars of all sizes tell one story."""
+    """Within a session the close of a bar is the open of the next, so bars of all sizes agree."""
     query = Query(APPLE, END, (1, "D"), 60, "TRADES", True)
     minutes = history.bars(WORLD.prices, query)
     [hour] = history.bars(WORLD.prices, Query(APPLE, minutes[59].start + 60, (1800, "S"), 1800, "TRADES", True))

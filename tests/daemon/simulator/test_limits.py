@@ -38,7 +38,7 @@ async def first(client: Raw, req_id: int) -> list[str]:
 async def test_an_entitlement_decides_what_a_line_gets(
     gateway: Gateway, code: int, live: list[str], delayed: list[str]
 ) -> None:
-    """Without a subscription live data is refused, and delayed data comes with 10167 where it was asked for."""
+    """Without a subscription live data is refused, and delayed data comes with 10167 where it was requested."""
     gateway.entitlement(code, "AAPL")
     client = await ready(gateway)
     quote(client, 1)
@@ -55,7 +55,7 @@ async def test_an_entitlement_decides_what_a_line_gets(
 
 
 async def test_a_refused_line_has_its_terms_all_the_same(gateway: Gateway) -> None:
-    """TWS tells the contract's terms before IBKR's data farm turns the line down, in these words."""
+    """TWS sends the contract's terms before IBKR's data farm turns the line down, in these words."""
     gateway.entitlement(10089, "AAPL")
     client = await ready(gateway)
     quote(client, 1)
@@ -68,7 +68,7 @@ async def test_a_refused_line_has_its_terms_all_the_same(gateway: Gateway) -> No
 
 
 async def test_a_competing_session_takes_every_line_and_each_new_one(gateway: Gateway) -> None:
-    """10197 once for each line there is and for each asked for; afterwards data flows again."""
+    """10197 once for each line there is and for each requested; afterwards data flows again."""
     client = await ready(gateway)
     quote(client, 1)
     await until(lambda: gateway.quotes.lines)
@@ -204,22 +204,22 @@ async def test_an_order_that_cannot_be_is_refused_at_once(
 ) -> None:
     """The error carries the order's id."""
     ib = await connect()
-    heard: list[tuple[int, int]] = []
-    ib.errorEvent += lambda req_id, code, *_: heard.append((req_id, code))
+    received: list[tuple[int, int]] = []
+    ib.errorEvent += lambda req_id, code, *_: received.append((req_id, code))
     [contract] = await ib.qualifyContractsAsync(ib_async.Stock("AAPL", "SMART", "USD"))
     order = ib_async.LimitOrder("BUY", 1, 100.0)
     for name, value in change.items():
         setattr(order, name, value)
 
     trade = ib.placeOrder(contract, order)
-    await until(lambda: (trade.order.orderId, code) in heard)
+    await until(lambda: (trade.order.orderId, code) in received)
 
 
 async def test_a_filled_order_is_not_changed_and_a_done_id_not_used_again(connect: Connect) -> None:
     """104 for the filled one, 103 for the cancelled one, 10148 for cancelling what is done."""
     ib = await connect()
-    heard: list[tuple[int, int]] = []
-    ib.errorEvent += lambda req_id, code, *_: heard.append((req_id, code))
+    received: list[tuple[int, int]] = []
+    ib.errorEvent += lambda req_id, code, *_: received.append((req_id, code))
     [contract] = await ib.qualifyContractsAsync(ib_async.Stock("AAPL", "SMART", "USD"))
     filled = ib.placeOrder(contract, ib_async.MarketOrder("BUY", 1))
     resting = ib.placeOrder(contract, ib_async.LimitOrder("BUY", 1, 100.0))
@@ -231,8 +231,8 @@ async def test_a_filled_order_is_not_changed_and_a_done_id_not_used_again(connec
         ib.client.placeOrder(trade.order.orderId, contract, trade.order)
     ib.client.cancelOrder(filled.order.orderId)
 
-    await until(lambda: {(filled.order.orderId, 104), (resting.order.orderId, 103)} <= set(heard))
-    await until(lambda: (filled.order.orderId, 10148) in heard)
+    await until(lambda: {(filled.order.orderId, 104), (resting.order.orderId, 103)} <= set(received))
+    await until(lambda: (filled.order.orderId, 10148) in received)
 
 
 async def test_children_wait_for_their_parent_and_end_with_it(gateway: Gateway, connect: Connect) -> None:
@@ -382,8 +382,8 @@ async def test_account_updates_can_be_taken_away(gateway: Gateway) -> None:
     await client.close()
 
 
-async def test_account_updates_that_are_subscribed_to_are_not_told_in_full_again(gateway: Gateway) -> None:
-    """A standing subscription is told what changes; the whole comes again only after it was ended."""
+async def test_account_updates_that_are_subscribed_to_are_not_sent_in_full_again(gateway: Gateway) -> None:
+    """A standing subscription gets what changes; the whole comes again only after it was ended."""
     client = await ready(gateway)
     client.send(6, 2, 1, "DU1234567")
     await client.until("54")

@@ -108,7 +108,7 @@ def test_options_that_make_no_sense_are_refused(options: list[str], capsys: pyte
     ],
 )
 async def test_a_verb_that_cannot_be_is_refused_and_changes_nothing(gateway: Gateway, line: str, words: str) -> None:
-    """An error in words, and the world is what it was: no execution of nothing, no account nobody has."""
+    """An error in words, and the world is what it was: no execution of nothing, no unknown account."""
     world = gateway.world
 
     def facts() -> object:
@@ -130,7 +130,7 @@ async def test_an_order_that_is_done_is_not_cancelled_again(gateway: Gateway) ->
     assert filled.status == "Filled"
 
 
-def test_an_advisor_is_asked_for_by_name() -> None:
+def test_an_advisor_is_chosen_by_name() -> None:
     """`--accounts fa5` is a master account and five clients."""
     assert arguments(["--accounts", "fa5"]).accounts == (5, "DF1234566")
     assert arguments([]).accounts == (1, "")
@@ -178,7 +178,7 @@ async def test_the_control_socket_obeys_and_explains(gateway: Gateway, socket_pa
 
 @pytest.mark.skipif(not hasattr(asyncio, "open_unix_connection"), reason="Windows has no Unix sockets in asyncio")
 async def test_a_dead_control_socket_is_replaced_and_nothing_else_is(gateway: Gateway, tmp_path: Path) -> None:
-    """A socket nobody listens on is removed; a file, or a socket in use, is left alone."""
+    """A socket without a listener is removed; a file, or a socket in use, is left alone."""
     path = str(tmp_path / "control")
     server = await asyncio.start_unix_server(lambda _, writer: writer.close(), path)
     with pytest.raises(FileExistsError, match="in use"):

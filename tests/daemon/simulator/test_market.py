@@ -42,7 +42,7 @@ def test_the_same_seed_is_the_same_world_and_another_is_another() -> None:
 
 @pytest.mark.parametrize(("accounts", "positions"), [(1, 0), (1, 25), (2, 25), (60, 1000)])
 def test_positions_are_dealt_to_the_accounts_in_turn(accounts: int, positions: int) -> None:
-    """Every account holds its share, and no more than was asked for is held."""
+    """Every account holds its share, and no more than was requested is held."""
     made = world(accounts=accounts, positions=positions, fills=0)
     shares = [len(made.held(account)) for account in made.accounts]
 

@@ -58,7 +58,7 @@ async def test_marked_ticks_carry_their_time_and_number(clock: ManualClock) -> N
 
 
 async def test_the_day_of_a_line_follows_its_trades(clock: ManualClock) -> None:
-    """No trade lies outside the day's high and low that were told, and the volume grows."""
+    """No trade lies outside the day's high and low that were sent, and the volume grows."""
     async with Gateway(World(), clock=clock) as gateway:
         client = await ready(gateway)
         quote(client, 1)
@@ -133,7 +133,7 @@ async def test_lines_end_with_their_client(gateway: Gateway, connect: Connect) -
     assert gateway.quotes.by_contract() == {}
 
 
-async def test_bars_that_are_kept_up_to_date_move_and_begin_anew(clock: ManualClock) -> None:
+async def test_bars_that_are_kept_up_to_date_move_and_begin_again(clock: ManualClock) -> None:
     """The open bar changes each second; with the next interval a new one begins; real-time bars come every five."""
     async with Gateway(World(), clock=clock) as gateway:
         client = await ready(gateway)

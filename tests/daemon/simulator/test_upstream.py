@@ -1,4 +1,4 @@
-"""IBKR behind the gateway comes and goes: what stays, what is forgotten, and what is never told twice."""
+"""IBKR behind the gateway comes and goes: what stays, what is forgotten, and what is never sent twice."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def test_a_lost_upstream_says_1100_and_lets_ticks_and_requests_hang() -> N
 
 
 async def test_1102_keeps_streams_and_1101_forgets_them() -> None:
-    """After 1102 ticks and bars go on by themselves; after 1101 nothing comes until it is asked for again."""
+    """After 1102 ticks and bars go on by themselves; after 1101 nothing comes until it is requested again."""
     clock = ManualClock()
     async with Gateway(World(), clock=clock) as gateway:
         client = await ready(gateway)
@@ -73,7 +73,7 @@ async def test_2110_stands_at_the_beginning_of_a_session(gateway: Gateway, code:
 async def test_an_outage_can_answer_with_nothing_or_with_its_own_code(gateway: Gateway, connect: Connect) -> None:
     """`empty`: lists without rows and 200; `per_request`: 1100 with the request's id, the unanswered ones too."""
     ib = await connect()
-    ib.errorEvent -= ib._onError  # it asks for the account summary at every 1102 and never looks at the answer
+    ib.errorEvent -= ib._onError  # it requests the account summary at every 1102 and never looks at the answer
     gateway.lose_upstream(answers="empty")
     assert await ib.reqExecutionsAsync() == []
     assert await ib.reqAllOpenOrdersAsync() == []
@@ -103,23 +103,23 @@ async def test_what_the_gateway_knew_can_still_be_read_during_an_outage(gateway:
     assert len(await ib.reqAllOpenOrdersAsync()) == 3
 
 
-async def test_a_fill_is_told_live_to_its_client_alone(gateway: Gateway, connect: Connect) -> None:
-    """execDetails go to the order's client, positions to everybody who follows them."""
+async def test_a_fill_is_sent_live_to_its_client_alone(gateway: Gateway, connect: Connect) -> None:
+    """execDetails go to the order's client, positions to every client that follows them."""
     mine, other = await connect(client_id=1), await connect(client_id=2)
-    heard: list[str] = []
-    mine.execDetailsEvent += lambda _trade, fill: heard.append(fill.execution.execId)
+    received: list[str] = []
+    mine.execDetailsEvent += lambda _trade, fill: received.append(fill.execution.execId)
 
     fill = gateway.fill("TSLA", 50, 321.5)
-    await until(lambda: heard)
+    await until(lambda: received)
     await until(lambda: any(p.contract.symbol == "TSLA" and p.avgCost for p in other.positions()))
 
-    assert heard == [fill.execId]
+    assert received == [fill.execId]
     assert fill.execId not in {f.execution.execId for f in other.fills()}
     assert fill.execId in {f.execution.execId for f in await other.reqExecutionsAsync()}
 
 
-@pytest.mark.parametrize("how", ["outage", "nobody there"])
-async def test_a_fill_in_a_gap_is_told_only_when_asked_for(gateway: Gateway, connect: Connect, how: str) -> None:
+@pytest.mark.parametrize("how", ["outage", "no client"])
+async def test_a_fill_in_a_gap_is_sent_only_when_requested(gateway: Gateway, connect: Connect, how: str) -> None:
     """Nothing is replayed by itself; reqExecutions has it."""
     ib = await connect()
     if how == "outage":
@@ -152,8 +152,8 @@ async def test_a_correction_has_the_next_number_and_commission_may_come_later() 
 
         assert fill.execId.endswith(".01")
         assert corrected.execId == fill.execId[:-3] + ".02"
-        told = await client.until("11")
-        assert (told[14], told[20]) == (corrected.execId, "201")
+        execution = await client.until("11")
+        assert (execution[14], execution[20]) == (corrected.execId, "201")
         await client.close()
 
 

@@ -84,27 +84,27 @@ def test_a_message_too_large_to_be_one_is_refused_before_it_is_there() -> None:
 def test_requests_are_decoded_to_names_and_fields() -> None:
     """A contract's twelve fields have their API names; ids are numbers."""
     contract = ["265598", "AAPL", "STK", "", "0.0", "", "", "SMART", "NASDAQ", "USD", "AAPL", "NMS"]
-    asked = decode(["9", "8", "5", *contract, "0", "", "", "issuer"], 178)
+    request = decode(["9", "8", "5", *contract, "0", "", "", "issuer"], 178)
 
-    assert (asked.name, asked.reqId) == ("reqContractDetails", 5)
-    assert (asked.fields["symbol"], asked.fields["primaryExchange"]) == ("AAPL", "NASDAQ")
-    assert asked.fields["issuerId"] == "issuer"
+    assert (request.name, request.reqId) == ("reqContractDetails", 5)
+    assert (request.fields["symbol"], request.fields["primaryExchange"]) == ("AAPL", "NASDAQ")
+    assert request.fields["issuerId"] == "issuer"
     assert "issuerId" not in decode(["9", "8", "5", *contract, "0", "", ""], 175).fields
 
 
 def test_a_bag_has_its_legs() -> None:
     """Combination legs stand between the contract and the rest."""
     bag = ["0", "X", "BAG", "", "0.0", "", "", "SMART", "", "USD", "", ""]
-    asked = decode(
+    request = decode(
         ["1", "11", "5", *bag, "2", "1", "1", "BUY", "SMART", "2", "1", "SELL", "SMART", "0", "233", "1", "0", ""], 178
     )
 
-    assert asked.fields["comboLegs"] == "1,1,BUY,SMART;2,1,SELL,SMART"
-    assert (asked.fields["genericTickList"], asked.fields["snapshot"]) == ("233", "1")
+    assert request.fields["comboLegs"] == "1,1,BUY,SMART;2,1,SELL,SMART"
+    assert (request.fields["genericTickList"], request.fields["snapshot"]) == ("233", "1")
 
 
 @pytest.mark.parametrize("fields", [["9999"], ["x"], [""], []])
-def test_an_unknown_message_is_told_apart_from_a_broken_one(fields: list[str]) -> None:
+def test_an_unknown_message_is_distinguished_from_a_broken_one(fields: list[str]) -> None:
     with pytest.raises(UnknownRequestError):
         decode(fields, 178)
 

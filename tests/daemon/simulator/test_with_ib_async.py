@@ -77,7 +77,7 @@ async def test_an_order_is_placed_filled_and_another_cancelled(gateway: Gateway,
 
 
 async def test_an_order_comes_back_as_it_was_sent(connect: Connect) -> None:
-    """Every attribute the gateway tells back is the one that was placed: conditions, algo, scale, hedge, trailing."""
+    """Every attribute the gateway sends back is the one that was placed: conditions, algo, scale, hedge, trailing."""
     ib = await connect()
     contract = await apple(ib)
     order = ib_async.LimitOrder(
@@ -117,7 +117,7 @@ async def test_an_order_comes_back_as_it_was_sent(connect: Connect) -> None:
     assert seen.order.conditionsCancelOrder == 1
 
 
-async def test_a_what_if_order_tells_its_margin_and_is_no_order(gateway: Gateway, connect: Connect) -> None:
+async def test_a_what_if_order_gives_its_margin_and_is_no_order(gateway: Gateway, connect: Connect) -> None:
     """The answer has the margin's change; nothing is added to the orders."""
     ib = await connect()
     contract = await apple(ib)
@@ -172,7 +172,7 @@ async def test_market_data_begins_with_the_whole_picture_and_goes_on(connect: Co
 
 
 async def test_a_snapshot_ends(gateway: Gateway, connect: Connect) -> None:
-    """reqTickers asks for snapshots, gets them, and leaves no line open."""
+    """reqTickers requests snapshots, gets them, and leaves no line open."""
     ib = await connect()
     [pair] = await ib.qualifyContractsAsync(ib_async.Forex("EURUSD"))
 

@@ -31,18 +31,18 @@ class Official(EWrapper, EClient):
 
     def __init__(self) -> None:
         EClient.__init__(self, self)
-        self.heard: list[tuple[str, tuple[Any, ...]]] = []
+        self.recorded: list[tuple[str, tuple[Any, ...]]] = []
         self.loop_thread: threading.Thread | None = None
         self.raised: BaseException | None = None
 
     def __getattribute__(self, name: str) -> Any:
         if name in CALLBACKS:
-            return lambda *args: self.heard.append((name, args))
+            return lambda *args: self.recorded.append((name, args))
         return super().__getattribute__(name)
 
     def got(self, name: str) -> list[tuple[Any, ...]]:
         """The arguments of every call of this callback so far."""
-        return [args for heard, args in list(self.heard) if heard == name]
+        return [args for callback, args in list(self.recorded) if callback == name]
 
     def begin(self, port: int, client_id: int) -> None:
         self.connect("127.0.0.1", port, client_id)
@@ -247,7 +247,7 @@ async def test_a_name_outside_ascii_arrives_whole(gateway: Gateway, official: Op
     assert (-1, 2104, "Verbindung für Marktdaten ist in Ordnung:usfarm") in client.got("error")
 
 
-async def test_the_account_list_of_an_advisor_is_told(official: Open) -> None:
+async def test_the_account_list_of_an_advisor_is_sent(official: Open) -> None:
     """Sixty accounts behind a master account, and its groups."""
     async with Gateway(World(accounts=60, advisor="DF1234566")) as many:
         client = Official()
@@ -298,7 +298,7 @@ async def test_every_question_of_the_official_client_gets_an_answer_or_an_error(
     """Depth, scanners, news, fundamentals, groups …: no client waits for ever."""
     client = await official()
     for name, arguments, callback in QUESTIONS:
-        client.heard.clear()
+        client.recorded.clear()
         given = [stock(a) if a == "AAPL" else scan(a) if a in SCANS else a for a in arguments]
         getattr(client, name)(*given)
         await until(lambda: client.got(callback), f"{name} is not answered by {callback}")  # noqa: B023
