@@ -107,7 +107,7 @@ class _Line(logging.Formatter):
         if record.exc_info and record.exc_info[1] is not None:
             error = record.exc_info[1]
             fields["error"] = f"{type(error).__name__}: {error}"
-            # tracebacks are for people who asked for DEBUG; at INFO an exception is one line
+            # tracebacks are for readers who have set DEBUG; at INFO an exception is one line
             if logging.getLogger().isEnabledFor(logging.DEBUG):
                 fields["traceback"] = "".join(traceback.format_exception(error))
         return _clean_text(event), _clean_text(message), {name: _clean(value) for name, value in fields.items()}

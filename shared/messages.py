@@ -219,9 +219,9 @@ class Position(Contract, frozen=True, kw_only=True):
 
 
 class Order(Contract, frozen=True, kw_only=True):
-    """An order and its state, as openOrder and orderStatus tell it; never as an error code suggests.
+    """An order and its state, as openOrder and orderStatus report it; never as an error code suggests.
 
-    `orderId`, `clientId` and `placedBy` are unknown where IBKR tells an order only as completed.
+    `orderId`, `clientId` and `placedBy` are unknown where IBKR reports an order only as completed.
     """
 
     permId: int
@@ -297,7 +297,7 @@ class Notice(Message, frozen=True, kw_only=True):
 
 
 class Sync(Message, frozen=True, kw_only=True):
-    """Whether a topic was ever told to its end, since when, and whether it may be old."""
+    """Whether a topic's snapshot was ever complete, since when, and whether it may be old."""
 
     known: bool
     asOf: datetime | None = None
@@ -395,7 +395,7 @@ class OptionChain(Message, frozen=True, kw_only=True):
     strikes: tuple[float, ...] = ()
 
 
-# --- what is asked --------------------------------------------------------------------------------------------------
+# --- queries ----------------------------------------------------------------------------------------------------------
 
 
 class ConnectParams(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -156,7 +156,7 @@ class Replica:
         self.floor = max(self.floor, floor)
 
     def since(self, topics: Container[str], seq: int) -> dict[str, TopicDelta] | None:
-        """What a reader of `topics` at step `seq` lacks, by ascending step: to be folded. `None`: it cannot be told.
+        """What a reader of `topics` at step `seq` lacks, by ascending step: to be folded. `None`: it needs a reset.
 
         Costs what changed since, whatever is held. A topic without changes is not in the answer.
         """

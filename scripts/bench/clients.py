@@ -61,9 +61,9 @@ def load(url: str, connections: int = 16, seconds: int = 2) -> Load:
 
 def subscribe(url: str, target: str) -> tuple[socket.socket, bytes]:
     """An event stream's socket behind its response head, and what came with it."""
-    address, asked = request(url, target)
+    address, head = request(url, target)
     sock = socket.create_connection(address, timeout=LIMIT)
-    sock.sendall(asked)
+    sock.sendall(head)
     data = b""
     while b"\r\n\r\n" not in data:
         more = sock.recv(1 << 16)
@@ -98,7 +98,7 @@ class Readers:
         self._selector.close()
 
     def read(self, seconds: float) -> None:
-        """Count anew for `seconds`."""
+        """Count from 0 for `seconds`."""
         self.events = self.octets = 0
         ends = time.monotonic() + seconds
         while time.monotonic() < ends:

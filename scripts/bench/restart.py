@@ -37,7 +37,7 @@ class Clients:
                 tasks.create_task(self._client(keep=number % 2 == 0), name=f"client {number}")
 
     async def _client(self, *, keep: bool) -> None:
-        (host, port), asked = request(self.url, "/api/ibkr/status", "" if keep else "Connection: close\r\n")
+        (host, port), head = request(self.url, "/api/ibkr/status", "" if keep else "Connection: close\r\n")
         link: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         while not self.stopped:
             try:
@@ -45,7 +45,7 @@ class Clients:
                     if link is None:
                         link = await asyncio.open_connection(host, port)
                     reader, writer = link
-                    writer.write(asked)
+                    writer.write(head)
                     head = await reader.readuntil(b"\r\n\r\n")
                     length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
                     body = json.loads(await reader.readexactly(length))
@@ -80,9 +80,9 @@ class Follower:
 
     async def _once(self) -> None:
         resume = f"Last-Event-ID: {self.last_id}\r\n" if self.last_id else ""
-        (host, port), asked = request(self.url, "/api/ibkr/events?topics=fills,link", resume)
+        (host, port), head = request(self.url, "/api/ibkr/events?topics=fills,link", resume)
         reader, writer = await asyncio.open_connection(host, port, limit=1 << 22)
-        writer.write(asked)
+        writer.write(head)
         self.connections += 1
         try:
             await reader.readuntil(b"\r\n\r\n")

@@ -164,11 +164,11 @@ def starts(rounds: int) -> Iterator[Figure]:
 
 def _first_200(port: int, target: str, *command: str, environ: dict[str, str] | None = None) -> float:
     """s from the start of the process to its first 200."""
-    address, asked = request(f"http://127.0.0.1:{port}", target)
+    address, head = request(f"http://127.0.0.1:{port}", target)
 
     def answers() -> bool:
         with socket.create_connection(address, timeout=5) as sock:
-            sock.sendall(asked)
+            sock.sendall(head)
             return sock.recv(64).startswith(b"HTTP/1.1 200")
 
     begun = time.perf_counter()

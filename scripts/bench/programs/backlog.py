@@ -21,11 +21,11 @@ from shared.clock import SystemClock
 from shared.messages import ContractQuery
 
 SMALL, LARGE = 256 * 1024, 1024 * 1024
-LIMIT = 30.0  # s for anything the gateway is asked
+LIMIT = 30.0  # s for any answer of the gateway
 LAST = 4
 
 
-def ignore(_told: object) -> None:
+def ignore(_update: object) -> None:
     pass
 
 
@@ -71,7 +71,7 @@ async def main(port: int, con_id: int, rounds: int) -> None:
         await asyncio.sleep(1)  # first ticks of both
     their_id = ib.wrapper.ticker2ReqId["mktData"][ticker]
     small, large, other = backlog(mine, SMALL), backlog(mine, LARGE), backlog(their_id, SMALL)
-    told: dict[str, list[float]] = {"ours": [], "theirs": [], "again": [], "large": []}
+    measured: dict[str, list[float]] = {"ours": [], "theirs": [], "again": [], "large": []}
     for number in range(rounds + 1):
         row = {
             "theirs": await theirs(ib, other),
@@ -82,8 +82,8 @@ async def main(port: int, con_id: int, rounds: int) -> None:
         await asyncio.sleep(0)
         if number:  # the first warms
             for name, seconds in row.items():
-                told[name].append(seconds)
-    print(json.dumps(told), flush=True)
+                measured[name].append(seconds)
+    print(json.dumps(measured), flush=True)
     tws.abort()
     ib.disconnect()
 
