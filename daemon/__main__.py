@@ -8,18 +8,19 @@ import random
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import structlog
 
-from shared.settings import BAD_SETTINGS, Settings, SettingsError
+from shared.settings import BAD_SETTINGS, TABLE, Settings, SettingsError
 from shared.transport.private_paths import AlreadyRunning, UnsafePath, claim
 from shared.zones import use_newest
 
 log = structlog.get_logger("daemon")
 
 USAGE = (
-    "usage: python -m daemon [--session NAME]\n\nSettings come from the environment and .env; see docs/settings.md.\n"
+    "usage: python -m daemon [--session NAME]\n\n"
+    "Settings, from the environment and .env (see docs/settings.md): "
+    f"{', '.join(('IBKR_ENV_FILE', *TABLE))}.\n"
 )
 DISTRIBUTION = "ibkr-link"
 
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         write(USAGE, error=not help_requested)
         return 0 if help_requested else BAD_USAGE
     try:
-        settings = Settings.load(environ, Path.cwd())
+        settings = Settings.load(environ)
         claimed = claim(settings.state_dir)
     except (SettingsError, UnsafePath) as error:
         write(f"{error}\n")

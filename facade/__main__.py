@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-USAGE = "usage: python -m facade [restart]\n\nSettings come from the environment and .env; see README.md."
+USAGE = "usage: python -m facade [restart]\n\nSettings, from the environment and .env (see docs/settings.md):"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,10 +27,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         case ["restart"]:
             return _restart()
         case ["-h" | "--help"]:
-            sys.stdout.write(f"{USAGE}\n")
+            from shared.settings import TABLE
+
+            sys.stdout.write(f"{USAGE} {', '.join(('IBKR_ENV_FILE', *TABLE))}.\n")
             return 0
         case _:
-            sys.stderr.write(f"{USAGE}\n")
+            sys.stderr.write(f"{USAGE.splitlines()[0]}\n")
             return 2
 
 

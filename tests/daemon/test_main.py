@@ -71,6 +71,18 @@ async def ended(process: asyncio.subprocess.Process) -> tuple[int, str]:
 
 
 @posix
+def test_a_working_directory_that_is_gone_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert main([]) == BAD_SETTINGS
+    assert "The working directory cannot be used" in capsys.readouterr().err
+
+
+@posix
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"])
 async def test_a_signal_ends_the_daemon_cleanly(name: str) -> None:
     """Exit status 0, no traceback, and the next daemon finds its place free."""
