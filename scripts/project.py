@@ -137,7 +137,7 @@ def pip_install(python: Path, *arguments: str) -> None:
         for line in pip.stdout:
             output.append(line)
             if line.startswith(("Collecting ", "Building ", "Installing collected packages")):
-                say(f"  {line.strip():.100}")
+                say(f"  {line.split(' (from')[0].strip():.100}")
     if pip.returncode:
         say("".join(output))
         raise InstallationFailed(installation_problem("".join(output), python))
