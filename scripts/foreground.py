@@ -232,12 +232,16 @@ class Foreground:
         if status == 0 or status in FINAL:  # stopped on purpose, or a person must act
             return status
         now = time.monotonic()
-        if now - child.since > STEADY:
-            child.wait = RETRY_FIRST
-        print(f"{child.name} ended with status {status}; it is started again in {child.wait:.0f} s.", file=sys.stderr)
-        child.process, child.due = None, now + child.wait
-        child.wait = min(RETRY_MOST, child.wait * 2)
+        wait, child.wait = waits(child.wait, now - child.since)
+        print(f"{child.name} ended with status {status}; it is started again in {wait:.0f} s.", file=sys.stderr)
+        child.process, child.due = None, now + wait
         return None
+
+
+def waits(wait: float, ran: float) -> tuple[float, float]:
+    """s before a process that ran for `ran` s is started again, and `wait` for its next death."""
+    now = RETRY_FIRST if ran > STEADY else wait
+    return now, min(RETRY_MOST, now * 2)
 
 
 @contextlib.contextmanager

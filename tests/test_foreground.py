@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
-from scripts.foreground import Foreground
+from scripts.foreground import STEADY, Foreground, waits
 from shared.settings import PROJECT_ROOT, Settings
 from tests.ports import free_port
 from tests.waiting import until_now
@@ -154,6 +154,15 @@ def test_a_daemon_that_is_killed_is_started_again(demo: Started) -> None:
     before = demo.get("link")["daemon"]["pid"]
     os.kill(before, signal.SIGKILL)
     until_now(lambda: demo.connected() and demo.get("link")["daemon"]["pid"] != before)
+
+
+def test_a_process_that_keeps_dying_is_started_less_and_less_often() -> None:
+    """A facade whose port is taken would else fill the log; after a time of running it is a first death again."""
+    waited, wait = [], 1.0
+    for ran in [0.0] * 8 + [STEADY + 1.0]:
+        now, wait = waits(wait, ran)
+        waited.append(now)
+    assert waited == [1, 2, 4, 8, 16, 32, 60, 60, 1]
 
 
 def test_a_demonstration_whose_gateway_does_not_start_says_so(tmp_path: Path) -> None:

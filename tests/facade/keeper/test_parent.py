@@ -250,11 +250,13 @@ async def test_a_port_that_is_taken_stops_the_start(tmp_path: Path, daemon: Fake
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        env = environment(tmp_path, daemon, taken.getsockname()[1])
-        process = await started(env, stderr=asyncio.subprocess.PIPE)
-        _, told = await process.communicate()
+        port = taken.getsockname()[1]
+        process = await started(environment(tmp_path, daemon, port), stderr=asyncio.subprocess.PIPE)
+        _, output = await process.communicate()
     assert process.returncode == 1
-    assert b"cannot listen" in told
+    assert b"cannot listen" in output
+    assert f"(process {os.getpid()}) holds the port".encode() in output
+    assert f"IBKR_FACADE_PORT={port + 1}".encode() in output
 
 
 async def test_restart_without_a_facade_says_so(tmp_path: Path, daemon: FakeDaemon) -> None:
