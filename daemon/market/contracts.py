@@ -32,7 +32,7 @@ CHAIN_TTL: Final = 3600.0
 NEGATIVE_TTL: Final = 300.0
 """s for which “there is none” stands: long enough for a page that asks on each key, short enough for a new listing."""
 RECHECK: Final = 2.0
-"""s until a “there is none” of just after an outage is asked again; TWS may have answered from the outage."""
+"""s until a “there is none” of just after an outage is checked again; TWS may have answered from the outage."""
 KEPT: Final = {"details": 2048, "search": 256, "chain": 32}
 """Answers kept: contracts of a large account and its look-ups, about 4 MB; chains of an index have 100 KB each."""
 
@@ -154,7 +154,7 @@ class Contracts:
             "details", ContractQuery(conId=conId), DETAILS_TTL, lambda tws: by_number(tws, conId)
         )
         if not found.rows:
-            raise Problem("notFound", "IBKR knows no such contract.")
+            raise Problem("notFound", "IBKR has no such contract.")
         return Found((chosen(found.rows, ""),), found.asOf)
 
     def known(self, conId: int) -> ContractDetails | None:
@@ -200,7 +200,7 @@ class Contracts:
         """At least one row."""
         found = await self._look_up("details", query, DETAILS_TTL, lambda tws: tws.contract_details(query, LIMIT))
         if not found.rows:
-            raise Problem("notFound", "IBKR knows no such contract.")
+            raise Problem("notFound", "IBKR has no such contract.")
         return found
 
     async def _look_up(

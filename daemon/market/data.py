@@ -162,4 +162,4 @@ class Market:
 
 def _settled(stream: Stream) -> bool:
     """Whether it has data, or a refusal that still stands."""
-    return stream.current or (stream.problem is not None and stream.state != "asking")
+    return stream.current or (stream.problem is not None and stream.state != "requesting")

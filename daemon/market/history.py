@@ -32,7 +32,7 @@ LIMIT: Final = 60.0
 QUEUE_LIMIT: Final = 20.0
 """s of these that a request may wait for its turn, so that the rest suffices for the answer."""
 REMEMBERED_BARS: Final = 20_000
-"""Bars kept of answers younger than 15 s, about 7 MB; a larger answer is not kept, and asked again after the 15 s."""
+"""Bars kept of answers younger than 15 s, about 7 MB; a larger answer is not kept."""
 
 BAR_SIZES: Final[dict[str, int]] = {
     "1 secs": 1, "5 secs": 5, "10 secs": 10, "15 secs": 15, "30 secs": 30,

@@ -1,6 +1,6 @@
 """IBKR's refusals as problems of the catalogue, by code and text.
 
-The number decides (`daemon/codes.py`); only 162, which says many things, is told apart by its words, and what has none
+The number decides (`daemon/codes.py`); only 162, which has many meanings, is decided by its words, and what has none
 of them stays a broker error (FAULTS 53).
 """
 

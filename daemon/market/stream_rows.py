@@ -93,7 +93,7 @@ class StreamRows:
         self._store.stale([stream.topic for stream in streams])
 
     def trouble(self, stream: Stream) -> None:
-        """The quote's row gets the code that says why no data come; what the topic holds is stale."""
+        """The quote's row gets the code of the refusal; what the topic holds is stale."""
         if stream.spec.kind == "quotes" and stream.code is not None:
             self._store.put({stream.topic: {str(stream.spec.conId): replace(self.quote(stream), ibCode=stream.code)}})
         self._stale([stream])

@@ -1,7 +1,7 @@
-"""The streams somebody wants: one a topic, however many watch it, and what has become of each at the gateway.
+"""The table of wanted streams: one a topic, however many readers watch it, and its state at the gateway.
 
-The only truth about what is subscribed: a stream is asked for, replayed and released from its entry here. Pure: time is
-an argument, and what has to be done comes back as orders. Never talks to the gateway and never writes a row.
+A stream is requested, replayed and released from its entry here alone. Pure: time is an argument, and what has to be
+done is returned as orders.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LINES: Final = 100
 LINGER: Final = 10.0
 """s a stream is kept after its last watcher: a facade restarts, and browsers come back, in less."""
 REMEMBERED: Final = 60.0
-"""s for which a refusal stands for everybody; who asks after that has the gateway asked again."""
+"""s for which a refusal stands for every reader; a later reader has the stream requested again."""
 
 LIVELY_TICKS, LIVELY_INTERVAL = 20, 10.0
 """A stream of which 20 packets came, the last ones less than 10 s apart, is lively: its silence means something."""
@@ -49,7 +49,7 @@ class Stream:
     spec: Spec
     watchers: set[Hashable] = field(default_factory=set)
     releaseAt: float = math.inf
-    state: Literal["wanted", "asking", "open"] = "wanted"
+    state: Literal["wanted", "requesting", "open"] = "wanted"
     turn: int = 0
     reqId: int | None = None
     notBefore: float = -math.inf
@@ -59,13 +59,13 @@ class Stream:
     refusedAt: float = -math.inf
     tries: int = 0
     current: bool = False  # data came for this request
-    askedAt: float = -math.inf
-    heardAt: float = -math.inf
+    requestedAt: float = -math.inf
+    receivedAt: float = -math.inf
     packets: int = 0
     interval: float = 0.0  # s between packets, smoothed
     checkAt: float = math.inf  # when it should have spoken after 1102
-    stalled: bool = False  # IBKR says that nothing comes for its request, without having ended it
-    renewed: bool = False  # asked again for its silence; once until it speaks
+    stalled: bool = False  # IBKR sends nothing for its request, without having ended it
+    renewed: bool = False  # requested again for its silence; once until data come
 
     @property
     def lively(self) -> bool:
@@ -89,7 +89,7 @@ class Cancel(NamedTuple):
 
 
 class Release(NamedTuple):
-    """Nobody wants it any more; its rows go."""
+    """It has no reader any more; its rows go."""
 
     stream: Stream
 
@@ -120,30 +120,30 @@ class Streams:
     def live(self) -> int:
         return sum(stream.live for stream in self.by_topic.values())
 
-    # --- who wants what -----------------------------------------------------------------------------------------------
+    # --- readers ------------------------------------------------------------------------------------------------------
 
-    def watch(self, spec: Spec, who: Hashable, now: float) -> Stream:
-        """`who` wants the stream until `unwatch` or `leave`."""
+    def watch(self, spec: Spec, reader: Hashable, now: float) -> Stream:
+        """`reader` wants the stream until `unwatch` or `leave`."""
         stream = self.by_topic.get(spec.topic)
         if stream is None:
             stream = self.by_topic[spec.topic] = Stream(spec.topic, spec)
-        stream.watchers.add(who)
+        stream.watchers.add(reader)
         stream.releaseAt = math.inf
         if stream.problem is not None and stream.state == "wanted" and now - stream.refusedAt >= REMEMBERED:
             stream.notBefore = now
         return stream
 
-    def unwatch(self, topic: str, who: Hashable, now: float) -> None:
+    def unwatch(self, topic: str, reader: Hashable, now: float) -> None:
         stream = self.by_topic.get(topic)
-        if stream is not None and who in stream.watchers:
-            stream.watchers.discard(who)
+        if stream is not None and reader in stream.watchers:
+            stream.watchers.discard(reader)
             if not stream.watchers:
                 stream.releaseAt = now + LINGER
 
-    def leave(self, who: Hashable, now: float) -> None:
-        """`who` is gone."""
+    def leave(self, reader: Hashable, now: float) -> None:
+        """`reader` is gone."""
         for topic in self.by_topic:
-            self.unwatch(topic, who, now)
+            self.unwatch(topic, reader, now)
 
     # --- what came of it ----------------------------------------------------------------------------------------------
 
@@ -152,7 +152,7 @@ class Streams:
         stream = ask.stream
         if stream.turn != ask.turn or self.by_topic.get(stream.topic) is not stream:
             return False
-        stream.state, stream.reqId, stream.askedAt = "open", reqId, now
+        stream.state, stream.reqId, stream.requestedAt = "open", reqId, now
         self.by_request[reqId] = stream
         return True
 
@@ -162,22 +162,22 @@ class Streams:
             self._close(ask.stream)
             self._refuse(ask.stream, problem, again, now)
 
-    def heard(self, reqId: int, now: float) -> Stream | None:
+    def received(self, reqId: int, now: float) -> Stream | None:
         """Data came for `reqId`; whose it is, `None` for a request of the past."""
         stream = self.by_request.get(reqId)
         if stream is None:
             return None
         if stream.packets:
-            stream.interval += (now - stream.heardAt - stream.interval) * (0.05 if stream.packets > 20 else 0.2)
+            stream.interval += (now - stream.receivedAt - stream.interval) * (0.05 if stream.packets > 20 else 0.2)
         stream.packets += 1
-        stream.heardAt, stream.checkAt = now, math.inf
+        stream.receivedAt, stream.checkAt = now, math.inf
         if not stream.current or stream.code is not None or stream.renewed:
             stream.current, stream.stalled, stream.renewed, stream.tries = True, False, False, 0
             stream.code = stream.problem = None
         return stream
 
     def trouble(self, reqId: int, code: int, problem: Problem, now: float, *, final: bool) -> Stream | None:
-        """IBKR says `code` of a stream. `final` is false in or just after an outage (FAULTS 10, 48)."""
+        """IBKR sent `code` for a stream. `final` is false in or just after an outage (FAULTS 10, 48)."""
         stream = self.by_request.get(reqId)
         means = meaning(code)
         stalls = means.request == "stalls"
@@ -193,7 +193,7 @@ class Streams:
         return stream
 
     def renew(self, stream: Stream) -> None:
-        """What it would tell from here on is not the whole: it is asked for again."""
+        """What it would bring from here on is not the whole: it is requested again."""
         self._end(stream)
         self._due.append(Changed(stream))
 
@@ -204,7 +204,7 @@ class Streams:
             self._forget(stream)
 
     def replay(self, now: float) -> int:
-        """1101: IBKR has forgotten every stream. Each is asked for again, once; how many."""
+        """1101: IBKR has dropped every stream. Each is requested again, once; how many."""
         old = [Cancel(stream.spec.kind, reqId) for reqId, stream in self.by_request.items()]
         for stream in self.by_topic.values():
             self._forget(stream)
@@ -214,9 +214,9 @@ class Streams:
         return len(self.by_topic)
 
     def verify(self, since: float, now: float) -> None:
-        """1102: what was open `since` the loss should speak again by itself; what does not is asked for again."""
+        """1102: what was open `since` the loss should bring data again by itself; what does not is requested again."""
         for stream in self.by_request.values():
-            if stream.askedAt <= since:
+            if stream.requestedAt <= since:
                 stream.checkAt = now + (VERIFY if stream.lively else VERIFY_QUIET)
 
     # --- what to do ---------------------------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ class Streams:
     ) -> list[Order]:
         """Everything that has to be done now, in order. `trading`: whether its contract's session is open, or unknown.
 
-        While not `connected`, or without upstream, streams are released but wait to be asked for.
+        While not `connected`, or without upstream, streams are released but not requested.
         """
         orders: list[Order] = []
         for stream in [each for each in self.by_topic.values() if now >= each.releaseAt]:
@@ -261,8 +261,8 @@ class Streams:
                     orders += self._release(idle)
                     used -= 1
                 used += 1
-            stream.state, stream.turn, stream.current = "asking", stream.turn + 1, False
-            stream.needsFarm, stream.checkAt, stream.askedAt, stream.packets = False, math.inf, now, 0
+            stream.state, stream.turn, stream.current = "requesting", stream.turn + 1, False
+            stream.needsFarm, stream.checkAt, stream.requestedAt, stream.packets = False, math.inf, now, 0
             orders.append(Ask(stream, stream.turn))
         return orders
 
@@ -281,7 +281,7 @@ class Streams:
             return False
         if now >= stream.checkAt:
             return True
-        return stream.lively and now - stream.heardAt > max(SILENCE, SILENCE_INTERVALS * stream.interval)
+        return stream.lively and now - stream.receivedAt > max(SILENCE, SILENCE_INTERVALS * stream.interval)
 
     def _least_recently_wanted(self) -> Stream | None:
         idle = (
@@ -298,7 +298,7 @@ class Streams:
             stream.code = 101
             stream.problem = Problem(
                 "tooManySubscriptions",
-                f"All {self.lines} market-data lines are in use by streams that somebody watches.",
+                f"All {self.lines} market-data lines are in use by streams that are watched.",
                 ibCode=101,
                 retryAfter=LINGER,
                 extra={"lines": self.lines_used, "limit": self.lines},

@@ -166,11 +166,11 @@ class Subscriptions:
 
     def _on_quotes(self, packet: Sequence[tuple[int, Quote]]) -> None:
         now = self._clock.monotonic()
-        found = ((self._table.heard(request, now), quote) for request, quote in packet)
+        found = ((self._table.received(request, now), quote) for request, quote in packet)
         self._rows.quotes([(stream, quote) for stream, quote in found if stream is not None])
 
     def _on_bars(self, reqId: int, bars: Sequence[Bar]) -> None:
-        stream = self._table.heard(reqId, self._clock.monotonic())
+        stream = self._table.received(reqId, self._clock.monotonic())
         if stream is None:
             return
         if slot := self._slots.get(reqId):

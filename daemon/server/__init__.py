@@ -1,1 +1,1 @@
-"""The local socket's other side: conversations, and what may be asked in them."""
+"""The local socket's server: its connections and their methods."""

@@ -1,6 +1,6 @@
-"""What may be asked on the local socket: method → coroutine, params read into structs, gates, limits, refusals.
+"""The methods of the local socket: method → coroutine, params read into structs, guards, limits, refusals.
 
-Decides what may be asked and carries it to whom it concerns: the link, the market, the store, the ledger. Never talks
+Passes each call to its owner: the link, the market, the store, the ledger. Never talks
 to the gateway itself, and holds nothing but the rest of long answers.
 """
 
@@ -62,7 +62,7 @@ TARGET = ("host", "port", "clientId")
 """What the catalogue's words name of a gateway."""
 
 EVENTS_SHOWN = timedelta(hours=24)
-"""How far `link.events` looks back when nobody says."""
+"""How far `link.events` looks back by default."""
 
 P = TypeVar("P", bound=Struct)
 
@@ -203,7 +203,7 @@ class Commands:
         return self._done(peer)
 
     def _done(self, peer: ServerConnection) -> dict[str, Any]:
-        """A deed's answer: how the link is by now, and the step by which a reader knows it too."""
+        """The answer to a command: the state of the link now, and the step that shows it to a reader."""
         row = self._link_row()
         facts = {} if row is None else {"connected": row.connected, "phase": row.phase}
         return {**facts, "seq": self._feed.request_ack(peer)}
@@ -299,7 +299,7 @@ class Commands:
         return Raw(b'{"%s":[%s],%s' % (rows.encode(), b",".join(page.rows), _encode(facts)[1:]))
 
     def _refused(self, peer: ServerConnection, problem: Problem, named: ConnectRequest | None = None) -> RpcError:
-        """What failed may have changed something too: a reader knows that by the same step."""
+        """A failed call may have changed something too; `seq` is the step that shows it."""
         return refusal(problem, self._link_row(), self._feed.request_ack(peer), named)
 
     def _link_row(self) -> Link | None:

@@ -1,6 +1,6 @@
 """The local socket's other side: one `Conversation` a peer, and the place where they are accepted.
 
-What may be asked is in `commands.py`, what is told in `state/feed.py`, how lines and limits work in `shared/jsonrpc/`.
+The methods are in `commands.py`, what is published in `state/feed.py`, lines and limits in `shared/jsonrpc/`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from shared.transport.interfaces import Listener
 
 
 class Conversation(ServerConnection):
-    """A peer who may watch."""
+    """A connection that may watch."""
 
     def __init__(self, service: RpcService, feed: Feed, commands: Commands) -> None:
         super().__init__(service)
@@ -28,7 +28,7 @@ class Conversation(ServerConnection):
 
 
 class Server:
-    """`service` is shared by all peers: the table of methods, who is here, what went wrong."""
+    """`service` is shared by all peers: the methods, the connections, the counters."""
 
     def __init__(self, service: RpcService, feed: Feed, commands: Commands) -> None:
         self.service = service
@@ -55,7 +55,7 @@ class Server:
         return True
 
     async def close(self) -> None:
-        """Accept nobody any more, and end every conversation with what was written for it."""
+        """Accept no more, and end every connection after what was written for it."""
         listener, self._listener = self._listener, None
         if listener is not None:
             listener.close()

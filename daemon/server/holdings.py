@@ -1,6 +1,6 @@
 """What an account holds and has traded, as the socket's own readers ask for it: rows of a topic, fills by time.
 
-Unknown, stale and empty are told apart here as on HTTP. Never asks the gateway.
+Unknown, stale and empty are three answers here, as on HTTP.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from shared.reasons import Problem
 from shared.settings import Settings
 
 ONE_ACCOUNT = frozenset({"summary", "pnl", "positions"})
-"""Topics that are asked for one account at a time, since adding up several means nothing."""
+"""Topics that are read for one account at a time, since adding up several means nothing."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -41,7 +41,7 @@ class Holdings:
         self._pages = pages
 
     def rows(self, topic: str, params: OfAccount) -> Page:
-        """The rows of a topic, of one account or scope where asked for."""
+        """The rows of a topic, of one account or scope where one is named."""
         if params.after:
             return self._pages.following(params.after)
         stale = self._staleness(topic, allowed=params.allowStale)
@@ -98,11 +98,11 @@ class Holdings:
         return isinstance(link, Link) and link.connected
 
     def _staleness(self, topic: str, *, allowed: bool) -> bool:
-        """Raises `Problem` where the topic is not known, or is stale and nobody asked for old rows."""
+        """Raises `Problem` where the topic is not known, or is stale where stale rows are not allowed."""
         if not allowed:
             self.require_connected()
         if not self._is_known(topic):
-            raise Problem("snapshotIncomplete", f"The gateway has not told the {topic} to their end yet.")
+            raise Problem("snapshotIncomplete", f"The initial snapshot of the {topic} is incomplete.")
         sync = self._store.row("sync", topic)
         return (isinstance(sync, Sync) and sync.stale) or not self._connected()
 
@@ -111,7 +111,7 @@ class Holdings:
         return isinstance(sync, Sync) and sync.known
 
     def _account(self, named: str, *, needed: bool, known: bool = True) -> str:
-        """The account asked for; where one is needed, else the one of the settings, else the only one.
+        """The named account; where one is needed, else the one of the settings, else the only one.
 
         `known`: whether the list of accounts is, without which no account is refused.
         """

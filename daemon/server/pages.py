@@ -1,4 +1,4 @@
-"""Answers longer than a line, handed out in pages of one and the same answer. Never knows what the rows say."""
+"""Answers longer than a line, given in pages of one and the same answer."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from shared.reasons import Problem
 PAGE = 512 * 1024
 """Bytes of rows in an answer: half a line, the rest is for what stands around them."""
 HELD = 32 * 1024 * 1024
-"""Bytes of answers whose rest may be asked for: a year of one-minute bars is 11 MB, and three people may want one."""
+"""Bytes of answers held for their next pages: a year of one-minute bars is 11 MB, and three readers may want one."""
 
 
 class Page(NamedTuple):
-    """`facts`: what the answer says beside its rows. `next`: what to ask for as `after`, `None` at the end."""
+    """`facts`: the answer's members beside its rows. `next`: the `after` of the next page, `None` at the end."""
 
     rows: Sequence[bytes]
     facts: Mapping[str, Any]
@@ -30,7 +30,7 @@ class _Answer(NamedTuple):
 
 
 class Pages:
-    """The answers whose rest has not been asked for yet; beyond the bound the oldest are forgotten."""
+    """The answers with pages not read yet; beyond the bound the oldest are dropped."""
 
     def __init__(self, *, page: int = PAGE, held: int = HELD) -> None:
         self._page = page

@@ -1,1 +1,1 @@
-"""What the daemon knows and remembers: rows and their versions, who watches them, what must outlive it."""
+"""The rows and their versions, the watches on them, and what must outlive the daemon."""

@@ -19,7 +19,7 @@ PAGE = 256 * 1024
 
 PAGES_A_TURN = 4
 """Pages written to one reader before the loop may turn: 1 MB is about 2 ms, so that a snapshot of 10 000 positions to
-a fast reader delays nobody else."""
+a fast reader delays no other."""
 
 TOPICS = 1024
 """Topics of one reader: an account's hundred market-data lines, ten times over."""

@@ -191,7 +191,7 @@ class Ledger:
         self.write(lambda db: set_flag(db, "fillsComplete", at.isoformat()))
 
     async def set_held(self, held: bool) -> None:
-        """Remember whether somebody holds the link down. Returns when that is written, or the disk is in trouble."""
+        """Remember whether the link is held down. Returns when that is written, or the disk is in trouble."""
         self.held, self._held_known = held, True
         await self.commit(lambda db: set_flag(db, "held", _text(held)))
 
@@ -251,12 +251,12 @@ class Ledger:
             events = _events_since(db, since, after, part.limit + 2)
             if len(events) < part.limit + 2 and attempt is not None:
                 events.append((_PENDING, attempt))
-            timed = list(uptime.timed((event for _, event in reversed(events)), ends, self.epoch))[::-1]
+            timed = list(uptime.timed((event for _, event in events), ends, self.epoch))
             numbered = list(zip((number for number, _ in events), timed, strict=True))
             if after is None and numbered and numbered[0][1].at < since:
                 numbered = numbered[not uptime.lasts_into(timed[0], since, now) :]
             rows, last = cut(((number, _encode(event)) for number, event in numbered), part.limit)
-            recent = chain([attempt] if attempt is not None else [], _newest_events(db, now - _LONGEST))
+            recent = chain(_recent_events(db, now - _LONGEST), [attempt] if attempt is not None else [])
             figures = uptime.uptimes(uptime.timed(recent, ends, self.epoch), now, planned)
             return EventsPage(rows, None if last is None else str(last), figures)
 
@@ -309,7 +309,7 @@ class Ledger:
         try:
             async with asyncio.timeout(PATIENCE):
                 return await answer
-        except TimeoutError as error:  # named as what it is: who waits for the gateway has timeouts of their own
+        except TimeoutError as error:  # else it would pass for a time-out of the gateway
             raise sqlite3.OperationalError(SLOW) from error
 
     def _tell_loop(self, callback: Callable[[], object] | None) -> None:
@@ -317,7 +317,7 @@ class Ledger:
             try:
                 self._loop.call_soon_threadsafe(callback)
             except RuntimeError:
-                pass  # the loop has ended; nobody waits any more
+                pass  # the loop has ended
 
 
 def cut(rows: Iterable[tuple[Key, bytes]], limit: int, size: int = PAGE) -> tuple[list[bytes], Key | None]:
@@ -378,12 +378,14 @@ def _events_since(
     return [(number, _event.decode(row)) for number, row in db.execute(query, (after, limit))]
 
 
-def _newest_events(db: sqlite3.Connection, since: datetime) -> Iterator[LinkEvent]:
-    """Events from `since` on and the one before, newest first, one at a time: a month may have tens of thousands."""
-    for (row,) in db.execute("SELECT row FROM events ORDER BY number DESC LIMIT ?", (EVENTS_READ,)):
-        yield (event := _event.decode(row))
-        if event.at < since:
-            return
+def _recent_events(db: sqlite3.Connection, since: datetime) -> Iterator[LinkEvent]:
+    """The last event before `since` and those after it, oldest first, one at a time: there may be tens of thousands."""
+    first = (
+        "SELECT max(coalesce((SELECT max(number) FROM events WHERE at < ?), 0), (SELECT max(number) FROM events) - ?)"
+    )
+    query = f"SELECT row FROM events WHERE number >= ({first}) ORDER BY number"  # noqa: S608 - constants
+    for (row,) in db.execute(query, (since.timestamp(), EVENTS_READ)):
+        yield _event.decode(row)
 
 
 def _select_ends(db: sqlite3.Connection) -> dict[str, datetime]:

@@ -29,11 +29,11 @@ class Sink(Protocol):
     ) -> int:
         """Make `rows` all that `topic` has (of those that `where` picks): what is missing becomes gone.
 
-        `known`: this is a snapshot told to its end.
+        `known`: this is a complete snapshot.
         """
 
     def known(self, topic: str) -> int:
-        """`topic` has been told to its end and is current."""
+        """The snapshot of `topic` is complete and current."""
 
     def stale(self, topics: Iterable[str]) -> int:
         """What is known of `topics` may be old."""

@@ -1,4 +1,4 @@
-"""The rows the daemon believes, each encoded once, and the steps by which they changed.
+"""The daemon's rows, each encoded once, and the steps by which they changed.
 
 Never talks to the gateway or a socket, and no step awaits: whoever calls `put` is the source of truth, whoever listens
 to `on_step` tells the world. Only this file gives the rows of `sync`, `gaps` and `notices` their keys.
@@ -63,7 +63,7 @@ class Store:
         self._recording = 0  # batches of fills that are not shown yet
         self._recorded = asyncio.Event()
         self._recorded.set()
-        self._told = False  # fills were told to their end, which is to be said once they are shown
+        self._fills_read = False  # their snapshot is complete, which is published once they are shown
         self._step({"sync": {topic: Sync(known=False) for topic in BROKER_TOPICS}})
 
     @property
@@ -96,7 +96,7 @@ class Store:
     ) -> int:
         """Swap a topic in one step, or only those of its rows that `where` picks: what is not in `rows` is gone.
 
-        `known`: this was a snapshot told to its end, and `sync` says so in the same step.
+        `known`: this was a complete snapshot, which `sync` shows in the same step.
         """
         if topic == "fills":  # a fill that IBKR no longer lists stays
             self._admit(rows.values())
@@ -107,21 +107,21 @@ class Store:
         return self._complete(topic, changes) if known else self._step(changes)
 
     def known(self, topic: str) -> int:
-        """A snapshot of `topic` was told to its end: what it holds, be it nothing, is what there is."""
+        """The snapshot of `topic` is complete: what it holds, be it nothing, is what there is."""
         return self._complete(topic, {})
 
     def stale(self, topics: Iterable[str]) -> int:
         """What these topics hold may be old from now on. What is not known stays just that."""
         topics = tuple(topics)
         held = self._rows["sync"]
-        self._told = self._told and "fills" not in topics
+        self._fills_read = self._fills_read and "fills" not in topics
         return self._step(
             {"sync": {topic: changed(held[topic], stale=True) for topic in topics if self._is_known(topic)}}
         )
 
     def forget(self, topic: str) -> int:
         """Nothing is known of `topic` any more. Its rows go; fills, which are past, stay."""
-        self._told = self._told and topic != "fills"
+        self._fills_read = self._fills_read and topic != "fills"
         gone: Rows = {} if topic == "fills" else dict.fromkeys(self._rows.get(topic, {}))
         return self._step({topic: gone, "sync": {topic: Sync(known=False)}})
 
@@ -164,7 +164,7 @@ class Store:
         return seq
 
     async def recorded(self) -> None:
-        """Until every fill told so far is shown, which takes a moment; only then is it known what there are."""
+        """Until every fill received so far is shown, which takes a moment."""
         await self._recorded.wait()
 
     # --- reading ----------------------------------------------------------------------------------------------------
@@ -196,8 +196,8 @@ class Store:
             encoded.setdefault(became_known, {})  # a topic known to be empty moves too
         if encoded:
             self.replica.put(self.replica.seq + 1, _at(self._clock.now()), encoded)
-            for heard in self.on_step:
-                heard()
+            for notify in self.on_step:
+                notify()
         return self.replica.seq
 
     def _differing(self, topic: str, rows: Rows) -> dict[str, bytes | None]:
@@ -218,7 +218,7 @@ class Store:
 
     def _complete(self, topic: str, changes: Mapping[str, Rows]) -> int:
         if topic == "fills" and self._recording:
-            self._told = True
+            self._fills_read = True
             return self.seq
         now = self._clock.now()
         if topic == "fills" and self._recorder is not None:
@@ -238,9 +238,9 @@ class Store:
 
     # --- fills ------------------------------------------------------------------------------------------------------
 
-    def _admit(self, told: Iterable[Struct | None]) -> None:
+    def _admit(self, received: Iterable[Struct | None]) -> None:
         """New fills and what is new about known ones: recorded first, shown then."""
-        new = [fill for row in told if isinstance(row, Fill) and (fill := self._hold(row))]
+        new = [fill for row in received if isinstance(row, Fill) and (fill := self._hold(row))]
         if new and self._recorder is None:
             self._show(new)
         elif new and self._recorder is not None:
@@ -252,14 +252,14 @@ class Store:
         self._recording -= 1
         self._show(fills)
         if not self._recording:
-            if self._told:
-                self._told = False
+            if self._fills_read:
+                self._fills_read = False
                 self._complete("fills", {})
             self._recorded.set()
 
-    def _hold(self, told: Fill) -> Fill | None:
-        base, _ = identity(told.execId)
-        fill = newer(self._fills.get(base), told)
+    def _hold(self, received: Fill) -> Fill | None:
+        base, _ = identity(received.execId)
+        fill = newer(self._fills.get(base), received)
         if fill is not None:
             self._fills[base] = fill
             if len(self._fills) > FILLS_HELD:
@@ -273,7 +273,7 @@ class Store:
         self._hide(base for base in oldest if base in self._shown)
         for base in oldest:
             time = self._fills.pop(base).time
-            self._forgotten = max(time, self._forgotten or time)  # older ones may be told late
+            self._forgotten = max(time, self._forgotten or time)  # older ones may come late
 
     def _show(self, fills: Iterable[Fill]) -> int:
         """What is held by now of these fills becomes rows, in place of what they correct."""

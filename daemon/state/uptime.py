@@ -12,7 +12,7 @@ from shared.messages import LinkEvent, Uptime
 PERIODS = {"24h": timedelta(hours=24), "7d": timedelta(days=7), "30d": timedelta(days=30)}
 
 UNWANTED = frozenset({"held", "disabled", "stopping"})
-"""Phases in which nobody wants a link: known, but neither up nor down."""
+"""Phases in which no link is wanted: known, but neither up nor down."""
 
 Span = tuple[datetime, datetime]
 
@@ -22,20 +22,24 @@ def same(one: LinkEvent, other: LinkEvent) -> bool:
     return replace(one, at=other.at, session=other.session, durationS=None) == replace(other, durationS=None)
 
 
-def timed(newest_first: Iterable[LinkEvent], ends: Mapping[str, datetime], epoch: str) -> Iterator[LinkEvent]:
+def timed(events: Iterable[LinkEvent], ends: Mapping[str, datetime], epoch: str) -> Iterator[LinkEvent]:
     """Each event with the seconds until the next one of its epoch, or until its daemon was last seen alive.
 
-    `newest_first`: without gaps. The newest of the running `epoch` still lasts: `durationS` is `None`.
+    `events`: oldest first. The last one of the running `epoch` still lasts: `durationS` is `None`.
     """
-    following: dict[str, datetime] = {}
-    for event in newest_first:
-        end = following.get(event.epoch)
-        if end is None and event.epoch != epoch:
-            end = ends.get(event.epoch, event.at)
-        following[event.epoch] = event.at
-        # a wall clock that was set back makes no negative time
-        seconds = None if end is None else max(0.0, (end - event.at).total_seconds())
-        yield replace(event, durationS=seconds)
+    before: LinkEvent | None = None
+    for event in events:
+        if before is not None:
+            end = event.at if event.epoch == before.epoch else ends.get(before.epoch, before.at)
+            yield _until(before, end)
+        before = event
+    if before is not None:
+        yield before if before.epoch == epoch else _until(before, ends.get(before.epoch, before.at))
+
+
+def _until(event: LinkEvent, end: datetime) -> LinkEvent:
+    # a wall clock that was set back makes no negative time
+    return replace(event, durationS=max(0.0, (end - event.at).total_seconds()))
 
 
 def lasts_into(event: LinkEvent, since: datetime, now: datetime) -> bool:
@@ -44,7 +48,7 @@ def lasts_into(event: LinkEvent, since: datetime, now: datetime) -> bool:
 
 
 def uptimes(events: Iterable[LinkEvent], now: datetime, planned: Sequence[Span] = ()) -> dict[str, Uptime]:
-    """The uptime of each of `PERIODS`. `events`: timed, of all these periods."""
+    """The uptime of each of `PERIODS`. `events`: timed, oldest first, of all these periods."""
     windows = list(_joined(planned))
     sums = {name: _Sum(now - period, now, windows) for name, period in PERIODS.items()}
     for event in events:

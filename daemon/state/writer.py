@@ -35,7 +35,7 @@ Work = Callable[[sqlite3.Connection], Any]
 
 _BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _DETACHED = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
-"""After these the connection may see a file that is no longer there: it is opened anew."""
+"""After these the connection may see a file that is no longer there: it is opened again."""
 
 
 class Job(NamedTuple):

@@ -38,8 +38,42 @@ async def daemon(directory: Path, url: str) -> AsyncIterator[asyncio.subprocess.
     try:
         yield running
     finally:
-        running.kill()
+        if running.returncode is None:
+            running.kill()
         await running.wait()
+
+
+async def alert_test(directory: Path) -> tuple[int, str]:
+    """Exit status and output of `ibkr alert test`."""
+    running = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "facade.cli", "alert", "test"),
+        env=environment(directory) | {"PYTHONPATH": str(ROOT)},
+        cwd=directory,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await running.communicate()
+    return running.returncode or 0, output.decode()
+
+
+async def test_ibkr_alert_test_prints_what_each_receiver_answers() -> None:
+    """0 delivered, 1 refused or none, 3 without a daemon; a path is never printed."""
+    async with place() as directory, receiving() as receiver:
+        async with daemon(directory, f"{receiver.url}") as running:
+            client = await answered(lambda: Client.open(str(directory / "run" / "d.sock"), "test/1"))
+            await client.close()
+            assert await alert_test(directory) == (0, f"{receiver.url.removesuffix('/hook/secret-path')}: delivered\n")
+            receiver.status = 500
+            status, output = await alert_test(directory)
+            assert (status, "HTTP status 500" in output, "secret-path" in output) == (1, True, False)
+            running.kill()
+            await running.wait()
+        assert (await alert_test(directory))[0] == 3
+        async with daemon(directory, ""):
+            client = await answered(lambda: Client.open(str(directory / "run" / "d.sock"), "test/1"))
+            await client.close()
+            status, output = await alert_test(directory)
+            assert (status, "IBKR_ALERTS" in output) == (1, True)
 
 
 async def test_an_alert_of_a_killed_daemon_is_sent_by_the_next_one() -> None:

@@ -94,7 +94,7 @@ class AnyOrder(RuleBasedStateMachine):
     @precondition(lambda self: self.open)
     @rule(data=st.data())
     def data_comes(self, data: st.DataObject) -> None:
-        stream = self.table.heard(data.draw(st.sampled_from(sorted(self.open))), self.now)
+        stream = self.table.received(data.draw(st.sampled_from(sorted(self.open))), self.now)
         assert stream is not None
         assert stream.live
 

@@ -206,6 +206,15 @@ async def test_the_uptime_of_a_killed_daemon_ends_where_it_was_last_seen(tmp_pat
     await second.close()
 
 
+async def test_the_uptime_counts_what_follows_the_first_ready(ledger: Ledger) -> None:
+    """Also the phase that still lasts; not the time before the link was ever ready."""
+    for minute, phase in ((0, "waiting"), (5, "ready"), (10, "waiting")):
+        ledger.phase(LinkEvent(at=NOON + timedelta(minutes=minute), phase=phase))
+    figures = (await ledger.history(NOON, NOON + timedelta(minutes=30))).uptime["24h"]
+
+    assert (figures.upS, figures.downS, figures.ratio) == (300.0, 1200.0, 0.2)
+
+
 async def test_old_rows_are_deleted(tmp_path: Path, clock: HandClock) -> None:
     """Fills after two tax years, events after three times the longest uptime; not by a clock that is far ahead."""
     ledger = await Ledger.open(tmp_path, clock)

@@ -27,7 +27,7 @@ def event(minutes: float, phase: str, epoch: str = "e2", **more: object) -> Link
 
 def timed(events: list[LinkEvent], ends: dict[str, datetime], epoch: str) -> list[LinkEvent]:
     """Oldest first."""
-    return list(arithmetic.timed(events[::-1], ends, epoch))[::-1]
+    return list(arithmetic.timed(events, ends, epoch))
 
 
 def test_a_phase_lasts_until_the_next() -> None:
