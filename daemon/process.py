@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 from msgspec.structs import asdict
 
+from daemon.alerts.heartbeat import Heartbeat
 from daemon.alerts.watch import Alerts
 from daemon.link.events import Event, Target
 from daemon.link.states import Policy
@@ -146,6 +147,9 @@ class Daemon:
             clock=clock,
             name=lambda: secrets.token_hex(12),
         )
+        self.heartbeat = None
+        if settings.heartbeat is not None:
+            self.heartbeat = Heartbeat(settings.heartbeat, self.store, Sender(b""), clock)
         self.series = PnLSeries(self.store, ledger, clock)
         self.commands = Commands(
             settings=settings,
@@ -189,6 +193,7 @@ class Daemon:
             self._spawn(self.series.run(), "pnl series"),
             self._spawn(self._watchdog_loop(), "watchdog"),
             self._spawn_contained(self.alerts.run(), "alerts"),
+            *([self._spawn_contained(self.heartbeat.run(), "heartbeat")] if self.heartbeat else []),
             self._spawn(self._watch_paths(), "paths"),
         ]
         if self.settings.remedy is not None:
@@ -320,6 +325,7 @@ class Daemon:
             "historyBudgetRemaining": pacing.limit - pacing.used,
             "loopLagS": round(self._lag, 6),
             "alerts": self.alerts.health(),
+            "heartbeat": None if self.heartbeat is None else self.heartbeat.health(),
             "link": asdict(self.link.figures()),
         }
 

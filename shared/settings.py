@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from platformdirs import user_state_path
 
-from shared.alerts.sinks import KINDS, Sink, read_sinks
+from shared.alerts.sinks import KINDS, Sink, read_sinks, webhook_url
 from shared.env_file import OURS, EnvFile, nearest, read_env_file, without_comment
 from shared.env_file import SettingsError as SettingsError
 from shared.transport.address import DEFAULT_SESSION, default_path
@@ -70,6 +70,7 @@ class Settings:
     peer_check: bool = True
     remedy: Path | None = None
     remedy_after: float = 300.0
+    heartbeat: Sink | None = None
     alerts: tuple[Sink, ...] = ()
     alerts_secret_file: Path | None = None
     alerts_after: float = 60.0
@@ -343,6 +344,15 @@ def _sinks(value: Value) -> tuple[Sink, ...]:
         raise Refused(str(error)) from None
 
 
+def _heartbeat(value: Value) -> Sink | None:
+    if not value.text:
+        return None
+    try:
+        return Sink(webhook_url(value.text), "webhook", value.text)
+    except ValueError as error:
+        raise Refused(str(error)) from None
+
+
 def _alert_kinds(value: Value) -> tuple[str, ...]:
     kinds = tuple(dict.fromkeys(map(str.lower, _items(value))))
     if not set(kinds) <= set(KINDS):
@@ -437,6 +447,9 @@ TABLE: dict[str, Row] = {
     "IBKR_REMEDY_AFTER": Row("remedy_after", _seconds, SECONDS),
     "IBKR_ALERTS": Row(
         "alerts", _sinks, "https:// URLs or URLs of Apprise, separated by commas, or nothing", secret=True
+    ),
+    "IBKR_HEARTBEAT_URL": Row(
+        "heartbeat", _heartbeat, "an https:// URL, http:// on this machine, or nothing", secret=True
     ),
     "IBKR_ALERTS_SECRET_FILE": Row("alerts_secret_file", _path_or_none, "a file, or nothing"),
     "IBKR_ALERTS_AFTER": Row("alerts_after", _seconds, SECONDS),

@@ -48,6 +48,22 @@ class Sender:
         except Exception as error:  # of a library: named by its kind, since its text may hold the URL
             return Outcome(False, None, described(error))
 
+    async def ping(self, sink: Sink) -> Outcome:
+        """One GET of a URL, for a heartbeat."""
+        import aiohttp
+
+        try:
+            async with (
+                asyncio.timeout(TIMEOUT),
+                aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as client,
+                client.get(sink.url, allow_redirects=False) as response,
+            ):
+                return _answered(response.status)
+        except TimeoutError:
+            return Outcome(False, None, f"no answer within {TIMEOUT:g} s")
+        except Exception as error:
+            return Outcome(False, None, described(error))
+
     async def _post(self, url: str, message_id: str, body: bytes, timestamp: int) -> Outcome:
         import aiohttp  # only for those who have a webhook
 
@@ -61,8 +77,7 @@ class Sender:
             aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as client,
             client.post(url, data=body, headers=headers, allow_redirects=False) as response,
         ):
-            delivered = 200 <= response.status < 300
-            return Outcome(delivered, response.status, "" if delivered else f"HTTP status {response.status}")
+            return _answered(response.status)
 
     async def _notify(self, sink: Sink, body: bytes) -> Outcome:
         """Apprise blocks, so it runs in a thread of its own, one for each sink; one that hangs is waited out."""
@@ -86,6 +101,11 @@ class Sender:
         thread.start()
         sent = await answer
         return Outcome(sent, None, "" if sent else "Apprise could not deliver it")
+
+
+def _answered(status: int) -> Outcome:
+    delivered = 200 <= status < 300
+    return Outcome(delivered, status, "" if delivered else f"HTTP status {status}")
 
 
 def notify(url: str, title: str, text: str) -> bool:

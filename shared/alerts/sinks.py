@@ -49,7 +49,7 @@ def webhook_url(url: str, number: int = 1) -> str:
         host, port = parts.hostname, parts.port
     except ValueError:
         raise ValueError(f"Number {number} is no URL.") from None
-    if not host or not url.isprintable() or " " in url:
+    if parts.scheme not in ("http", "https") or not host or not url.isprintable() or " " in url:
         raise ValueError(f"Number {number} is no URL.")
     if parts.scheme == "http" and not _is_loopback(host):
         raise ValueError(f"Number {number} is http:// to another machine: use https://.")

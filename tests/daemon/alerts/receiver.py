@@ -42,7 +42,7 @@ class Receiver:
 async def receiving(status: int = 200, port: int = 0) -> AsyncIterator[Receiver]:
     receiver = Receiver(status)
     app = web.Application()
-    app.router.add_post("/hook/secret-path", receiver.handle)
+    app.router.add_route("*", "/hook/secret-path", receiver.handle)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", port)
