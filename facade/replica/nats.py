@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -129,16 +130,12 @@ class NatsConversation:
         """Connect, and wait for the daemon's first sign of life. Raises `OSError`, `TimeoutError`."""
         try:
             async with asyncio.timeout(timeout):
-                try:
+                with _translated():
                     self._nc = await scaleout.connect(
                         server, f"ibkr-facade {self.subjects.session}", self._failed, self._closed
                     )
-                except (asyncio.CancelledError, OSError):
-                    raise
-                except Exception as error:  # nats-py's errors have no common base beside it
-                    raise ConnectionLost(f"NATS: {error or type(error).__name__}") from error
-                await self._nc.subscribe(self.subjects.alive, cb=self._on_alive)
-                await self._first_alive.wait()
+                    await self._nc.subscribe(self.subjects.alive, cb=self._on_alive)
+                    await self._first_alive.wait()
         except BaseException:
             self.abort()
             raise
@@ -192,8 +189,6 @@ class NatsConversation:
         return Raw(message.data)
 
     async def _request(self, method: str, payload: bytes, timeout: float | None) -> Msg:
-        from nats.errors import NoRespondersError
-
         nc = self._nc
         if nc is None or self._ended.is_set():
             raise ConnectionLost(self._end_reason)
@@ -208,14 +203,8 @@ class NatsConversation:
             await asyncio.wait([request, refused], return_when=asyncio.FIRST_COMPLETED)
             if refused.done():
                 refused.result()
-            try:
+            with _translated():
                 message = request.result()
-            except NoRespondersError as error:
-                raise ConnectionLost(f"No daemon answers on {subject}.") from error
-            except (OSError, TimeoutError):
-                raise
-            except Exception as error:
-                raise ConnectionLost(f"NATS: {error or type(error).__name__}") from error
         finally:
             self._calls[subject].discard(refused)
             if not refused.cancel() and not refused.cancelled():
@@ -233,10 +222,11 @@ class NatsConversation:
             return await self._watch_dynamic(dynamic, timeout)
         if dynamic:
             raise RpcError(APPLICATION_ERROR, "Quotes and bars are watched from their next whole rows on.")
-        async with asyncio.timeout(timeout):
-            if epoch is not None and await self._resume(epoch, since):
-                return Watched(self.epoch, self._expected[-1][0] if self._expected else self._seq, False)
-            return await self._begin(timeout)
+        with _translated():
+            async with asyncio.timeout(timeout):
+                if epoch is not None and await self._resume(epoch, since):
+                    return Watched(self.epoch, self._expected[-1][0] if self._expected else self._seq, False)
+                return await self._begin(timeout)
 
     async def unwatch(self, topics: Collection[str], timeout: float) -> None:
         self._leased -= set(topics)
@@ -293,7 +283,8 @@ class NatsConversation:
 
     async def _begin(self, timeout: float) -> Watched:
         """Consume from the stream's next message on, then request a snapshot and join the two."""
-        assert self._nc is not None  # noqa: S101 - open
+        if self._nc is None:
+            raise ConnectionLost(self._end_reason)
         stream = await self._nc.jetstream().stream_info(self.subjects.stream)
         state = stream.state
         self._last, self._backlog = state.last_seq, []
@@ -328,7 +319,8 @@ class NatsConversation:
     async def _consume(self, start: int) -> None:
         from nats.js.api import ConsumerConfig, DeliverPolicy
 
-        assert self._nc is not None  # noqa: S101 - open
+        if self._nc is None:
+            raise ConnectionLost(self._end_reason)
         await self._nc.jetstream().subscribe(
             self.subjects.delta,
             stream=self.subjects.stream,
@@ -406,6 +398,17 @@ class NatsConversation:
         if alive.seq > self._seq:
             self._expected.append((alive.seq, self._alive_at))
         self._first_alive.set()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Raise the errors of nats-py, which have no base of their own, as `ConnectionLost`."""
+    try:
+        yield
+    except (OSError, TimeoutError, RpcError, msgspec.DecodeError):
+        raise
+    except Exception as error:
+        raise ConnectionLost(f"NATS: {str(error) or type(error).__name__}") from error
 
 
 def nats_connector(server: scaleout.Server, subjects: Subjects, clock: Clock) -> Connect:

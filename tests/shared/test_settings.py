@@ -156,6 +156,35 @@ def test_bad_names_of_sessions_are_errors(tmp_path: Path, name: str, value: str)
         load(tmp_path, **{name: value})
 
 
+@pytest.mark.parametrize(
+    ("environ", "named"),
+    [
+        ({"IBKR_NATS_URL": "http://x:4222"}, "IBKR_NATS_URL is"),
+        ({"IBKR_NATS_URL": "nats://user:secret@x:4222"}, "IBKR_NATS_URL is"),
+        ({"IBKR_NATS_PREFIX": "a.b"}, "IBKR_NATS_PREFIX is"),
+        ({"IBKR_NATS_PREFIX": "*"}, "IBKR_NATS_PREFIX is"),
+        ({"IBKR_SESSIONS": "far=nats"}, "that needs IBKR_NATS_URL"),
+        ({"IBKR_NATS_URL": "nats://x:4222", "IBKR_NATS_CREDS": "/nowhere/creds"}, "which cannot be read"),
+    ],
+)
+def test_bad_settings_of_nats_are_errors(tmp_path: Path, environ: dict[str, str], named: str) -> None:
+    pytest.importorskip("nats")
+    with pytest.raises(SettingsError, match=named):
+        load(tmp_path, **environ)
+
+
+@posix
+def test_credentials_that_others_can_read_are_refused_with_the_command(tmp_path: Path) -> None:
+    pytest.importorskip("nats")
+    path = tmp_path / "creds"
+    path.write_text("reader:secret\n")
+    path.chmod(0o644)
+    with pytest.raises(SettingsError, match=f"run: chmod 600 {path}"):
+        load(tmp_path, IBKR_NATS_URL="nats://x:4222", IBKR_NATS_CREDS=str(path))
+    path.chmod(0o600)
+    assert load(tmp_path, IBKR_NATS_URL="nats://x:4222", IBKR_NATS_CREDS=str(path)).nats_creds == path
+
+
 def test_a_named_file_that_is_missing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"IBKR_ENV_FILE is .*gone"):
         Settings.load({"IBKR_ENV_FILE": str(tmp_path / "gone")})
