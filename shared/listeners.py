@@ -6,7 +6,7 @@ import psutil
 
 
 def listening_pids(port: int) -> list[int | None]:
-    """A process each for the listeners on `port`; `None` for another user's. Empty where the system does not tell."""
+    """A process each for the listeners on `port`; `None` for another user's. Empty where the system hides them."""
     try:
         found = psutil.net_connections("tcp")
     except psutil.AccessDenied:

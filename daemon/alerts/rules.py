@@ -17,7 +17,7 @@ from shared.messages import Link
 ATTEMPTING = frozenset({"connecting", "syncing"})
 """Phases of an attempt: until it has failed or succeeded, things are as they were before it."""
 BY_HAND = frozenset({"held", "disabled", "stopping"})
-"""Phases that a person has asked for."""
+"""Phases that a person has requested."""
 NEEDS_A_PERSON = frozenset({"loginRequired", "competingSession", "accountMismatch"})
 
 Report = Literal["down", "action", "recovered"]

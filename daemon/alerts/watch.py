@@ -1,6 +1,6 @@
 """The alerts of one daemon: steps the rules as time passes, stores what is due, and delivers it to each sink by itself.
 
-A sink that does not answer delays nobody but itself. Alerts are kept in memory and in the ledger at once: a disk in
+A sink that does not answer delays only its own alerts. Alerts are kept in memory and in the ledger at once: a disk in
 trouble does not stop them, a kill does not lose them.
 """
 

@@ -191,7 +191,7 @@ class Publisher:
         epoch = self._store.epoch
         claimed = False
 
-        async def heard(message: Msg) -> None:
+        async def on_alive(message: Msg) -> None:
             try:
                 other = _alive.decode(message.data).epoch
             except msgspec.DecodeError:
@@ -199,7 +199,7 @@ class Publisher:
             if other != epoch and (not claimed or other < epoch):  # two that claimed together: the older one stays
                 end(self._taken(other))
 
-        await nc.subscribe(self._subjects.alive, cb=heard)
+        await nc.subscribe(self._subjects.alive, cb=on_alive)
         await asyncio.wait([ended], timeout=CLAIM_TIME)
         if ended.done():
             raise ended.result()

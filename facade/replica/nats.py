@@ -74,7 +74,7 @@ _leased = msgspec.json.Decoder(_Leased)
 class Position:
     """Where in the stream the replica is: after message `stream_seq`, which completed step `seq` of `epoch`.
 
-    `created`: when the stream was, which tells it from one of the same name that has replaced it.
+    `created`: when the stream was, which distinguishes it from one of the same name that has replaced it.
     """
 
     created: datetime | None = None

@@ -119,9 +119,9 @@ async def test_a_command_reaches_the_named_session_alone(both: Both) -> None:
         status, body, _ = await both.served.post(path)
         assert (status, body["available"]) == (200, True)
         daemons = {"live": both.live, "paper": both.paper}
-        asked = {each: [method for method, _ in daemon.requests] for each, daemon in daemons.items()}
-        assert asked.pop(name) == ["link.disconnect"]
-        assert asked.popitem()[1] == []
+        methods = {each: [method for method, _ in daemon.requests] for each, daemon in daemons.items()}
+        assert methods.pop(name) == ["link.disconnect"]
+        assert methods.popitem()[1] == []
         for daemon in daemons.values():
             daemon.requests.clear()
 

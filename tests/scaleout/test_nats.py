@@ -126,7 +126,7 @@ async def test_a_server_that_lost_its_stream_is_a_reset(nats_server: NatsServer,
         await settled(mirror, daemon)
 
 
-async def test_a_server_that_stops_makes_remote_readers_stale_and_delays_nobody_else(
+async def test_a_server_that_stops_makes_remote_readers_stale_and_delays_no_other_reader(
     nats_server: NatsServer, daemon: Daemon
 ) -> None:
     async with remote(nats_server) as mirror:

@@ -1,4 +1,4 @@
-"""Events: a snapshot, then every change; whoever folds them has what the daemon believes, or was told otherwise."""
+"""Events: a snapshot, then every change; a client that folds them has the daemon's state, or got a reset."""
 
 from __future__ import annotations
 
@@ -288,7 +288,7 @@ async def test_an_id_is_good_in_another_facade_process(tmp_path: Path, served: S
 async def test_the_id_of_a_snapshot_is_good_in_a_process_that_watches_other_lines(
     tmp_path: Path, served: Served
 ) -> None:
-    """It names the last step of the topics that were told, and not one that the other process may never come to."""
+    """It names the last step of the topics that were sent, and not one that the other process may never come to."""
     async with running(tmp_path, served.daemon) as second, reading(served, "quotes:1") as other:
         await until(lambda: second.facade.default.mirror.state.complete)
         await other.snapshot()
@@ -446,7 +446,7 @@ async def test_there_is_a_bound_on_readers(served: Served) -> None:
 
 
 async def test_a_reader_that_connects_during_shutdown_reconnects_to_the_next_process(served: Served) -> None:
-    """The stream just ends. Told of an error, a browser's EventSource would give up for good."""
+    """The stream just ends. After an error response, a browser's EventSource would give up for good."""
     served.facade.default.streams.close()
     async with reading(served) as client:
         assert client.status == 200
@@ -476,7 +476,7 @@ def many(count: int, price: float) -> dict[str, Position]:
 
 
 async def test_a_reader_that_does_not_read_costs_a_bounded_buffer_and_loses_nothing(served: Served) -> None:
-    """Late, never wrong, never unbounded; and nobody waits for it. What must not be merged away is all there."""
+    """Late, never wrong, never unbounded; no other reader waits for it. What must not be merged away is all there."""
     daemon = served.daemon
     topics = "positions,fills"
     async with reading(served, topics, room=1 << 18) as slow, reading(served, topics) as quick:

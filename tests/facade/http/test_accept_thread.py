@@ -76,7 +76,7 @@ async def test_a_client_that_left_before_its_accept_delays_no_other(listener):
 
 
 async def test_a_successor_takes_over_without_a_refused_connection(listener):
-    """While the two overlap either serves; after the first has stopped the second does, and nobody is refused."""
+    """While the two overlap either serves; then only the second does, and no connection is refused."""
     address = listener.getsockname()
     first = AcceptThread(lambda: Echo(b"1"), listener.dup())
     assert await ask(address) == b"1?"

@@ -24,7 +24,7 @@ async def opened(served: Served) -> tuple[asyncio.StreamReader, asyncio.StreamWr
     return await asyncio.open_connection("127.0.0.1", served.port)
 
 
-async def asked(
+async def exchange(
     served: Served, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str = STATUS
 ) -> bytes:
     """One answer over a connection that stays."""
@@ -42,24 +42,24 @@ async def test_a_connection_beyond_the_bound_is_closed_and_the_others_are_served
     monkeypatch.setattr("facade.serving.CONNECTIONS", 2)
     async with running(tmp_path, daemon) as served:
         first, second = [await opened(served) for _ in range(2)]
-        assert b" 200 " in await asked(served, *first)
+        assert b" 200 " in await exchange(served, *first)
         third = await opened(served)
         async with asyncio.timeout(LIMIT):
             with contextlib.suppress(ConnectionResetError):
                 assert await third[0].read() == b""
-        assert b" 200 " in await asked(served, *second)
+        assert b" 200 " in await exchange(served, *second)
         second[1].close()
         server = served.facade.server
         assert server is not None
         await until(lambda: len(server.connections) == 1)
         fourth = await opened(served)
-        assert b" 200 " in await asked(served, *fourth)
+        assert b" 200 " in await exchange(served, *fourth)
         for _, writer in (first, third, fourth):
             writer.close()
 
 
 async def test_pipelined_requests_are_answered_in_order(served: Served) -> None:
-    """Also requests that came together; a body nobody asked for does not become the next request."""
+    """Also requests that came together; an unexpected body does not become the next request."""
     reader, writer = await opened(served)
     request = f"GET {STATUS} HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n\r\n".encode()
     writer.write(request * 3)
@@ -79,10 +79,10 @@ async def test_a_client_that_leaves_ends_its_request(served: Served) -> None:
     """A call of the daemon ends with its client, a stream with its reader, an idle connection too."""
     server = served.facade.server
     assert server is not None
-    asked_for = asyncio.Event()
+    requested = asyncio.Event()
 
     async def never(_params: object) -> None:
-        asked_for.set()
+        requested.set()
         await asyncio.Event().wait()
 
     served.daemon.replies["bars.fetch"] = never
@@ -90,7 +90,7 @@ async def test_a_client_that_leaves_ends_its_request(served: Served) -> None:
         reader, writer = await opened(served)
         writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n\r\n".encode())
         async with asyncio.timeout(LIMIT):
-            await (asked_for.wait() if "bars" in path else reader.readuntil(b"\r\n\r\n"))
+            await (requested.wait() if "bars" in path else reader.readuntil(b"\r\n\r\n"))
         writer.close()
         await until(lambda: not server.connections)
     assert len(served.facade.default.streams) == 0
@@ -142,13 +142,13 @@ async def test_a_client_that_does_not_read_delays_no_other(served: Served) -> No
 
 
 async def test_requests_under_way_are_answered_at_shutdown(tmp_path: Path, daemon: FakeDaemon) -> None:
-    """And told that the connection ends with it."""
+    """With `Connection: close`."""
     async with running(tmp_path, daemon) as served:
         await until(lambda: served.facade.default.mirror.state.connected)
         reader, writer = await opened(served)
-        assert b"Connection: close" not in await asked(served, reader, writer)
+        assert b"Connection: close" not in await exchange(served, reader, writer)
         served.facade.draining = True
-        assert b"Connection: close" in await asked(served, reader, writer)
+        assert b"Connection: close" in await exchange(served, reader, writer)
         assert await reader.read() == b""
         writer.close()
 

@@ -391,9 +391,9 @@ async def test_with_a_token_file_only_the_page_the_help_and_livez_are_open(
 
 
 async def test_the_user_of_a_connection_is_found(tmp_path: Path) -> None:
-    """Our own sockets are ours, by either way of asking; one that its process has closed is nobody's."""
+    """Our own sockets are ours, by either way of looking; one that its process has closed has no user."""
     if not peers.SUPPORTED:
-        pytest.skip("this system cannot tell")
+        pytest.skip("this system does not show a connection's user")
     import ipaddress
     import os
 
@@ -441,7 +441,7 @@ async def test_a_proxys_name_is_one_of_ours_also_by_tls(tmp_path: Path, daemon: 
     async with running(tmp_path, daemon, facade_names=("trade.example:443",)) as served:
         for origin in ("https://trade.example", "http://trade.example"):
             assert (await served.get(STATUS, headers={"Host": "trade.example", "Origin": origin}))[0] == 200
-        own = f"https://127.0.0.1:{served.port}"  # nobody speaks TLS there
+        own = f"https://127.0.0.1:{served.port}"  # no TLS is served there
         assert (await served.get(STATUS, headers={"Origin": own}))[0] == 403
 
 

@@ -1,4 +1,4 @@
-"""The mirror: what it holds of the daemon, and when it can be believed."""
+"""The mirror: what it holds of the daemon, and when that is current."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ async def test_it_holds_what_the_daemon_holds(daemon: FakeDaemon) -> None:
         assert mirror.state.replica.since(["accounts"], 0) == daemon.store.replica.since(["accounts"], 0)
 
 
-async def test_listeners_are_told_once_for_all_that_came_in_one_piece(daemon: FakeDaemon) -> None:
+async def test_listeners_are_called_once_for_all_that_came_in_one_piece(daemon: FakeDaemon) -> None:
     """However many deltas the daemon had written before we came to read them, whoever listens finds the last."""
     async with mirroring(daemon.path) as mirror:
         await until(lambda: mirror.state.complete)
-        heard: list[bytes | None] = []
-        mirror.state.add_listener(lambda: heard.append(mirror.state.row("accounts", "DU1")))
+        rows: list[bytes | None] = []
+        mirror.state.add_listener(lambda: rows.append(mirror.state.row("accounts", "DU1")))
         (speaker,) = daemon.service.connections
         written: list[bytes] = []
         write, speaker.write = speaker.write, written.append  # type: ignore[method-assign]
@@ -67,9 +67,9 @@ async def test_listeners_are_told_once_for_all_that_came_in_one_piece(daemon: Fa
         assert len(written) == 3
         speaker.write = write  # type: ignore[method-assign]
         speaker.write(b"".join(written))
-        await until(lambda: heard)
+        await until(lambda: rows)
 
-        assert heard == [daemon.store.replica.row("accounts", "DU1")]
+        assert rows == [daemon.store.replica.row("accounts", "DU1")]
 
 
 async def test_a_daemon_that_was_never_there_is_unreachable(socket_path: str) -> None:
@@ -175,8 +175,8 @@ async def test_a_proof_that_grows_old_ends_connected_without_a_word_from_the_dae
         await until(lambda: mirror.state.connected)
 
 
-async def test_a_proof_that_was_told_long_after_it_was_written_is_as_old_as_it_is(daemon: FakeDaemon) -> None:
-    """A daemon that was stopped tells its last row as it was written: connected, proof 0 ms old."""
+async def test_a_proof_that_was_sent_long_after_it_was_written_is_as_old_as_it_is(daemon: FakeDaemon) -> None:
+    """A daemon that was stopped sends its last row as it was written: connected, proof 0 ms old."""
     async with mirroring(daemon.path, proof_limit=3600.0) as mirror:
         await until(lambda: mirror.state.connected)
         daemon.link(proof=Proof(at=datetime.now(UTC) - timedelta(hours=2), ageMs=0))
@@ -229,7 +229,7 @@ async def test_wanted_topics_are_watched_again_after_the_daemon_was_away(daemon:
 
 
 async def test_a_line_that_was_let_go_while_the_daemon_was_away_is_had_whole_again(daemon: FakeDaemon) -> None:
-    """Its changes in between were nobody's, and the replica's own step has passed them."""
+    """Its changes in between were not sent, and the replica's own step has passed them."""
     async with mirroring(daemon.path) as mirror:
         await until(lambda: mirror.state.complete)
         mirror.subscribe(["quotes:7"])
@@ -266,7 +266,7 @@ async def test_an_answer_is_followed_by_its_effect(daemon: FakeDaemon) -> None:
     """`reach` returns once the step that a call named is in the replica, whatever it changed."""
     async with mirroring(daemon.path) as mirror:
         await until(lambda: mirror.state.complete)
-        daemon.store.put({"quotes:1": {"1": Quote(conId=1)}})  # a step that nobody here watches
+        daemon.store.put({"quotes:1": {"1": Quote(conId=1)}})  # a step of a topic that is not watched here
         answer = await mirror.call("link.reconnect", {}, 5.0)
         assert b'"seq"' in bytes(answer)
         await mirror.state.wait_for_seq(daemon.store.seq, 5.0)

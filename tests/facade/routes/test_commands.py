@@ -20,7 +20,7 @@ JSON = {"Content-Type": "application/json"}
 
 
 async def test_connect_answers_when_the_session_can_be_read(served: Served) -> None:
-    """The next read tells of it, also for who asks at once."""
+    """The next read shows it, also immediately after."""
     daemon = served.daemon
     daemon.link(phase="held", reason="manual", connected=False)
 
@@ -37,7 +37,7 @@ async def test_connect_answers_when_the_session_can_be_read(served: Served) -> N
 
 @pytest.mark.parametrize("fails", [False, True])
 async def test_a_response_waits_for_its_effect_however_late_the_delta_is(served: Served, fails: bool) -> None:
-    """Also a refusal: what failed may have left the link in another state, which the next read must tell."""
+    """Also a refusal: what failed may have left the link in another state, which the next read must show."""
     daemon = served.daemon
     daemon.link(phase="held", reason="manual", connected=False)
     await until(lambda: not served.facade.default.mirror.state.connected)
@@ -66,7 +66,7 @@ async def test_a_response_waits_for_its_effect_however_late_the_delta_is(served:
 
 
 async def test_a_session_without_a_proof_is_no_success(served: Served) -> None:
-    """The daemon is content with the session it has, whose proof has grown too old: who asked is not told `false`."""
+    """The daemon keeps its session, whose proof has grown too old: the answer is an error, not `false`."""
     served.daemon.link(proof=Proof(ageMs=60_000))
     await until(lambda: not served.facade.default.mirror.state.connected)
     status, body, _ = await served.post(f"{API}/connect")
@@ -107,13 +107,13 @@ async def test_disconnect_and_reconnect(served: Served) -> None:
 )
 async def test_a_failed_connect_is_the_daemons_problem(served: Served, reason: str, status: int) -> None:
     served.daemon.refuse(
-        "link.connect", reason, detail="Nobody there.", advice=["Start it."], ibCode=326, phase="waiting", port=1
+        "link.connect", reason, detail="No listener.", advice=["Start it."], ibCode=326, phase="waiting", port=1
     )
     got, body, _ = await served.post(f"{API}/connect")
     assert got == status
     assert (body["reason"], body["detail"], body["advice"], body["ibCode"]) == (
         reason,
-        "Nobody there.",
+        "No listener.",
         ["Start it."],
         326,
     )
@@ -121,7 +121,7 @@ async def test_a_failed_connect_is_the_daemons_problem(served: Served, reason: s
 
 
 async def test_a_failed_connect_is_answered_when_its_effect_can_be_read(served: Served) -> None:
-    """Who asks at once reads that the link is back where it was, and not the attempt."""
+    """A read immediately after shows the link back where it was, and not the attempt."""
     daemon = served.daemon
 
     async def fail(_params: Mapping[str, Any]) -> Any:
@@ -223,10 +223,10 @@ async def test_a_daemon_that_ends_during_a_command_is_reported(served: Served) -
         await asyncio.Event().wait()
 
     served.daemon.replies["link.connect"] = never
-    asked = asyncio.create_task(served.post(f"{API}/connect"), name="asked")
+    connecting = asyncio.create_task(served.post(f"{API}/connect"), name="connecting")
     await waiting.wait()
     await served.daemon.stop()
-    status, body, _ = await asked
+    status, body, _ = await connecting
     assert (status, body["reason"]) == (503, "daemonUnreachable")
 
 

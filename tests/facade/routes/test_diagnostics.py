@@ -31,7 +31,7 @@ async def test_diagnostics_run_every_check_in_order_and_dial_nothing_beside_a_se
 async def test_requests_during_an_examination_share_it_even_after_the_first_has_left(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No two examinations dial side by side; who asks after the first has ended is examined anew."""
+    """No two examinations dial side by side; a request after the first has ended starts a new one."""
     begun, go_on = threading.Semaphore(0), threading.Event()
     under_way: list[None] = []
     beside: list[int] = []
@@ -54,7 +54,7 @@ async def test_requests_during_an_examination_share_it_even_after_the_first_has_
         await until(lambda: not server.connections)
         second = asyncio.create_task(served.get(PATH))
         await until(lambda: server.connections)
-        assert (await served.get("/livez"))[0] == 200  # by now the second has asked as well
+        assert (await served.get("/livez"))[0] == 200  # by now the second request has arrived as well
     finally:
         go_on.set()
     assert (await second)[1]["checks"][0]["evidence"] == "It answers."

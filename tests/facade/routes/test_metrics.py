@@ -113,8 +113,8 @@ async def test_alerts_and_dashboard_use_existing_metrics(served: Served) -> None
     groups = yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
     panels = json.loads((MONITORING / "dashboard.json").read_text())["panels"]
-    asked = [rule["expr"] for rule in rules] + [target["expr"] for panel in panels for target in panel["targets"]]
-    named = {name for expression in asked for name in re.findall(r"\b(?:ibkr|process)_\w+", expression)}
+    expressions = [rule["expr"] for rule in rules] + [target["expr"] for panel in panels for target in panel["targets"]]
+    named = {name for expression in expressions for name in re.findall(r"\b(?:ibkr|process)_\w+", expression)}
     assert named <= known
     assert len(named) > 15
 

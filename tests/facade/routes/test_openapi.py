@@ -37,9 +37,9 @@ def test_the_document_is_valid(token: bool) -> None:
 
 def test_every_route_is_in_it_with_what_it_may_refuse() -> None:
     for route in ROUTES:
-        told = DOCUMENT["paths"][route.template][route.method.lower()]
+        operation = DOCUMENT["paths"][route.template][route.method.lower()]
         for reason in route.reasons:
-            assert f"`{reason}`" in told["responses"][str(CATALOGUE[reason].status)]["description"]
+            assert f"`{reason}`" in operation["responses"][str(CATALOGUE[reason].status)]["description"]
 
 
 def test_every_operation_has_a_description_and_a_json_example_that_fits_its_schema() -> None:
@@ -136,6 +136,6 @@ schema = schemathesis.openapi.from_dict(DOCUMENT).exclude(path="/api/ibkr/events
 @schema.parametrize()
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 def test_no_answer_is_undocumented(address: str, case: schemathesis.Case) -> None:
-    """Whatever is asked, the status, content type and body are those of the document, and never a 500."""
+    """For any request, the status, content type and body are those of the document, and never a 500."""
     # JSON Schema takes 1024.0 for an integer, the contract does not
     case.call_and_validate(base_url=address, excluded_checks=[positive_data_acceptance])

@@ -1,4 +1,4 @@
-"""What the daemon is asked for: pages joined, deadlines kept, its refusals passed on."""
+"""Queries to the daemon: pages joined, deadlines kept, its refusals passed on."""
 
 from __future__ import annotations
 

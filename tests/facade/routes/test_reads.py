@@ -29,7 +29,7 @@ def order(number: int, done: bool) -> Order:
 
 
 async def settled(served: Served) -> None:
-    """The facade holds what the daemon believes now."""
+    """The facade holds the daemon's present state."""
     seq = served.daemon.store.seq
     await until(
         lambda: served.facade.default.mirror.state.replica and served.facade.default.mirror.state.replica.seq >= seq
@@ -105,7 +105,7 @@ async def test_rows_come_as_the_daemon_wrote_them(served: Served) -> None:
 
 
 async def test_an_empty_list_is_answered_and_an_unknown_one_refused(served: Served) -> None:
-    """`[]` only where the gateway has told the list to its end."""
+    """`[]` only where the list's snapshot is complete."""
     for path in TOPICS:
         status, body, _ = await served.get(path)
         assert (status, body["data"]) == (200, [])
@@ -120,7 +120,7 @@ async def test_an_empty_list_is_answered_and_an_unknown_one_refused(served: Serv
 
 
 @pytest.mark.parametrize(
-    ("phase", "reason", "told"),
+    ("phase", "reason", "reported"),
     [
         ("waiting", "portClosed", "portClosed"),
         ("waiting", "dialTimeout", "notConnected"),
@@ -132,8 +132,8 @@ async def test_an_empty_list_is_answered_and_an_unknown_one_refused(served: Serv
         ("connecting", None, "notConnected"),
     ],
 )
-async def test_without_a_link_nothing_is_current(served: Served, phase: Any, reason: str | None, told: str) -> None:
-    """503 with the link's own words and its real next attempt; the last known rows for who asks for them, marked."""
+async def test_without_a_link_nothing_is_current(served: Served, phase: Any, reason: str | None, reported: str) -> None:
+    """503 with the link's own words and its real next attempt; the last known rows on request, marked."""
     at = datetime.now(UTC) + timedelta(seconds=7.5)
     served.daemon.link(
         phase=phase, reason=reason, sentence="Said so.", advice=("Do this.",), connected=False, nextAttemptAt=at
@@ -141,7 +141,7 @@ async def test_without_a_link_nothing_is_current(served: Served, phase: Any, rea
     await settled(served)
     for path in TOPICS:
         status, body, headers = await served.get(path)
-        assert (status, body["reason"], body["phase"], body["detail"]) == (503, told, phase, "Said so.")
+        assert (status, body["reason"], body["phase"], body["detail"]) == (503, reported, phase, "Said so.")
         assert headers["Retry-After"] in ("7", "8")
         assert body["nextAttemptAt"]
         assert body["instance"] == path
