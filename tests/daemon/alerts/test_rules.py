@@ -65,7 +65,7 @@ def test_what_lasts_is_reported_once_and_its_end_once() -> None:
 
 
 @pytest.mark.parametrize("condition", [HELD, Condition(phase="disabled"), Condition(phase="stopping"), READY])
-def test_what_a_person_asked_for_is_no_incident(condition: Condition) -> None:
+def test_what_a_person_requested_is_no_incident(condition: Condition) -> None:
     link = Watched()
     link.be(condition, 10_000)
 

@@ -81,7 +81,7 @@ class Desk:
         await self.ledger.close()
 
     async def flush(self) -> None:
-        """Until the ledger has written and read all that was asked for, and everybody has come to rest."""
+        """Until the ledger has written and read all that was requested, and no task is ready."""
         for _ in range(4):
             await self.ledger.read(lambda _db: None)
             await settled()

@@ -184,7 +184,7 @@ async def test_a_live_socket_with_a_full_queue_is_not_stolen(path):
 
         with pytest.raises(AlreadyRunning):
             await listen(Talk, path)
-        with pytest.raises(TimeoutError):  # and a client waits for a place instead of believing it has one
+        with pytest.raises(TimeoutError):  # and a client waits for a place instead of assuming it has one
             await connect(Talk, path, 0.05)
 
 
