@@ -1,6 +1,7 @@
 """What holds for every test."""
 
 import os
+import signal
 from collections import Counter
 from collections.abc import Generator
 
@@ -20,6 +21,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 LONGEST_NAME = 100
 """Characters of a parameter in a test's name: what a person reads."""
+
+
+def pytest_configure() -> None:
+    """Under nohup SIGHUP is ignored, also by the processes that a test starts; they do not inherit a function."""
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda _number, _frame: None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
