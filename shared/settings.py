@@ -455,7 +455,10 @@ TABLE: dict[str, Row] = {
     "IBKR_ALERTS_AFTER": Row("alerts_after", _seconds, SECONDS),
     "IBKR_ALERTS_ON": Row("alerts_on", _alert_kinds, f"some of {', '.join(KINDS)}, separated by commas"),
     "IBKR_NATS_URL": Row(
-        "nats_url", _nats_urls, "nats://HOST:PORT or tls://HOST:PORT, separated by commas, or nothing"
+        "nats_url",
+        _nats_urls,
+        "nats://HOST:PORT or tls://HOST:PORT, separated by commas, or nothing",
+        secret=True,
     ),
     "IBKR_NATS_CREDS": Row("nats_creds", _path_or_none, "a file, or nothing"),
     "IBKR_NATS_PREFIX": Row("nats_prefix", _nats_prefix, "one token of letters, digits, - and _"),
