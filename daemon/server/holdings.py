@@ -55,7 +55,10 @@ class Holdings:
         return self._pages.first(rows, {"asOf": self._store.replica.state(topic).asOf or None, "stale": stale})
 
     async def executions(self, params: Executions) -> Page:
-        """Fills by execution time: from memory where it has them all, which includes what the disk still owes."""
+        """Fills by execution time: from memory where it has them all, which includes what the disk still owes.
+
+        `known`: whether the gateway has listed its fills to their end. `stale`: whether later ones may be missing.
+        """
         account = self._account(params.account, needed=False, known=self._is_known("accounts"))
         since = params.since or self._clock.now() - FILLS_SHOWN
         try:
@@ -63,13 +66,18 @@ class Holdings:
         except ValueError as error:
             raise Problem("invalidParameters", f"cursor: {error}", extra={"field": "cursor"}) from error
         fills = self._store.fills(since)
+        facts = {
+            "known": self._is_known("fills"),
+            "asOf": self._store.replica.state("fills").asOf or None,
+            "stale": self._is_stale("fills"),
+        }
         if fills is None:
             found = await self._ledger.fills(since, Slice(params.limit, params.cursor), account)
-            return Page(found.rows, {"source": "ledger"}, found.next)
+            return Page(found.rows, {"source": "ledger", **facts}, found.next)
         keyed = sorted((position(fill), fill) for fill in fills if account in ("", fill.account))
         rest = ((key, _encode(fill)) for key, fill in keyed if start is None or key > start)
         rows, last = cut(rest, params.limit)
-        return Page(rows, {"source": "live"}, None if last is None else cursor(last))
+        return Page(rows, {"source": "live", **facts}, None if last is None else cursor(last))
 
     async def pnl_history(self, params: OfAccount) -> Page:
         """Today's PnL of one account; without a list of accounts, of the one that has points."""
@@ -103,8 +111,11 @@ class Holdings:
             self.require_connected()
         if not self._is_known(topic):
             raise Problem("snapshotIncomplete", f"The initial snapshot of the {topic} is incomplete.")
+        return self._is_stale(topic)
+
+    def _is_stale(self, topic: str) -> bool:
         sync = self._store.row("sync", topic)
-        return (isinstance(sync, Sync) and sync.stale) or not self._connected()
+        return not isinstance(sync, Sync) or sync.stale or not self._connected()
 
     def _is_known(self, topic: str) -> bool:
         sync = self._store.row("sync", topic)

@@ -82,6 +82,7 @@ class DiagnosticContext:
     now: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time
     ports: Mapping[int, str] = field(default_factory=lambda: STANDARD_PORTS)
+    dial: bool = True
 
     @property
     def connected(self) -> bool:
@@ -107,13 +108,18 @@ class DiagnosticContext:
 
 
 def examine(
-    environ: Mapping[str, str], *, settings: Settings | None = None, ports: Mapping[int, str] | None = None
+    environ: Mapping[str, str],
+    *,
+    settings: Settings | None = None,
+    ports: Mapping[int, str] | None = None,
+    dial: bool = True,
 ) -> Iterator[Check]:
     """Every check in turn, as it is done. Account ids are masked, as in logs; no remedy is given twice.
 
-    `settings`: those that are in force already; else they are read from `environ`.
+    `settings`: those that are in force already; else they are read from `environ`. `dial`: where no session is up,
+    open a connection to the gateway for the checks that need one.
     """
-    context = DiagnosticContext(environ, ports=STANDARD_PORTS if ports is None else ports)
+    context = DiagnosticContext(environ, ports=STANDARD_PORTS if ports is None else ports, dial=dial)
     if settings is not None:
         context.settings, context.readable = settings, True
     given: set[str] = set()
@@ -303,6 +309,8 @@ def _port(context: DiagnosticContext) -> Check:
     host, port = context.target
     if context.connected:
         return Check("gateway port", "ok", f"{host}:{port} is open: the daemon's session is on it.")
+    if not context.dial:
+        return Check("gateway port", "skipped", "No connection is opened here; ibkr doctor in a terminal opens one.")
     settings = context.settings
     # the configured id only where no daemon uses it
     client_id = settings.client_id if context.link is None else DOCTOR_CLIENT_ID

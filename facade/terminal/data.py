@@ -152,14 +152,9 @@ def bars(settings: Settings, form: Form, name: str, *, query: dict[str, str], pa
 
 
 def find_contract(settings: Settings, name: str, query: dict[str, str]) -> dict[str, Any]:
-    """The contract that `name` means: a conId, or a symbol that `query` describes further. Raises `Failure`."""
-    if name.isdecimal() and name.isascii():
-        return {"conId": int(name), "symbol": name}
-    description = {"symbol": name.upper(), **query}
-    if pair := re.fullmatch(r"([A-Z]{3})\.([A-Z]{3})", name.upper()):
-        description = {"symbol": pair[1], "currency": pair[2], "secType": "CASH", "exchange": "IDEALPRO"}
+    """As `qualified`, with the command's own options in the words of a failure."""
     try:
-        found, _ = rows(settings, "contracts.qualify", description)
+        return qualified(settings, name, query)
     except Failure as failure:
         if failure.reason == "notFound":
             failure.detail = f"{name}: {failure.detail}"
@@ -175,6 +170,16 @@ def find_contract(settings: Settings, name: str, query: dict[str, str]) -> dict[
             )
             failure.advice = ()
         raise
+
+
+def qualified(settings: Settings, name: str, query: dict[str, str]) -> dict[str, Any]:
+    """The contract that `name` means: a conId, or a symbol that `query` describes further. Raises `Failure`."""
+    if name.isdecimal() and name.isascii():
+        return {"conId": int(name), "symbol": name}
+    description = {"symbol": name.upper(), **query}
+    if pair := re.fullmatch(r"([A-Z]{3})\.([A-Z]{3})", name.upper()):
+        description = {"symbol": pair[1], "currency": pair[2], "secType": "CASH", "exchange": "IDEALPRO"}
+    found, _ = rows(settings, "contracts.qualify", description)
     return found[0]
 
 

@@ -258,3 +258,10 @@ def test_status_imports_nothing_heavy(answering: tuple[Path, dict[str, Any]], tm
     )
     assert done.stderr == ""
     assert done.stdout.startswith("IBKR: Connected")
+
+
+def test_mcp_without_its_extra_names_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "mcp.py").write_text("raise ModuleNotFoundError(\"No module named 'mcp'\", name='mcp')")
+    done = ibkr(tmp_path, "mcp", PYTHONPATH=os.pathsep.join([str(tmp_path), str(PROJECT_ROOT)]))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "pip install 'mcp" in done.stderr

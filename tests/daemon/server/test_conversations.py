@@ -262,6 +262,7 @@ async def test_fills_are_listed_by_execution_time(daemon: Daemon, mirror: Mirror
     assert [row["execId"] for row in await mirror.all("executions.list")] == ["0.x.01"]
     two = await mirror.call("executions.list", since=told[1].time.isoformat())
     assert ([row["execId"] for row in two["rows"]], two["source"]) == (["2.x.01", "0.x.01"], "live")
+    assert (two["known"], two["stale"]) == (False, True), "the gateway has not listed them"
     all_of_them = await mirror.call("executions.list", since=since)
     assert ([row["execId"] for row in all_of_them["rows"]], all_of_them["source"]) == (
         ["20.x.01", "2.x.01", "0.x.01"],
