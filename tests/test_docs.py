@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from facade.terminal.agent_tools import TOOLS
 from shared.settings import TABLE
 from tests.ports import free_port
 
@@ -69,6 +70,15 @@ def test_every_setting_is_documented_with_its_default() -> None:
     text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `(IBKR_\w+)` \| (.+?) \|", text, re.M))
     assert set(rows) == set(TABLE) | {"IBKR_ENV_FILE"}
+
+
+def test_every_tool_for_agents_is_documented_with_its_arguments() -> None:
+    text = (ROOT / "docs" / "agents.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^\| `(\w+)` \|[^|]+\|(.*)\|$", text, re.M)
+    rows = {name: set(re.findall(r"`(\w+)`", arguments)) for name, arguments in lines}
+    assert set(rows) == set(TOOLS)
+    for name, tool in TOOLS.items():
+        assert set(tool.arguments.__struct_fields__) <= rows[name], name
 
 
 # --- commands -------------------------------------------------------------------------------------------------------
