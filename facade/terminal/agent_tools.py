@@ -212,7 +212,7 @@ def account_summary(session: Session, arguments: OneAccount) -> Reading:
     except Failure as failure:
         if failure.reason != "snapshotIncomplete":
             raise
-        return values._replace(data={"values": values.data, "pnl": None})
+        return Reading({"values": values.data, "pnl": None}, values.as_of, values.stale)
     oldest = min((time for time in (values.as_of, pnl.as_of) if time), default=None)
     return Reading({"values": values.data, "pnl": pnl.data}, oldest, values.stale or pnl.stale)
 

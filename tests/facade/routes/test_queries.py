@@ -197,6 +197,7 @@ async def test_an_ambiguous_contract_comes_with_its_candidates(served: Served) -
         "quotes?conIds=1,,2",
         "quotes?conIds=a",
         "quotes?conIds=0",
+        "quotes?conIds=9223372036854775808",
         "quotes?conIds=" + ",".join(str(n) for n in range(1, 102)),
         "bars",
         "bars?conId=x",
