@@ -80,7 +80,7 @@ export function onTokenNeeded(ask) {
 }
 
 /**
- * One request, to this page's session. Asks for the token when the facade requires one (`ask`). `allSessions`: the path
+ * One request, to this page's session. Prompts for the token when the facade requires one (`ask`). `allSessions`: the path
  * is of all sessions. Throws Problem, or the fetch error of an aborted
  * or lost request.
  */

@@ -130,10 +130,10 @@ export function mountHeader(model) {
 
 /** The link in one line: when it was last heard, and the next planned reset. */
 function pulse(link, now, { facade, awaySince }) {
-  const heardAt = facade && link.phase !== null ? instant(link.proof?.at) : awaySince;
+  const receivedAt = facade && link.phase !== null ? instant(link.proof?.at) : awaySince;
   const planned = instant(link.expected?.nextAt);
   return [
-    heardAt === null ? '' : `Last heard ${age(Math.max(0, now - heardAt) / 1000)} ago`,
+    receivedAt === null ? '' : `Last heard ${age(Math.max(0, now - receivedAt) / 1000)} ago`,
     planned === null || link.expected.active ? '' : `${words(link.expected.kind) || 'nightly reset'} ${hour(planned)}`,
   ]
     .filter(Boolean)

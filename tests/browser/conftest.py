@@ -107,7 +107,7 @@ addEventListener('securitypolicyviolation', ({ violatedDirective: what, blockedU
 
 
 SHOWN = "() => !('loading' in document.body.dataset) || document.querySelector('dialog[open]') !== null"
-"""The page has its first values, or asks for a token."""
+"""The page has its first values, or prompts for a token."""
 
 
 @asynccontextmanager

@@ -222,7 +222,7 @@ async def test_a_fill_is_announced_while_the_tab_is_in_the_background(desk: Desk
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def locked(tmp_path: Path) -> AsyncIterator[Desk]:
-    """A facade that asks for a token."""
+    """A facade that requires a token."""
     token = tmp_path / "token"
     token.write_text("open-sesame-open-sesame-open-sesame")
     token.chmod(0o600)
@@ -275,7 +275,7 @@ async def test_a_token_that_no_header_can_carry_is_refused_where_it_is_typed(loc
 
 
 async def test_the_help_pages_work_with_a_token_and_break_no_policy(locked: Desk, visit: Visit, shot: Shot) -> None:
-    """The reasons are open; the API's page asks for the token and then shows and tries every route with it."""
+    """The reasons are open; the API's page prompts for the token and then shows and tries every route with it."""
     address = locked.url.removesuffix("/ui/complete_platform.html")
     page = await visit(f"{address}/docs/reasons#portClosed")
     await expect(page.get_by_role("heading", name="portClosed")).to_be_visible()

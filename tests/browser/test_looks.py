@@ -42,7 +42,7 @@ async def open_target(page: Page) -> None:
         ("connecting", "", "Connecting"),
     ],
 )
-async def test_every_text_has_the_contrast_that_wcag_aa_asks_for(
+async def test_every_text_has_the_contrast_that_wcag_aa_requires(
     kept: tuple[Desk, Page], shot: Shot, scheme: str, phase: str, reason: str, headline: str
 ) -> None:
     """4.5 to 1 for text, 3 to 1 where it is large, measured on what is really drawn, with everything opened."""

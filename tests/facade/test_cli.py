@@ -43,7 +43,7 @@ BLOCKED: dict[str, Any] = READY | {
 }
 
 
-def test_a_connected_link_is_told_with_gateway_account_and_proof() -> None:
+def test_a_connected_link_is_shown_with_gateway_account_and_proof() -> None:
     out = io.StringIO()
     assert link_view.show(READY, out, as_json=False) == link_view.CONNECTED
     text = out.getvalue()
@@ -53,7 +53,7 @@ def test_a_connected_link_is_told_with_gateway_account_and_proof() -> None:
     assert "\x1b" not in text
 
 
-def test_a_link_that_is_down_is_told_with_reason_advice_and_next_attempt() -> None:
+def test_a_link_that_is_down_is_shown_with_reason_advice_and_next_attempt() -> None:
     out = io.StringIO()
     assert link_view.show(BLOCKED, out, as_json=False) == link_view.NOT_CONNECTED
     text = out.getvalue()
@@ -108,10 +108,10 @@ def answering(tmp_path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
                 return
             with peer, peer.makefile("rwb") as lines:
                 for line in lines:
-                    asked = json.loads(line)
+                    request = json.loads(line)
                     greeting = {"protocol": 1, "daemon": "test", "epoch": "e"}
-                    result = greeting if asked["method"] == "hello" else link
-                    answer = {"jsonrpc": "2.0", "id": asked["id"], "result": result}
+                    result = greeting if request["method"] == "hello" else link
+                    answer = {"jsonrpc": "2.0", "id": request["id"], "result": result}
                     lines.write(json.dumps(answer).encode() + b"\n")
                     lines.flush()
 
@@ -170,7 +170,7 @@ def test_a_session_name_that_cannot_be_is_wrong_usage(tmp_path: Path, name: str)
     assert "is not a name" in done.stderr
 
 
-def test_without_a_daemon_the_exit_status_is_3_and_the_advice_is_told(tmp_path: Path) -> None:
+def test_without_a_daemon_the_exit_status_is_3_and_the_advice_is_shown(tmp_path: Path) -> None:
     done = ibkr(tmp_path, "status", IBKR_SOCKET=str(tmp_path / "none"))
     assert done.returncode == 3
     assert "Start the daemon" in done.stdout
@@ -190,7 +190,7 @@ def test_bad_settings_are_78_and_bad_usage_is_2(tmp_path: Path) -> None:
     [("--port", "80"), ("--port", "70000"), ("--client-id", "-1"), ("--timeout", "0"), ("--timeout", "nan")],
 )
 def test_what_connect_cannot_take_is_usage_and_dials_nothing(tmp_path: Path, option: tuple[str, str]) -> None:
-    """Told in one sentence that names the option, also where no daemon runs."""
+    """Refused in one sentence that names the option, also where no daemon runs."""
     done = ibkr(tmp_path, "connect", *option, IBKR_SOCKET=str(tmp_path / "none"))
     assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.splitlines()) == 1
@@ -228,11 +228,11 @@ def test_the_settings_file_that_is_named_is_shown(answering: tuple[Path, dict[st
 
 
 @pytest.mark.parametrize("command", ["connect", "disconnect", "reconnect", "stop"])
-def test_json_tells_a_failure_as_json_too(tmp_path: Path, command: str) -> None:
+def test_json_shows_a_failure_as_json_too(tmp_path: Path, command: str) -> None:
     done = ibkr(tmp_path, command, "--json", IBKR_SOCKET=str(tmp_path / "none"))
-    told = json.loads(done.stdout)
+    problem = json.loads(done.stdout)
     assert (done.returncode, done.stderr) == (3, "")
-    assert (told["reason"], bool(told["detail"]), bool(told["advice"])) == ("daemonUnreachable", True, True)
+    assert (problem["reason"], bool(problem["detail"]), bool(problem["advice"])) == ("daemonUnreachable", True, True)
 
 
 def test_a_bundle_that_cannot_be_written_says_so(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ async def test_another_account_than_the_expected_is_named_and_ids_are_masked() -
     assert not [check for check in found.values() if "1234567" in repr(check) or "7654321" in repr(check)]
 
 
-async def test_a_facade_that_is_bound_to_every_address_is_asked_on_loopback() -> None:
+async def test_a_facade_that_is_bound_to_every_address_is_checked_on_loopback() -> None:
     """It answers 421 to whoever calls it 0.0.0.0, which is no fault of its."""
     async with surroundings() as (environ, _gateway):
         token = Path(environ["IBKR_STATE_DIR"]).parent / "token"
@@ -136,7 +136,7 @@ async def test_a_facade_that_is_bound_to_every_address_is_asked_on_loopback() ->
     assert found["facade"].result == "ok"
 
 
-async def test_bad_settings_are_told_alone() -> None:
+async def test_bad_settings_are_reported_alone() -> None:
     async with surroundings() as (environ, _gateway):
         found = await examined(environ | {"IBKR_PORT": "seven"})
     assert list(found) == ["settings"]
@@ -176,7 +176,7 @@ async def test_a_clock_that_is_off_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     assert (doctor._clock(context).result, "90 s" in doctor._clock(context).evidence) == ("failed", True)
 
 
-async def test_a_daemon_that_is_stopped_is_told_from_one_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_daemon_that_is_stopped_is_distinguished_from_an_absent_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """A listener that sends nothing: stuck, not absent."""
     monkeypatch.setattr(doctor, "DAEMON_TIMEOUT", 0.3)
     async with surroundings() as (environ, _gateway):

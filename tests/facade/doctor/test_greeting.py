@@ -1,4 +1,4 @@
-"""The doctor's own handshake, against the simulated gateway: named right, polite, and nobody disturbed."""
+"""The doctor's own handshake, against the simulated gateway: named right, polite, and no other session disturbed."""
 
 from __future__ import annotations
 
@@ -53,13 +53,15 @@ async def test_what_is_wrong_is_named(fault: Callable[[Gateway], None], reason: 
         (lambda gateway: gateway.no_next_id(), "sessionIncomplete"),
     ],
 )
-async def test_silence_ends_with_the_time_and_is_told_apart(fault: Callable[[Gateway], None], reason: str) -> None:
+async def test_silence_ends_with_the_time_limit_and_has_its_reason(
+    fault: Callable[[Gateway], None], reason: str
+) -> None:
     async with Gateway(World(seed=7)) as gateway:
         fault(gateway)
         assert (await greeted(gateway, timeout=0.3)).reason == reason
 
 
-async def test_upstream_trouble_is_heard_and_the_session_beside_ours_stays() -> None:
+async def test_upstream_trouble_is_reported_and_the_session_beside_ours_stays() -> None:
     """A second greeting beside a session of another id changes nothing for it."""
     async with Gateway(World(seed=7)) as gateway:
         first = await greeted(gateway, client_id=1)

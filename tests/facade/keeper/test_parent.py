@@ -1,4 +1,4 @@
-"""The keeper: one listening socket for ever, one child that serves it, nobody refused when the child is replaced."""
+"""The keeper: one listening socket for ever, one child that serves it, no request refused when that is replaced."""
 
 from __future__ import annotations
 
@@ -100,8 +100,8 @@ async def kept(tmp_path: Path, daemon: FakeDaemon, **settings: str) -> AsyncIter
             await process.wait()
 
 
-async def test_a_restart_refuses_and_resets_nobody(tmp_path: Path, daemon: FakeDaemon) -> None:
-    """Whoever asks meanwhile, on one connection a request, gets the right answer."""
+async def test_a_restart_refuses_and_resets_no_connection(tmp_path: Path, daemon: FakeDaemon) -> None:
+    """Requests meanwhile, each on its own connection, get the right answer."""
     async with kept(tmp_path, daemon) as facade:
         await until(lambda: facade.state["complete"])
         answers = []
@@ -135,7 +135,7 @@ async def test_localhost_is_both_loopback_addresses_also_after_a_restart(tmp_pat
         assert facade.state["address"] == f"127.0.0.1:{facade.port}"
 
 
-async def test_everything_can_be_asked_of_the_real_process(tmp_path: Path, daemon: FakeDaemon) -> None:
+async def test_the_real_process_serves_every_kind_of_route(tmp_path: Path, daemon: FakeDaemon) -> None:
     """It leaves out of its libraries what it does not use; nothing that a route needs."""
     async with kept(tmp_path, daemon) as facade:
         for path in (
@@ -202,7 +202,7 @@ async def answers(facade: Kept) -> bool:
 
 
 async def test_a_child_that_finds_its_parent_gone_ends_without_a_word(tmp_path: Path, daemon: FakeDaemon) -> None:
-    """Killed while the child was starting: nobody is left to tell, and nothing is wrong with the child."""
+    """Killed while the child was starting: no parent is left to report to, and nothing is wrong with the child."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.shutdown(socket.SHUT_RD)
@@ -214,8 +214,8 @@ async def test_a_child_that_finds_its_parent_gone_ends_without_a_word(tmp_path: 
             stderr=asyncio.subprocess.PIPE,
         )
         ours.close()
-        _, told = await process.communicate()
-    assert (process.returncode, told) == (0, b"")
+        _, output = await process.communicate()
+    assert (process.returncode, output) == (0, b"")
 
 
 async def test_settings_that_went_bad_cost_the_restart_and_not_the_facade(tmp_path: Path, daemon: FakeDaemon) -> None:
@@ -231,19 +231,19 @@ async def test_settings_that_went_bad_cost_the_restart_and_not_the_facade(tmp_pa
 async def test_bad_settings_stop_the_start(tmp_path: Path, daemon: FakeDaemon) -> None:
     env = environment(tmp_path, daemon, free_port()) | {"IBKR_FACADE_PORT": "many"}
     process = await started(env, stderr=asyncio.subprocess.PIPE)
-    _, told = await process.communicate()
+    _, output = await process.communicate()
     assert process.returncode == 78
-    assert b"IBKR_FACADE_PORT" in told
-    assert b"Traceback" not in told
+    assert b"IBKR_FACADE_PORT" in output
+    assert b"Traceback" not in output
 
 
 @pytest.mark.parametrize("bind", ["0.0.0.0", "::"])
 async def test_a_bind_that_others_can_reach_needs_a_token(tmp_path: Path, daemon: FakeDaemon, bind: str) -> None:
     env = environment(tmp_path, daemon, free_port()) | {"IBKR_FACADE_HOST": bind}
     process = await started(env, stderr=asyncio.subprocess.PIPE)
-    _, told = await process.communicate()
+    _, output = await process.communicate()
     assert process.returncode == 78
-    assert b"IBKR_FACADE_TOKEN_FILE" in told
+    assert b"IBKR_FACADE_TOKEN_FILE" in output
 
 
 async def test_a_port_that_is_taken_stops_the_start(tmp_path: Path, daemon: FakeDaemon) -> None:
@@ -262,9 +262,9 @@ async def test_a_port_that_is_taken_stops_the_start(tmp_path: Path, daemon: Fake
 async def test_restart_without_a_facade_says_so(tmp_path: Path, daemon: FakeDaemon) -> None:
     (tmp_path / "state").mkdir(mode=0o700)
     process = await started(environment(tmp_path, daemon, free_port()), "restart", stderr=asyncio.subprocess.PIPE)
-    _, told = await process.communicate()
+    _, output = await process.communicate()
     assert process.returncode == 1
-    assert b"No facade runs for" in told
+    assert b"No facade runs for" in output
 
 
 async def test_words_it_does_not_know_are_usage(tmp_path: Path, daemon: FakeDaemon) -> None:

@@ -1,4 +1,4 @@
-"""`ibkr restart`: the daemon's session is closed before anything is started anew, whoever starts it."""
+"""`ibkr restart`: the daemon's session is closed before anything is started again, by any service manager."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def machine(system: System, tmp_path: Path) -> Machine:
 
 
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """Settings of a daemon that dials nobody, in the environment of what is started from here."""
+    """Settings of a daemon that dials nothing, in the environment of what is started from here."""
     (tmp_path / ".env").write_text("")
     monkeypatch.chdir(tmp_path)
     socket = tmp_path / "run" / "daemon.sock"
@@ -42,14 +42,14 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, script: str) -> Path:
-    """A service manager that notes what it is told. Gives the file of its notes."""
-    told = tmp_path / "told"
+    """A service manager that records its arguments. Returns the file with them."""
+    calls = tmp_path / "calls"
     program = tmp_path / "bin" / name
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\necho "$@" >> {told}\n{script}\n')
+    program.write_text(f'#!/bin/sh\necho "$@" >> {calls}\n{script}\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
-    return told
+    return calls
 
 
 @pytest.fixture
@@ -74,12 +74,12 @@ def installed(here: Machine, wanted: Settings) -> None:
 
 @posix
 @pytest.mark.parametrize("system", TASKS)
-def test_an_installed_daemon_is_closed_and_begun_anew(
+def test_an_installed_daemon_is_closed_and_started_again(
     system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begin: str
 ) -> None:
-    """Both managers could only kill it: it is asked to end, and started again once it is gone."""
+    """Both managers could only kill it: it is stopped over its socket, and started again once it is gone."""
     wanted, here = place(tmp_path, monkeypatch), machine(system, tmp_path)
-    told = stand_in(tmp_path, monkeypatch, TASKS[system], f'case "$*" in *daemon*) {begin};; esac')
+    calls = stand_in(tmp_path, monkeypatch, TASKS[system], f'case "$*" in *daemon*) {begin};; esac')
     installed(here, wanted)
     assert restarting.restart("daemon", here, wanted, io.StringIO()) == 0
     first = blocking_client.call_once(wanted.socket_path, "daemon.info", timeout=LIMIT)
@@ -87,7 +87,7 @@ def test_an_installed_daemon_is_closed_and_begun_anew(
     second = blocking_client.call_once(wanted.socket_path, "daemon.info", timeout=LIMIT)
     assert first["pid"] != second["pid"]
     assert not psutil.pid_exists(first["pid"]) or psutil.Process(first["pid"]).status() == psutil.STATUS_ZOMBIE
-    assert len(told.read_text().splitlines()) == 2
+    assert len(calls.read_text().splitlines()) == 2
 
 
 @posix
@@ -99,7 +99,7 @@ def test_an_uninstall_on_windows_closes_the_session_before_the_task_is_ended(
     installed(here, wanted)
     assert restarting.restart("daemon", here, wanted, io.StringIO()) == 0
     assert service_install.uninstall(here, wanted, io.StringIO(), dry_run=False) == 0
-    with pytest.raises(OSError):  # noqa: PT011 - whatever says that nobody is there
+    with pytest.raises(OSError):  # noqa: PT011 - any error of an absent listener
         blocking_client.call_once(wanted.socket_path, "ping")
     assert not any(path.exists() for path in plan(here, wanted).files)
 
@@ -107,11 +107,11 @@ def test_an_uninstall_on_windows_closes_the_session_before_the_task_is_ended(
 @posix
 def test_a_manager_that_refuses_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted, here, out = place(tmp_path, monkeypatch), machine("systemd", tmp_path), io.StringIO()
-    told = stand_in(tmp_path, monkeypatch, "systemctl", "echo 'Failed to connect to bus' >&2; exit 1")
+    calls = stand_in(tmp_path, monkeypatch, "systemctl", "echo 'Failed to connect to bus' >&2; exit 1")
     installed(here, wanted)
     assert restarting.restart("all", here, wanted, out) == 1
     assert "Failed to connect to bus" in out.getvalue()
-    assert "restart ibkr-daemon.service" in told.read_text()
+    assert "restart ibkr-daemon.service" in calls.read_text()
 
 
 def test_a_restart_without_anything_running_says_so(tmp_path: Path) -> None:

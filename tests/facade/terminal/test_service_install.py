@@ -118,11 +118,11 @@ def test_a_dry_run_shows_everything_and_changes_nothing(system: service_install.
 
 
 def test_what_was_installed_goes_without_a_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stand-in for the service manager records what it was told."""
-    told = tmp_path / "told"
+    """A stand-in for the service manager records its arguments."""
+    calls = tmp_path / "calls"
     stand_in = tmp_path / "bin" / "systemctl"
     stand_in.parent.mkdir()
-    stand_in.write_text(f'#!/bin/sh\necho "$@" >> {told}\n')
+    stand_in.write_text(f'#!/bin/sh\necho "$@" >> {calls}\n')
     stand_in.chmod(0o755)
     monkeypatch.setenv("PATH", str(stand_in.parent), prepend=os.pathsep)
     here, wanted = machine("systemd", tmp_path / "home"), settings(tmp_path)
@@ -131,7 +131,7 @@ def test_what_was_installed_goes_without_a_trace(tmp_path: Path, monkeypatch: py
     assert service_install.uninstall(here, wanted, io.StringIO(), dry_run=False) == 0
     assert not any(path.is_file() for path in (tmp_path / "home").rglob("*"))
     units = "ibkr-daemon.service ibkr-facade.socket ibkr-facade.service"
-    assert told.read_text().splitlines() == [
+    assert calls.read_text().splitlines() == [
         "--user daemon-reload",
         f"--user enable --now {units}",
         "--user disable --now ibkr-facade.service ibkr-facade.socket ibkr-daemon.service",
@@ -152,7 +152,7 @@ def test_an_install_that_fails_is_undone_and_says_why(tmp_path: Path, monkeypatc
 
 
 def test_settings_of_this_shell_that_no_service_will_read_are_named() -> None:
-    """Services read the project's `.env`: whoever installs from a shell with its own settings is told."""
+    """Services read the project's `.env`: an install from a shell with its own settings names them."""
     plain = {"HOME": os.environ.get("HOME", ""), "PATH": os.environ["PATH"]}
     assert service_install.settings_not_in_env_file(Settings.load(plain, PROJECT_ROOT), plain) == []
     more = plain | {"IBKR_FACADE_PORT": "9333", "IBKR_CLIENT_ID": "77"}
