@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -66,6 +67,8 @@ def serve(settings: Settings, environ: Mapping[str, str], *, version: str, show_
         async with stdio_server() as (read, write):
             await server.run(read, write, server.create_initialization_options())
 
+    # the SDK reads standard input in a thread, for which a KeyboardInterrupt waits; nothing here needs a clean end
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     asyncio.run(run())
 
 

@@ -6,6 +6,7 @@ That client compares each result with the output schema of its tool.
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -154,6 +155,23 @@ async def test_nothing_is_current_and_nothing_is_connected_while_the_link_is_hel
         assert link["advice"]
     finally:
         ibkr(demo, "connect")
+
+
+def test_ctrl_c_ends_the_server_at_once(demo: dict[str, str]) -> None:
+    hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
+    request = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}).encode() + b"\n"
+    command = [sys.executable, "-m", "facade.cli", "mcp"]
+    with subprocess.Popen(command, env=demo, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(request)
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["id"] == 1
+        process.send_signal(signal.SIGINT)
+        try:
+            assert process.wait(30) == -signal.SIGINT
+        finally:
+            process.kill()
 
 
 async def test_without_a_daemon_the_tools_name_that_problem(demo: dict[str, str], tmp_path: Path) -> None:
