@@ -30,7 +30,7 @@ SEARCH_TTL: Final = 3600.0
 CHAIN_TTL: Final = 3600.0
 """s: exchanges list new strikes during the day."""
 NEGATIVE_TTL: Final = 300.0
-"""s for which “there is none” stands: long enough for a page that asks on each key, short enough for a new listing."""
+"""s for which “there is none” stands: long enough for a search on each key, short enough for a new listing."""
 RECHECK: Final = 2.0
 """s until a “there is none” of just after an outage is checked again; TWS may have answered from the outage."""
 KEPT: Final = {"details": 2048, "search": 256, "chain": 32}

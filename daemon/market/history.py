@@ -249,7 +249,7 @@ def paced(question: BarsQuestion, details: ContractDetails, deadline: float) -> 
 
 
 def streaming(conId: int, size: str, secType: str) -> BarsQuestion:
-    """What a topic `bars:CONID:SIZE` asks for: all sessions, and a past that fills a chart."""
+    """What a topic `bars:CONID:SIZE` requests: all sessions, and a past that fills a chart."""
     seconds = BAR_SIZES[size]
     span = (
         f"{seconds * 720} S" if seconds <= SMALL_BAR else next(span for most, span in STREAM_SPANS if seconds <= most)

@@ -150,7 +150,7 @@ def lost(budget: Budget, now: float) -> Budget:
 
 
 def violated(budget: Budget, request: Request, now: float) -> Budget:
-    """The budget after IBKR called `request` a violation, as it does when another client asks too (a chart in TWS).
+    """The budget after IBKR called `request` a violation, as it does for another client's too (a chart in TWS).
 
     For small bars, the rest of the ten minutes' allowance counts as used by that client now.
     """

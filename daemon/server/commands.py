@@ -209,7 +209,7 @@ class Commands:
         return {**facts, "seq": self._feed.request_ack(peer)}
 
     def _may_be_dialled(self, params: ConnectParams) -> None:
-        """Nothing is dialled that the settings do not allow, whoever asks."""
+        """Nothing is dialled that the settings do not allow, for any client."""
         settings = self._settings
         if params.host is not UNSET and params.host not in (*LOOPBACK, settings.host, *settings.allowed_hosts):
             raise Problem("hostNotAllowed")

@@ -292,7 +292,7 @@ class Ledger:
             pass  # the writer warns
 
     def write(self, work: Work, then: Callable[[], object] | None = None) -> None:
-        queued = self._writer.offer(Job(work, True, lambda _result, _error: self._tell_loop(then)))
+        queued = self._writer.offer(Job(work, True, lambda _result, _error: self._call_in_loop(then)))
         if not queued and then is not None:
             self._loop.call_soon(then)
 
@@ -303,7 +303,7 @@ class Ledger:
             if not answer.done():
                 answer.set_exception(error) if error else answer.set_result(result)
 
-        job = Job(work, False, lambda result, error: self._tell_loop(lambda: settle(result, error)))
+        job = Job(work, False, lambda result, error: self._call_in_loop(lambda: settle(result, error)))
         if not self._writer.offer(job):
             raise sqlite3.OperationalError(SLOW)
         try:
@@ -312,7 +312,7 @@ class Ledger:
         except TimeoutError as error:  # else it would pass for a time-out of the gateway
             raise sqlite3.OperationalError(SLOW) from error
 
-    def _tell_loop(self, callback: Callable[[], object] | None) -> None:
+    def _call_in_loop(self, callback: Callable[[], object] | None) -> None:
         if callback is not None:
             try:
                 self._loop.call_soon_threadsafe(callback)

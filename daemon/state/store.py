@@ -1,7 +1,7 @@
 """The daemon's rows, each encoded once, and the steps by which they changed.
 
 Never talks to the gateway or a socket, and no step awaits: whoever calls `put` is the source of truth, whoever listens
-to `on_step` tells the world. Only this file gives the rows of `sync`, `gaps` and `notices` their keys.
+to `on_step` publishes them. Only this file gives the rows of `sync`, `gaps` and `notices` their keys.
 """
 
 from __future__ import annotations

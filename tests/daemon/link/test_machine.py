@@ -647,7 +647,7 @@ def test_upstream_lost_for_minutes_outside_the_windows_is_probably_another_login
     assert driver.link.reason is None
 
 
-def test_inside_a_planned_window_a_lost_upstream_is_nobodys_fault() -> None:
+def test_inside_a_planned_window_a_lost_upstream_is_expected() -> None:
     """05:20 UTC is 00:20 in New York: the nightly reset, which lasts until 01:45."""
     driver = Driver(wall=datetime(2025, 11, 19, 5, 20, tzinfo=UTC)).up()
     driver.says(1100)

@@ -1,4 +1,4 @@
-"""A clock that is turned by hand, and a session at the seam that market data is asked through."""
+"""A clock that is turned by hand, and a session at the seam through which market data is requested."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def details(conId: int, **more: Any) -> ContractDetails:
 
 
 class FakeSession:
-    """What was asked, in order, and answers made by the test."""
+    """Its `requests`, in order, and answers made by the test."""
 
     def __init__(self) -> None:
         self.on_quotes: Callable[[Sequence[tuple[int, Quote]]], None] = lambda packet: None
         self.on_bars: Callable[[int, Sequence[Bar]], None] = lambda request, bars: None
         self.on_trouble: Callable[[int, int, str], None] = lambda request, code, text: None
-        self.asked: list[Any] = []
+        self.requests: list[Any] = []
         self.contracts: dict[int, list[ContractDetails] | Exception] = {}
         self.matches: list[ContractMatch] | Exception = []
         self.chain: list[OptionChain] | Exception = []
@@ -48,7 +48,7 @@ class FakeSession:
             held.set()
 
     async def _answer(self, what: Any, answer: Any) -> Any:
-        self.asked.append(what)
+        self.requests.append(what)
         self.open += what[0] == "bars"
         self.most_open = max(self.most_open, self.open)
         try:
@@ -81,23 +81,23 @@ class FakeSession:
     def subscribe_quote(self, contract: ContractQuery, marketDataType: int) -> int:
         request = next(self._ids)
         self.lines[request] = contract.conId
-        self.asked.append(("quote", contract.conId, marketDataType))
+        self.requests.append(("quote", contract.conId, marketDataType))
         return request
 
     def unsubscribe_quote(self, reqId: int) -> None:
-        self.asked.append(("unquote", self.lines.pop(reqId, None)))
+        self.requests.append(("unquote", self.lines.pop(reqId, None)))
 
     def subscribe_bars(self, contract: ContractQuery, **question: Any) -> int:
         request = next(self._ids)
         self.bar_lines[request] = (contract.conId, question["barSizeSetting"])
-        self.asked.append(("stream", contract.conId, question["barSizeSetting"]))
+        self.requests.append(("stream", contract.conId, question["barSizeSetting"]))
         return request
 
     def unsubscribe_bars(self, reqId: int) -> None:
-        self.asked.append(("unstream", self.bar_lines.pop(reqId, None)))
+        self.requests.append(("unstream", self.bar_lines.pop(reqId, None)))
 
     def count(self, kind: str) -> int:
-        return sum(what[0] == kind for what in self.asked)
+        return sum(what[0] == kind for what in self.requests)
 
     def request_of(self, conId: int) -> int:
         return next(request for request, wanted in self.lines.items() if wanted == conId)

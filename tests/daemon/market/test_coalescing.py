@@ -22,17 +22,17 @@ async def tasks() -> AsyncIterator[Tasks]:
 
 async def test_equal_requests_share_one_answer_or_failure(tasks: Tasks) -> None:
     requests: Requests[int] = Requests(tasks)
-    asked = 0
+    calls = 0
 
     async def fail() -> int:
-        nonlocal asked
-        asked += 1
+        nonlocal calls
+        calls += 1
         raise Problem("notFound")
 
     outcomes = await asyncio.gather(*(requests.ask("k", "it", fail, 9.0) for _ in range(5)), return_exceptions=True)
 
     assert {each.reason for each in outcomes} == {"notFound"}
-    assert (asked, len(requests)) == (1, 0)
+    assert (calls, len(requests)) == (1, 0)
 
 
 async def test_a_request_after_the_last_waiter_has_gone_is_a_new_one(tasks: Tasks) -> None:

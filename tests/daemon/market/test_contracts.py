@@ -1,4 +1,4 @@
-"""Look-ups: asked once, remembered with their age, and never wrongly “not found”."""
+"""Look-ups: requested once, cached with their age, and never wrongly “not found”."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def desk() -> AsyncIterator[Desk]:
     await tasks.end()
 
 
-async def test_details_are_asked_once_and_told_with_their_age(desk: Desk) -> None:
+async def test_details_are_requested_once_and_answered_with_their_age(desk: Desk) -> None:
     first = await desk.contracts.details(AAPL)
     await desk.clock.pass_(DETAILS_TTL - 1)
     again = await desk.contracts.details(AAPL)
@@ -61,15 +61,15 @@ async def test_details_are_asked_once_and_told_with_their_age(desk: Desk) -> Non
 
 async def test_equal_look_ups_in_flight_share_one(desk: Desk) -> None:
     desk.tws.hold("details")
-    asked = [asyncio.ensure_future(desk.contracts.details(AAPL)) for _ in range(50)]
+    requests = [asyncio.ensure_future(desk.contracts.details(AAPL)) for _ in range(50)]
     await settled()
     desk.tws.let_go()
 
-    assert len({(await each).asOf for each in asked}) == 1
+    assert len({(await each).asOf for each in requests}) == 1
     assert desk.tws.count("details") == 1
 
 
-async def test_a_look_up_is_cancelled_with_its_last_asker_only(desk: Desk) -> None:
+async def test_a_look_up_is_cancelled_with_its_last_client_only(desk: Desk) -> None:
     desk.tws.hold("details")
     first, second = (asyncio.ensure_future(desk.contracts.details(AAPL)) for _ in range(2))
     await settled()
@@ -99,10 +99,10 @@ async def test_an_unknown_contract_is_not_found_and_that_is_remembered_for_a_whi
 
 async def test_an_expired_future_is_found_by_its_number(desk: Desk) -> None:
     """IBKR describes it only where `includeExpired` is set; its bars are then requested in the same way."""
-    asked: list[ContractQuery] = []
+    requests: list[ContractQuery] = []
 
     async def contract_details(query: ContractQuery, timeout: float) -> list[ContractDetails]:
-        asked.append(query)
+        requests.append(query)
         if not query.includeExpired:
             raise NOTHING
         return [details(query.conId, secType="FUT", exchange="CME")]
@@ -110,7 +110,7 @@ async def test_an_expired_future_is_found_by_its_number(desk: Desk) -> None:
     desk.tws.contract_details = contract_details
     found = (await desk.contracts.details(7)).rows[0]
 
-    assert (found.secType, [query.includeExpired for query in asked]) == ("FUT", [False, True])
+    assert (found.secType, [query.includeExpired for query in requests]) == ("FUT", [False, True])
     assert as_query(found).includeExpired
     assert not as_query(details(AAPL)).includeExpired
 
@@ -132,7 +132,7 @@ async def test_no_such_contract_means_little_in_an_outage(desk: Desk, outage: di
 
 
 @pytest.mark.parametrize("outage", OUTAGES)
-async def test_just_after_an_outage_it_is_asked_again_and_then_not_found_with_a_note(
+async def test_just_after_an_outage_it_is_requested_again_and_then_not_found_with_a_note(
     desk: Desk, outage: dict[str, str]
 ) -> None:
     """No sentence about a lost link that is back; and nothing is remembered for a minute."""
@@ -140,35 +140,35 @@ async def test_just_after_an_outage_it_is_asked_again_and_then_not_found_with_a_
     desk.link(**outage)
     desk.link()
     for _ in range(2):
-        asked = asyncio.ensure_future(desk.contracts.details(AAPL))
+        requests = asyncio.ensure_future(desk.contracts.details(AAPL))
         await desk.clock.pass_(RECHECK)
         with pytest.raises(Problem) as raised:
-            await asked
+            await requests
         assert (raised.value.reason, raised.value.ibCode) == ("notFound", 200)
         assert "was down" in raised.value.detail
     assert desk.tws.count("details") == 8
 
-    asked = asyncio.ensure_future(desk.contracts.details(AAPL))
+    requests = asyncio.ensure_future(desk.contracts.details(AAPL))
     await settled()
     del desk.tws.contracts[AAPL]
     await desk.clock.pass_(RECHECK)
-    assert (await asked).rows[0].conId == AAPL
+    assert (await requests).rows[0].conId == AAPL
 
 
 async def test_finding_nothing_is_an_empty_list_but_not_in_an_outage(desk: Desk) -> None:
     assert (await desk.contracts.search("NOSUCH")).rows == ()
 
     desk.link(secdef="broken")
-    asked = asyncio.ensure_future(desk.contracts.search("OTHER"))
+    requests = asyncio.ensure_future(desk.contracts.search("OTHER"))
     await desk.clock.pass_(SEARCH_INTERVAL)
     with pytest.raises(Problem) as raised:
-        await asked
+        await requests
     assert raised.value.reason == "upstreamLost"
 
 
 async def test_searches_go_out_at_ibkrs_pace(desk: Desk) -> None:
     """One a second, in the order of their coming; those that would wait too long are refused with the time to wait."""
-    asked = [asyncio.ensure_future(desk.contracts.search(f"S{number}")) for number in range(12)]
+    requests = [asyncio.ensure_future(desk.contracts.search(f"S{number}")) for number in range(12)]
     sent = []
     for _ in range(10):
         await settled()
@@ -176,24 +176,24 @@ async def test_searches_go_out_at_ibkrs_pace(desk: Desk) -> None:
         await desk.clock.pass_(SEARCH_INTERVAL)
 
     assert sent == [1, 2, 3, 4, 5, 6, 7, 8, 9, 9]
-    assert [what[1] for what in desk.tws.asked] == [f"S{number}" for number in range(9)]
-    refused = [each.exception() for each in asked[9:]]
+    assert [what[1] for what in desk.tws.requests] == [f"S{number}" for number in range(9)]
+    refused = [each.exception() for each in requests[9:]]
     assert [(each.reason, each.retryAfter) for each in refused if isinstance(each, Problem)] == [
         ("pacingBudget", 9.0)
     ] * 3
-    assert all(each.result().rows == () for each in asked[:9])
+    assert all(each.result().rows == () for each in requests[:9])
 
 
 async def test_an_upstream_loss_ends_what_is_in_flight_at_once(desk: Desk) -> None:
-    """And what is asked while it lasts; what is remembered is still answered."""
+    """And requests while it lasts; what is cached is still answered."""
     await desk.contracts.details(1)
     desk.tws.hold("details")
-    asked = asyncio.ensure_future(desk.contracts.details(AAPL))
+    requests = asyncio.ensure_future(desk.contracts.details(AAPL))
     await settled()
     desk.link("lost")
     desk.contracts.upstream_lost()
 
-    for each in (asked, asyncio.ensure_future(desk.contracts.details(2))):
+    for each in (requests, asyncio.ensure_future(desk.contracts.details(2))):
         with pytest.raises(Problem) as raised:
             await each
         assert raised.value.reason == "upstreamLost"
@@ -214,7 +214,7 @@ async def test_search(desk: Desk) -> None:
 
     assert (await desk.contracts.search(" aapl ")).rows == (ContractMatch(conId=AAPL, symbol="AAPL"),)
     await desk.contracts.search("AAPL")
-    assert desk.tws.asked == [("search", "aapl")]
+    assert desk.tws.requests == [("search", "aapl")]
 
 
 @pytest.mark.parametrize("q", ["", "  ", "x" * 65, "a\nb", "a\x00"])
@@ -225,7 +225,7 @@ async def test_what_cannot_be_searched_for(desk: Desk, q: str) -> None:
 
 
 async def test_qualify_gives_the_one_contract(desk: Desk) -> None:
-    """One contract on several exchanges is one: IBKR's own routing, unless an exchange was asked for."""
+    """One contract on several exchanges is one: IBKR's own routing, unless an exchange was requested."""
     desk.tws.contracts[0] = [details(AAPL, exchange=name, strike=None) for name in ("NYSE", "SMART", "ISLAND")]
 
     smart = await desk.contracts.qualify(ContractQuery(symbol="AAPL", secType="STK"))
@@ -255,22 +255,22 @@ async def test_qualify_needs_a_name(desk: Desk) -> None:
 
 @pytest.mark.parametrize("name", ["symbol", "exchange", "secId", "lastTradeDateOrContractMonth"])
 async def test_qualify_takes_no_field_that_would_end_one_on_the_wire(desk: Desk, name: str) -> None:
-    """A NUL ends a field: what stands behind it would be read as the next, and IBKR be asked for something else."""
+    """A NUL ends a field: what stands behind it would be read as the next, and the request be another one."""
     with pytest.raises(Problem) as raised:
         await desk.contracts.qualify(msgspec.structs.replace(ContractQuery(symbol="AAPL"), **{name: "AAPL\x00OPT"}))
 
     assert (raised.value.reason, raised.value.extra) == ("invalidParameters", {"field": name})
-    assert desk.tws.asked == []
+    assert desk.tws.requests == []
 
 
-async def test_option_chain_asks_about_the_underlying(desk: Desk) -> None:
+async def test_option_chain_requests_that_of_the_underlying(desk: Desk) -> None:
     desk.tws.contracts[7] = [details(7, symbol="ES", secType="FUT", exchange="CME")]
     desk.tws.chain = [OptionChain(exchange="SMART", underlyingConId=AAPL)]
 
     assert len((await desk.contracts.option_chain(AAPL)).rows) == 1
     await desk.contracts.option_chain(7)
 
-    chains = [what[1:] for what in desk.tws.asked if what[0] == "chain"]
+    chains = [what[1:] for what in desk.tws.requests if what[0] == "chain"]
     assert chains == [(f"S{AAPL}", "", "STK", AAPL), ("ES", "CME", "FUT", 7)]
 
 
@@ -285,7 +285,7 @@ async def test_option_chain_asks_about_the_underlying(desk: Desk) -> None:
         (TwsRefused(200, "The contract description specified for AAPL is ambiguous."), "contractAmbiguous"),
     ],
 )
-async def test_failures_are_told_by_their_reason_and_the_passing_ones_not_kept(
+async def test_failures_have_their_reason_and_the_passing_ones_are_not_cached(
     desk: Desk, failure: Exception, reason: str
 ) -> None:
     desk.tws.contracts[AAPL] = failure
@@ -309,16 +309,16 @@ async def test_without_a_session_only_what_is_remembered_is_known(desk: Desk) ->
     assert raised.value.reason == "notConnected"
 
 
-async def test_the_memory_is_bounded_by_what_was_asked_least_recently(desk: Desk) -> None:
+async def test_the_cache_drops_what_was_requested_least_recently(desk: Desk) -> None:
     await desk.contracts.details(1)
     for number in range(2, KEPT["details"] + 1):
         await desk.contracts.details(number)
     await desk.contracts.details(1)  # is the most recent now
     await desk.contracts.details(KEPT["details"] + 1)
-    desk.tws.asked.clear()
+    desk.tws.requests.clear()
 
     await desk.contracts.details(1)
-    assert desk.tws.asked == []
+    assert desk.tws.requests == []
     await desk.contracts.details(2)
     assert desk.tws.count("details") == 1
 
@@ -345,6 +345,6 @@ def test_trading_hours_are_read_in_their_own_zone(hours: str, at: str, is_open: 
     assert trading(details(1, tradingHours=hours, timeZoneId=zone), moment) is is_open
 
 
-def test_a_zone_nobody_knows_leaves_the_session_unknown() -> None:
+def test_an_unknown_zone_leaves_the_session_unknown() -> None:
     moment = datetime(2024, 7, 22, tzinfo=UTC)
     assert trading(details(1, tradingHours="20240722:CLOSED", timeZoneId="Mars/Base"), moment) is None

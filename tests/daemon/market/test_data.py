@@ -116,7 +116,7 @@ async def test_the_tickers_of_one_packet_are_one_step(house: House) -> None:
     assert house.quote(IBM) == Quote(conId=IBM, bid=2.0)
 
 
-async def test_a_line_wanted_while_the_link_is_down_is_asked_for_once_when_it_is_ready(tasks: Tasks) -> None:
+async def test_a_line_wanted_while_the_link_is_down_is_requested_once_when_it_is_ready(tasks: Tasks) -> None:
     house = House(tasks)
     await house.watch(f"quotes:{AAPL}")
     await house.pass_time(100)
@@ -143,7 +143,7 @@ async def test_a_lost_link_leaves_the_row_and_marks_it_stale(house: House) -> No
     assert not house.sync(f"quotes:{AAPL}").stale
 
 
-async def test_what_an_old_session_still_says_is_not_heard(house: House) -> None:
+async def test_messages_of_an_old_session_are_ignored(house: House) -> None:
     """A tick under a request id of the past changes nothing."""
     await house.watch(f"quotes:{AAPL}")
     old = house.tws
@@ -161,7 +161,7 @@ async def test_after_1101_each_wanted_line_is_requested_again_exactly_once(house
     house.tws.tick(*range(1, 31))
     house.link("lost")
     await house.pass_time(5)
-    house.tws.asked.clear()
+    house.tws.requests.clear()
 
     house.link()
     assert house.market.ready(house.tws) == 31
@@ -169,12 +169,12 @@ async def test_after_1101_each_wanted_line_is_requested_again_exactly_once(house
     house.tws.tick(*range(1, 31))
     await house.pass_time(30)
 
-    assert sorted(what[1] for what in house.tws.asked if what[0] == "quote") == list(range(1, 31))
+    assert sorted(what[1] for what in house.tws.requests if what[0] == "quote") == list(range(1, 31))
     assert house.tws.count("stream") == 1
     assert len(house.tws.lines) == 30  # the old ids are cancelled, whatever IBKR kept
 
 
-async def test_while_upstream_is_lost_the_topics_are_stale_and_nothing_is_asked(house: House) -> None:
+async def test_while_upstream_is_lost_the_topics_are_stale_and_nothing_is_requested(house: House) -> None:
     await house.watch(f"quotes:{AAPL}")
     house.tws.tick(AAPL)
     house.link("lost")
@@ -190,7 +190,7 @@ async def test_while_upstream_is_lost_the_topics_are_stale_and_nothing_is_asked(
 
 
 async def test_after_1102_only_the_silent_are_requested_again(house: House) -> None:
-    """“Data maintained” is believed of a line that speaks, and checked of one that does not."""
+    """“Data maintained” is accepted for a line with ticks, and checked for one without."""
     await house.watch(f"quotes:{AAPL}", f"quotes:{IBM}")
     for _ in range(30):
         house.tws.tick(AAPL, IBM)
@@ -202,12 +202,12 @@ async def test_after_1102_only_the_silent_are_requested_again(house: House) -> N
         house.tws.tick(AAPL)
         await house.pass_time(1)
 
-    assert [what[1] for what in house.tws.asked if what[0] == "quote"] == [AAPL, IBM, IBM]
+    assert [what[1] for what in house.tws.requests if what[0] == "quote"] == [AAPL, IBM, IBM]
     assert not house.sync(f"quotes:{AAPL}").stale
 
 
 async def test_bars_that_go_on_after_1102_keep_their_past(house: House) -> None:
-    """The first thing told after the loss is one bar that grew, not all there is."""
+    """The first message after the loss is one bar that grew, not all there is."""
     topic = f"bars:{AAPL}:5mins"
     await house.watch(topic)
     request = next(iter(house.tws.bar_lines))
@@ -223,7 +223,7 @@ async def test_bars_that_go_on_after_1102_keep_their_past(house: House) -> None:
     assert house.tws.count("stream") == 1
 
 
-async def test_bars_that_began_in_the_loss_are_asked_for_with_their_past(house: House) -> None:
+async def test_bars_that_began_in_the_loss_are_requested_with_their_past(house: House) -> None:
     """A new bar after 1102: how the one before ended, and whether others lie between, was missed."""
     topic = f"bars:{AAPL}:5mins"
     await house.watch(topic)
@@ -243,7 +243,7 @@ async def test_bars_that_began_in_the_loss_are_asked_for_with_their_past(house: 
     assert not house.sync(topic).stale
 
 
-async def test_a_lively_line_that_falls_silent_is_asked_for_again_once(house: House) -> None:
+async def test_a_lively_line_that_falls_silent_is_requested_again_once(house: House) -> None:
     await house.watch(f"quotes:{AAPL}")
     for _ in range(30):
         house.tws.tick(AAPL)
@@ -285,7 +285,7 @@ async def test_a_silent_line_waits_for_its_broken_farm(house: House) -> None:
     assert house.tws.count("quote") == 2
 
 
-async def test_10182_is_asked_for_again_when_the_farm_is_back(house: House) -> None:
+async def test_10182_is_requested_again_when_the_farm_is_back(house: House) -> None:
     """FAULTS 3: a farm blip kills the stream while everything else is green."""
     await house.watch(f"bars:{AAPL}:5mins")
     request = next(iter(house.tws.bar_lines))
@@ -306,7 +306,7 @@ async def test_10182_is_asked_for_again_when_the_farm_is_back(house: House) -> N
 
 
 async def test_a_farm_that_stays_broken_keeps_no_stream_dead_that_is_not_its_own(house: House) -> None:
-    """IBKR does not say which farm a stream is from: after a minute it is asked for again whatever they say."""
+    """IBKR does not say which farm a stream is from: after a minute it is requested again in any case."""
     await house.watch(f"bars:{AAPL}:5mins")
     request = next(iter(house.tws.bar_lines))
     house.link(farms={"euhmds": FarmState(state="broken", type="hmds")})
@@ -318,7 +318,7 @@ async def test_a_farm_that_stays_broken_keeps_no_stream_dead_that_is_not_its_own
     assert house.tws.count("stream") == 2
 
 
-async def test_a_competing_session_is_told_in_the_row_and_tried_again_after_minutes(house: House) -> None:
+async def test_a_competing_session_is_in_the_row_and_tried_again_after_minutes(house: House) -> None:
     await house.watch(f"quotes:{AAPL}")
     house.tws.tick(AAPL, bid=5.0)
     for _ in range(5):
@@ -355,19 +355,19 @@ async def test_what_stands_against_a_quote_is_raised_for_one_and_a_row_for_sever
     house: House, code: int, reason: str
 ) -> None:
     """Each of IBKR's codes has its reason, with `ibCode`; beside other contracts it stands in the quote's own row."""
-    asked = asyncio.ensure_future(house.market.quotes([AAPL]))
+    requests = asyncio.ensure_future(house.market.quotes([AAPL]))
     await settled()
     house.tws.say(AAPL, code, "IBKR's text")
     with pytest.raises(Problem) as raised:
-        await asked
+        await requests
     assert (raised.value.reason, raised.value.ibCode) == (reason, code)
 
-    asked = asyncio.ensure_future(house.market.quotes([IBM, AAPL]))
+    requests = asyncio.ensure_future(house.market.quotes([IBM, AAPL]))
     await settled()
     house.tws.tick(IBM, bid=3.0)
     if AAPL in house.tws.lines.values():
         house.tws.say(AAPL, code, "IBKR's text")
-    assert await asked == [Quote(conId=IBM, bid=3.0), Quote(conId=AAPL, ibCode=code)]
+    assert await requests == [Quote(conId=IBM, bid=3.0), Quote(conId=AAPL, ibCode=code)]
 
 
 @pytest.mark.parametrize("code", [10090, 10167, 2104, 300])
@@ -385,11 +385,11 @@ async def test_the_data_type_follows_the_setting(tasks: Tasks, setting: str, num
     await house.ready()
     await house.watch(f"quotes:{AAPL}")
 
-    assert ("quote", AAPL, number) in house.tws.asked
+    assert ("quote", AAPL, number) in house.tws.requests
 
 
 async def test_a_full_account_releases_the_line_least_recently_wanted(tasks: Tasks) -> None:
-    """A line that nobody watches any more makes room before its 10 s are over."""
+    """A line without a watcher makes room before its 10 s are over."""
     house = House(tasks, lines=3)
     await house.ready()
     await house.watch("quotes:1", "quotes:2", who="watcher")
@@ -406,7 +406,7 @@ async def test_a_full_account_releases_the_line_least_recently_wanted(tasks: Tas
     assert sorted(house.tws.lines.values()) == [1, 2, 4]
 
 
-async def test_of_several_lines_that_nobody_watches_the_one_left_first_makes_room(tasks: Tasks) -> None:
+async def test_of_several_lines_without_a_watcher_the_one_left_first_makes_room(tasks: Tasks) -> None:
     house = House(tasks, lines=3)
     await house.ready()
     for number in (1, 2, 3):
@@ -419,7 +419,7 @@ async def test_of_several_lines_that_nobody_watches_the_one_left_first_makes_roo
     assert sorted(house.tws.lines.values()) == [1, 3, 4]
 
 
-async def test_too_many_subscriptions_are_told_with_the_count_and_served_when_a_line_is_free(tasks: Tasks) -> None:
+async def test_too_many_subscriptions_are_refused_with_the_count_and_served_when_a_line_is_free(tasks: Tasks) -> None:
     house = House(tasks, lines=2)
     await house.ready()
     await house.watch("quotes:1", "quotes:2", who="first")
@@ -436,7 +436,7 @@ async def test_too_many_subscriptions_are_told_with_the_count_and_served_when_a_
     assert sorted(house.tws.lines.values()) == [2, 3]
 
 
-async def test_a_line_that_ibkr_had_no_room_for_is_asked_for_when_one_of_ours_is_free(house: House) -> None:
+async def test_a_line_that_ibkr_had_no_room_for_is_requested_when_one_of_ours_is_free(house: House) -> None:
     """TWS's own screen uses lines too, so 101 may come long before our own count is full."""
     await house.watch(f"quotes:{IBM}", who="one")
     await house.watch(f"quotes:{AAPL}", who="two")
@@ -446,16 +446,16 @@ async def test_a_line_that_ibkr_had_no_room_for_is_asked_for_when_one_of_ours_is
 
     house.market.leave("one")
     await house.pass_time(LINGER + 1.0)
-    assert [what for what in house.tws.asked if what[0] == "quote"][2:] == [("quote", AAPL, 1)]
+    assert [what for what in house.tws.requests if what[0] == "quote"][2:] == [("quote", AAPL, 1)]
 
 
 async def test_a_first_quote_waits_for_its_first_tick_but_not_for_long(house: House) -> None:
-    """No tick within 2 s: a row of nulls, and the line goes on being asked for."""
-    asked = asyncio.ensure_future(house.market.quotes([AAPL]))
+    """No tick within 2 s: a row of nulls, and the request of the line goes on."""
+    requests = asyncio.ensure_future(house.market.quotes([AAPL]))
     await house.pass_time(FIRST_TICK - 0.1)
-    assert not asked.done()
+    assert not requests.done()
     await house.pass_time(0.2)
-    assert await asked == [Quote(conId=AAPL)]
+    assert await requests == [Quote(conId=AAPL)]
 
     house.tws.tick(AAPL, bid=4.0)
     assert await house.market.quotes([AAPL, AAPL]) == [Quote(conId=AAPL, bid=4.0)] * 2
@@ -467,9 +467,9 @@ async def test_a_quote_without_a_tick_leaves_no_exception_behind(house: House) -
     reported: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reported.append(context))
     for _ in range(2):
-        asked = asyncio.ensure_future(house.market.quotes([AAPL, IBM]))
+        requests = asyncio.ensure_future(house.market.quotes([AAPL, IBM]))
         await house.pass_time(FIRST_TICK + 0.1)
-        await asked
+        await requests
     cancelled = asyncio.ensure_future(house.market.quotes([1]))
     await settled()
     cancelled.cancel()
@@ -481,12 +481,12 @@ async def test_a_quote_without_a_tick_leaves_no_exception_behind(house: House) -
 
 
 async def test_an_upstream_loss_ends_the_wait_for_a_first_tick(house: House) -> None:
-    asked = asyncio.ensure_future(house.market.quotes([AAPL]))
+    requests = asyncio.ensure_future(house.market.quotes([AAPL]))
     await settled()
     house.link(upstream="lost")
 
     with pytest.raises(Problem) as raised:
-        await asked
+        await requests
     assert raised.value.reason == "upstreamLost"
 
 
@@ -511,8 +511,8 @@ async def test_quotes_without_a_session_say_so(tasks: Tasks) -> None:
     assert raised.value.reason == "notConnected"
 
 
-async def test_a_refused_line_is_not_hammered_but_asked_again_for_a_new_asker(house: House) -> None:
-    """An entitlement refusal stands for a minute for everybody; after that somebody new has IBKR asked again."""
+async def test_a_refused_line_is_not_repeated_but_requested_again_for_a_new_client(house: House) -> None:
+    """An entitlement refusal stands for a minute for every client; after that a new client's request is sent again."""
     await house.watch(f"quotes:{AAPL}")
     house.tws.say(AAPL, 354, "Requested market data is not subscribed.")
     await house.watch(f"quotes:{AAPL}", who="another")

@@ -1,4 +1,4 @@
-"""Bars: checked, asked once, paced, cancelled with their last asker; 162's meanings told apart."""
+"""Bars: checked, requested once, paced, cancelled with their last client; 162's meanings distinguished."""
 
 from __future__ import annotations
 
@@ -51,19 +51,19 @@ async def desk() -> AsyncIterator[Desk]:
     await tasks.end()
 
 
-async def reason_of(asked: asyncio.Task[Any]) -> str:
+async def reason_of(request: asyncio.Task[Any]) -> str:
     with pytest.raises(Problem) as raised:
-        await asked
+        await request
     return raised.value.reason
 
 
 async def test_equal_requests_share_one_and_its_answer_for_15_s(desk: Desk) -> None:
-    """IBKR forbids identical requests within 15 s; who asks in that time gets the last answer."""
+    """IBKR forbids identical requests within 15 s; a request in that time gets the last answer."""
     desk.tws.hold("bars")
-    asked = [desk.ask(barSizeSetting="5 secs") for _ in range(20)]
+    requests = [desk.ask(barSizeSetting="5 secs") for _ in range(20)]
     await settled()
     desk.tws.let_go()
-    answers = [await each for each in asked]
+    answers = [await each for each in requests]
     assert all(each is answers[0] for each in answers)
 
     await desk.clock.pass_(IDENTICAL - 1)
@@ -92,7 +92,7 @@ async def test_an_implied_default_is_the_same_question(desk: Desk) -> None:
 async def test_a_burst_is_answered_or_truthfully_refused_and_never_above_the_limits(desk: Desk) -> None:
     """500 requests for small bars, half of them equal: 60 go, each equal pair once, the others learn when to come."""
     desk.tws.hold("bars")
-    asked = [desk.ask(number % 250 + 1, barSizeSetting="5 secs") for number in range(500)]
+    requests = [desk.ask(number % 250 + 1, barSizeSetting="5 secs") for number in range(500)]
     for _ in range(20):
         await settled()
     assert desk.tws.most_open <= OPEN
@@ -101,7 +101,7 @@ async def test_a_burst_is_answered_or_truthfully_refused_and_never_above_the_lim
         await settled()
     await desk.clock.pass_(QUEUE_LIMIT + 1)
 
-    outcomes = await asyncio.gather(*asked, return_exceptions=True)
+    outcomes = await asyncio.gather(*requests, return_exceptions=True)
     refused = [each for each in outcomes if isinstance(each, Problem)]
     assert {each.reason for each in refused} == {"pacingBudget"}
     assert all(QUEUE_LIMIT < each.retryAfter <= 5 * (WINDOW + SLACK) for each in refused)
@@ -112,28 +112,28 @@ async def test_a_burst_is_answered_or_truthfully_refused_and_never_above_the_lim
 
 async def test_large_bars_wait_only_for_the_fifty_that_may_be_open(desk: Desk) -> None:
     desk.tws.hold("bars")
-    asked = [desk.ask(number + 1, barSizeSetting="1 day") for number in range(200)]
+    requests = [desk.ask(number + 1, barSizeSetting="1 day") for number in range(200)]
     for _ in range(10):
         await settled()
     assert desk.tws.open == OPEN
 
     desk.tws.let_go()
-    assert [len((await each).rows) for each in asked] == [1] * 200
+    assert [len((await each).rows) for each in requests] == [1] * 200
     assert desk.tws.most_open == OPEN
 
 
-async def test_whoever_waits_for_one_of_the_fifty_too_long_is_told(desk: Desk) -> None:
+async def test_a_request_that_waits_too_long_for_one_of_the_fifty_is_refused(desk: Desk) -> None:
     desk.tws.hold("bars")
-    asked = [desk.ask(number + 1, barSizeSetting="1 day") for number in range(OPEN + 1)]
+    requests = [desk.ask(number + 1, barSizeSetting="1 day") for number in range(OPEN + 1)]
     for _ in range(10):
         await settled()
     await desk.clock.pass_(QUEUE_LIMIT + 1)
 
-    assert await reason_of(asked[-1]) == "pacingBudget"
-    assert not any(each.done() for each in asked[:-1])
+    assert await reason_of(requests[-1]) == "pacingBudget"
+    assert not any(each.done() for each in requests[:-1])
 
 
-async def test_the_last_asker_leaving_cancels_at_the_gateway_and_frees_the_place(desk: Desk) -> None:
+async def test_the_last_client_leaving_cancels_at_the_gateway_and_frees_the_place(desk: Desk) -> None:
     desk.tws.hold("bars")
     first, second = desk.ask(), desk.ask()
     await settled()
@@ -146,12 +146,12 @@ async def test_the_last_asker_leaving_cancels_at_the_gateway_and_frees_the_place
     assert (desk.tws.cancelled, desk.history.queue.budget.open) == (1, 0)
 
 
-async def test_a_waiting_request_leaves_the_queue_with_its_asker(desk: Desk) -> None:
+async def test_a_waiting_request_leaves_the_queue_with_its_client(desk: Desk) -> None:
     desk.tws.hold("bars")
-    asked = [desk.ask(number + 1, barSizeSetting="1 day") for number in range(OPEN + 2)]
+    requests = [desk.ask(number + 1, barSizeSetting="1 day") for number in range(OPEN + 2)]
     for _ in range(10):
         await settled()
-    asked[-1].cancel()
+    requests[-1].cancel()
     await settled()
     assert desk.history.queue.waiting == 1
 
@@ -173,7 +173,7 @@ async def test_a_waiting_request_leaves_the_queue_with_its_asker(desk: Desk) -> 
         ("Abfrage historischer Daten fehlgeschlagen", "brokerError"),
     ],
 )
-async def test_what_162_means_is_told_apart(desk: Desk, text: str, reason: str) -> None:
+async def test_the_meanings_of_162_are_distinguished(desk: Desk, text: str, reason: str) -> None:
     desk.tws.bars = TwsRefused(162, ERROR + text)
 
     with pytest.raises(Problem) as raised:
@@ -236,15 +236,15 @@ def test_bars_are_made_of_what_the_kind_of_contract_has(secType: str, show: str)
 
 
 async def test_an_upstream_loss_ends_what_is_in_flight_at_once(desk: Desk) -> None:
-    """Also what waits in the queue, and what is asked while it lasts."""
+    """Also what waits in the queue, and requests while it lasts."""
     desk.tws.hold("bars")
-    asked = [desk.ask(number + 1, barSizeSetting="1 day") for number in range(OPEN + 1)]
+    requests = [desk.ask(number + 1, barSizeSetting="1 day") for number in range(OPEN + 1)]
     for _ in range(10):
         await settled()
     desk.conditions.observe("lost", {}, 0.0)
     desk.history.upstream_lost()
 
-    assert {await reason_of(each) for each in asked} == {"upstreamLost"}
+    assert {await reason_of(each) for each in requests} == {"upstreamLost"}
     assert await reason_of(desk.ask(1, barSizeSetting="1 hour")) == "upstreamLost"
     assert (desk.history.queue.budget.open, desk.history.queue.waiting) == (0, 0)
 
@@ -264,16 +264,16 @@ async def test_a_violation_spends_the_budget_for_everybody(desk: Desk) -> None:
     assert (await desk.ask(1, barSizeSetting="5 secs")).rows
 
 
-async def test_a_lost_link_ends_what_is_asked_and_what_waits(desk: Desk) -> None:
+async def test_a_lost_link_ends_open_and_waiting_requests(desk: Desk) -> None:
     desk.tws.hold("bars")
-    asked = [desk.ask(number + 1, barSizeSetting="1 day") for number in range(OPEN + 1)]
+    requests = [desk.ask(number + 1, barSizeSetting="1 day") for number in range(OPEN + 1)]
     for _ in range(10):
         await settled()
     desk.tws.bars = LOST
     desk.history.lost()
     desk.tws.let_go()
 
-    assert {await reason_of(each) for each in asked} == {"notConnected"}
+    assert {await reason_of(each) for each in requests} == {"notConnected"}
     assert (desk.history.queue.budget.open, desk.history.queue.waiting) == (0, 0)
 
 
@@ -309,14 +309,14 @@ async def test_what_was_sent_in_an_earlier_session_still_counts(desk: Desk) -> N
     ],
 )
 async def test_a_bad_parameter_is_named_with_what_is_accepted(desk: Desk, field: str, value: str) -> None:
-    """Nothing is asked of the gateway."""
+    """Nothing is requested of the gateway."""
     with pytest.raises(Problem) as raised:
         await desk.ask(**{field: value})
 
     assert raised.value.reason == "invalidParameters"
     assert raised.value.detail.startswith(f"{field} is ")
     assert raised.value.extra == {"field": field}
-    assert desk.tws.asked == []
+    assert desk.tws.requests == []
 
 
 async def test_adjusted_bars_end_now(desk: Desk) -> None:
@@ -350,10 +350,10 @@ def test_a_stream_of_every_size_begins_with_a_past_that_fits_its_topic(size: str
 
 def test_bid_and_ask_bars_count_twice_against_the_budget() -> None:
     """IBKR counts them so; counted once, the sixtieth request would already be a violation."""
-    asked = {"conId": 1, "durationStr": "1 D", "barSizeSetting": "5 secs"}
+    params = {"conId": 1, "durationStr": "1 D", "barSizeSetting": "5 secs"}
 
     weights = [
-        paced(read(BarsParams(**asked, whatToShow=what)), details(1), 0.0).weight for what in ("TRADES", "BID_ASK")
+        paced(read(BarsParams(**params, whatToShow=what)), details(1), 0.0).weight for what in ("TRADES", "BID_ASK")
     ]
 
     assert weights == [1, 2]

@@ -33,7 +33,7 @@ def small(key: object, group: object = None, **more: object) -> Request:
     return Request(key=key, group=key if group is None else group, small=True, **more)
 
 
-def asked(budget: Budget, request: Request, now: float) -> Budget:
+def sent_and_answered(budget: Budget, request: Request, now: float) -> Budget:
     """A request that is answered at once."""
     return closed(opened(budget, request), request, now)
 
@@ -42,7 +42,7 @@ def sent_all(count: int, at: float = 0.0, step: float = 0.0, weight: int = 1) ->
     """A budget after `count` small requests of different contracts, all answered."""
     budget = Budget()
     for number in range(count):
-        budget = asked(budget, small(number, weight=weight), at + number * step)
+        budget = sent_and_answered(budget, small(number, weight=weight), at + number * step)
     return budget
 
 
@@ -73,7 +73,7 @@ def assert_no_rule_broken(log: list[tuple[float, Request]]) -> None:
 @given(steps)
 @settings(max_examples=60, deadline=None)
 def test_no_schedule_that_it_lets_through_violates_a_rule(plan: list[tuple[Request, float, int, float]]) -> None:
-    """Whatever is asked whenever, and however long a request stands in the send queue before it arrives, IBKR's limits
+    """For any requests at any time, however long a request stands in the send queue before it arrives, IBKR's limits
     are kept as IBKR counts them; `Wait` names a moment to come, which holds if nothing else is open.
     """
     budget, now = Budget(), 0.0
@@ -177,7 +177,7 @@ def test_large_bars_may_be_requested_as_often_as_fifty_open_requests_allow() -> 
     budget = Budget()
     for _ in range(100):
         assert decide(budget, large("day"), 1.0) == Go()
-        budget = asked(budget, large("day"), 1.0)
+        budget = sent_and_answered(budget, large("day"), 1.0)
 
 
 def test_what_is_not_answered_counts_as_sent_now() -> None:
@@ -213,7 +213,7 @@ def test_what_no_rule_needs_is_dropped() -> None:
     budget = sent_all(50, step=1.0)
     for number in range(100):
         now = 2000.0 + 20 * number
-        budget = violated(asked(budget, large(("day", number)), now), large(("day", number)), now)
-    budget = asked(budget, small("one"), 9000.0)
+        budget = violated(sent_and_answered(budget, large(("day", number)), now), large(("day", number)), now)
+    budget = sent_and_answered(budget, small("one"), 9000.0)
 
     assert (len(budget.sent), len(budget.violations)) == (1, 0)

@@ -1,4 +1,4 @@
-"""What IBKR's numbers mean to who asked for data."""
+"""What IBKR's numbers mean for a request of data."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ ERROR = "Historical Market Data Service error message:"
     ],
 )
 def test_each_code_has_its_reason_and_keeps_its_number(code: int, reason: str, status: int) -> None:
-    told = problem(code, "IBKR's own words")
+    refused = problem(code, "IBKR's own words")
 
-    assert (told.reason, told.entry.status, told.ibCode) == (reason, status, code)
-    assert "IBKR's own words" in told.detail
+    assert (refused.reason, refused.entry.status, refused.ibCode) == (reason, status, code)
+    assert "IBKR's own words" in refused.detail
 
 
 @pytest.mark.parametrize(

@@ -31,14 +31,14 @@ class AnyOrder(RuleBasedStateMachine):
         self.connected = True
         self.ids = itertools.count(1)
         self.open: dict[int, str] = {}  # request -> topic, as the gateway has them
-        self.asked: list[Ask] = []  # under way: the contract is being looked up
+        self.opening: list[Ask] = []  # under way: the contract is being looked up
         self.watching: set[tuple[str, int]] = set()
 
     def plan(self) -> None:
         for order in self.table.plan(self.conditions, lambda stream: True, self.now, connected=self.connected):
             match order:
                 case Ask():
-                    self.asked.append(order)
+                    self.opening.append(order)
                 case Cancel(_, request):
                     assert self.open.pop(request, None), "cancelled once, and only what was open"
                 case Release(stream):
@@ -72,10 +72,10 @@ class AnyOrder(RuleBasedStateMachine):
         self.now += seconds
         self.plan()
 
-    @precondition(lambda self: self.asked)
+    @precondition(lambda self: self.opening)
     @rule(fails=st.booleans())
     def look_up_ends(self, fails: bool) -> None:
-        ask = self.asked.pop(0)
+        ask = self.opening.pop(0)
         if fails or ask.stream.turn != ask.turn or not self.connected:
             self.table.refused(ask, problem(200, "No security definition"), 5.0, self.now)
         else:
@@ -88,7 +88,7 @@ class AnyOrder(RuleBasedStateMachine):
     def many_come_and_all_goes_well(self, topics: list[str]) -> None:
         for topic in topics:
             self.watch(topic, 1)
-        while self.asked:
+        while self.opening:
             self.look_up_ends(fails=False)
 
     @precondition(lambda self: self.open)
@@ -121,12 +121,12 @@ class AnyOrder(RuleBasedStateMachine):
     @rule()
     def streams_are_forgotten(self) -> None:
         """1101."""
-        before = len(self.asked)
+        before = len(self.opening)
         wanted = [stream for stream in self.table.by_topic.values() if stream.spec.kind == "bars"]
         self.table.replay(self.now)
         self.plan()
         if self.conditions.upstream:
-            again = [ask.stream.topic for ask in self.asked[before:]]
+            again = [ask.stream.topic for ask in self.opening[before:]]
             assert len(again) == len(set(again))
             assert {stream.topic for stream in wanted} <= set(again)
 
@@ -156,13 +156,13 @@ class AnyOrder(RuleBasedStateMachine):
         assert {topic for topic, _ in self.watching} <= set(self.table.by_topic)
 
     def teardown(self) -> None:
-        """When all is well again and time has passed, everything watched is asked for that may be, and nothing else."""
+        """When all is well again and time has passed, everything watched is requested that may be, and nothing else."""
         self.link("ok")
         self.session_is_ready()
         for _ in range(3):
             self.now += 2000.0
             self.plan()
-            while self.asked:
+            while self.opening:
                 self.look_up_ends(fails=False)
         watched = {topic for topic, _ in self.watching}
         assert set(self.table.by_topic) == watched

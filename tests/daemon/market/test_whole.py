@@ -25,8 +25,8 @@ class House:
     def conId(self, symbol: str) -> int:
         return self.gateway.world.catalogue.named(symbol).conId
 
-    def asked(self, name: str) -> list[dict[str, str]]:
-        """What the gateway was asked by this name, in order."""
+    def requests(self, name: str) -> list[dict[str, str]]:
+        """The gateway's requests of this name, in order."""
         return [seen.fields for seen in self.gateway.requests if seen.name == name]
 
     def lines(self) -> dict[int, int]:
@@ -39,9 +39,9 @@ class House:
         return await self.peer.all("bars.fetch", **params)
 
 
-async def refusal(asked: Any) -> dict[str, Any]:
+async def refusal(request: Any) -> dict[str, Any]:
     with pytest.raises(RpcError) as refused:
-        await asked
+        await request
     return refused.value.data
 
 
@@ -79,7 +79,7 @@ async def test_many_readers_of_one_contract_cost_one_line(house: House, monkeypa
     peers.append(await Mirror.join(house.daemon.settings.socket_path, (topic,), first.replica))
     steps = len(peers[-1].steps)
     await peers[-1].until(lambda: len(peers[-1].steps) > steps + 3)
-    assert (len(house.asked("reqMktData")), house.asked("cancelMktData")) == (1, [])
+    assert (len(house.requests("reqMktData")), house.requests("cancelMktData")) == (1, [])
 
     await asyncio.gather(*(peer.leave() for peer in peers))
     await until(lambda: not house.lines())
@@ -98,7 +98,7 @@ async def test_a_share_cfd_is_quoted_by_its_underlying(house: House, monkeypatch
     await until(lambda: not house.lines())
 
 
-async def test_a_reconnect_asks_for_each_wanted_line_once(house: House) -> None:
+async def test_a_reconnect_requests_each_wanted_line_once(house: House) -> None:
     topic = f"quotes:{house.conId('AAPL')}"
     peer = await house.join(topic, "sync", "link")
     await peer.until(lambda: bool(peer.rows(topic)))
@@ -109,7 +109,7 @@ async def test_a_reconnect_asks_for_each_wanted_line_once(house: House) -> None:
     assert peer.rows(topic)  # what was last known stays
     await peer.until(lambda: bool(peer.link["connected"]) and not peer.rows("sync")[topic]["stale"])
 
-    assert len(house.asked("reqMktData")) == 2
+    assert len(house.requests("reqMktData")) == 2
     assert house.lines() == {house.conId("AAPL"): 1}
     await peer.leave()
 
@@ -131,7 +131,7 @@ async def test_what_is_not_subscribed_is_said_with_ibkrs_code(house: House, code
 
 @pytest.mark.parametrize("options", [{"market_data": "delayed"}])
 @pytest.mark.parametrize("code", [10089, 10167, 10168])
-async def test_delayed_data_flows_where_it_was_asked_for(house: House, code: int) -> None:
+async def test_delayed_data_flows_where_it_was_requested(house: House, code: int) -> None:
     """With IBKR_MARKET_DATA=delayed: delayed where live is not subscribed, live where it is."""
     house.gateway.entitlement(code, "AAPL")
     rows = (await house.peer.call("quotes.get", conIds=[house.conId("AAPL"), house.conId("MSFT")]))["rows"]
@@ -200,7 +200,7 @@ async def test_bars_of_a_day_and_of_a_minute(house: House) -> None:
 
 
 async def test_a_burst_of_500_violates_no_pacing_rule(house: House) -> None:
-    """Half of them equal: each question is asked once, and each asker gets bars or a truthful 429."""
+    """Half of them equal: each query is sent once, and each client gets bars or a truthful 429."""
     contracts = [each.conId for each in house.gateway.world.catalogue.portfolio(25)]
     questions = [
         {
@@ -219,15 +219,15 @@ async def test_a_burst_of_500_violates_no_pacing_rule(house: House) -> None:
     assert {each.data["reason"] for each in refused} == {"pacingBudget"}
     assert all(20 < each.data["retryAfter"] < 3100 for each in refused)
     assert len(refused) + len(served) == 500
-    assert len(served) == 120  # sixty questions, two askers each
+    assert len(served) == 120  # sixty questions, two clients each
     assert all(each["rows"] for each in served)
     assert (house.gateway.history.violations, house.gateway.history.requests) == (0, 60)
     assert house.gateway.connections.over_rate == 0
     await house.peer.until(lambda: house.peer.link["pacing"]["used"] == 60)
 
 
-async def test_what_somebody_else_has_used_up_is_told_as_pacing(house: House) -> None:
-    """162 pacing: the asker is told, and the budget counts as spent for everybody."""
+async def test_a_budget_that_another_client_has_used_up_is_pacing(house: House) -> None:
+    """162 pacing: the client gets that reason, and the budget counts as spent for every client."""
     house.gateway.history.limits = type(house.gateway.history.limits)(requests=0)
 
     data = await refusal(house.bars(conId=house.conId("AAPL"), durationStr="60 S", barSizeSetting="5 secs"))
@@ -238,17 +238,17 @@ async def test_what_somebody_else_has_used_up_is_told_as_pacing(house: House) ->
     assert house.gateway.history.requests == 1
 
 
-async def test_the_last_asker_leaving_cancels_a_long_request_at_the_gateway(house: House) -> None:
+async def test_the_last_client_leaving_cancels_a_long_request_at_the_gateway(house: House) -> None:
     house.gateway.mute("historicalData")
     peer = await house.join("link")
-    asked = asyncio.create_task(peer.call("bars.fetch", conId=house.conId("AAPL")), name="a long request")
-    await until(lambda: len(house.asked("reqHistoricalData")) == 1)
+    requests = asyncio.create_task(peer.call("bars.fetch", conId=house.conId("AAPL")), name="a long request")
+    await until(lambda: len(house.requests("reqHistoricalData")) == 1)
 
     await peer.leave()
     with pytest.raises((OSError, RpcError)):
-        await asked
+        await requests
 
-    await until(lambda: len(house.asked("cancelHistoricalData")) == 1)
+    await until(lambda: len(house.requests("cancelHistoricalData")) == 1)
 
 
 # --- contracts ------------------------------------------------------------------------------------------------------
@@ -277,7 +277,7 @@ async def test_an_ambiguous_contract_is_refused_with_its_candidates(house: House
 
 
 async def test_an_unknown_contract_is_not_found_unless_the_farm_is_down(house: House) -> None:
-    """FAULTS 10: what is said in a time of trouble is neither told as the truth nor kept."""
+    """FAULTS 10: an answer during an outage is neither passed on as final nor cached."""
     data = await refusal(house.peer.call("contracts.get", conId=999_999_999))
     assert (data["reason"], data["ibCode"]) == ("notFound", 200)
 

@@ -57,7 +57,7 @@ async def test_a_watch_brings_every_topic_and_what_comes(daemon: Daemon, mirror:
 
 
 async def test_a_facade_that_restarts_goes_on_where_it_was(daemon: Daemon, mirror: Mirror) -> None:
-    """Only what changed meanwhile is told again; another epoch is a reset."""
+    """Only what changed meanwhile is sent again; another epoch is a reset."""
     daemon.store.replace("positions", {f"DU1:{n}": Position(account="DU1", conId=n, position=1.0) for n in range(500)})
     await mirror.until(lambda: len(mirror.rows("positions")) == 500)
     held = mirror.replica
@@ -73,25 +73,25 @@ async def test_a_facade_that_restarts_goes_on_where_it_was(daemon: Daemon, mirro
     await again.leave()
 
 
-async def test_a_reader_that_never_reads_delays_nobody(daemon: Daemon, mirror: Mirror) -> None:
-    """Beside a peer that has stopped, another is told everything at once, and memory for the first stays bounded."""
-    deaf = await Client.open(daemon.settings.socket_path, "deaf/1")
-    transport = deaf._transport
+async def test_a_reader_that_never_reads_delays_no_other(daemon: Daemon, mirror: Mirror) -> None:
+    """Beside a peer that has stopped, another receives everything at once, and memory for the first stays bounded."""
+    stalled = await Client.open(daemon.settings.socket_path, "stalled/1")
+    transport = stalled._transport
     assert transport is not None
-    await deaf.call("watch", {"topics": ["positions"]}, LIMIT)
+    await stalled.call("watch", {"topics": ["positions"]}, LIMIT)
     transport.pause_reading()
     for step in range(60):
         rows = {f"DU1:{n}": Position(account="DU1", conId=n, position=float(step)) for n in range(500)}
         daemon.store.replace("positions", rows)
         await mirror.until(lambda: mirror.replica is not None and mirror.replica.seq >= daemon.store.seq)
 
-    (peer,) = (peer for peer in daemon.server.service.connections if peer.client == "deaf/1")
+    (peer,) = (peer for peer in daemon.server.service.connections if peer.client == "stalled/1")
     assert not peer.writable
     assert daemon.feed.merged > 0
     assert peer._transport is not None
     assert peer._transport.get_write_buffer_size() < 1_000_000
     transport.resume_reading()
-    deaf.abort()
+    stalled.abort()
 
 
 async def test_a_step_of_other_topics_is_named_when_it_is_a_commands(daemon: Daemon) -> None:
@@ -162,7 +162,7 @@ async def test_a_bad_parameter_is_named(mirror: Mirror, method: str, params: dic
 
 
 async def test_nothing_is_dialled_that_the_settings_do_not_allow(mirror: Mirror) -> None:
-    """Another host, be it almost one of ours, or a live port: refused before any attempt, whoever asks."""
+    """Another host, be it almost one of ours, or a live port: refused before any attempt, for any client."""
     for host in ("10.0.0.1", "LOCALHOST", "localhost.", "127.0.0.10", "127.0.0.1.evil.example", "evil.127.0.0.1"):
         assert (await refused(mirror, "link.connect", host=host)).data["reason"] == "hostNotAllowed"
     for port in (7496, 4001):
@@ -170,10 +170,10 @@ async def test_nothing_is_dialled_that_the_settings_do_not_allow(mirror: Mirror)
     assert (await mirror.call("daemon.info"))["link"]["attempts"] == 0
 
 
-async def test_a_failed_connect_is_told_with_what_it_was_to_connect_to(mirror: Mirror) -> None:
-    """The advice names the port that was asked for; the answer, the step that shows what became of the link."""
+async def test_a_failed_connect_is_answered_with_what_it_was_to_connect_to(mirror: Mirror) -> None:
+    """The advice names the requested port; the answer, the step that shows what became of the link."""
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        taken.bind(("127.0.0.1", 0))  # without a listener
         port = taken.getsockname()[1]
         error = await refused(mirror, "link.connect", port=port)
 
@@ -195,7 +195,7 @@ async def test_a_refusal_says_what_http_will_say(mirror: Mirror) -> None:
 
 
 async def test_unknown_is_refused_also_where_old_rows_are_welcome(daemon: Daemon, mirror: Mirror) -> None:
-    """A list that was never told to its end is no empty list."""
+    """A list whose snapshot was never complete is no empty list."""
     assert (await refused(mirror, "account.positions", allowStale=True)).data["reason"] == "snapshotIncomplete"
     daemon.store.replace("positions", {}, known=True)
     answer = await mirror.call("account.positions", allowStale=True)
@@ -205,7 +205,7 @@ async def test_unknown_is_refused_also_where_old_rows_are_welcome(daemon: Daemon
 
 
 async def test_what_may_be_old_says_so_though_the_link_is_up(daemon: Daemon, mirror: Mirror) -> None:
-    """A list that a gap left unread, or that TWS has stopped telling."""
+    """A list that a gap left unread, or that TWS has stopped sending."""
     link = daemon.store.row("link", "link")
     daemon.store.put({"link": {"link": replace(link, connected=True)}})
     daemon.store.replace("positions", {}, known=True)
@@ -215,8 +215,8 @@ async def test_what_may_be_old_says_so_though_the_link_is_up(daemon: Daemon, mir
     assert (await mirror.call("account.positions"))["stale"] is True
 
 
-async def test_several_accounts_must_be_told_apart(daemon: Daemon, mirror: Mirror) -> None:
-    """Positions of all accounts in one list would be nobody's."""
+async def test_several_accounts_must_be_distinguished(daemon: Daemon, mirror: Mirror) -> None:
+    """Positions of all accounts in one list would be no account's."""
     daemon.store.replace("accounts", {name: Account(account=name, paper=True) for name in ("DU1", "DU2")}, known=True)
     rows = {f"{name}:1": Position(account=name, conId=1, position=1.0) for name in ("DU1", "DU2")}
     daemon.store.replace("positions", rows, known=True)
@@ -229,7 +229,7 @@ async def test_several_accounts_must_be_told_apart(daemon: Daemon, mirror: Mirro
     assert error.data["reason"] == "notFound"
 
 
-async def test_orders_are_told_by_scope(daemon: Daemon, mirror: Mirror) -> None:
+async def test_orders_are_listed_by_scope(daemon: Daemon, mirror: Mirror) -> None:
     """Open, completed, or both."""
     facts: dict[str, Any] = {"orderId": 1, "clientId": 1, "placedBy": "thisClient", "account": "DU1", "action": "BUY"}
     orders = {str(n): Order(permId=n, done=n == 1, **facts) for n in (1, 2)}
@@ -254,13 +254,13 @@ async def test_a_long_list_comes_in_pages(daemon: Daemon, mirror: Mirror) -> Non
 async def test_fills_are_listed_by_execution_time(daemon: Daemon, mirror: Mirror) -> None:
     """The last day from memory; earlier ones, that memory has let go, from the ledger; inclusive."""
     now = datetime.now(UTC)
-    told = [fill(f"{days}.x.01", now - timedelta(days=days)) for days in (0, 2, 20)]
-    daemon.store.put({"fills": {row.execId: row for row in told}})
+    fills = [fill(f"{days}.x.01", now - timedelta(days=days)) for days in (0, 2, 20)]
+    daemon.store.put({"fills": {row.execId: row for row in fills}})
     daemon.store.expire()
     since = (now - timedelta(days=30)).isoformat()
 
     assert [row["execId"] for row in await mirror.all("executions.list")] == ["0.x.01"]
-    two = await mirror.call("executions.list", since=told[1].time.isoformat())
+    two = await mirror.call("executions.list", since=fills[1].time.isoformat())
     assert ([row["execId"] for row in two["rows"]], two["source"]) == (["2.x.01", "0.x.01"], "live")
     assert (two["known"], two["stale"]) == (False, True), "the gateway has not listed them"
     all_of_them = await mirror.call("executions.list", since=since)
@@ -315,7 +315,7 @@ async def test_the_link_row_is_the_body_of_get_link(mirror: Mirror) -> None:
 
 
 async def test_holding_the_link_down_survives_the_daemon() -> None:
-    """Disconnect sticks until somebody connects, whatever the settings say; its event is remembered."""
+    """Disconnect lasts until `link.connect`, whatever the settings are; its event is remembered."""
     async with place() as directory:
         config = settings(directory)
         async with running(config) as daemon:
@@ -364,7 +364,7 @@ async def test_a_ledger_that_cannot_be_used_is_named_and_read_later() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_nothing_that_is_asked_is_a_fault_of_ours(daemon: Daemon, mirror: Mirror, seed: int) -> None:
+async def test_no_request_is_a_fault_of_ours(daemon: Daemon, mirror: Mirror, seed: int) -> None:
     """Whatever params a method is given, it answers or refuses in its own words, and the daemon goes on."""
     random_unit = random.Random(seed)
     names = (
@@ -428,7 +428,7 @@ async def test_nothing_that_is_asked_is_a_fault_of_ours(daemon: Daemon, mirror: 
 
 
 async def test_peers_see_the_daemon_stop(daemon: Daemon, mirror: Mirror) -> None:
-    """`daemon.stop` answers, the phase is told, then the connection ends."""
+    """`daemon.stop` answers, the phase is published, then the connection ends."""
     assert (await mirror.call("daemon.stop"))["stopping"]
     assert daemon.stopping.is_set()
 

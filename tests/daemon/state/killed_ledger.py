@@ -1,4 +1,4 @@
-"""Not a test: a daemon's ledger that fills are told to, each named on stdout once it is shown, until it is killed."""
+"""Not a test: a daemon's ledger that records fills, each named on stdout once it is shown, until it is killed."""
 
 from __future__ import annotations
 

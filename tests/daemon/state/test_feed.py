@@ -1,4 +1,4 @@
-"""What readers are told: everything, once, in the order of steps, whatever their pace."""
+"""What readers receive: everything, once, in the order of steps, whatever their pace."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NOON = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
 
 
 class Loop:
-    """Turns when told to."""
+    """Turns when the test calls `turn`."""
 
     def __init__(self) -> None:
         self.soon: list[Callable[[], None]] = []
@@ -41,7 +41,7 @@ class Loop:
 
 
 class Mirror:
-    """A reader that folds what it is told, and takes `room` lines before it must be drained (`None`: any number)."""
+    """A reader that folds what it receives, and takes `room` lines before it must be drained (`None`: any number)."""
 
     def __init__(self, room: int | None = None) -> None:
         self.room = room
@@ -63,13 +63,13 @@ class Mirror:
         rows = msgspec.json.decode(line, type=Said).params.topics
         if self.replica is None:
             self.replica = Replica(params["epoch"])
-        for topic, told in rows.items():
+        for topic, delta in rows.items():
             entries = {
                 key: (seq, None if bytes(row) == b"null" else bytes(row))
-                for (key, row), seq in zip(told.rows.items(), told.seqs, strict=True)
+                for (key, row), seq in zip(delta.rows.items(), delta.seqs, strict=True)
             }
             before = self.pending[topic].rows if topic in self.pending else {}
-            self.pending[topic] = TopicDelta(TopicState(told.seq, told.asOf or ""), {**before, **entries})
+            self.pending[topic] = TopicDelta(TopicState(delta.seq, delta.asOf or ""), {**before, **entries})
         if params["seq"] is not None:
             self.replica.fold(params["seq"], params["floor"], self.pending)
             self.pending = {}
@@ -130,7 +130,7 @@ def test_a_first_watch_is_a_reset_and_names_every_topic(store: Store, loop: Loop
     assert mirror.rows("pnl") == store.replica.rows("pnl")
 
 
-def test_readers_are_told_once_a_turn(store: Store, loop: Loop, feed: Feed) -> None:
+def test_readers_are_sent_one_delta_a_turn(store: Store, loop: Loop, feed: Feed) -> None:
     """However many steps a turn of the loop takes, they are one line."""
     mirror = Mirror()
     feed.watch(mirror, ["pnl"], None, None)
@@ -143,8 +143,8 @@ def test_readers_are_told_once_a_turn(store: Store, loop: Loop, feed: Feed) -> N
     assert mirror.rows("pnl") == store.replica.rows("pnl")
 
 
-def test_a_step_put_through_the_feed_is_told_at_once(store: Store, loop: Loop, feed: Feed) -> None:
-    """It wakes nobody for another turn of the loop; one that changes nothing tells nothing."""
+def test_a_step_put_through_the_feed_is_published_at_once(store: Store, loop: Loop, feed: Feed) -> None:
+    """It schedules no other turn of the loop; one that changes nothing publishes nothing."""
     mirror = Mirror()
     feed.watch(mirror, ["pnl"], None, None)
     loop.settle()
@@ -157,8 +157,8 @@ def test_a_step_put_through_the_feed_is_told_at_once(store: Store, loop: Loop, f
     assert loop.soon == []
 
 
-def test_a_step_put_through_the_feed_waits_for_what_is_told_already(store: Store, loop: Loop, feed: Feed) -> None:
-    """A turn in which readers will be told anyway, the first after a watch above all, tells of it too."""
+def test_a_step_put_through_the_feed_waits_for_what_is_due_already(store: Store, loop: Loop, feed: Feed) -> None:
+    """A turn in which readers are due anyway, the first after a watch above all, publishes it too."""
     mirror = Mirror()
     feed.watch(mirror, ["pnl"], None, None)
 
@@ -181,7 +181,7 @@ def test_readers_at_the_same_point_share_one_line(store: Store, loop: Loop, feed
     assert mirrors[0].lines[-1] is mirrors[1].lines[-1] is mirrors[2].lines[-1]
 
 
-def test_resuming_tells_only_what_changed(store: Store, loop: Loop, feed: Feed) -> None:
+def test_resuming_sends_only_what_changed(store: Store, loop: Loop, feed: Feed) -> None:
     """A reader that names its epoch and step gets the rest, and is not reset."""
     store.put(pnl(1.0))
     since = store.seq
@@ -190,16 +190,16 @@ def test_resuming_tells_only_what_changed(store: Store, loop: Loop, feed: Feed) 
 
     assert feed.watch(mirror, ["pnl", "accounts"], "e1", since) == (store.seq, False)
     loop.settle()
-    told = msgspec.json.decode(mirror.lines[0])["params"]["topics"]
-    assert told["pnl"]["rows"] == {}
-    assert set(told["accounts"]["rows"]) == {"DU1"}
+    topics = msgspec.json.decode(mirror.lines[0])["params"]["topics"]
+    assert topics["pnl"]["rows"] == {}
+    assert set(topics["accounts"]["rows"]) == {"DU1"}
 
 
 @pytest.mark.parametrize(("epoch", "since"), [("other", 1), (None, 1), ("e1", None), ("e1", 99), ("e1", -1)])
 def test_what_cannot_be_resumed_is_reset(
     store: Store, loop: Loop, feed: Feed, epoch: str | None, since: int | None
 ) -> None:
-    """Another epoch, no step, a step of the future: everything is told, and that it is."""
+    """Another epoch, no step, a step of the future: everything is sent, and named a reset."""
     store.put(pnl(1.0))
     mirror = Mirror()
 
@@ -209,7 +209,7 @@ def test_what_cannot_be_resumed_is_reset(
 
 
 def test_a_reader_that_does_not_read_gets_the_merged_delta_later(store: Store, loop: Loop, feed: Feed) -> None:
-    """It costs others nothing and is told the latest of each row once it reads; the merges are counted."""
+    """It costs others nothing and gets the latest of each row once it reads; the merges are counted."""
     slow, fast = Mirror(room=1), Mirror()
     for mirror in (slow, fast):
         feed.watch(mirror, ["pnl"], None, None)
@@ -260,7 +260,7 @@ def test_what_changes_while_pages_are_under_way_follows_them(store: Store, loop:
     assert mirror.replica.seq == store.seq
 
 
-def test_topics_of_others_are_not_told(store: Store, loop: Loop, feed: Feed) -> None:
+def test_topics_of_others_are_not_sent(store: Store, loop: Loop, feed: Feed) -> None:
     """A quote that a reader does not watch costs it no line, but a promised step is named."""
     mirror = Mirror()
     feed.watch(mirror, ["pnl"], None, None)
@@ -278,8 +278,8 @@ def test_topics_of_others_are_not_told(store: Store, loop: Loop, feed: Feed) -> 
     assert len(mirror.lines) == 2
 
 
-def test_an_unwatched_topic_is_told_no_more(store: Store, loop: Loop, feed: Feed) -> None:
-    """And a reader that watches nothing is nobody's."""
+def test_an_unwatched_topic_is_sent_no_more(store: Store, loop: Loop, feed: Feed) -> None:
+    """And a reader that watches nothing is not held."""
     mirror = Mirror()
     feed.watch(mirror, ["pnl", "accounts"], None, None)
     loop.settle()
@@ -294,7 +294,7 @@ def test_an_unwatched_topic_is_told_no_more(store: Store, loop: Loop, feed: Feed
 
 
 def test_a_reader_below_the_floor_is_let_go(loop: Loop) -> None:
-    """What it lacks is no longer known: it must come again and be reset, rather than be told something wrong."""
+    """What it lacks is no longer known: it must come again and be reset, rather than get wrong rows."""
     store = Store("e1", HandClock(NOON))
     store.replica = Replica("e1", tombstones=1)
     feed = Feed(store, loop.call_soon)
@@ -422,7 +422,7 @@ class Feeding(RuleBasedStateMachine):
                     assert reader.rows(topic) == self.store.replica.rows(topic)
 
     @invariant()
-    def a_step_is_never_told_twice_or_backwards(self) -> None:
+    def a_step_is_never_sent_twice_or_backwards(self) -> None:
         for reader in self.all:
             steps = [step for step in reader.steps() if step is not None]
             assert steps == sorted(steps)

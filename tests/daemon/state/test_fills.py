@@ -1,4 +1,4 @@
-"""What stays true of an execution however often and in whatever order it is told."""
+"""What stays true of an execution however often and in whatever order it is reported."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_correction_has_the_identity_of_what_it_corrects() -> None:
     assert identity("a.bc") == ("a.bc", 0)
 
 
-def test_the_same_fill_told_again_adds_nothing() -> None:
+def test_the_same_fill_reported_again_adds_nothing() -> None:
     """A second recovery changes no row."""
     assert newer(None, FILL) == FILL
     assert newer(FILL, FILL) is None
@@ -46,7 +46,7 @@ def test_a_correction_has_its_own_facts() -> None:
     assert newer(correction, replace(correction, commission=1.0, recovered=True)) == replace(correction, commission=1.0)
 
 
-def test_a_commission_once_told_stays() -> None:
+def test_a_commission_once_reported_stays() -> None:
     """IBKR reports it apart; a fill listed again without it does not lose it."""
     paid = replace(FILL, commission=1.25, commissionCurrency="USD", realizedPNL=3.0)
 
@@ -55,7 +55,7 @@ def test_a_commission_once_told_stays() -> None:
 
 
 def test_an_older_revision_changes_nothing() -> None:
-    """The corrected fill told again after its correction does not come back."""
+    """The corrected fill reported again after its correction does not come back."""
     correction = replace(FILL, execId="0000e0d5.6534a1f2.01.02", price=6.0)
 
     assert newer(correction, FILL) is None

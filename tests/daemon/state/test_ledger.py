@@ -135,7 +135,7 @@ async def test_a_page_of_long_rows_is_bounded_in_bytes(ledger: Ledger) -> None:
 
 
 async def test_events_are_read_in_pages_with_their_durations(ledger: Ledger) -> None:
-    """Any page size gives the same: first what lasted into the time asked for, last an attempt under way."""
+    """Any page size gives the same: first what lasted into the requested time, last an attempt under way."""
     phases = ("ready", "upstreamLost") * 5
     for minute, phase in enumerate(phases):
         ledger.phase(LinkEvent(at=NOON + timedelta(minutes=minute), phase=phase))
@@ -172,7 +172,7 @@ async def test_an_attempt_that_changes_nothing_leaves_no_trace(ledger: Ledger) -
 
 
 async def test_a_different_failure_is_an_event_of_its_own(ledger: Ledger) -> None:
-    """The reason has changed: somebody who looks must find when."""
+    """The reason has changed: a reader must find when."""
     for reason in ("portClosed", "portClosed", "handshakeTimeout"):
         ledger.phase(LinkEvent(at=NOON, phase="waiting", reason=reason))
         ledger.phase(LinkEvent(at=NOON, phase="connecting"))
@@ -236,7 +236,7 @@ async def test_old_rows_are_deleted(tmp_path: Path, clock: HandClock) -> None:
 
 
 async def test_a_full_disk_is_one_warning_and_nothing_is_lost(tmp_path: Path, clock: HandClock) -> None:
-    """Writes fail, are counted and owed; whoever waits to show a fill is told; one line when it works again."""
+    """Writes fail, are counted and owed; a fill that waits to be shown is shown; one line when it works again."""
     with structlog.testing.capture_logs() as logs:
         ledger = await Ledger.open(tmp_path, clock, max_pages=30)
         many = [fill(f"{n}.x.01", orderRef="x" * 100) for n in range(2_000)]
@@ -265,7 +265,7 @@ async def test_a_file_system_without_room(tmp_path: Path, clock: HandClock) -> N
     disk.mkdir()
     mount = await asyncio.create_subprocess_exec("mount", "-t", "tmpfs", "-o", "size=512k,mode=700", "tmpfs", str(disk))
     if await mount.wait():
-        pytest.skip("this machine lets nobody mount")
+        pytest.skip("this machine allows no mount")
     try:
         ballast = disk / "ballast"
         ledger = await Ledger.open(disk, clock)
@@ -297,7 +297,7 @@ async def test_a_broken_file_is_moved_aside_and_said(tmp_path: Path, clock: Hand
 
 
 async def test_a_file_that_breaks_under_the_daemon_is_moved_aside(tmp_path: Path, clock: HandClock) -> None:
-    """The link stays up; what is told from then on is kept in a new file, with the held flag."""
+    """The link stays up; what is reported from then on is kept in a new file, with the held flag."""
     ledger = await Ledger.open(tmp_path, clock)
     await ledger.set_held(True)
     await kept(ledger, *(fill(f"{n}.x.01") for n in range(500)))
@@ -357,7 +357,7 @@ async def test_a_fill_is_shown_though_the_disk_hangs(tmp_path: Path, clock: Hand
     await ledger.close()
 
 
-async def test_a_queue_that_is_full_counts_and_tells(tmp_path: Path, clock: HandClock) -> None:
+async def test_a_queue_that_is_full_counts_and_reports(tmp_path: Path, clock: HandClock) -> None:
     """A disk that hangs for hours costs writes, not memory without bound and not the link."""
     ledger = Ledger(tmp_path, clock)
     ledger._writer._jobs.maxsize = 1
@@ -372,7 +372,7 @@ async def test_a_queue_that_is_full_counts_and_tells(tmp_path: Path, clock: Hand
 async def test_a_slow_disk_is_not_taken_for_a_silent_gateway(
     ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever asks for old fills is told of the disk: a timeout would be read as IBKR's."""
+    """A request for old fills is answered with the disk's failure: a timeout would be read as IBKR's."""
     monkeypatch.setattr("daemon.state.ledger.PATIENCE", 0.05)
     go_on = threading.Event()
     ledger._writer.offer(Job(lambda _db: go_on.wait(10), False, lambda _result, _error: None))
@@ -392,7 +392,7 @@ async def test_a_cursor_that_no_page_gave_is_refused(ledger: Ledger, text: str) 
 
 
 async def test_the_file_is_the_owners_alone(ledger: Ledger, tmp_path: Path) -> None:
-    """Fills are nobody else's business, in the files beside it too."""
+    """Only their owner reads fills, in the files beside it too."""
     await kept(ledger, fill("a.01"))
     if os.name != "nt":
         assert modes(tmp_path) == {0o600}

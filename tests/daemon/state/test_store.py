@@ -1,4 +1,4 @@
-"""What the store believes, and by which steps."""
+"""What the store holds, and by which steps."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ class SlowRecorder:
     """A ledger that says when it has written."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[Sequence[Fill], Callable[[], object]]] = []
+        self.pending: list[tuple[Sequence[Fill], Callable[[], object]]] = []
 
     def fills_complete(self, at: datetime) -> None:
         """Not looked at here."""
 
     def keep(self, fills: Sequence[Fill], then: Callable[[], object]) -> None:
-        self.asked.append((fills, then))
+        self.pending.append((fills, then))
 
     def write(self) -> None:
-        asked, self.asked = self.asked, []
-        for _, then in asked:
+        pending, self.pending = self.pending, []
+        for _, then in pending:
             then()
 
 
@@ -71,15 +71,15 @@ def test_a_row_is_encoded_as_it_crosses(store: Store) -> None:
 
 
 def test_equal_rows_cost_no_step(store: Store) -> None:
-    """Telling again what is believed moves nothing and wakes nobody."""
-    heard = []
+    """Putting the same rows again makes no step and calls no listener."""
+    steps = []
     row = PnL(account="DU1", dailyPnL=float("nan"))
     seq = store.put({"pnl": {"DU1": row}, "accounts": {"DU1": Account(account="DU1", paper=True)}})
-    store.on_step.append(lambda: heard.append(store.seq))
+    store.on_step.append(lambda: steps.append(store.seq))
 
     assert store.put({"pnl": {"DU1": PnL(account="DU1", dailyPnL=float("nan"))}}) == seq
     assert store.put({"accounts": {"DU1": Account(account="DU1", paper=True), "DU2": None}}) == seq
-    assert heard == []
+    assert steps == []
 
 
 def test_one_put_is_one_step(store: Store) -> None:
@@ -142,7 +142,7 @@ def test_what_is_forgotten_has_no_rows_and_is_unknown(store: Store) -> None:
 
 
 def test_a_line_let_go_takes_its_topic_with_it(store: Store) -> None:
-    """A reader that comes back is told that the quote is gone, and after a while nothing of the topic is held."""
+    """A reader that comes back receives that the quote is gone, and after a while nothing of the topic is held."""
     before = store.put({"quotes:1": {"1": Quote(conId=1, bid=2.0)}})
     store.drop("quotes:1")
 
@@ -172,7 +172,7 @@ def test_notices_and_gaps_are_bounded(store: Store, topic: str, limit: int) -> N
 
 
 def test_a_fill_is_shown_once_it_is_recorded(clock: HandClock) -> None:
-    """Nobody sees a fill that a killed daemon would not know again."""
+    """No reader sees a fill that a killed daemon would not have again."""
     recorder = SlowRecorder()
     store = Store("e1", clock, recorder)
     store.put({"fills": {"a.01": fill("a.01")}})
@@ -184,7 +184,7 @@ def test_a_fill_is_shown_once_it_is_recorded(clock: HandClock) -> None:
 
 
 async def test_fills_are_known_once_they_are_shown(clock: HandClock) -> None:
-    """A list told to its end is not known to be empty while its fills are still being recorded."""
+    """A complete list is not known to be empty while its fills are still being recorded."""
     recorder = SlowRecorder()
     store = Store("e1", clock, recorder)
     store.replace("fills", {"a.01": fill("a.01")}, known=True)
@@ -287,15 +287,15 @@ def test_the_fills_in_memory_are_bounded(store: Store) -> None:
     assert set(store.replica.rows("fills")) == set(store.rows("fills"))
     assert "last.x.01" in store.rows("fills")
     assert "0.x.01" not in store.rows("fills")
-    assert store.fills(NOON - timedelta(seconds=FILLS_HELD)) is None, "the ledger has to be asked"
+    assert store.fills(NOON - timedelta(seconds=FILLS_HELD)) is None, "only the ledger has them"
     assert store.fills(NOON) == [fill("last.x.01")]
 
-    # told late: older than what was let go, and let go at once
+    # reported late: older than what was let go, and let go at once
     store.put({"fills": {f"late{n}.x.01": fill(f"late{n}.x.01", NOON - timedelta(days=2)) for n in range(3)}})
     assert store.fills(NOON - timedelta(seconds=FILLS_HELD)) is None, "memory lacks no less than before"
 
 
-def test_a_row_that_is_told_again_after_it_went_is_new(store: Store) -> None:
+def test_a_row_that_is_put_again_after_it_went_is_new(store: Store) -> None:
     """Gone and come back in later steps leaves the row, not the tombstone."""
     store.put({"positions": {"DU1:1": position("DU1", 1)}})
     store.put({"positions": {"DU1:1": None}})

@@ -82,8 +82,8 @@ def test_planned_windows_stand_apart() -> None:
     assert figures.ratio == pytest.approx(20 / 25)
 
 
-def test_what_nobody_wanted_is_neither_up_nor_down() -> None:
-    """A link that somebody holds down all weekend has not failed."""
+def test_an_unwanted_link_is_neither_up_nor_down() -> None:
+    """A link that a user holds down all weekend has not failed."""
     events = timed([event(0, "ready"), event(10, "held")], {}, "e2")
     figures = uptime(events, at(0), at(100))
 
@@ -106,7 +106,7 @@ def test_each_period_has_its_uptime() -> None:
     assert figures["7d"].downS == (47 * 60 - 90) * 60
 
 
-def test_equal_news_is_told_apart_from_different_news() -> None:
+def test_equal_news_is_distinguished_from_different_news() -> None:
     """When it was, how long, and in which session do not matter."""
     one = event(0, "waiting", reason="portClosed", session=3)
 
