@@ -43,21 +43,6 @@ def test_the_number_decides_and_the_text_stays(error: OSError, reason: str, code
     assert str(failed) == str(error)
 
 
-@pytest.fixture
-def full() -> socket.socket:
-    """A listener whose queue is full: Linux then swallows the next dial, as a firewall does."""
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    listener.listen(0)
-    callers = [socket.socket() for _ in range(4)]
-    for caller in callers:
-        caller.setblocking(False)
-        caller.connect_ex(listener.getsockname())
-    yield listener
-    for sock in (*callers, listener):
-        sock.close()
-
-
 async def test_a_swallowed_dial_is_a_dial_timeout(full: socket.socket):
     with pytest.raises(DialError) as failed:
         await dial("127.0.0.1", full.getsockname()[1], 0.1)

@@ -204,6 +204,56 @@ async def test_an_overdue_attempt_stays_open_and_reports_once_more_when_only_a_v
     assert made.of(Failed) == []
 
 
+class LoopTime:
+    """The running loop's clock, which can be moved ahead: deadlines then pass without waiting."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        loop = asyncio.get_running_loop()
+        real, self._ahead = loop.time, 0.0
+        monkeypatch.setattr(loop, "time", lambda: real() + self._ahead)
+
+    async def pass_(self, seconds: float) -> None:
+        self._ahead += seconds
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+
+async def test_a_dial_has_the_targets_timeout(full: socket.socket, monkeypatch: pytest.MonkeyPatch):
+    time = LoopTime(monkeypatch)
+    async with attempting(full.getsockname()[1], timeout=600) as made:
+        await time.pass_(0)
+        await time.pass_(590)
+        assert made.of(Failed) == []
+        await time.pass_(20)
+        await until(lambda: made.of(Failed))
+
+    assert made.failed.reason == "dialTimeout"
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_each_part_of_a_handshake_has_the_targets_timeout(late: bool, monkeypatch: pytest.MonkeyPatch):
+    """Until the first report, and from there or from a version that comes late until the second."""
+    version = asyncio.Event()
+
+    async def gateway(peer: Peer) -> None:
+        await peer.hello()
+        await version.wait()
+        peer.send(176, "20261125 10:00:00 UTC")
+        await peer.finish()
+
+    time = LoopTime(monkeypatch)
+    async with ScriptedGateway(gateway) as scripted, attempting(scripted.port, timeout=600) as made:
+        await until(lambda: made.of(Dialled))
+        for reports in (1, 2):
+            if reports == 2 or not late:
+                version.set()
+                await until(lambda: made.of(Greeted))
+            await time.pass_(590)
+            assert len(made.of(AttemptOverdue)) == reports - 1
+            await time.pass_(20)
+            await until(lambda reports=reports: len(made.of(AttemptOverdue)) == reports)
+
+
 async def test_cancelling_an_attempt_ends_it_without_a_word():
     gone = asyncio.Event()
 
