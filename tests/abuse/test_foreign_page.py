@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import re
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -74,9 +75,7 @@ def answered(whole: Chain) -> dict[tuple[str, str], float]:
     for line in whole.get("/metrics").body.decode().splitlines():
         if line.startswith("ibkr_http_requests_total{"):
             labels, _, value = line.rpartition(" ")
-            route, status, _session = (
-                part.partition("=")[2].strip('"}') for part in labels.partition("{")[2].split(",")
-            )
+            route, status = (re.findall(rf'{name}="([^"]*)"', labels)[0] for name in ("route", "status"))
             found[route, status] = float(value)
     return found
 
