@@ -5,7 +5,6 @@ Reads the mapping and the files that it is passed. A bad value is an error, neve
 
 from __future__ import annotations
 
-import configparser
 import importlib.util
 import ipaddress
 import os
@@ -17,6 +16,7 @@ from datetime import time
 from pathlib import Path
 from typing import Any, Literal
 
+from environs import Env, validate
 from platformdirs import user_state_path
 
 from shared.alerts.sinks import KINDS, Sink, read_sinks, webhook_url
@@ -240,27 +240,32 @@ class Row:
             raise SettingsError(f"{value.name} is {shown}{where}; accepted is {self.accepted}.{hint}") from None
 
 
+class GivenEnv(Env):
+    """environs on one value that is passed, instead of on the process's environment."""
+
+    def __init__(self, value: Value) -> None:
+        super().__init__()
+        self.given = {value.name: value.text}
+
+    def _get_value(self, env_key: str, default: Any) -> Any:
+        return self.given.get(env_key, default)
+
+
 def _bool(value: Value) -> bool:
-    found = configparser.RawConfigParser.BOOLEAN_STATES.get(value.text.lower())
-    if found is None:
-        raise ValueError(value.text)
-    return found
+    return GivenEnv(value).bool(value.name)
 
 
 def _int(low: int, high: int) -> Callable[[Value], int]:
     def parse(value: Value) -> int:
-        if not re.fullmatch(r"[+-]?[0-9]{1,20}", value.text) or not low <= int(value.text) <= high:
+        if not re.fullmatch(r"[+-]?[0-9]{1,20}", value.text):  # int() also takes 7_497 and other scripts' digits
             raise ValueError(value.text)
-        return int(value.text)
+        return GivenEnv(value).int(value.name, validate=validate.Range(low, high))
 
     return parse
 
 
 def _seconds(value: Value) -> float:
-    seconds = float(value.text)
-    if not 0 < seconds <= 3600:  # NaN fails too
-        raise ValueError(value.text)
-    return seconds
+    return GivenEnv(value).float(value.name, validate=validate.Range(0, 3600, min_inclusive=False))
 
 
 def _path(value: Value) -> Path:
@@ -399,11 +404,11 @@ def _account(value: Value) -> str:
 
 
 def _one_of(*choices: str) -> Callable[[Value], str]:
+    by_name = {choice.lower(): choice for choice in choices}
+
     def parse(value: Value) -> str:
-        found = {choice.lower(): choice for choice in choices}.get(value.text.lower())
-        if found is None:
-            raise ValueError(value.text)
-        return found
+        lower = replace(value, text=value.text.lower())
+        return by_name[GivenEnv(lower).str(value.name, validate=validate.OneOf(list(by_name)))]
 
     return parse
 
