@@ -1,7 +1,7 @@
 """Which reader watches which topics, and the sequence number up to which each has received them.
 
-Publishes what readers lack, as encoded lines, while they take them. Nothing is queued for a reader that does not read:
-what it misses is found again from its number.
+Publishes what readers lack, as encoded lines, while they take them. Backpressure by conflation: nothing is queued for a
+reader that does not read; what it misses is found again from its number, merged.
 """
 
 from __future__ import annotations

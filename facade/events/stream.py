@@ -1,8 +1,8 @@
 """Server-Sent Events: the readers of one facade, and how far each has come.
 
 A reader holds the number of a step; what it lacks is in the replica. A reader that keeps up is written to by one
-publisher, from bytes encoded once for all readers at the same step. One that does not, or that needs more than a
-change, is served by its own request's task, which waits for its socket: it gets fewer and merged deltas.
+publisher, from bytes encoded once for all readers at the same step. Backpressure: one that does not keep up, or that
+needs more than a change, is served by its own request's task, which waits for its socket: it gets merged deltas.
 """
 
 from __future__ import annotations
