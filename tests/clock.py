@@ -1,4 +1,4 @@
-"""A clock that a test moves by hand: wall time and monotonic time, and those who sleep by it."""
+"""Clocks that a test moves by hand: the one that is injected, and the event loop's."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import asyncio
 import heapq
 import itertools
 from datetime import UTC, datetime, timedelta
+
+import pytest
 
 WEDNESDAY = datetime(2025, 11, 19, 15, 0, tzinfo=UTC)  # 10:00 in New York: no planned window for 14 h
 
@@ -53,3 +55,16 @@ class HandClock:
             next_wake = self._sleepers[0][0] if self._sleepers else end
             self.jump(min(end, max(next_wake, self._monotonic)) - self._monotonic)
             await settled()
+
+
+class LoopTime:
+    """The running loop's clock, which can be moved ahead: deadlines then pass without waiting."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        loop = asyncio.get_running_loop()
+        real, self._ahead = loop.time, 0.0
+        monkeypatch.setattr(loop, "time", lambda: real() + self._ahead)
+
+    async def pass_(self, seconds: float) -> None:
+        self._ahead += seconds
+        await settled()

@@ -28,7 +28,7 @@ def lines() -> Iterator[tuple[str, str]]:
     files = [file for place in PLACES for file in sorted((ROOT / place).rglob("*")) if file.is_file()]
     for file in [*files, *sorted(ROOT.glob("*.md")), ROOT / ".env.example"]:
         if file.suffix in TEXT and not {"vendor", "__pycache__"} & set(file.parts) and file != Path(__file__):
-            for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+            for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
                 yield f"{file.relative_to(ROOT).as_posix()}:{number}", line
 
 

@@ -20,6 +20,7 @@ from daemon.link.events import (
     UpstreamLost,
 )
 from daemon.tws import LinkLost
+from tests.clock import LoopTime
 from tests.daemon.tws.scripted import Peer, ScriptedGateway
 from tests.daemon.tws.sessions import Script, Session, attempting, session
 from tests.waiting import until
@@ -202,20 +203,6 @@ async def test_an_overdue_attempt_stays_open_and_reports_once_more_when_only_a_v
         await until(lambda: made.of(Opened))
 
     assert made.of(Failed) == []
-
-
-class LoopTime:
-    """The running loop's clock, which can be moved ahead: deadlines then pass without waiting."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        loop = asyncio.get_running_loop()
-        real, self._ahead = loop.time, 0.0
-        monkeypatch.setattr(loop, "time", lambda: real() + self._ahead)
-
-    async def pass_(self, seconds: float) -> None:
-        self._ahead += seconds
-        for _ in range(10):
-            await asyncio.sleep(0)
 
 
 async def test_a_dial_has_the_targets_timeout(full: socket.socket, monkeypatch: pytest.MonkeyPatch):

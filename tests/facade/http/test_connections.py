@@ -13,6 +13,7 @@ import structlog
 
 from facade.http.connections import AcceptErrors
 from shared.messages import Position
+from tests.clock import LoopTime
 from tests.facade.conftest import LIMIT, Served, running
 from tests.facade.fake_daemon import FakeDaemon
 from tests.waiting import until
@@ -164,6 +165,26 @@ async def test_expect_continue_is_answered_before_the_body(served: Served) -> No
         writer.write(b"{}")
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 202 ")
     writer.close()
+
+
+async def test_the_rest_of_an_unread_body_is_awaited_for_a_bounded_time(
+    tmp_path: Path, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then the connection ends, though the body is not complete."""
+    monkeypatch.setattr("facade.serving.LINGER", 600.0)
+    async with running(tmp_path, daemon) as served:
+        time = LoopTime(monkeypatch)
+        reader, writer = await opened(served)
+        writer.write(f"GET /livez HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\nContent-Length: 100\r\n\r\n{{".encode())
+        async with asyncio.timeout(LIMIT):
+            assert b"Connection: close" in await reader.readuntil(b"\r\n\r\n")
+        ended = asyncio.create_task(reader.read(), name="ended")
+        await time.pass_(590)
+        assert not ended.done()
+        await time.pass_(20)
+        async with asyncio.timeout(LIMIT):
+            await ended
+        writer.close()
 
 
 async def test_half_a_header_times_out(tmp_path: Path, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
