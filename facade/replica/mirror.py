@@ -233,7 +233,8 @@ class Mirror:
         replica = self.state.replica
         epoch, since = (replica.epoch, replica.seq) if resume and replica is not None else (None, None)
         self._watched |= topics
-        self._backlog = []
+        backlog: list[Delta] = []
+        self._backlog = backlog
         try:
             watched = await conversation.watch(topics, epoch, since, WATCH_TIMEOUT)
             if watched.reset:
@@ -242,10 +243,14 @@ class Mirror:
                 self._set_reachable(True)  # nothing was missed; otherwise the delta that follows sets it
         except RpcError:
             self._watched -= topics
+            self._apply_all(backlog)  # it is about the topics that were watched before
             raise
         finally:
-            backlog, self._backlog = self._backlog or [], None
-        for delta in backlog:
+            self._backlog = None
+        self._apply_all(backlog)
+
+    def _apply_all(self, deltas: Iterable[Delta]) -> None:
+        for delta in deltas:
             self._apply(delta)
         self._on_read()
 

@@ -17,6 +17,8 @@ from facade.replica.mirror import Mirror
 from facade.replica.state import ReplicaState
 from shared.clock import SystemClock
 from shared.jsonrpc.client import ConnectionLost
+from shared.jsonrpc.codec import APPLICATION_ERROR, RpcError
+from shared.jsonrpc.server import ServerConnection
 from shared.messages import STATE_TOPICS, Account, Proof, Quote
 from shared.reasons import Problem
 from tests.facade.fake_daemon import FakeDaemon
@@ -213,6 +215,23 @@ async def test_a_line_that_is_refused_costs_the_others_nothing(daemon: FakeDaemo
             await mirror.wait_for_topics(["quotes:9"])
         assert refused.value.reason == "tooManySubscriptions"
         assert mirror.state.has_topics(["quotes:7", "quotes:8"])
+
+
+async def test_what_changes_while_a_line_is_refused_is_not_lost(daemon: FakeDaemon) -> None:
+    """A delta that comes before the refusal is about topics that were watched before."""
+
+    async def change_and_refuse(_peer: ServerConnection, _params: Raw) -> None:
+        daemon.feed.put({"accounts": {"DU5": Account(account="DU5", paper=True)}})
+        raise RpcError(APPLICATION_ERROR, "no line left", {"reason": "tooManySubscriptions"})
+
+    async with mirroring(daemon.path) as mirror:
+        await until(lambda: mirror.state.complete)
+        daemon.service.methods = {**daemon.service.methods, "watch": change_and_refuse}
+        mirror.subscribe(["quotes:9"])
+        with pytest.raises(Problem):
+            await mirror.wait_for_topics(["quotes:9"])
+
+        assert mirror.state.row("accounts", "DU5") is not None
 
 
 async def test_wanted_topics_are_watched_again_after_the_daemon_was_away(daemon: FakeDaemon) -> None:
