@@ -80,7 +80,9 @@ class Queue:
     def add(self, alert: Stored) -> None:
         age = max(0.0, self._clock.now().timestamp() - alert.created)
         now = self._clock.monotonic()
-        self._waiting.append(Waiting(alert, now, now + EXPIRES - age))
+        waiting = Waiting(alert, now, now + EXPIRES - age)
+        self._waiting.append(waiting)
+        self._try_older_first(waiting)
         if len(self._waiting) > PENDING:
             self._give_up(self._waiting[0])
 
@@ -119,6 +121,14 @@ class Queue:
             )
         waiting.due = self._clock.monotonic() + waiting.delay
         waiting.delay = min(LAST_RETRY, 2 * waiting.delay)
+        self._try_older_first(waiting)
+
+    def _try_older_first(self, waiting: Waiting) -> None:
+        """An older alert is due no later: the end of an incident must not arrive before its beginning."""
+        for each in self._waiting:
+            if each is waiting:
+                return
+            each.due = min(each.due, waiting.due)
 
     def _give_up(self, waiting: Waiting) -> None:
         self._health.givenUp += 1
