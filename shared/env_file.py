@@ -20,6 +20,9 @@ MAX_BYTES = 1 << 20
 SIMILAR = 0.88
 """Ratio of difflib from which a name counts as a misspelt one of ours: IKBR_PORT does, IB_PORT is another program's."""
 
+SECRETS = ("_ALERTS", "_URL")
+"""How the names end whose values, which are URLs, are secrets."""
+
 _NAME = re.compile(r"ibkr[\s_.:-]*[a-z][a-z_.-]*", re.IGNORECASE)
 _OPENING = re.compile(
     r"""^[\s'"\ufeff\u200b-\u200d]*(?:(?:export|set|setx|let|local|declare|env|-e|-x|ENV|ARG)\s+)*
@@ -113,7 +116,7 @@ def looks_like_ours(binding: Binding, known: Collection[str]) -> bool:
 
 
 def misread(binding: Binding, known: Collection[str]) -> str:
-    """What is wrong with the line, and what was meant if that can be guessed. Shows no value of an unknown name."""
+    """What is wrong with the line, and what was meant if that can be guessed. Shows no secret, nor what may be one."""
     text = binding.original.string.strip().splitlines()[0]
     named = _NAME.search(text)
     rest = text[named.end() :] if named else text.partition("=")[2]
@@ -125,7 +128,8 @@ def misread(binding: Binding, known: Collection[str]) -> str:
         form = "a quote is opened and not closed on this line"
     if name is None:
         return f"the line looks like a setting and is not one; {form}."
-    meant = f"{name}={value}" if value and _folded(written) == name else f"{name}=…"  # else it may be a secret
+    secret = _folded(written) != name or name.endswith(SECRETS)
+    meant = f"{name}=…" if secret or not value else f"{name}={value}"
     return f"the line looks like a setting and is not read as one; {form}. Did you mean {meant}?"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from shared.settings import PROJECT_ROOT, Settings, SettingsError
+from shared.settings import PROJECT_ROOT, TABLE, Settings, SettingsError
 
 posix = pytest.mark.skipif(os.name == "nt", reason="paths and modes of POSIX")
 
@@ -193,3 +193,13 @@ def test_the_seeds_block_works_and_its_whole_guide_does_not(tmp_path: Path) -> N
     assert load(tmp_path, block).auto_connect
     with pytest.raises(SettingsError, match="IBKR_PORT is set here and, differently"):
         load(tmp_path, block + "IBKR_PORT=7496  # For live trading\n")
+
+
+@pytest.mark.parametrize("name", [name for name, row in TABLE.items() if row.secret])
+@pytest.mark.parametrize("form", ["{}: {}", "{} {}", '$env:{}="{}"', "set {}={}", "- {}={}", '{}="{}'])
+def test_a_line_that_is_not_read_as_a_secret_does_not_show_it(tmp_path: Path, name: str, form: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        load(tmp_path, form.format(name, "https://hooks.example.com/SECRET"))
+
+    assert name in str(refused.value)
+    assert "SECRET" not in str(refused.value)
