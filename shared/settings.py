@@ -284,7 +284,7 @@ def _path_or_none(value: Value) -> Path | None:
 
 def _program(value: Value) -> Path | None:
     path = _path_or_none(value)
-    if path is not None and not (path.is_file() and os.access(path, os.X_OK)):
+    if path is not None and not (os.path.isfile(path) and os.access(path, os.X_OK)):
         raise Refused("It is run without a shell: arguments belong into a script of yours.")
     return path
 

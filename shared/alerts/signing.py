@@ -27,8 +27,12 @@ def signature(secret: bytes, message_id: str, timestamp: int, body: bytes) -> st
 
 def secret_of(path: Path) -> bytes:
     """The secret in the file at `path`, made there if it is missing. Raises `ValueError` with a sentence."""
-    with contextlib.suppress(FileExistsError, FileNotFoundError):
-        _make(path)
+    try:
+        if not path.exists():  # else its directory need not be writable
+            with contextlib.suppress(FileExistsError, FileNotFoundError):
+                _make(path)
+    except OSError as error:
+        raise ValueError(f"The secret for alerts in {str(path)!r} cannot be made: {error.strerror}.") from error
     try:
         with path.open("rb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)

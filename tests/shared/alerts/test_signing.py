@@ -56,3 +56,17 @@ def test_a_secret_that_others_can_read_is_refused_with_what_to_run(tmp_path: Pat
 def test_a_secret_in_a_directory_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cannot be read"):
         secret_of(tmp_path / "missing" / "alerts.secret")
+
+
+def test_a_secret_that_is_there_is_only_read(tmp_path: Path) -> None:
+    """Its directory may be one that cannot be written, as /run/secrets of a container."""
+    path = tmp_path / "alerts.secret"
+    made, before = secret_of(path), tmp_path.stat().st_mtime_ns
+
+    assert (secret_of(path), tmp_path.stat().st_mtime_ns) == (made, before)
+
+
+def test_a_secret_that_cannot_be_made_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"The secret for alerts in .* cannot be"):
+        secret_of(tmp_path / "file" / "alerts.secret")
