@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -110,9 +111,7 @@ def _answered(status: int) -> Outcome:
 
 def notify(url: str, title: str, text: str) -> bool:
     """Send by Apprise. Blocks."""
-    import apprise
-
-    service = apprise.Apprise()
+    service = _apprise()
     return bool(service.add(url) and service.notify(title=title, body=text))
 
 
@@ -120,9 +119,15 @@ def unusable(sink: Sink) -> str | None:
     """Why nothing can be sent to `sink`, `None` where that is not known beforehand. Slow: imports Apprise."""
     if sink.kind == "webhook":
         return None
+    return None if _apprise().add(sink.url) else f"{sink.label} is no URL that Apprise reads."
+
+
+def _apprise() -> Any:
     import apprise
 
-    return None if apprise.Apprise().add(sink.url) else f"{sink.label} is no URL that Apprise reads."
+    for name in ("apprise", "urllib3"):  # their lines hold URLs: topics, and at DEBUG tokens
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    return apprise.Apprise()
 
 
 def described(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
 
 import pytest
@@ -86,3 +87,17 @@ async def test_apprise_delivers_where_it_is_installed(sender: Sender) -> None:
 
     assert outcome.delivered
     assert receiver.alerts[0]["message"].startswith("Down at DU…67.")
+
+
+@pytest.mark.filterwarnings("ignore")  # of its own modules
+async def test_no_line_of_a_library_shows_a_url(sender: Sender, caplog: pytest.LogCaptureFixture) -> None:
+    """Delivered or not, at DEBUG too."""
+    pytest.importorskip("apprise")
+    caplog.set_level(logging.DEBUG)
+    async with receiving() as receiver:
+        delivered = await sender.send(sink(receiver.url.replace("http://", "json://")), "msg_1", BODY, NOON)
+    failed = await sender.send(sink(f"ntfy://127.0.0.1:{free_port()}/secret-path"), "msg_1", BODY, NOON)
+
+    assert (delivered.delivered, failed.delivered) == (True, False)
+    lines = [record.getMessage() for record in caplog.records if record.name != "aiohttp.access"]  # the receiver's
+    assert "secret" not in "\n".join(lines)
