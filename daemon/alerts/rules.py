@@ -82,11 +82,12 @@ def condition(row: Link) -> Condition:
 
 
 def step(
-    state: State, seen: Condition, now: datetime, elapsed: float, after: float, name: str
+    state: State, seen: Condition, now: datetime, elapsed: float, after: float, name: str, *, actions: bool = True
 ) -> tuple[State, Reported | None]:
     """The state at `now`, `elapsed` s after the last step, and an alert that became due.
 
-    `after`: s that a state must last. `name`: of an incident that begins now.
+    `after`: s that a state must last. `name`: of an incident that begins now. `actions`: whether what needs a person is
+    an alert of its own; else it is `down` as all else is.
     """
     before = state.condition
     current = seen
@@ -104,7 +105,7 @@ def step(
         incident = replace(incident, overAfter=incident.lasted)
     if incident is None:
         return State(condition=current), None
-    due = _due(incident, current, after)
+    due = _due(incident, current, after, actions=actions)
     if due is not None and due != "recovered":
         incident = replace(incident, reported=(*incident.reported, due))
     report = None if due is None else Reported(due, incident, current)
@@ -126,10 +127,10 @@ def _passed(incident: Incident, before: Condition, elapsed: float) -> Incident:
     )
 
 
-def _due(incident: Incident, current: Condition, after: float) -> Report | None:
+def _due(incident: Incident, current: Condition, after: float, *, actions: bool) -> Report | None:
     if not current.down:
         return "recovered" if incident.over >= after else None
-    if current.action and incident.action >= after:
+    if actions and current.action and incident.action >= after:
         return None if "action" in incident.reported else "action"
     if not current.expected and incident.down >= after and not incident.reported:
         return "down"

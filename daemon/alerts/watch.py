@@ -140,7 +140,9 @@ class Alerts:
         before = self._state
         if isinstance(row, Link):
             seen = rules.condition(row)
-            self._state, reported = rules.step(before, seen, now, elapsed, self._after, self._name())
+            self._state, reported = rules.step(
+                before, seen, now, elapsed, self._after, self._name(), actions="action" in self._on
+            )
             if reported is not None and self._wanted(reported):
                 alerts += self._of_incident(reported, row, now)
         alerts += self._of_gaps(now)
@@ -234,7 +236,7 @@ class Alerts:
                 incident=name.removeprefix("msg_"),
                 state="resolved",
                 session=self._session,
-                sentence=f"Learnt after a gap: {fill.side} {fill.shares:g} {fill.symbol} at {fill.price:g}.",
+                sentence=f"Learnt after a gap: {fill.side} {fill.shares:.12g} {fill.symbol} at {fill.price:.12g}.",
                 since=fill.time,
                 account=fill.account,
                 details={

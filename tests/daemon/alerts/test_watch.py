@@ -167,7 +167,21 @@ async def test_a_sink_that_comes_back_gets_what_waits_at_once_in_order(desk: Des
     desk.send.sent.clear()
     await desk.pass_(10)
 
-    assert sorted(desk.send.ids()) == ["msg_n0-down", "msg_n0-recovered"]
+    assert desk.send.ids() == ["msg_n0-down", "msg_n0-recovered"]
+
+
+async def test_an_end_never_arrives_before_its_beginning(desk: Desk) -> None:
+    """Also where the end is tried again sooner than the beginning, which has failed for longer."""
+    desk.send.outcomes[GOOD_SINK.key] = BAD
+    await desk.outage()
+    await desk.pass_(400)
+    desk.link("ready")
+    await desk.pass_(70)
+    desk.send.outcomes.clear()
+    desk.send.sent.clear()
+    await desk.pass_(30)
+
+    assert desk.send.ids() == ["msg_n0-down", "msg_n0-recovered"]
 
 
 async def test_a_sink_that_hangs_delays_no_other(tmp_path: Path) -> None:
@@ -258,7 +272,7 @@ async def test_gaps_and_recovered_fills_are_sent_where_wanted(tmp_path: Path) ->
     }
     now = desk.clock.now()
     fills = [
-        Fill(execId="new.01", time=now, recovered=True, symbol="AAPL", **facts),
+        Fill(execId="new.01", time=now, recovered=True, symbol="BTC", **{**facts, "shares": 1e6, "price": 123456.75}),
         Fill(execId="live.01", time=now, **facts),
         Fill(execId="old.01", time=START - timedelta(hours=1), recovered=True, **facts),
     ]
@@ -267,12 +281,26 @@ async def test_gaps_and_recovered_fills_are_sent_where_wanted(tmp_path: Path) ->
     await desk.pass_(2)
     assert [message.partition("-")[0] for message in desk.send.ids()] == ["msg_gap", "msg_fill"]
     assert desk.data()["details"]["execId"] == "new.01"
+    assert desk.data()["sentence"].endswith("BOT 1000000 BTC at 123456.75.")
     assert (desk.data()["account"], desk.data(0)["durationS"]) == ("DU…67", 1.0)
 
     await desk.kill()
     await desk.begin()
     await desk.pass_(2)
     assert [message for message in desk.send.ids() if "fill" in message] == ["msg_fill-new.01"]
+    await desk.kill()
+
+
+@pytest.mark.parametrize("phase", ["blocked", "waiting"])
+async def test_who_wants_only_outages_gets_those_that_need_a_person_too(tmp_path: Path, phase: str) -> None:
+    desk = Desk(tmp_path, on=("down", "recovered"))
+    await desk.begin()
+    desk.link(phase, "competingSession")
+    await desk.pass_(70)
+    desk.link("ready")
+    await desk.pass_(70)
+
+    assert desk.send.ids() == ["msg_n0-down", "msg_n0-recovered"]
     await desk.kill()
 
 
