@@ -43,7 +43,7 @@ class Mirror:
     @classmethod
     async def join(cls, path: str, topics: tuple[str, ...] = STATE_TOPICS, resume: Replica | None = None) -> Mirror:
         self = cls()
-        self.client = await Client.open(path, "test/1", self._receive)
+        self.client = await Client.open(path, "test/1", self._receive, timeout=LIMIT)
         params: dict[str, Any] = {"topics": topics}
         if resume is not None:
             params |= {"epoch": resume.epoch, "since": resume.seq}
