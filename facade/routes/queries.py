@@ -19,7 +19,7 @@ from facade.account_rows import belongs, check_account
 from facade.app import Session
 from facade.http.responses import NO_HEADERS, reply
 from facade.http.routing import RequestContext
-from facade.routes.reads import OneAccount, StaleQuery, data, newest, require_connected, topic_response
+from facade.routes.reads import OneAccount, StaleQuery, data, incomplete, newest, require_connected, topic_response
 from shared.messages import MAX_CON_ID, BarsParams, ContractQuery
 from shared.reasons import Problem
 
@@ -140,9 +140,12 @@ async def executions(session: Session, context: RequestContext) -> web.StreamRes
         fills = {} if state.replica is None else state.replica.rows("fills")
         if sum(not query.account or belongs("fills", *fill, query.account) for fill in fills.items()) <= query.limit:
             return topic_response(session, context, "fills", account=query.account)
-    stale = not state.connected
-    if stale and not query.allowStale:
+    known = state.sync("fills")
+    if not query.allowStale:
         require_connected(session)
+        if known is None or not known.known:
+            raise incomplete("fills")  # the ledger may lack some of them
+    stale = not state.connected or known is None or not known.known or known.stale
     pages = await _slice(session, _found, "executions.list", query, {"account": query.account} if query.account else {})
     seq, as_of = state.topic_state("fills")
     return _data(session, _rows_of(pages), as_of, seq, "ledger", stale=stale, headers=_next_link(context, pages[-1]))

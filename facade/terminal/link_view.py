@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 CONNECTED, NOT_CONNECTED, USAGE, NO_DAEMON = 0, 1, 2, 3
 """Exit statuses; 78 stands for bad settings."""
+INTERRUPTED = 130
+"""Ended by Ctrl-C, as typer's commands end."""
 
 TIMEOUT = 2.0
 """s for the daemon's answer; one that takes longer counts as unreachable, as it does over HTTP."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -123,12 +124,16 @@ def answering(tmp_path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     thread.join()
 
 
-def ibkr(tmp_path: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+def environment(tmp_path: Path, environ: Mapping[str, str]) -> dict[str, str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("IBKR_")}
     own = {"PYTHONPATH": str(PROJECT_ROOT), "HOME": str(tmp_path), "IBKR_STATE_DIR": str(tmp_path / "state")}
+    return {**clean, **own, **environ}
+
+
+def ibkr(tmp_path: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "facade.cli", *arguments],
-        env=clean | own | environ,
+        env=environment(tmp_path, environ),
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -176,6 +181,28 @@ def test_without_a_daemon_the_exit_status_is_3_and_the_advice_is_shown(tmp_path:
     assert "Start the daemon" in done.stdout
     as_json = ibkr(tmp_path, "status", "--json", IBKR_SOCKET=str(tmp_path / "none"))
     assert (as_json.returncode, json.loads(as_json.stdout)["reason"]) == (3, "daemonUnreachable")
+
+
+@pytest.mark.parametrize("command", ["status", "reconnect"])
+def test_an_interrupt_while_the_daemon_is_silent_ends_it_quietly(tmp_path: Path, command: str) -> None:
+    path = tmp_path / "daemon.sock"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "facade.cli", command],
+            env=environment(tmp_path, {"IBKR_SOCKET": str(path)}),
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        peer, _ = server.accept()
+        with peer:
+            assert peer.recv(1)
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=60) == ("", "")
+    assert process.returncode == link_view.INTERRUPTED
 
 
 def test_bad_settings_are_78_and_bad_usage_is_2(tmp_path: Path) -> None:

@@ -148,6 +148,17 @@ async def test_without_a_link_the_ledger_is_read_where_stale_rows_are_allowed(se
     assert (status, body["meta"]["stale"]) == (200, True)
 
 
+async def test_the_ledger_is_not_current_before_the_gateway_has_listed_its_fills(served: Served) -> None:
+    """It may lack fills of while the daemon was away: refused, or marked stale where that is allowed."""
+    served.daemon.replies["executions.list"] = paged([[]])
+    served.daemon.store.forget("fills")
+    await until(lambda: not (sync := served.facade.default.mirror.state.sync("fills")) or not sync.known)
+    status, body, _ = await served.get(f"{API}/executions?since={NOW}")
+    assert (status, body["reason"]) == (503, "snapshotIncomplete")
+    status, body, _ = await served.get(f"{API}/executions?since={NOW}&allowStale=true")
+    assert (status, body["meta"]["stale"]) == (200, True)
+
+
 async def test_the_links_history_is_there_without_a_link(served: Served) -> None:
     served.daemon.link(phase="waiting", reason="portClosed", connected=False)
     await until(lambda: not served.facade.default.mirror.state.connected)
