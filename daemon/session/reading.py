@@ -79,11 +79,13 @@ class Reading:
         if not isinstance(state, Live) or slots.running("reading"):
             return
         if link.phase == "ready":
-            unknown = self.unknown(link)
-            if unknown and now >= self._due.get("unknown", now):
-                slots.start("reading", self._sync(tws, unknown, ("unknown",)))
-            elif now >= self._due.get("orders", now) and not state.facts.readOnly:
-                slots.start("reading", self._sync(tws, frozenset({"orders"}), ("orders",)))
+            due = {
+                "unknown": self.unknown(link),
+                "orders": frozenset[str]() if state.facts.readOnly else frozenset({"orders"}),
+            }
+            due = {name: topics for name, topics in due.items() if topics and now >= self._due.get(name, now)}
+            if due:  # in one reading: a list that never ends must not keep the orders from being read
+                slots.start("reading", self._sync(tws, frozenset().union(*due.values()), tuple(due)))
         elif link.phase == "upstreamLost" and state.facts.lost == 2110 and now >= self._due.get("upstream", now):
             self._put_off("upstream")
             slots.start("reading", self._prove(tws, state.session))
