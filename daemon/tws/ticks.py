@@ -154,7 +154,7 @@ class Ticks:
             return
         at, size_at = place
         values = line.values
-        quoted = -LARGEST < price < LARGEST and not (size == 0 and (price == 0 or price == -1))
+        quoted = -LARGEST < price < LARGEST and (size > 0 or price not in (0, -1))
         values[at] = price if quoted else None
         if size_at >= 0:
             values[size_at] = size if quoted and 0 <= size < LARGEST else None
@@ -176,7 +176,7 @@ class Ticks:
         if size == 0:
             if at in PRICE_OF:
                 line.values[PRICE_OF[at]] = line.values[at] = None
-            elif at == LAST_SIZE and line.values[LAST] == 0:  # both 0: there is no last trade
+            elif at == LAST_SIZE and not line.values[LAST]:  # 0 or unknown: there is no last trade
                 line.values[LAST] = line.values[LAST_SIZE] = None
         line.has_ticks = True
         self._changed[line.request] = line

@@ -103,6 +103,8 @@ async def test_a_packet_of_ticks_is_one_call_with_the_whole_quote():
         ((1, 6, REQUEST, 7, "0", "0", 0), ("low",)),
         ((1, 6, REQUEST, 75, "0", "0", 0), ("close",)),
         ((1, 6, REQUEST, 4, "", "", 0), ("last", "lastSize")),
+        ((1, 6, REQUEST, 1, "-1.00", "", 0), ("bid", "bidSize")),
+        ((1, 6, REQUEST, 9, "0", "", 0), ("close",)),
         ((2, 6, REQUEST, 8, "9223372036854775807"), ("volume",)),
         ((1, 6, REQUEST, 9, "NaN", "0", 0), ("close",)),
     ],
