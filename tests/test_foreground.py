@@ -8,16 +8,18 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from scripts.foreground import STEADY, Foreground, waits
+from scripts.foreground import STEADY, Foreground, answering, waits
 from shared.settings import PROJECT_ROOT, Settings
 from tests.ports import free_port
 from tests.waiting import until_now
@@ -222,3 +224,25 @@ def test_restart_facade_finds_the_demonstration_beside_the_users_own_state(demo:
     command = [sys.executable, "-m", "facade", "restart"]
     assert subprocess.run(command, env=environ, cwd=tmp_path, timeout=LIMIT, check=False).returncode == 0
     assert demo.connected()
+
+
+def test_the_facade_is_looked_for_without_a_proxy(tmp_path: Path) -> None:
+    """As `http_proxy` without `no_proxy` would have it."""
+
+    class Available(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"connected": true, "available": true}')
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Available) as server:
+        threading.Thread(target=server.serve_forever, name="facade's place").start()
+        proxies = urllib.request.ProxyHandler({"http": "http://127.0.0.1:9"})
+        urllib.request.install_opener(urllib.request.build_opener(proxies))
+        try:
+            assert answering(Settings(facade_port=server.server_port, state_dir=tmp_path))
+        finally:
+            urllib.request.install_opener(None)  # type: ignore[arg-type]
+            server.shutdown()

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
@@ -133,6 +134,22 @@ async def test_a_facade_that_is_bound_to_every_address_is_checked_on_loopback() 
             }
             async with served(Settings.load(environ), [sock], drain=0):
                 found = await examined(environ)
+    assert found["facade"].result == "ok"
+
+
+async def test_the_facade_is_not_looked_for_through_a_proxy() -> None:
+    """As `http_proxy` without `no_proxy` would have it."""
+    async with surroundings() as (environ, _gateway):
+        with socket.create_server(("127.0.0.1", 0)) as sock:
+            sock.setblocking(False)
+            environ |= {"IBKR_FACADE_PORT": str(sock.getsockname()[1])}
+            proxies = urllib.request.ProxyHandler({"http": "http://127.0.0.1:9"})
+            urllib.request.install_opener(urllib.request.build_opener(proxies))
+            try:
+                async with served(Settings.load(environ), [sock], drain=0):
+                    found = await examined(environ)
+            finally:
+                urllib.request.install_opener(None)  # type: ignore[arg-type]
     assert found["facade"].result == "ok"
 
 
