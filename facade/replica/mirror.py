@@ -16,7 +16,7 @@ import structlog
 from facade.replica.conversation import Connect, Conversation
 from facade.replica.state import Delta, ReplicaState
 from shared.jsonrpc.client import ConnectionLost
-from shared.jsonrpc.codec import INVALID_PARAMS, RpcError
+from shared.jsonrpc.codec import INVALID_PARAMS, MAX_CALLS, RpcError
 from shared.messages import STATE_TOPICS
 from shared.reasons import Problem
 
@@ -36,6 +36,9 @@ WATCH_TIMEOUT = 10.0
 
 FIRST_ATTEMPT_TIMEOUT = 2.0
 """s that a new process waits for its first complete replica before it serves without one."""
+
+RESERVED_CALLS = 8
+"""Calls of a conversation that are left to pings and watches: requests that wait must not end it."""
 
 _delta = msgspec.json.Decoder(Delta)
 
@@ -72,6 +75,8 @@ class Mirror:
         conversation = self._conversation
         if conversation is None or not self.state.reachable:
             raise Problem("daemonUnreachable")
+        if self.pending_calls >= MAX_CALLS - RESERVED_CALLS:
+            raise Problem("pacingBudget", "Too many requests are waiting for the daemon.")
         self.pending_calls += 1
         try:
             return await conversation.call(method, params, timeout)

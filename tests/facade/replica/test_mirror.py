@@ -17,7 +17,7 @@ from facade.replica.mirror import Mirror
 from facade.replica.state import ReplicaState
 from shared.clock import SystemClock
 from shared.jsonrpc.client import ConnectionLost
-from shared.jsonrpc.codec import APPLICATION_ERROR, RpcError
+from shared.jsonrpc.codec import APPLICATION_ERROR, MAX_CALLS, RpcError
 from shared.jsonrpc.server import ServerConnection
 from shared.messages import STATE_TOPICS, Account, Proof, Quote
 from shared.reasons import Problem
@@ -291,6 +291,29 @@ async def test_an_answer_is_followed_by_its_effect(daemon: FakeDaemon) -> None:
         await mirror.state.wait_for_seq(daemon.store.seq, 5.0)
         assert mirror.state.replica is not None
         assert mirror.state.replica.seq >= daemon.store.seq
+
+
+async def test_however_many_requests_wait_the_daemon_stays_reachable(daemon: FakeDaemon) -> None:
+    """Pings and watches need calls too; without room for them the conversation would end."""
+    answered = asyncio.Event()
+
+    async def wait(_params: Any) -> None:
+        await answered.wait()
+
+    daemon.replies["bars.fetch"] = wait
+    async with mirroring(daemon.path) as mirror:
+        await until(lambda: mirror.state.complete)
+        calls = [asyncio.create_task(mirror.call("bars.fetch", {}, LIMIT)) for _ in range(MAX_CALLS + 1)]
+        await until(lambda: any(call.done() for call in calls))
+        mirror.subscribe(["quotes:7"])
+        await mirror.wait_for_topics(["quotes:7"])
+        assert mirror.state.has_topics(["quotes:7"])
+        answered.set()
+        results = await asyncio.gather(*calls, return_exceptions=True)
+
+    refused = [result for result in results if isinstance(result, Problem)]
+    assert {problem.reason for problem in refused} == {"pacingBudget"}
+    assert len(refused) < len(results) / 2
 
 
 async def test_ten_thousand_rows_come_in_pages_and_are_folded_once(daemon: FakeDaemon) -> None:
