@@ -187,9 +187,15 @@ def serve(environ: Mapping[str, str], handed: Sequence[str]) -> int:
     try:
         settings = Settings.load(environ)
         sessions = settings.of_sessions(environ)
-        settings.token()  # an unusable one stops the start before anything is bound
+        settings.token()  # what is unusable stops the start before anything is bound
         with private_directory(str(settings.state_dir), "IBKR_STATE_DIR"):
             pass
+        for name, own in sessions.items():
+            # the secret is made where no daemon has made it yet
+            if own.alerts and "daemon" in own.alerts_on and not settings.is_remote(name):
+                with private_directory(str(own.state_dir), "IBKR_STATE_DIR"):
+                    pass
+            sender(own)
     except (SettingsError, UnsafePath) as error:
         say(str(error))
         return BAD_SETTINGS

@@ -237,6 +237,22 @@ async def test_bad_settings_stop_the_start(tmp_path: Path, daemon: FakeDaemon) -
     assert b"Traceback" not in output
 
 
+async def test_an_unusable_secret_for_alerts_stops_the_start(tmp_path: Path, daemon: FakeDaemon) -> None:
+    secret = tmp_path / "alerts.secret"
+    secret.write_text("nonsense")
+    secret.chmod(0o600)
+    alerts = {
+        "IBKR_ALERTS": "https://example.com/x",
+        "IBKR_ALERTS_ON": "daemon",
+        "IBKR_ALERTS_SECRET_FILE": str(secret),
+    }
+    process = await started(environment(tmp_path, daemon, free_port()) | alerts, stderr=asyncio.subprocess.PIPE)
+    _, output = await process.communicate()
+    assert process.returncode == 78
+    assert b"holds no secret for alerts" in output
+    assert b"Traceback" not in output
+
+
 @pytest.mark.parametrize("bind", ["0.0.0.0", "::"])
 async def test_a_bind_that_others_can_reach_needs_a_token(tmp_path: Path, daemon: FakeDaemon, bind: str) -> None:
     env = environment(tmp_path, daemon, free_port()) | {"IBKR_FACADE_HOST": bind}
