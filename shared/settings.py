@@ -360,7 +360,7 @@ def _heartbeat(value: Value) -> Sink | None:
 
 def _alert_kinds(value: Value) -> tuple[str, ...]:
     kinds = tuple(dict.fromkeys(map(str.lower, _items(value))))
-    if not set(kinds) <= set(KINDS):
+    if not kinds or not set(kinds) <= set(KINDS):
         raise ValueError(value.text)
     return kinds
 
