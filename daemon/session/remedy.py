@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import sys
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
@@ -24,6 +25,7 @@ REASONS = frozenset({"probeTimeout", "handshakeTimeout"})
 RUN_TIMEOUT = 60.0
 """s for the program, which only starts the restart; then its process group is killed."""
 RUNS_A_DAY = 2
+DAY = 86_400.0
 LOOK_INTERVAL = 1.0
 """s between looks at the link's row."""
 
@@ -81,6 +83,7 @@ class Remedy:
         self._ledger = ledger
         self._clock = clock
         self._environ = {**environ, "IBKR_SESSION": session}
+        self._runs: deque[float] = deque(maxlen=RUNS_A_DAY)  # monotonic s, for a ledger that cannot be written or read
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -93,7 +96,9 @@ class Remedy:
 
     async def _apply(self, link: Link) -> None:
         reason = link.reason or ""
-        if await self._ledger.remedies(86_400.0) >= RUNS_A_DAY:
+        now = self._clock.monotonic()
+        own = sum(now - at < DAY for at in self._runs)
+        if max(own, await self._ledger.remedies(DAY)) >= RUNS_A_DAY:
             log.warning(
                 "remedy.limit",
                 message=f"IBKR_REMEDY is not run: it was run {RUNS_A_DAY} times within a day. Restart TWS by hand.",
@@ -101,6 +106,7 @@ class Remedy:
             )
             return
         log.warning("remedy.run", message=f"Running {self._program}: TWS does not answer.", reason=reason)
+        self._runs.append(now)
         outcome = await execute(self._program, self._environ | {"LINK_REASON": reason})
         log.warning("remedy.outcome", message=f"{self._program}: {outcome}.", reason=reason)
         link = self._link() or link

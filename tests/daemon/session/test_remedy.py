@@ -56,15 +56,16 @@ def test_a_planned_window_postpones_it() -> None:
 
 
 class Recorded:
-    """The ledger's part: what was run before, and what is recorded."""
+    """The ledger's part: what was run before, and what is recorded. `forgets`: on a disk that is full."""
 
-    def __init__(self, before: int) -> None:
+    def __init__(self, before: int, *, forgets: bool = False) -> None:
         self.before = before
+        self.forgets = forgets
         self.events: list[LinkEvent] = []
 
     async def remedies(self, seconds: float) -> int:
         assert seconds == 86_400
-        return self.before + len(self.events)
+        return self.before + (0 if self.forgets else len(self.events))
 
     def remedy(self, event: LinkEvent) -> None:
         self.events.append(event)
@@ -78,12 +79,12 @@ def script(directory: Path, text: str) -> Path:
 
 
 @posix
-@pytest.mark.parametrize(("before", "runs"), [(0, 2), (1, 1), (2, 0)])
+@pytest.mark.parametrize(("before", "forgets", "runs"), [(0, False, 2), (1, False, 1), (2, False, 0), (0, True, 2)])
 async def test_it_is_run_twice_a_day_at_most_and_its_outcome_is_recorded(
-    tmp_path: Path, before: int, runs: int
+    tmp_path: Path, before: int, forgets: bool, runs: int
 ) -> None:
     program = script(tmp_path, f'echo "$LINK_REASON $IBKR_SESSION" >> {tmp_path}/runs; exit 3')
-    clock, ledger = HandClock(), Recorded(before)
+    clock, ledger = HandClock(), Recorded(before, forgets=forgets)
     link = [READY]
     remedy = Remedy(program, 5.0, link=lambda: link[0], ledger=ledger, clock=clock, session="paper", environ={})
     running = asyncio.create_task(remedy.run(), name="the remedy under test")
