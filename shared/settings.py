@@ -265,6 +265,8 @@ def _int(low: int, high: int) -> Callable[[Value], int]:
 
 
 def _seconds(value: Value) -> float:
+    if "_" in value.text or not value.text.isascii():  # float() also takes 1_0 and other scripts' digits
+        raise ValueError(value.text)
     return GivenEnv(value).float(value.name, validate=validate.Range(0, 3600, min_inclusive=False))
 
 

@@ -206,6 +206,8 @@ def test_a_named_file_that_is_missing_is_an_error(tmp_path: Path) -> None:
         ("IBKR_MARKET_DATA", "frozen", "live or delayed"),
         ("IBKR_RESTART_AT", "25:00", "HH:MM"),
         ("IBKR_RESTART_AT", "9:30", "HH:MM"),
+        ("IBKR_PROBE_INTERVAL", "1_0", "number of seconds"),
+        ("IBKR_PROBE_INTERVAL", "\u0665", "number of seconds"),
         ("IBKR_ALERTS_ON", "", "some of down"),
         ("IBKR_REMEDY", "/bin/sh -c true", "executable file"),
         ("IBKR_REMEDY", "/x" * 3000, "executable file"),  # the system refuses to look
