@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 KINDS = ("down", "action", "recovered", "gap", "fill", "daemon")
 """What `IBKR_ALERTS_ON` chooses from."""
+WEBHOOKS = ("http://", "https://")
 MOST_SINKS = 16
 """Each has a queue of its own, and a task."""
 
@@ -58,10 +59,10 @@ def webhook_url(url: str, number: int = 1) -> str:
 
 
 def _urls(text: str) -> list[str]:
-    """Split at commas, but for those inside a URL of Apprise, which may list several targets."""
+    """Split at commas, but for those inside a URL of Apprise, which may list several targets; in others write %2C."""
     urls: list[str] = []
     for part in (part.strip() for part in text.split(",")):
-        if urls and part and "://" not in part:
+        if urls and part and "://" not in part and not urls[-1].lower().startswith(WEBHOOKS):
             urls[-1] += f",{part}"
         elif part:
             urls.append(part)
@@ -72,7 +73,7 @@ def _sink(url: str, number: int) -> Sink:
     scheme, separator, rest = url.partition("://")
     if not separator or not rest or not scheme.replace("+", "").replace("-", "").isalnum():
         raise ValueError(f"Number {number} is no URL.")
-    if scheme in ("http", "https"):
+    if url.lower().startswith(WEBHOOKS):
         return Sink(webhook_url(url, number), "webhook", url)
     if find_spec("apprise") is None:
         raise ValueError(f"Number {number} ({scheme}://) needs Apprise: pip install 'ibkr-link[alerts]'.")

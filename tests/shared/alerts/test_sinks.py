@@ -16,6 +16,9 @@ def test_urls_are_read_in_order_and_once() -> None:
         ("webhook", "http://127.0.0.1:8080"),
     ]
     assert read_sinks("  ") == ()
+    assert [(sink.kind, sink.label) for sink in read_sinks("HTTPS://Example.com/x")] == [
+        ("webhook", "https://example.com")
+    ]
 
 
 def test_an_url_of_apprise_may_hold_commas() -> None:
@@ -38,6 +41,7 @@ def test_nothing_that_is_shown_of_a_sink_holds_its_secret() -> None:
         "http://SECRET.example.com/",
         "SECRET",
         "https://",
+        "https://example.com/x, hooks.example.com/SECRET",
         "https:///SECRET",
         "https://example.com:SECRET/",
         "https://exam ple/SECRET",
