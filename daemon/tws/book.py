@@ -226,7 +226,6 @@ class Book:
     def _settle_orders(self, reported: dict[str, Struct]) -> None:
         """Those known only as completed take from their fills what these can show; what is not reported any more is
         dropped."""
-        self.orders_outdated = False
         self._orders = {row.permId: row for row in reported.values() if isinstance(row, Order)}
         bare = {
             row.permId for row in self._orders.values() if row.done and (row.clientId is None or not row.avgFillPrice)

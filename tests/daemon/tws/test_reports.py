@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from daemon.tws import startup
 from daemon.tws.times import read_bar_date, read_time
 from tests.daemon.tws.recorded import AAPL, answering, completed_line, execution, order_line, send, status_line
 from tests.daemon.tws.sessions import Session, session
@@ -137,6 +138,48 @@ async def test_an_execution_that_does_not_fit_its_order_has_the_orders_read_agai
         await until(lambda: made.rows("orders")["77"].done)
 
     assert requested.count("16") == 2
+
+
+async def test_an_execution_while_the_orders_are_read_again_has_them_read_once_more(monkeypatch):
+    """The row of its order may have been sent before it: the end of that list does not make up for it."""
+    monkeypatch.setattr(startup, "REFRESH", 3600.0)
+    came = {"16": 0, "99": 0, "49": 0}
+
+    async def gateway(peer):
+        await peer.shake(version=178)
+        while True:
+            kind = (await peer.next())[0]
+            came[kind] += 1
+            match kind, came[kind]:
+                case "16", 1 | 2 as times:
+                    send(peer, order_line())
+                    send(peer, status_line("Submitted", 0.0 if times == 1 else 10.0))
+                    peer.send(53, 1)
+                case "16", _:
+                    peer.send(53, 1)
+                case "99", 1:
+                    peer.send(102)
+                case "99", 2:
+                    send(peer, execution("0002.a.01", total="100"))
+                case "99", _:
+                    send(peer, completed_line())
+                    peer.send(102)
+                case "49", times:
+                    if times == 1:
+                        send(peer, execution("0001.a.01"))
+                    elif times == 3:
+                        peer.send(102)
+                    peer.send(49, 1, 1700000000)
+
+    async with session(gateway) as made:
+        await made.tws.sync({"orders"})
+        for _ in range(3):
+            await made.tws.probe(60)
+        assert made.rows("orders")["77"].filled == 10.0
+        assert came["16"] == 2
+        monkeypatch.setattr(startup, "REFRESH", 0.0)
+        await made.tws.probe(60)
+        await until(lambda: made.rows("orders")["77"].done, limit=20)
 
 
 async def test_an_execution_that_fits_has_nothing_read_again():
