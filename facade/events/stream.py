@@ -232,6 +232,9 @@ class Streams:
                 if pieces is None or len(pieces) > 1 or reader.transport.get_write_buffer_size() > MAX_PENDING:
                     reader.fall_behind()
                     continue
+                if pieces and len(pieces[0]) > frames.PIECE:  # a single large row, such as a gap with all its fills
+                    reader.fall_behind()
+                    continue
                 reader.since = self._state.replica.seq if self._state.replica is not None else 0
                 if pieces:
                     await _write(reader, pieces[0])

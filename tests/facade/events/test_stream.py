@@ -17,7 +17,7 @@ import pytest
 from facade.events import frames
 from facade.events.stream import Reader
 from facade.routes.events import topics_of
-from shared.messages import STATE_TOPICS, Account, Fill, Position, Quote
+from shared.messages import STATE_TOPICS, Account, Fill, Notice, Position, Quote
 from shared.reasons import Problem
 from tests.facade.conftest import LIMIT, Served, running
 from tests.facade.fake_daemon import FakeDaemon
@@ -506,6 +506,17 @@ async def test_a_reader_that_does_not_read_costs_a_bounded_buffer_and_loses_noth
         await slow.until(lambda: slow.state == quick.state and len(slow.state["fills"]) == 60)
         assert slow.state == daemon_state(daemon, ("positions", "fills"))
         assert len(slow.events) < len(quick.events)
+
+
+async def test_a_row_larger_than_a_write_buffer_makes_no_other_reader_wait(served: Served) -> None:
+    """A gap names every fill that it recovered."""
+    store = served.daemon.store
+    async with reading(served, "notices", room=1 << 16), reading(served, "accounts") as quick:
+        await quick.snapshot()
+        for number in range(40):
+            notice = Notice(at=datetime.now(UTC), code=1, text="x" * 500_000)
+            store.put({"notices": {f"e1-{number}": notice}, "accounts": account(f"DU{number}")})
+            await quick.until(lambda number=number: quick.has("accounts", f"DU{number}"))
 
 
 HIGH_WATER = 64 * 1024
