@@ -117,7 +117,8 @@ def fills(settings: Settings, form: Form, *, account: str, since: str) -> int:
         number("realizedPNL", "realized", 2),
         text("currency", ""),
     ]
-    return _end(found, columns, form, facts, "No fills.")
+    nothing = "No fills." if facts["known"] else "Fills are not known: TWS has not listed them yet."
+    return _end(found, columns, form, facts, nothing)
 
 
 def quotes(settings: Settings, form: Form, names: Sequence[str], *, query: dict[str, str]) -> int:

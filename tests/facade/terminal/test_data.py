@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from facade.terminal import data
+from shared.settings import Settings
+from tests.facade.fake_daemon import FakeDaemon
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="the demonstration is stopped by a signal"),
     pytest.mark.timeout(240),
 ]
+
+
+@pytest.mark.parametrize(("known", "sentence"), [(True, "No fills."), (False, "Fills are not known")])
+async def test_fills_that_are_not_known_are_not_shown_as_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], known: bool, sentence: str
+) -> None:
+    async with FakeDaemon(str(tmp_path / "d.sock")) as daemon:
+        facts = {"known": known, "stale": not known, "asOf": None, "source": "live"}
+        daemon.answer("executions.list", {"rows": [], "next": None, **facts})
+        await asyncio.to_thread(data.fills, Settings(socket=daemon.path), "table", account="", since="")
+    assert sentence in capsys.readouterr().out
 
 
 def run(environ: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
