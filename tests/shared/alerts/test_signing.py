@@ -9,6 +9,21 @@ from pathlib import Path
 import pytest
 
 from shared.alerts.signing import secret_of, signature
+from shared.transport.private_paths import private_directory
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Path:
+    """A directory of this user alone, as the state directory is."""
+    directory = tmp_path / "state"
+    with private_directory(str(directory), "IBKR_STATE_DIR"):
+        pass
+    return directory
+
+
+needs_inheritance = pytest.mark.skipif(
+    os.name == "nt", reason="needs real Windows: a file of wine does not inherit its directory's access list"
+)
 
 
 def test_the_signature_is_that_of_standard_webhooks() -> None:
@@ -23,6 +38,7 @@ def test_the_signature_is_that_of_standard_webhooks() -> None:
     assert signature(key, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, body) == expected
 
 
+@needs_inheritance
 def test_a_missing_secret_is_made_for_its_owner_alone(tmp_path: Path) -> None:
     path = tmp_path / "alerts.secret"
     made = secret_of(path)
@@ -34,6 +50,7 @@ def test_a_missing_secret_is_made_for_its_owner_alone(tmp_path: Path) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+@needs_inheritance
 @pytest.mark.parametrize("content", ["", "whsec_", "whsec_!!!", "whsec_c2hvcnQ=", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"])
 def test_what_is_no_secret_is_refused_without_showing_it(tmp_path: Path, content: str) -> None:
     path = tmp_path / "alerts.secret"
@@ -58,6 +75,7 @@ def test_a_secret_in_a_directory_that_is_not_there_is_refused(tmp_path: Path) ->
         secret_of(tmp_path / "missing" / "alerts.secret")
 
 
+@needs_inheritance
 def test_a_secret_that_is_there_is_only_read(tmp_path: Path) -> None:
     """Its directory may be one that cannot be written, as /run/secrets of a container."""
     path = tmp_path / "alerts.secret"

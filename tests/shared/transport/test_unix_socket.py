@@ -13,14 +13,17 @@ import tempfile
 import pytest
 from structlog.testing import capture_logs
 
+if sys.platform == "win32":
+    pytest.skip("the named pipe has its own tests, in tests/windows", allow_module_level=True)
+
+import resource
+
 from shared.transport import unix_socket
 from shared.transport.interfaces import PeerIdentity
 from shared.transport.private_paths import AlreadyRunning, UnsafePath
 from shared.transport.unix_socket import connect, listen, peer_identity
 from tests.talking import Talk, serving
 from tests.waiting import until
-
-resource = pytest.importorskip("resource", reason="the named pipe has its own tests, in tests/windows")
 
 
 @pytest.fixture
