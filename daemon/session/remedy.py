@@ -24,6 +24,8 @@ REASONS = frozenset({"probeTimeout", "handshakeTimeout"})
 
 RUN_TIMEOUT = 60.0
 """s for the program, which only starts the restart; then its process group is killed."""
+KILL_TIMEOUT = 2.0
+"""s for the killed program to be gone; the system ends it at once unless it waits for a disk."""
 RUNS_A_DAY = 2
 DAY = 86_400.0
 LOOK_INTERVAL = 1.0
@@ -143,6 +145,9 @@ async def execute(program: Path, environ: Mapping[str, str], timeout: float = RU
     finally:  # also where the daemon ends
         if process.returncode is None:
             _kill(process)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(KILL_TIMEOUT):
+                    await process.wait()
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:
