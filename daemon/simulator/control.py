@@ -125,6 +125,8 @@ async def _gone(path: str) -> None:
         os.unlink(path)
         return
     writer.close()
+    with suppress(OSError):
+        await asyncio.wait_for(writer.wait_closed(), 2.0)
     raise FileExistsError(f"{path} is in use by another simulator")
 
 
