@@ -24,31 +24,48 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import aiohttp
 import psutil
 
 from daemon.simulator import Gateway, World
 from daemon.simulator.alterations import Where
+from daemon.simulator.broken import Malformed
 
 ROOT = Path(__file__).resolve().parent.parent
 PROBE_INTERVAL, PROBE_TIMEOUT = 1.0, 1.0
 """s; shorter than the defaults, so that an hour holds many losses. What is asserted follows from them."""
+UNDECODABLE: tuple[Malformed, ...] = tuple(how for how in get_args(Malformed) if how != "hugeLength")
+"""Messages that no decoder can read; a length that no message has ends the session."""
 PROOF_LIMIT = PROBE_INTERVAL + PROBE_TIMEOUT
 NOTICE_LIMIT = PROOF_LIMIT + 1.5
 """s from a fault that ends the session to `connected: false`; 1.5 s for a busy machine."""
 READY_LIMIT = 10.0
 """s to ready from the attempt that the link has promised (`nextAttemptAt`), or from the end of the fault: a session is
 there within one, a daemon that was killed takes a few to start, and an attempt under way may fail once more first."""
-LONGEST_WAIT = 72.0
-"""s; the longest wait that CONTRACT 4.3 allows here, 60 s ± 20 % after handshake timeouts in a row."""
-ALTERED: tuple[tuple[str, Where], ...] = (
-    *(("position", 14), ("position", 15), ("execution", 15), ("execution", 19), ("execution", 20)),
-    *(("orderStatus", 3), ("openOrder", 14), ("completedOrder", 13), ("commissionReport", 3), ("portfolioValue", 13)),
-    *(("pnl", 2), ("pnlSingle", 3), ("position", "fewer"), ("execution", "fewer"), ("openOrder", "fewer")),
+LONGEST_WAIT = 121.0
+"""s; the longest wait that is allowed here: 120 s for a connection without an answer, then a new dial after 1 s."""
+STOCK, OPTION = 265598, 700_000_000
+"""Contracts of the simulated gateway that one reader follows."""
+LISTED: tuple[tuple[str, Where], ...] = (
+    *(("position", 14), ("position", 15), ("position", "fewer"), ("execution", 15), ("execution", 19)),
+    *(("execution", 20), ("execution", "fewer"), ("executionEnd", "fewer"), ("orderStatus", 3), ("openOrder", 14)),
+    *(("openOrder", "fewer"), ("completedOrder", 13), ("commissionReport", 3), ("portfolioValue", 13)),
+    *(("accountValue", "fewer"), ("accountUpdateMulti", "fewer"), ("pnl", 2), ("pnlSingle", 3)),
 )
-"""Fields that come as `?`, and messages with a field fewer: what a decoder cannot read."""
+STREAMED: tuple[tuple[str, Where], ...] = (
+    *(("tickPrice", 4), ("tickPrice", "fewer"), ("tickSize", 4), ("optionComputation", "fewer")),
+    *(("marketDataType", "fewer"), ("historicalDataUpdate", 2), ("historicalDataUpdate", 4)),
+)
+ANSWERED: tuple[tuple[str, Where], ...] = (
+    *(("historicalData", 4), ("historicalData", "fewer"), ("contractDetails", 12), ("contractDetails", "fewer")),
+    *(("contractDetailsEnd", "fewer"), ("symbolSamples", 2), ("symbolSamples", "fewer"), ("optionChain", "fewer")),
+)
+"""Messages with their fields that become `?` or `x`, or with a field fewer: rows of lists and their ends, updates of
+streams, answers to requests. What a decoder cannot read, of each kind."""
+ANSWER_LIMIT = 75.0
+"""s for the answer to any question: history has 60 s."""
 LOOK_EVERY = 0.1  # s
 SETTLE = (0.5, 3.0)  # s of health between faults
 HOLD = (0.2, 4.0)  # s that a fault lasts
@@ -186,11 +203,46 @@ async def look(place: Place, http: aiohttp.ClientSession, watch: Watch, gateway:
             watch.hold(f"the daemon holds {held} connections to the gateway")
 
 
+async def request(place: Place, watch: Watch, gateway: Gateway, dice: random.Random) -> None:
+    """One question after the other that only IBKR can answer: each gets its answer, or a problem with its reason."""
+    contracts = sorted(gateway.world.catalogue.by_con_id)
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER_LIMIT)) as http:
+        while True:
+            await asyncio.sleep(dice.uniform(0.2, 1.5))
+            con_id = dice.choice(contracts)
+            symbol = gateway.world.catalogue.by_con_id[con_id].symbol
+            path = dice.choice(
+                (
+                    f"contracts/{con_id}",
+                    f"contracts/{STOCK}/options",
+                    f"contracts/search?q={symbol[: dice.randint(1, 3)]}",
+                    f"bars?conId={con_id}&durationStr=2 W&barSizeSetting=1 day",
+                    f"quotes?conIds={con_id}",
+                )
+            )
+            try:
+                async with http.get(f"{place.url}/{path}") as answer:
+                    body = await answer.json()
+            except TimeoutError:
+                watch.hold(f"no answer to /{path} within {ANSWER_LIMIT:.0f} s")
+            except (aiohttp.ClientError, OSError):
+                watch.counts["requests cut off"] += 1  # by a restart of the facade
+            else:
+                watch.counts["requests"] += 1
+                if answer.status == 200:
+                    watch.counts["requests answered"] += 1
+                elif answer.status == 500 or "reason" not in body:
+                    watch.hold(f"/{path} is {answer.status}: {body}")
+                else:
+                    watch.counts[f"requests {body['reason']}"] += 1
+
+
 class Reader:
     """Folds the event stream as a browser would, resuming with Last-Event-ID; CONTRACT 6 in code."""
 
-    def __init__(self, place: Place, watch: Watch, pause: float) -> None:
+    def __init__(self, place: Place, watch: Watch, pause: float, topics: str = "") -> None:
         self.place, self.watch, self.pause = place, watch, pause
+        self.url = f"{place.url}/events" + (f"?topics={topics}" if topics else "")
         self.state: dict[str, dict[str, Any]] = defaultdict(dict)
         self.last: str | None = None
         self.complete = False
@@ -200,7 +252,7 @@ class Reader:
             while True:
                 headers = {"Last-Event-ID": self.last} if self.last else {}
                 try:
-                    async with http.get(f"{self.place.url}/events", headers=headers) as answer:
+                    async with http.get(self.url, headers=headers) as answer:
                         if answer.status == 200:
                             await self._read(answer.content)
                 except (aiohttp.ClientError, TimeoutError, OSError):
@@ -257,12 +309,16 @@ Act = Callable[[], Awaitable[None] | None]
 
 @dataclass(frozen=True)
 class Fault:
-    """`begin` and `end` of one fault; `ends` says whether a ready link must stop being connected meanwhile."""
+    """`begin` and `end` of one fault; `ends` says whether a ready link must stop being connected meanwhile.
+
+    `weight`: how often, beside the others.
+    """
 
     name: str
     begin: Act
     end: Act
     ends: bool = True
+    weight: float = 1.0
 
 
 class Soak:
@@ -305,12 +361,12 @@ class Soak:
 
             return begin
 
-        def alter() -> None:
-            message, where = self.dice.choice(ALTERED)
-            gateway.alter(message, where, "?", times=1, skip=self.dice.randrange(3))
+        def alter(kind: tuple[tuple[str, Where], ...]) -> None:
+            for message, where in self.dice.sample(kind, 3):
+                gateway.alter(message, where, self.dice.choice("?x"), times=1, skip=self.dice.randrange(3))
 
         def logged_in() -> None:
-            """The connection that was never answered would be kept open for two minutes; a login closes it."""
+            """A login that closes the connection which was never answered."""
             gateway.behave()
             gateway.drop()
 
@@ -318,24 +374,33 @@ class Soak:
             gateway.alter("managedAccounts", "fewer")
 
         def altered_events() -> None:
-            for _ in range(3):
-                alter()
+            alter(LISTED)
+            alter(STREAMED)
+            alter(ANSWERED)
             self._fill()
 
         def altered_lists() -> None:
             gateway.lose_upstream()
-            for _ in range(3):
-                alter()
+            alter(LISTED)
+
+        def answer_late() -> None:
+            """The version comes when the attempt has long been reported as failed, on the connection that is there."""
+            gateway.slow_version(self.dice.uniform(4, 9))
+
+        def malformed() -> None:
+            gateway.malformed(self.dice.choice(UNDECODABLE))
 
         def burst() -> None:
-            for how in ("fewFields", "manyFields", "notNumber", "unknownId", "noFields", "fewFields"):
-                gateway.malformed(how)  # type: ignore[arg-type]
+            for how in (*UNDECODABLE, "fewFields"):
+                gateway.malformed(how)
 
         return [
             Fault("closed (FIN), port shut", down(gateway.drop), gateway.listen),
             Fault("reset (RST), port shut", down(gateway.reset), gateway.listen),
             Fault("frozen", gateway.freeze, gateway.thaw),
             Fault("accepts, stays silent", dropped_with(gateway.accept_silently), logged_in),
+            Fault("silent, then normal", dropped_with(gateway.accept_silently), gateway.behave, weight=0.15),
+            Fault("silent, answers late", dropped_with(answer_late), gateway.behave),
             Fault("closes in the handshake", dropped_with(gateway.close_in_handshake), gateway.behave),
             Fault("no account list", dropped_with(gateway.no_accounts), gateway.behave),
             Fault("client id in use", dropped_with(gateway.client_id_in_use), gateway.behave),
@@ -344,8 +409,8 @@ class Soak:
             Fault("2110 … 1102", lambda: gateway.lose_upstream(2110), gateway.restore_upstream),
             Fault("farm blip", gateway.farm_blip, nothing, ends=False),
             Fault("huge frame, port shut", down(lambda: gateway.malformed("hugeLength")), gateway.listen),
-            Fault("malformed message", lambda: gateway.malformed("fewFields"), nothing, ends=False),
-            Fault("six malformed messages", burst, nothing, ends=False),
+            Fault("malformed message", malformed, nothing, ends=False),
+            Fault("malformed messages of all kinds", burst, nothing, ends=False),
             Fault("fields altered as it happens", altered_events, gateway.behave, ends=False),
             Fault("fields altered in lists", altered_lists, gateway.restore_upstream),
             Fault("account list altered", dropped_with(altered_accounts), gateway.behave),
@@ -358,7 +423,7 @@ class Soak:
         while time.monotonic() < ends:
             await self._becomes(True, READY_LIMIT, "ready before the next fault")
             await asyncio.sleep(self.dice.uniform(*SETTLE))
-            fault = self.dice.choice(faults)
+            (fault,) = self.dice.choices(faults, [each.weight for each in faults])
             self.watch.counts["faults"] += 1
             connected_before = self.gateway.connections.total
             begun = time.monotonic()
@@ -433,12 +498,14 @@ async def settle(place: Place, http: aiohttp.ClientSession, soak: Soak, readers:
         await asyncio.sleep(0.5)
         problems = []
         for topic, path in (("positions", "positions"), ("orders", "orders"), ("fills", "executions")):
-            async with http.get(f"{place.url}/{path}") as answer:
-                body = await answer.json()
-            if answer.status != 200:
-                problems.append(f"{path} is {answer.status}")
-                continue
-            rows = body["data"]
+            rows = []
+            for account in soak.gateway.world.managed:
+                async with http.get(f"{place.url}/{path}?account={account}") as answer:
+                    body = await answer.json()
+                if answer.status == 200:
+                    rows += body["data"]
+                else:
+                    problems.append(f"{path} of {account} is {answer.status}")
             for number, reader in enumerate(readers):
                 mine = sorted(json.dumps(row, sort_keys=True) for row in reader.state[topic].values())
                 if mine != sorted(json.dumps(row, sort_keys=True) for row in rows):
@@ -477,7 +544,7 @@ async def running(seed: int) -> AsyncIterator[tuple[Place, Gateway]]:
         http_port = sock.getsockname()[1]
         sock.close()
         os.chmod(directory, 0o700)
-        async with Gateway(World(seed=seed), tick_rate=2) as gateway:
+        async with Gateway(World(seed=seed, accounts=2), tick_rate=2) as gateway:
             place = Place(Path(directory), gateway.port, http_port)
             try:
                 place.daemon = await place.start("daemon")
@@ -508,8 +575,10 @@ async def main(minutes: float, seed: int) -> int:
     async with running(seed) as (place, gateway), aiohttp.ClientSession(timeout=timeout) as http:
         await wait_for_facade(place, http)
         soak = Soak(place, gateway, random.Random(seed), watch)
-        readers = [Reader(place, watch, pause) for pause in (0.0, 0.0, 0.05)]
+        streamed = f"link,positions,orders,fills,quotes:{STOCK},quotes:{OPTION},bars:{STOCK}:1min"
+        readers = [Reader(place, watch, 0.0), Reader(place, watch, 0.0, streamed), Reader(place, watch, 0.05)]
         background = [asyncio.create_task(look(place, http, watch, gateway), name="look")]
+        background.append(asyncio.create_task(request(place, watch, gateway, random.Random(seed + 1)), name="request"))
         background += [asyncio.create_task(r.run(), name=f"reader {n}") for n, r in enumerate(readers)]
         begun = time.monotonic()
         first: dict[str, tuple[int, int]] = {}
