@@ -19,7 +19,7 @@ from contextlib import asynccontextmanager
 import structlog
 from aiohttp import web
 
-from facade.alerts import DaemonAlerts, sender
+from facade.alerts import DaemonAlerts, SavedFile, run_alone, sender
 from facade.app import Facade, Session, application
 from facade.events.stream import Streams, StreamSlots
 from facade.http.accept_thread import AcceptThread
@@ -84,7 +84,8 @@ def build(settings: Settings, port: int, clock: Clock, sessions: Mapping[str, Se
         streams = Streams(mirror, slots)
         facade.sessions[name] = Session(name=name, settings=own, facade=facade, mirror=mirror, streams=streams)
         if (send := sender(own)) is not None:
-            facade.alerts.append(DaemonAlerts(name, own, send, _reachable(state), clock))
+            file = SavedFile(settings.state_dir / f"facade-alerts-{name}.json")
+            facade.alerts.append(DaemonAlerts(name, own, send, _reachable(state), clock, file))
     return facade
 
 
@@ -129,7 +130,7 @@ async def served(
         running = [
             *(tasks.create_task(one.mirror.run(), name=f"mirror {name}") for name, one in facade.sessions.items()),
             *(tasks.create_task(one.streams.run(), name=f"streams {name}") for name, one in facade.sessions.items()),
-            *(tasks.create_task(watch.run(), name="daemon alerts") for watch in facade.alerts),
+            tasks.create_task(run_alone(facade.alerts, settings.state_dir, clock), name="daemon alerts"),
             tasks.create_task(_measure_lag(facade, clock), name="lag"),
         ]
         servers: list[AcceptThread | asyncio.Server] = []

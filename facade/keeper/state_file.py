@@ -52,14 +52,14 @@ REPLACE_TRIES = 100
 """Half a second in all; a reader has the file open for a fraction of a millisecond."""
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Replace the content of `path` at once: a reader sees the old or the new."""
+def write_whole(path: Path, data: bytes, *, durable: bool = False) -> None:
+    """Replace the content of `path` at once: a reader sees the old or the new. `durable`: also after a power cut."""
     new = path.with_suffix(".new")
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        os.write(fd, data)
-    finally:
-        os.close(fd)
+    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(data)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
     for tries_left in reversed(range(REPLACE_TRIES)):
         try:
             os.replace(new, path)
