@@ -31,11 +31,11 @@ from shared.jsonrpc.codec import (
     MAX_LINE,
     RpcError,
     encode,
-    short_reason,
 )
 from shared.jsonrpc.server import CALL_TIMEOUT, Method, ServerConnection
 from shared.messages import STATE_TOPICS
 from shared.reasons import Problem
+from shared.refusals import refusal
 from shared.scaleout import ALIVE_INTERVAL, EPOCH, FRESH, NEXT, SINCE, Alive, LeaseParams, Subjects
 
 if TYPE_CHECKING:
@@ -334,7 +334,7 @@ class Publisher:
         except RpcError as error:
             await _respond_error(request, error)
         except msgspec.DecodeError as error:
-            detail = f"{short_reason(error)}."
+            detail = refusal(error)
             data = {"reason": "invalidParameters", "detail": detail}
             await _respond_error(request, RpcError(INVALID_PARAMS, detail, data))
         except TimeoutError:

@@ -18,6 +18,7 @@ from aiohttp import web
 
 from facade.http.guard import BODY_LIMIT
 from shared.reasons import Problem
+from shared.refusals import refusal
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -84,7 +85,7 @@ def converted(given: Mapping[str, Any], wanted: type[S], *, strict: bool) -> S:
     try:
         return msgspec.convert(given, wanted, strict=strict)
     except msgspec.ValidationError as error:
-        raise Problem("invalidParameters", f"{error}.") from error
+        raise Problem("invalidParameters", refusal(error, wanted)) from error
 
 
 async def _read(request: web.BaseRequest) -> bytes:

@@ -27,6 +27,7 @@ from facade.terminal.agent_tools import TOOLS, Session, Stale, with_masked_accou
 from facade.terminal.requests import Failure
 from shared.clock import SystemClock
 from shared.reasons import CATALOGUE
+from shared.refusals import refusal
 from shared.settings import Settings
 
 INSTRUCTIONS = (
@@ -103,7 +104,7 @@ def call(session: Session, name: str, given: Mapping[str, Any], show_accounts: b
         present = {key: value for key, value in given.items() if value is not None}
         arguments = msgspec.convert(present, tool.arguments)
     except msgspec.ValidationError as error:
-        return _error("invalidParameters", f"{error}.", (), {})
+        return _error("invalidParameters", refusal(error, tool.arguments), (), {})
     try:
         reading = tool.read(session, arguments)
     except Failure as failure:

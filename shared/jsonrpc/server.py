@@ -36,10 +36,10 @@ from shared.jsonrpc.codec import (
     failure,
     notification,
     response,
-    short_reason,
 )
 from shared.log import REQUEST_ID
 from shared.messages import PROTOCOL, Hello, Welcome
+from shared.refusals import refusal
 from shared.transport.interfaces import PeerIdentity
 from shared.transport.local_socket import peer_identity
 
@@ -329,7 +329,7 @@ class ServerConnection(asyncio.Protocol):
                 return
             hello = msgspec.json.decode(request.params, type=Hello)
         except msgspec.ValidationError as error:
-            detail = f'hello takes {{"protocol": {PROTOCOL}, "client": "name/version"}} ({short_reason(error)}).'
+            detail = f'hello takes {{"protocol": {PROTOCOL}, "client": "name/version"}}. {refusal(error)}'
             if self.client:
                 self._respond_error(request, INVALID_PARAMS, detail)
             else:
@@ -353,7 +353,7 @@ class ServerConnection(asyncio.Protocol):
         except RpcError as error:
             self._respond_error(request, error.code, error.message, error.data)
         except msgspec.ValidationError as error:
-            detail = f"{short_reason(error)}."
+            detail = refusal(error)
             self._respond_error(request, INVALID_PARAMS, detail, {"reason": "invalidParameters", "detail": detail})
         except TimeoutError:
             detail = f"{request.method} did not finish in time."
