@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections import Counter
 from dataclasses import dataclass, field
@@ -112,6 +113,10 @@ def application(facade: Facade) -> web.Application:
     """The routes of `facade` behind its guard."""
     labels = {route.template: route.label or route.template for route in facade.routes}
 
+    @functools.cache  # of the routes' labels and the statuses in use
+    def duration(label: str, status: int) -> Histogram:
+        return facade.durations.labels(label, status)
+
     def session_of(request: web.Request) -> Session:
         session = facade.session_of(request.path)
         if session is None:
@@ -140,7 +145,7 @@ def application(facade: Facade) -> web.Application:
         session = facade.session_of(path)
         facade.counts[label, response.status, session.name if session is not None else ""] += 1
         if isinstance(response, web.Response):
-            facade.durations.labels(label, response.status).observe(facade.clock.monotonic() - begun)
+            duration(label, response.status).observe(facade.clock.monotonic() - begun)
         if request.method == "POST" or _logger.isEnabledFor(logging.DEBUG):
             level = logging.INFO if request.method == "POST" else logging.DEBUG
             log.log(level, "facade.request", message=f"{request.method} {path}: {response.status}")

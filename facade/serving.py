@@ -296,7 +296,7 @@ async def _serve(
 
         def complete() -> None:
             nonlocal reported
-            if facade.complete and not reported:
+            if not reported and facade.complete:
                 reported = True
                 _report(channel, complete=True)
 

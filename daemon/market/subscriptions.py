@@ -166,8 +166,8 @@ class Subscriptions:
 
     def _on_quotes(self, packet: Sequence[tuple[int, Quote]]) -> None:
         now = self._clock.monotonic()
-        found = ((self._table.received(request, now), quote) for request, quote in packet)
-        self._rows.quotes([(stream, quote) for stream, quote in found if stream is not None])
+        received = self._table.received
+        self._rows.quotes([(s, quote) for request, quote in packet if (s := received(request, now)) is not None])
 
     def _on_bars(self, reqId: int, bars: Sequence[Bar]) -> None:
         stream = self._table.received(reqId, self._clock.monotonic())

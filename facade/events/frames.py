@@ -45,12 +45,14 @@ def reset(reason: str) -> bytes:
 def deltas(changes: Mapping[str, Mapping[str, Entry]], id: bytes = b"") -> list[bytes]:  # noqa: A002
     """The changes topic by topic, as pieces; `id` on the last event of all."""
     pages = [
-        b'{"topic":%s,"rows":{%s}}' % (_encode(topic), rows)
+        b'{"topic":%b,"rows":{%b}}' % (_encode(topic), rows)
         for topic, entries in changes.items()
         for rows in _paged(entries)
     ]
-    last = len(pages) - 1
-    return list(pieces(frame(b"delta", page, id if number == last else b"") for number, page in enumerate(pages)))
+    if not pages:
+        return []
+    last = frame(b"delta", pages.pop(), id)
+    return list(pieces([*(frame(b"delta", page) for page in pages), last])) if pages else [last]
 
 
 def snapshot_page(topic: str, rows: bytes, complete: bool, id: bytes = b"") -> bytes:  # noqa: A002

@@ -219,25 +219,24 @@ class Streams:
         No write waits: a piece fits into what `MAX_PENDING` leaves of the write buffer.
         """
         shared: Shared = {}
-        choice, since, pieces = None, -1, None
+        choice, since, piece = None, -1, None
         for reader in tuple(self.readers):
             if not reader.keeps_up:
                 self.merged += 1
-            elif reader.resync_count != self._state.resync_count:
+                continue
+            if reader.since != since or reader.choice is not choice:
+                choice, since = reader.choice, reader.since
+                piece = _single(self._changes(choice, since, shared))
+            if (
+                piece is None
+                or reader.resync_count != self._state.resync_count
+                or reader.transport.get_write_buffer_size() > MAX_PENDING
+            ):
                 reader.fall_behind()
-            else:
-                if reader.since != since or reader.choice is not choice:
-                    choice, since = reader.choice, reader.since
-                    pieces = self._changes(choice, since, shared)
-                if pieces is None or len(pieces) > 1 or reader.transport.get_write_buffer_size() > MAX_PENDING:
-                    reader.fall_behind()
-                    continue
-                if pieces and len(pieces[0]) > frames.PIECE:  # a single large row, such as a gap with all its fills
-                    reader.fall_behind()
-                    continue
-                reader.since = self._state.replica.seq if self._state.replica is not None else 0
-                if pieces:
-                    await _write(reader, pieces[0])
+                continue
+            reader.since = self._state.replica.seq if self._state.replica is not None else 0
+            if piece:
+                await _write(reader, piece)
 
     def _changes(self, choice: Choice, since: int, shared: Shared) -> list[bytes] | None:
         """What has changed in `choice` after the step `since`, as pieces; `None` where that is not known."""
@@ -379,8 +378,20 @@ class Streams:
 
 
 async def _write(reader: Reader, data: bytes) -> None:
-    with contextlib.suppress(ConnectionError):  # the client has left, and its task is being cancelled
+    try:  # not contextlib.suppress: this is done once for each event of each reader
         await reader.response.write(data)
+    except ConnectionError:
+        pass  # the client has left, and its task is being cancelled
+
+
+def _single(pieces: list[bytes] | None) -> bytes | None:
+    """The one piece that the publisher may write, empty where nothing has changed; `None` where it is more than that.
+
+    A single row may be larger than a piece, such as a gap with all its fills.
+    """
+    if not pieces:
+        return None if pieces is None else b""
+    return pieces[0] if len(pieces) == 1 and len(pieces[0]) <= frames.PIECE else None
 
 
 def _as_entries(replica: Replica, topics: Iterable[str]) -> dict[str, dict[str, Entry]]:
