@@ -29,8 +29,7 @@ def accounts_of(state: ReplicaState) -> list[str]:
 
 def check_account(state: ReplicaState, account: str) -> None:
     """Raises `Problem` 404 for an account that the session does not have."""
-    known = accounts_of(state)
-    if account and known and account not in known:
+    if account and (known := accounts_of(state)) and account not in known:
         raise Problem("notFound", "This login has no such account.")
 
 
