@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Error, Page, Playwright, async_playwright, expect
+from playwright.async_api import Browser, Error, Page, Playwright, Route, async_playwright, expect
 
 from facade.serving import served
 from shared.settings import Settings
@@ -147,7 +147,34 @@ async def visiting(browser: Browser) -> AsyncIterator[Visit]:
         assert wrong == []
     finally:
         for context in contexts:
+            for page in context.pages:
+                await page.unroute_all(behavior="wait")
             await context.close()
+
+
+@asynccontextmanager
+async def unanswered(page: Page, url: str, *, first: int | None = None) -> AsyncIterator[list[Route]]:
+    """Requests for `url`, or the `first` of them, get no response, as from a stopped process; they fail at the end.
+
+    The list has every request. A request that is left without response would leave a task of playwright behind.
+    """
+    requests: list[Route] = []
+    ended = asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        requests.append(route)
+        if first is not None and len(requests) > first:
+            await route.continue_()
+            return
+        await ended.wait()
+        await route.abort()
+
+    await page.route(url, hold)
+    try:
+        yield requests
+    finally:
+        ended.set()
+        await page.unroute_all(behavior="wait")  # `unroute` would let the browser send the held requests
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -10,7 +10,7 @@ from playwright.async_api import Page, Route, expect
 
 from shared.messages import Account, Endpoint, Expected, GatewayFacts, LastError, Notice, Sync
 from shared.reasons import describe
-from tests.browser.conftest import Desk, Shot, Visit, sitting
+from tests.browser.conftest import Desk, Shot, Visit, sitting, unanswered
 from tests.browser.desk import FACTS, account, now, positions, trouble
 from tests.facade.fake_daemon import FakeDaemon
 
@@ -352,13 +352,9 @@ async def test_a_frozen_facade_is_noticed_too(reset: tuple[Desk, Page]) -> None:
     _, page = reset
     await expect(page.locator("#headline")).to_have_text("IBKR: Connected")
 
-    async def swallow(route: object) -> None:
-        """The question is never answered, as by a stopped process."""
+    async with unanswered(page, "**/api/ibkr/link"):
+        await expect(page.locator("#headline")).to_have_text("IBKR: Facade not answering")
 
-    await page.route("**/api/ibkr/link", swallow)
-
-    await expect(page.locator("#headline")).to_have_text("IBKR: Facade not answering")
-    await page.unroute("**/api/ibkr/link")
     await expect(page.locator("#headline")).to_have_text("IBKR: Connected")
 
 
@@ -366,21 +362,15 @@ async def test_a_stream_that_never_opens_is_requested_again(desk: Desk, visit: V
     """A request without an answer, as over a connection that was lost without a word, is given up."""
     page = await visit("about:blank")
     await page.clock.install()
-    requests = []
+    async with unanswered(page, "**/api/ibkr/events?*", first=1) as requests:
+        await page.goto(desk.url)
+        await expect(page.locator("#headline")).to_have_text("IBKR: Connected")
+        await expect(page.locator("#positions-note")).to_have_text("not known")
+        assert len(requests) == 1
 
-    async def swallow_the_first(route: Route) -> None:
-        requests.append(route)
-        if len(requests) > 1:
-            await route.continue_()
+        await page.clock.fast_forward(60_000)
 
-    await page.route("**/api/ibkr/events?*", swallow_the_first)
-    await page.goto(desk.url)
-    await expect(page.locator("#headline")).to_have_text("IBKR: Connected")
-    await expect(page.locator("#positions-note")).to_have_text("not known")
-
-    await page.clock.fast_forward(60_000)
-
-    await expect(page.locator("#positions-note")).to_have_text("10 positions · in USD")
+        await expect(page.locator("#positions-note")).to_have_text("10 positions · in USD")
 
 
 async def refuse_streams(page: Page, retry_after: int) -> list[Route]:

@@ -24,7 +24,6 @@ from tests.daemon.running import place, running, settings
 from tests.ports import free_port
 from tests.waiting import until
 
-pytest.importorskip("nats", reason="nats-py is not installed: pip install '.[nats]'")
 SERVER = shutil.which("nats-server")
 
 
@@ -61,6 +60,7 @@ class NatsServer:
 
 @pytest.fixture
 def nats_server(tmp_path: Path) -> Iterator[NatsServer]:
+    pytest.importorskip("nats", reason="nats-py is not installed: pip install '.[nats]'")
     if SERVER is None:
         pytest.skip("nats-server is not installed: apt-get install nats-server")
     server = NatsServer(tmp_path)
