@@ -25,6 +25,7 @@ from shared import scaleout
 from shared.clock import Clock
 from shared.jsonrpc.codec import (
     APPLICATION_ERROR,
+    CALL_TIMEOUT,
     INTERNAL_ERROR,
     INVALID_PARAMS,
     MAX_CALLS,
@@ -32,7 +33,7 @@ from shared.jsonrpc.codec import (
     RpcError,
     encode,
 )
-from shared.jsonrpc.server import CALL_TIMEOUT, Method, ServerConnection
+from shared.jsonrpc.server import Method, ServerConnection
 from shared.messages import STATE_TOPICS
 from shared.reasons import Problem
 from shared.refusals import refusal

@@ -21,7 +21,7 @@ from facade.replica.conversation import Connect, Conversation, Watched
 from shared import scaleout
 from shared.clock import Clock
 from shared.jsonrpc.client import ConnectionLost
-from shared.jsonrpc.codec import APPLICATION_ERROR, RpcError, encode
+from shared.jsonrpc.codec import APPLICATION_ERROR, CALL_TIMEOUT, RpcError, encode
 from shared.messages import STATE_TOPICS
 from shared.scaleout import EPOCH, FRESH, LEASE, NEXT, SINCE, Alive, Subjects
 
@@ -34,9 +34,6 @@ ALIVE_TIMEOUT = 2.5
 
 LATE = 2.5
 """s after a sign of life until the step that it names must have arrived."""
-
-CALL_TIMEOUT = 915.0
-"""s for a call without a deadline of its own: a little more than the daemon's own longest."""
 
 ERROR, VIOLATION = "Nats-Service-Error", re.compile(r'permissions violation for publish to "([^"]+)"', re.IGNORECASE)
 
@@ -197,7 +194,8 @@ class NatsConversation:
         refused: asyncio.Future[Any] = loop.create_future()  # by a permission, or by the end of the conversation
         self._calls.setdefault(subject, set()).add(refused)
         request = asyncio.create_task(
-            nc.request(subject, payload, timeout or CALL_TIMEOUT, headers={EPOCH: self.epoch}), name=f"nats.{method}"
+            nc.request(subject, payload, timeout or CALL_TIMEOUT + LATE, headers={EPOCH: self.epoch}),
+            name=f"nats.{method}",
         )
         try:
             await asyncio.wait([request, refused], return_when=asyncio.FIRST_COMPLETED)

@@ -15,6 +15,9 @@ MAX_LINE = 1 << 20
 MAX_CALLS = 512
 """Concurrent calls of one connection: the facade serves 512 HTTP connections, each waits for at most one response."""
 
+CALL_TIMEOUT = 3630.0
+"""s for a method without a shorter deadline of its own: a connect may be given an hour, history waits ten minutes."""
+
 CLOSE_TIMEOUT = 2.0
 """s for the peer to read the last response of a connection that is being closed."""
 

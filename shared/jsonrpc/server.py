@@ -17,6 +17,7 @@ from msgspec import Raw, Struct
 
 from shared.jsonrpc.codec import (
     APPLICATION_ERROR,
+    CALL_TIMEOUT,
     CLOSE_TIMEOUT,
     HELLO_REQUIRED,
     INTERNAL_ERROR,
@@ -53,9 +54,6 @@ HELLO_TIMEOUT = 5.0
 
 LINE_TIMEOUT = 10.0
 """s from the first byte of a line to its newline: 1 MiB on a local socket takes milliseconds."""
-
-CALL_TIMEOUT = 900.0
-"""s for a method without a shorter deadline of its own: history may wait for a whole ten-minute pacing window."""
 
 SLOW_READER_TIMEOUT = 30.0
 """s that the write buffer may stay above the low-water mark until the connection is dropped."""

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from shared.jsonrpc import server as module
+from shared.jsonrpc.codec import CALL_TIMEOUT
 from shared.jsonrpc.server import (
-    CALL_TIMEOUT,
     HELLO_TIMEOUT,
     LINE_TIMEOUT,
     MAX_CALLS,
@@ -21,6 +21,7 @@ from shared.jsonrpc.server import (
     RpcService,
     ServerConnection,
 )
+from shared.messages import ConnectParams
 
 HELLO = b'{"jsonrpc":"2.0","id":0,"method":"hello","params":{"protocol":1,"client":"test/1"}}\n'
 PING = b'{"jsonrpc":"2.0","id":1,"method":"ping"}\n'
@@ -287,7 +288,12 @@ async def test_each_refusal_has_its_code():
     assert it.service.faults == 1
     assert [line["event"] for line in logs] == ["rpc.fault"]
     assert [message["error"]["data"]["reason"] for message in hung.wire.said()] == ["brokerTimeout"]
-    assert CALL_TIMEOUT > 600  # a history request may wait its ten minutes
+
+
+def test_no_call_ends_before_the_longest_that_its_client_may_want():
+    """A connect takes the time that it is given; a history request may wait its ten minutes."""
+    longest = msgspec.json.schema(ConnectParams)["$defs"]["ConnectParams"]["properties"]["timeout"]["maximum"]
+    assert max(longest, 600) < CALL_TIMEOUT
 
 
 async def test_bad_lines_are_answered_and_the_conversation_goes_on():
