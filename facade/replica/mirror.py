@@ -130,7 +130,7 @@ class Mirror:
         while True:
             try:
                 await self._converse()
-            except (OSError, RpcError, TimeoutError, msgspec.DecodeError) as error:
+            except (OSError, RpcError, TimeoutError, msgspec.DecodeError, ValueError) as error:
                 self._disconnected(str(error) or "no response in time")
             self.first_attempt_done.set()
             await asyncio.sleep(RETRY_DELAY)
@@ -264,14 +264,13 @@ class Mirror:
     def _on_delta(self, params: msgspec.Raw) -> None:
         try:
             delta = _delta.decode(params)
-        except msgspec.DecodeError as error:
+            if self._backlog is not None:
+                self._backlog.append(delta)
+            else:
+                self._apply(delta)
+        except (msgspec.DecodeError, ValueError) as error:
             if self._conversation is not None:
                 self._conversation.abort(f"a delta that cannot be decoded: {error}")
-            return
-        if self._backlog is not None:
-            self._backlog.append(delta)
-        else:
-            self._apply(delta)
 
     def _apply(self, delta: Delta) -> None:
         if not self._watched.issuperset(delta.topics):  # it crossed with our unwatch

@@ -157,6 +157,33 @@ async def test_another_epoch_replaces_everything(daemon: FakeDaemon) -> None:
             assert not known.known
 
 
+@pytest.mark.parametrize(
+    "page",
+    [
+        {"asOf": None, "seq": 99, "rows": {"positions": {"known": "yes"}}, "seqs": [99]},
+        {"asOf": None, "seq": 99, "rows": {"positions": {"known": True}}, "seqs": []},
+    ],
+)
+async def test_a_delta_that_cannot_be_read_ends_the_conversation_and_the_next_one_is_whole(
+    daemon: FakeDaemon, page: dict[str, Any]
+) -> None:
+    """As after an update of one of the two processes alone: one line, no error of the event loop."""
+    errors: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: errors.append(context))
+    async with mirroring(daemon.path) as mirror:
+        await until(lambda: mirror.state.complete)
+        (peer,) = daemon.service.connections
+        peer.notify("delta", {"epoch": "e1", "topics": {"sync": page}, "seq": 99})
+        await until(lambda: peer not in daemon.service.connections)
+        await until(
+            lambda: (
+                mirror.state.complete
+                and row(mirror, "sync", "positions") == daemon.store.replica.row("sync", "positions")
+            )
+        )
+    assert errors == []
+
+
 async def test_a_silent_daemon_is_unreachable_though_its_socket_is_open(daemon: FakeDaemon) -> None:
     async with mirroring(daemon.path) as mirror:
         await until(lambda: mirror.state.connected)
