@@ -163,11 +163,18 @@ class Streams:
     async def _stream(self, request: web.Request, topics: tuple[str, ...], account: str) -> web.StreamResponse:
         response = web.StreamResponse(headers=HEADERS)
         response.force_close()
-        await response.prepare(request)
-        await response.write(frames.RETRY)
+        with contextlib.suppress(ConnectionError):  # the client has left, and this task is about to be cancelled
+            await response.prepare(request)
+            await response.write(frames.RETRY)
+            await self._read_by(request, response, topics, account)
+        return response
+
+    async def _read_by(
+        self, request: web.Request, response: web.StreamResponse, topics: tuple[str, ...], account: str
+    ) -> None:
         transport = request.transport
         if self._closed or transport is None:
-            return response  # the reader reconnects; after an error, a browser's EventSource would not
+            return  # the reader reconnects; after an error, a browser's EventSource would not
         choice = self._choices.get((topics, account))
         if choice is None:
             choice = self._choices[topics, account] = Choice(topics, account)
@@ -178,7 +185,6 @@ class Streams:
             await self._follow(reader)
         finally:
             self.readers.discard(reader)
-        return response
 
     async def _follow(self, reader: Reader) -> None:
         """Write what `reader` lacks each time the publisher leaves it to this task."""
@@ -204,7 +210,7 @@ class Streams:
         while True:
             await asyncio.sleep(self.heartbeat)
             for reader in tuple(self.readers):
-                if reader.keeps_up:
+                if reader.keeps_up and reader.transport.get_write_buffer_size() <= MAX_PENDING:
                     await _write(reader, frames.HEARTBEAT)
 
     async def _publish_changes(self) -> None:

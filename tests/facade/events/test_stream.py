@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from facade.events import frames
-from facade.events.stream import Reader
+from facade.events.stream import MAX_PENDING, Reader
 from facade.routes.events import topics_of
 from shared.messages import STATE_TOPICS, Account, Fill, Notice, Position, Quote
 from shared.reasons import Problem
@@ -479,6 +479,26 @@ async def test_every_stream_has_a_heartbeat(served: Served) -> None:
             while not client.comments:
                 served.daemon.link(session=served.daemon.store.seq)
                 await client.event()
+
+
+async def test_a_reader_with_unread_bytes_needs_no_heartbeat(served: Served) -> None:
+    """Bytes of its own for each would fill its write buffer, and then its write would hold up everybody's."""
+    store = served.daemon.store
+    async with reading(served, "positions", room=1 << 16) as slow, reading(served, "link") as quick:
+        await slow.snapshot()
+        await quick.snapshot()
+        (reader,) = (each for each in served.facade.default.streams.readers if "positions" in each.choice.names)
+        transport = reader.transport
+        while transport.get_write_buffer_size() <= MAX_PENDING:
+            store.put({"positions": many(100, float(store.seq))})
+            await until(lambda: transport.get_write_buffer_size() > MAX_PENDING or reader.since >= store.seq)
+        assert reader.keeps_up
+        pending = transport.get_write_buffer_size()
+        async with beating(served):
+            while quick.comments < 5:
+                served.daemon.link(session=store.seq)
+                await quick.event()
+        assert transport.get_write_buffer_size() == pending
 
 
 def many(count: int, price: float) -> dict[str, Position]:
