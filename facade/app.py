@@ -19,7 +19,7 @@ from facade.alerts import DaemonAlerts
 from facade.events.stream import Streams
 from facade.http.guard import BODY_LIMIT, Guard
 from facade.http.problems import ProblemDetails, fault, refusal
-from facade.http.responses import LARGE, NO_HEADERS, add_headers, request_id, send_in_time
+from facade.http.responses import NO_HEADERS, add_headers, may_wait, request_id, send_in_time
 from facade.http.routing import SESSIONS, Route, add_routes
 from facade.replica.mirror import Mirror
 from shared.clock import Clock
@@ -32,6 +32,9 @@ _logger = logging.getLogger(__name__)  # for its level alone, where a line is ra
 
 FAILURE_TIMEOUT = 5.0
 """s for the replica to hold what a failed call has changed; the delta follows the daemon's answer at once."""
+
+UNKNOWN = "unknown"
+"""The metrics' label of every path without a route."""
 
 OWN_MEMBERS = frozenset(ProblemDetails.__struct_fields__) | {"sentence", "allow", "retryAfter", "seq"}
 """Members of a problem that are set here; the daemon's others (`candidates`, `accounts` …) pass through."""
@@ -92,11 +95,12 @@ class Facade:
         """Whether every session's replica is complete and current."""
         return all(session.mirror.state.complete for session in self.sessions.values())
 
-    def session_of(self, path: str) -> Session | None:
-        """The session that a request for `path` is about; `None` where it names one that is not served."""
-        if not path.startswith(SESSIONS):
-            return self.default
-        return self.sessions.get(path[len(SESSIONS) :].partition("/")[0])
+    def session_of(self, request: web.Request) -> Session | None:
+        """The session that `request` is about; `None` where its path names one that is not served."""
+        name = request.match_info.get("session")
+        if name is not None:
+            return self.sessions.get(name)
+        return None if request.path.startswith(SESSIONS) else self.default
 
 
 def _durations() -> Histogram:
@@ -118,7 +122,7 @@ def application(facade: Facade) -> web.Application:
         return facade.durations.labels(label, status)
 
     def session_of(request: web.Request) -> Session:
-        session = facade.session_of(request.path)
+        session = facade.session_of(request)
         if session is None:
             raise Problem("notFound", f"This facade serves no such session. It serves {', '.join(facade.sessions)}.")
         return session
@@ -134,15 +138,13 @@ def application(facade: Facade) -> web.Application:
             facade.guard.admit(request, path)
             response = await handler(request)
         except Problem as problem:
-            response = _refuse(facade, problem, path)
-        except web.HTTPNotFound:
-            response = _refuse(facade, Problem("notFound", "There is no such path here."), path)
+            response = _refuse(facade, problem, facade.session_of(request), path)
         except Exception:
             log.exception("facade.fault", message="A request failed inside the facade.", path=path)
             response = fault(path)
         resource = request.match_info.route.resource
-        label = labels[resource.canonical] if resource is not None else "unknown"
-        session = facade.session_of(path)
+        label = labels.get(resource.canonical, UNKNOWN) if resource is not None else UNKNOWN
+        session = facade.session_of(request)
         facade.counts[label, response.status, session.name if session is not None else ""] += 1
         if isinstance(response, web.Response):
             duration(label, response.status).observe(facade.clock.monotonic() - begun)
@@ -152,7 +154,7 @@ def application(facade: Facade) -> web.Application:
         # a body that was not read would be taken for the next request
         if facade.draining or not request.content.is_eof():
             response.force_close()
-        if isinstance(response, web.Response) and isinstance(response.body, bytes) and len(response.body) > LARGE:
+        if isinstance(response, web.Response) and may_wait(request.transport, response):
             await send_in_time(request, response)
         return response
 
@@ -162,12 +164,11 @@ def application(facade: Facade) -> web.Application:
     return app
 
 
-def _refuse(facade: Facade, problem: Problem, path: str) -> web.Response:
-    """`problem` with what the link row, or the daemon's own answer, adds to it."""
+def _refuse(facade: Facade, problem: Problem, session: Session | None, path: str) -> web.Response:
+    """`problem` with what `session`'s link row, or the daemon's own answer, adds to it."""
     from_daemon: dict[str, Any] = problem.extra.get("daemon") or {}
     extra = {key: value for key, value in problem.extra.items() if key not in ("daemon", "allow")}
     extra |= {key: value for key, value in from_daemon.items() if key not in OWN_MEMBERS}
-    session = facade.session_of(path)
     state = session.mirror.state if session is not None else None
     link = state.link if state is not None and state.reachable else None
     facts: dict[str, Any] = {}

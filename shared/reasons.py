@@ -441,6 +441,12 @@ CATALOGUE: dict[str, Reason] = {
         status=415,
         retryable=False,
     ),
+    "expectationFailed": Reason(
+        title="Expectation not supported",
+        sentence="The only Expect header that is understood is 100-continue.",
+        status=417,
+        retryable=False,
+    ),
     "hostRejected": Reason(
         title="Unknown Host",
         sentence="The Host header names neither this facade's address nor one of IBKR_FACADE_NAMES.",

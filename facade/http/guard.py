@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable
 from weakref import WeakSet
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from facade.http import peers
 from shared.reasons import Problem
@@ -20,6 +20,8 @@ BODY_LIMIT = 16 * 1024
 """bytes; the largest body the API has a use for is a contract's description, under 1 KiB."""
 
 OWN_SITES = ("same-origin", "none")
+CONTINUE = "100-continue"
+
 DOCUMENTS = ("/", "/ui/complete_platform.html")
 """What a link on a foreign page may open: a document for the person, never data for the page."""
 
@@ -101,8 +103,10 @@ class Guard:
 
 
 def check_body_headers(request: web.BaseRequest) -> None:
-    """Raises `Problem` 415 or 413 for a body that must not be read."""
+    """Raises `Problem` 417, 415 or 413 for a body that must not be read."""
     headers = request.headers
+    if "Expect" in headers and request.version >= HttpVersion11 and headers["Expect"].lower() != CONTINUE:
+        raise Problem("expectationFailed")
     if request.method == "POST" and not _is_json(headers.getall("Content-Type", ())):
         raise Problem("unsupportedMediaType")
     if "Content-Encoding" in headers:

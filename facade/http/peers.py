@@ -10,8 +10,8 @@ import ipaddress
 import socket
 import struct
 import sys
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 SUPPORTED = sys.platform == "linux"
 
@@ -62,10 +62,14 @@ def _by_netlink(source: IP, sport: int, target: IP, dport: int) -> int | None:
         + ANY_COOKIE
     )
     body = struct.pack("=BBBxI", family, socket.IPPROTO_TCP, 0, 0xFFFFFFFF) + name
-    with _netlink() as sock:
-        sock.settimeout(0.5)  # the kernel answers within the call; a deadline all the same
+    sock = _netlink()
+    try:
         sock.send(struct.pack("=IHHII", 16 + len(body), SOCK_DIAG_BY_FAMILY, 1, 1, 0) + body)
         answer = sock.recv(4096)
+    except OSError:  # an answer that comes later must not be taken for the next look-up's
+        sock.close()
+        _netlink.cache_clear()
+        raise
     length, kind = struct.unpack_from("=IH", answer)
     if kind != SOCK_DIAG_BY_FAMILY or length < 88:
         (code,) = struct.unpack_from("=i", answer, 16)
@@ -78,8 +82,12 @@ def _by_netlink(source: IP, sport: int, target: IP, dport: int) -> int | None:
     return int(uid) if inode else None
 
 
-def _netlink() -> Any:
-    return socket.socket(getattr(socket, "AF_NETLINK", -1), socket.SOCK_DGRAM, NETLINK_SOCK_DIAG)
+@cache
+def _netlink() -> socket.socket:
+    """The process's one socket for this, kept, since where no descriptor is left a new one could not be opened."""
+    sock = socket.socket(getattr(socket, "AF_NETLINK", -1), socket.SOCK_DGRAM, NETLINK_SOCK_DIAG)
+    sock.settimeout(0.5)  # the kernel answers within the call; a deadline all the same
+    return sock
 
 
 def _by_proc(source: IP, sport: int, target: IP, dport: int) -> int | None:

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from facade.http.guard import BODY_LIMIT
 from shared.reasons import Problem
@@ -89,6 +89,9 @@ def converted(given: Mapping[str, Any], wanted: type[S], *, strict: bool) -> S:
 
 
 async def _read(request: web.BaseRequest) -> bytes:
+    transport = request.transport
+    if transport is not None and "Expect" in request.headers and request.version >= HttpVersion11:
+        transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     try:
         async with asyncio.timeout(BODY_TIMEOUT):
             return await request.read()

@@ -33,8 +33,8 @@ COMMON = web.StreamResponse(headers={**SECURITY_HEADERS, "Cache-Control": "no-st
 
 REQUEST_ID_FORM = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
-LARGE = 64 * 1024
-"""Bytes of a body that may not fit into the socket's write buffer."""
+ROOM = 48 * 1024
+"""Bytes of the write buffer for bodies: the rest of the 64 KiB at which asyncio pauses a writer is for headers."""
 
 WRITE_TIMEOUT = 30.0
 """s for a client to read a large response; then its connection is aborted."""
@@ -87,6 +87,12 @@ async def add_headers(_request: web.Request, response: web.StreamResponse) -> No
     headers.popall("Server", None)
 
 
+def may_wait(transport: asyncio.Transport | None, response: web.Response) -> bool:
+    """Whether `response`, behind what the client has not read yet, may be more than the write buffer takes."""
+    size = len(response.body) if isinstance(response.body, bytes) else 0
+    return transport is not None and transport.get_write_buffer_size() + size > ROOM
+
+
 async def send_in_time(request: web.Request, response: web.Response) -> None:
     """Send all of `response`; a client that does not read it within `WRITE_TIMEOUT` is disconnected."""
     try:
@@ -96,3 +102,5 @@ async def send_in_time(request: web.Request, response: web.Response) -> None:
     except TimeoutError:
         if request.transport is not None:
             request.transport.abort()
+    except ConnectionError:
+        pass  # the client has left

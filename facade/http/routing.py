@@ -34,6 +34,7 @@ Handle = Callable[[Any, RequestContext], Awaitable[web.StreamResponse]]
 
 API = "/api/ibkr"
 SESSIONS = f"{API}/sessions/"
+EVERY_OTHER_PATH = "/{path:(?s:.*)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +79,18 @@ def add_routes(router: web.UrlDispatcher, routes: Iterable[Route], session_of: C
         resource = router.add_resource(template)
         for route in methods:
             for method in ("GET", "HEAD") if route.method == "GET" else (route.method,):
-                resource.add_route(method, _endpoint(route, session_of))
-        resource.add_route("*", _refuse_method(", ".join(sorted(each.method for each in resource)), session_of))
+                resource.add_route(method, _endpoint(route, session_of), expect_handler=_after_the_guard)
+        refuse = _refuse_method(", ".join(sorted(each.method for each in resource)), session_of)
+        resource.add_route("*", refuse, expect_handler=_after_the_guard)
+    router.add_route("*", EVERY_OTHER_PATH, _not_found, expect_handler=_after_the_guard)
+
+
+async def _after_the_guard(_request: web.Request) -> None:
+    """An `Expect` header is not answered here, which is before any middleware, but where the body is read."""
+
+
+async def _not_found(_request: web.Request) -> web.StreamResponse:
+    raise Problem("notFound", "There is no such path here.")
 
 
 def _endpoint(

@@ -24,7 +24,15 @@ from shared.settings import SESSION_NAME
 
 REF = "#/components/schemas/{name}"
 
-EVERYWHERE = ("badRequest", "peerRejected", "originRejected", "hostRejected", "tooLarge", "unsupportedMediaType")
+EVERYWHERE = (
+    "badRequest",
+    "peerRejected",
+    "originRejected",
+    "hostRejected",
+    "tooLarge",
+    "unsupportedMediaType",
+    "expectationFailed",
+)
 """Reasons for which any request may be refused before its route's handler runs."""
 
 WITH_BODY = ("bodyTimeout", "invalidParameters")

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession, ClientTimeout
 from multidict import CIMultiDict
+from yarl import URL
 
 from facade import serving
 from facade.app import Facade
@@ -34,13 +35,13 @@ class Served:
     http: ClientSession
     daemon: FakeDaemon
 
-    async def get(self, path: str, **kwargs: Any) -> tuple[int, Any, CIMultiDict[str]]:
+    async def get(self, path: str | URL, **kwargs: Any) -> tuple[int, Any, CIMultiDict[str]]:
         return await self.request("GET", path, **kwargs)
 
     async def post(self, path: str, body: Any = None, **kwargs: Any) -> tuple[int, Any, CIMultiDict[str]]:
         return await self.request("POST", path, json={} if body is None else body, **kwargs)
 
-    async def request(self, method: str, path: str, **kwargs: Any) -> tuple[int, Any, CIMultiDict[str]]:
+    async def request(self, method: str, path: str | URL, **kwargs: Any) -> tuple[int, Any, CIMultiDict[str]]:
         """Status, decoded body, headers."""
         async with self.http.request(method, path, **kwargs) as response:
             text = await response.text()

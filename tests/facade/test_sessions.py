@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession, ClientTimeout
+from yarl import URL
 
 from facade.app import Facade
 from facade.serving import served
@@ -131,6 +132,17 @@ async def test_an_unknown_session_is_not_found(both: Both, path: str) -> None:
     """Also where another session would have an answer."""
     status, body, _ = await both.served.get(f"{API}/sessions/other/{path}", allow_redirects=False)
     assert (status, body["reason"], body["session"], body["phase"]) == (404, "notFound", None, None)
+
+
+async def test_a_path_in_escapes_is_about_the_session_that_it_names(both: Both) -> None:
+    """Refusals too; a name that contains a slash is no session's."""
+    both.paper.link(phase="waiting", reason="portClosed", connected=False)
+    await until(lambda: not both.facade.sessions["paper"].mirror.state.connected)
+    for path in ("%73essions/paper", "sessions/%70aper"):
+        status, body, _ = await both.served.get(URL(f"{API}/{path}/positions", encoded=True))
+        assert (status, body["session"], body["phase"]) == (503, "paper", "waiting")
+    status, body, _ = await both.served.get(URL(f"{API}/sessions/live%2Fpaper/status", encoded=True))
+    assert (status, body["session"]) == (404, None)
 
 
 async def test_the_sessions_are_listed_the_default_one_first(both: Both) -> None:

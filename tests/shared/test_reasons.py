@@ -31,6 +31,7 @@ CONTRACT_5 = {
     408: "bodyTimeout",
     413: "tooLarge",
     415: "unsupportedMediaType",
+    417: "expectationFailed",
     421: "hostRejected",
 }
 

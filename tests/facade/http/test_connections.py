@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import socket
+import struct
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,46 @@ async def test_a_client_that_does_not_read_its_response_is_disconnected(
         await until(lambda: not server.connections)
 
 
+async def test_a_client_that_reads_none_of_its_many_small_responses_is_disconnected(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pipelined: each fits into the write buffer, all of them do not."""
+    monkeypatch.setattr("facade.http.responses.WRITE_TIMEOUT", 0.05)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        client.connect(("127.0.0.1", served.port))
+        client.sendall(f"GET /ui/table.js HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n\r\n".encode() * 800)
+        server = served.facade.server
+        assert server is not None
+        await until(lambda: server.requests_count > 0)
+        await until(lambda: not server.connections)
+        assert server.requests_count < 800
+
+
+@pytest.mark.parametrize("path", ["/api/ibkr/events", "/api/ibkr/openapi.json"])
+async def test_a_client_that_has_left_before_its_response_is_no_fault(served: Served, path: str) -> None:
+    """Its connection is reset in the moment in which the request is read."""
+
+    def request(path: str) -> bytes:
+        return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n\r\n".encode()
+
+    assert (await served.get("/api/ibkr/openapi.json"))[0] == 200
+    server = served.facade.server
+    assert server is not None
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(5):
+            with socket.create_connection(("127.0.0.1", served.port)) as client:
+                client.setblocking(False)
+                client.sendall(request("/livez"))
+                await asyncio.get_running_loop().sock_recv(client, 4096)
+                before = server.requests_count
+                client.sendall(request(path))
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            await until(lambda before=before: server.requests_count > before and len(server.connections) == 1)
+    assert [line["event"] for line in lines] == []
+    assert not [label for label in served.facade.counts if label[1] == 500]
+
+
 async def test_a_client_that_does_not_read_delays_no_other(served: Served) -> None:
     rows = {f"DU1:{n}": Position(account="DU1", conId=n, position=1.0) for n in range(20_000)}
     served.daemon.set_rows("positions", rows)
@@ -152,6 +193,34 @@ async def test_requests_under_way_are_answered_at_shutdown(tmp_path: Path, daemo
         assert b"Connection: close" in await exchange(served, reader, writer)
         assert await reader.read() == b""
         writer.close()
+
+
+async def test_an_expectation_is_answered_after_every_rule_that_needs_no_body(served: Served) -> None:
+    """A refusal is the first and only answer, wherever the request goes; then the body is not needed any more."""
+    ours, json_ = f"Host: 127.0.0.1:{served.port}", "Content-Type: application/json"
+    for line, host, kind, expected, status in (
+        ("POST /api/ibkr/connect", "Host: evil.example", json_, "100-continue", b"421"),
+        ("POST /nothing", "Host: evil.example", json_, "100-continue", b"421"),
+        ("POST /nothing%0A", ours, json_, "100-continue", b"404"),
+        ("POST /api/ibkr/sessions/nothing/connect", ours, json_, "100-continue", b"404"),
+        ("PUT /api/ibkr/connect", ours, json_, "100-continue", b"405"),
+        ("POST /api/ibkr/connect", ours, "Content-Type: text/plain", "100-continue", b"415"),
+        ("POST /api/ibkr/connect", ours, json_, "200-ok", b"417"),
+        ("GET /livez", ours, json_, "200-ok", b"417"),
+    ):
+        reader, writer = await opened(served)
+        writer.write(f"{line} HTTP/1.1\r\n{host}\r\n{kind}\r\nContent-Length: 2\r\nExpect: {expected}\r\n\r\n".encode())
+        async with asyncio.timeout(LIMIT):
+            head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 " + status), (line, head)
+        assert b"Content-Type: application/problem+json" in head
+        writer.close()
+    assert served.daemon.requests == []
+
+
+async def test_an_old_clients_expectation_is_ignored(served: Served) -> None:
+    raw = await served.raw(f"GET {STATUS} HTTP/1.0\r\nHost: 127.0.0.1:{served.port}\r\nExpect: any\r\n\r\n".encode())
+    assert raw.startswith(b"HTTP/1.0 200 ")
 
 
 async def test_expect_continue_is_answered_before_the_body(served: Served) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import re
 import socket
@@ -15,7 +16,7 @@ import pytest
 
 from facade.http import peers
 from facade.http.guard import names, spelled
-from tests.facade.conftest import Served, running
+from tests.facade.conftest import LIMIT, Served, running
 from tests.facade.fake_daemon import FakeDaemon
 from tests.waiting import until
 
@@ -410,6 +411,32 @@ async def test_the_user_of_a_connection_is_found(tmp_path: Path) -> None:
                 client.close()
                 assert peers.owner(peer, ours) is None
                 assert peers._by_proc(*ends) is None
+
+
+async def test_the_user_of_a_connection_is_found_without_a_free_descriptor(served: Served) -> None:
+    """Or the last client to be accepted would be refused as another user's."""
+    if not peers.SUPPORTED:
+        pytest.skip("this system does not show a connection's user")
+    import resource
+
+    assert (await served.get(STATUS))[0] == 200
+    server = served.facade.server
+    assert server is not None
+    reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+    await until(lambda: len(server.connections) == 2)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.open(os.devnull, os.O_RDONLY)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            os.open(os.devnull, os.O_RDONLY)
+        writer.write(f"GET {STATUS} HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\nConnection: close\r\n\r\n".encode())
+        async with asyncio.timeout(LIMIT):
+            assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        writer.close()
 
 
 @pytest.mark.parametrize(
