@@ -96,7 +96,7 @@ def _reachable(state: ReplicaState) -> Callable[[], bool]:
 def _connector(settings: Settings, name: str, own: Settings, clock: Clock) -> Connect:
     """How the daemon of the session `name` is reached; nothing else depends on it."""
     if not settings.is_remote(name):
-        return local_connector(own.socket_path)
+        return local_connector(own.socket_path, clock)
     from facade.replica.nats import nats_connector
 
     server = scaleout.Server(settings.nats_url, settings.nats_creds)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,13 +39,27 @@ token of the next page."""
 SNAPSHOT, LEASE_METHOD, RELEASE, RENEW = "snapshot", "lease", "release", "renew"
 """Methods that only remote facades call; in place of `watch` and `unwatch` of the local socket."""
 
+TIME = "time"
+"""Method: the daemon's wall clock. The clocks of two machines may differ by any amount; ages need the difference."""
+
 
 class Alive(Struct, frozen=True, kw_only=True):
-    """The daemon's sign of life. `seq`: a step that is in the stream, or about to be."""
+    """The daemon's sign of life, sent at `now`. `seq`: a step that is in the stream, or about to be.
+
+    `proof`: when the gateway's last message of the row `link` was.
+    """
 
     epoch: str
     seq: int
     daemon: str
+    now: datetime
+    proof: datetime | None = None
+
+
+class DaemonTime(Struct, frozen=True):
+    """The result of `time`: the daemon's wall clock, UTC."""
+
+    now: datetime
 
 
 class LeaseParams(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -80,7 +95,7 @@ class Subjects:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where NATS is. `credentials`: a file of NKey/JWT credentials, or of one line `user:password`."""
+    """Where NATS is. `credentials`: a file of JWT credentials, of an NKey's seed, or of one line `user:password`."""
 
     urls: tuple[str, ...]
     credentials: Path | None = None
@@ -117,10 +132,18 @@ async def connect(
             closed_cb=closed_cb,
             **_login(server.credentials),
         )
+        pass_cancellation()
     except BaseException:
         await close(client)
         raise
     return client
+
+
+def pass_cancellation() -> None:
+    """Raise a cancellation that a wait inside nats-py has swallowed: `wait_for` may, before Python 3.12."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 async def close(client: Client) -> None:
@@ -137,5 +160,7 @@ def _login(credentials: Path | None) -> dict[str, Any]:
     text = credentials.read_text(encoding="utf-8")
     if "-----BEGIN NATS" in text:
         return {"user_credentials": str(credentials)}
+    if ":" not in text:
+        return {"nkeys_seed": str(credentials)}
     user, _, password = text.strip().partition(":")
     return {"user": user, "password": password}

@@ -34,10 +34,21 @@ from shared.jsonrpc.codec import (
     encode,
 )
 from shared.jsonrpc.server import Method, ServerConnection
-from shared.messages import STATE_TOPICS
+from shared.messages import STATE_TOPICS, Link
 from shared.reasons import Problem
 from shared.refusals import refusal
-from shared.scaleout import ALIVE_INTERVAL, EPOCH, FRESH, NEXT, SINCE, Alive, LeaseParams, Subjects
+from shared.scaleout import (
+    ALIVE_INTERVAL,
+    EPOCH,
+    FRESH,
+    NEXT,
+    SINCE,
+    Alive,
+    DaemonTime,
+    LeaseParams,
+    Subjects,
+    pass_cancellation,
+)
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -60,6 +71,9 @@ TAKEN_RETRY = 10.0
 
 PUBLISH_TIMEOUT = 5.0
 """s for the stream to store a message; then it is published again, under the same id."""
+
+STREAM_CHECK = 5.0
+"""s between checks whether the stream still exists: without a change to publish nothing else shows that."""
 
 MAX_AGE, MAX_BYTES = 3600.0, 64 * 1024 * 1024
 """Limits of the stream, s and bytes: what a facade may have missed and still resume."""
@@ -113,6 +127,7 @@ class Publisher:
             scaleout.LEASE_METHOD: self._lease_topics,
             scaleout.RELEASE: self._release,
             scaleout.RENEW: self._renew,
+            scaleout.TIME: self._time,
         }
 
     async def run(self) -> None:
@@ -159,9 +174,11 @@ class Publisher:
             if self._outbox is None:
                 self._begin()
             await self._add_service(nc)
+            pass_cancellation()
             tasks = [
                 asyncio.create_task(self._publish(js), name="scaleout.publish"),
                 asyncio.create_task(self._beat(nc), name="scaleout.alive"),
+                asyncio.create_task(self._check_stream(js), name="scaleout.stream"),
             ]
             self.publishing = True
             self._last_error = ""
@@ -201,7 +218,12 @@ class Publisher:
                 end(self._taken(other))
 
         await nc.subscribe(self._subjects.alive, cb=on_alive)
-        await asyncio.wait([ended], timeout=CLAIM_TIME)
+        claim = asyncio.create_task(self._clock.sleep(CLAIM_TIME), name="scaleout.claim")
+        waited: list[asyncio.Future[Any]] = [ended, claim]
+        try:
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            claim.cancel()
         if ended.done():
             raise ended.result()
         claimed = True
@@ -228,6 +250,7 @@ class Publisher:
             await js.stream_info(self._subjects.stream)
         except NotFoundError:
             await js.add_stream(config)
+        pass_cancellation()
 
     # --- deltas -----------------------------------------------------------------------------------------------------
 
@@ -264,16 +287,30 @@ class Publisher:
                 headers[FRESH] = ",".join(message.fresh)
             await js.publish(self._subjects.delta, message.line, PUBLISH_TIMEOUT, self._subjects.stream, headers)
             self._outbox.done()
-            _pass_cancellation()
+            pass_cancellation()
 
     async def _beat(self, nc: Client) -> None:
         while True:
             self._expire()
-            alive = Alive(epoch=self._store.epoch, seq=self._acked_seq(), daemon=self._daemon)
+            link = self._store.row("link", "link")
+            alive = Alive(
+                epoch=self._store.epoch,
+                seq=self._acked_seq(),
+                daemon=self._daemon,
+                now=self._clock.now(),
+                proof=link.proof.at if isinstance(link, Link) else None,
+            )
             await nc.publish(self._subjects.alive, msgspec.json.encode(alive))
             await nc.flush(timeout=int(PUBLISH_TIMEOUT))
-            _pass_cancellation()
+            pass_cancellation()
             await self._clock.sleep(ALIVE_INTERVAL)
+
+    async def _check_stream(self, js: JetStreamContext) -> None:
+        """Raises an error of nats-py when the stream was deleted, or JetStream does not answer."""
+        while True:
+            await self._clock.sleep(STREAM_CHECK)
+            await js.stream_info(self._subjects.stream)
+            pass_cancellation()
 
     def _expire(self) -> None:
         for lease in self._leases.expire(self._clock.monotonic()):
@@ -405,6 +442,9 @@ class Publisher:
             raise RpcError(APPLICATION_ERROR, "The lease has expired.", {"reason": "notFound"})
         return {}
 
+    async def _time(self, _params: Raw) -> Any:
+        return DaemonTime(self._clock.now())
+
     def _refused(self, problem: Problem) -> RpcError:
         data = {"reason": problem.reason, "detail": problem.detail, "seq": self._acked_seq()}
         return RpcError(APPLICATION_ERROR, problem.detail or problem.entry.sentence, data)
@@ -414,13 +454,6 @@ async def _respond_error(request: Request, error: RpcError) -> None:
     body = {"code": error.code, "message": error.message, "data": error.data}
     description = error.message.replace("\r", " ").replace("\n", " ")[:200]
     await request.respond_error(str(error.code), description, encode(body))
-
-
-def _pass_cancellation() -> None:
-    """Raise a cancellation that a wait inside nats-py has swallowed: `wait_for` may, before Python 3.12."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
 
 
 def _text(error: Exception) -> str:

@@ -7,6 +7,7 @@ transport is below.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from datetime import datetime
 from typing import Any, Protocol
 
 import msgspec
@@ -48,6 +49,12 @@ class Conversation(Protocol):
 
     async def ping(self) -> None:
         """Return if the daemon was alive within the last 2 s. Raises `TimeoutError` otherwise."""
+
+    def daemon_time(self) -> datetime:
+        """The latest that the daemon's wall clock can show now: what its rows date from is at most as old as by this.
+
+        It is another machine's clock where the daemon is on another machine.
+        """
 
     def abort(self, reason: str = "aborted") -> None:
         """End now."""

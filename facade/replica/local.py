@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from datetime import datetime
 from typing import Any
 
 import msgspec
 from msgspec import Raw
 
 from facade.replica.conversation import CLIENT_NAME, Connect, Conversation, Watched
+from shared.clock import Clock
 from shared.jsonrpc.client import Client
 
 PING_TIMEOUT = 2.0
@@ -20,10 +22,11 @@ _watched = msgspec.json.Decoder(Watched)
 class LocalConversation:
     """Implements `Conversation` with a JSON-RPC client."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, clock: Clock) -> None:
         self.daemon = client.welcome.daemon
         self.epoch = client.welcome.epoch
         self._client = client
+        self._clock = clock
 
     async def call(self, method: str, params: Any, timeout: float | None) -> Raw:
         return await self._client.call(method, params, timeout)
@@ -40,12 +43,15 @@ class LocalConversation:
     async def ping(self) -> None:
         await self._client.call("ping", {}, PING_TIMEOUT)
 
+    def daemon_time(self) -> datetime:
+        return self._clock.now()
+
     def abort(self, reason: str = "aborted") -> None:
         self._client.abort(reason)
 
 
-def local_connector(path: str) -> Connect:
-    """Opens conversations with the daemon whose socket is at `path`."""
+def local_connector(path: str, clock: Clock) -> Connect:
+    """Opens conversations with the daemon whose socket is at `path`, on this machine."""
 
     async def connect(
         on_delta: Callable[[Raw], None],
@@ -57,6 +63,7 @@ def local_connector(path: str) -> Connect:
             if method == "delta":
                 on_delta(params)
 
-        return LocalConversation(await Client.open(path, CLIENT_NAME, on_notification, on_close, timeout, on_read))
+        client = await Client.open(path, CLIENT_NAME, on_notification, on_close, timeout, on_read)
+        return LocalConversation(client, clock)
 
     return connect

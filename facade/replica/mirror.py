@@ -85,7 +85,8 @@ class Mirror:
         except ConnectionLost as error:
             raise Problem("daemonUnreachable", "The connection to the daemon was lost before its response.") from error
         except TimeoutError as error:
-            raise Problem("brokerTimeout", f"The daemon did not respond within {timeout:g} s.") from error
+            limit = "in time" if timeout is None else f"within {timeout:g} s"
+            raise Problem("brokerTimeout", f"The daemon did not respond {limit}.") from error
         finally:
             self.pending_calls -= 1
 
@@ -149,6 +150,7 @@ class Mirror:
         self._watched.clear()
         self.state.discard_partial()
         self.daemon = conversation.daemon
+        self.state.daemon_time = conversation.daemon_time
         loops: list[asyncio.Task[None]] = []
         try:
             await self._watch_subscribed(conversation)

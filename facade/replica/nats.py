@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -23,7 +23,7 @@ from shared.clock import Clock
 from shared.jsonrpc.client import ConnectionLost
 from shared.jsonrpc.codec import APPLICATION_ERROR, CALL_TIMEOUT, RpcError, encode
 from shared.messages import STATE_TOPICS
-from shared.scaleout import EPOCH, FRESH, LEASE, NEXT, SINCE, Alive, Subjects
+from shared.scaleout import EPOCH, FRESH, LEASE, NEXT, SINCE, Alive, DaemonTime, Subjects, pass_cancellation
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -34,6 +34,9 @@ ALIVE_TIMEOUT = 2.5
 
 LATE = 2.5
 """s after a sign of life until the step that it names must have arrived."""
+
+CLOCK_KEPT = 60.0
+"""s for which the best measurement of the daemon's clock is used: two clocks drift apart by some ms a minute."""
 
 ERROR, VIOLATION = "Nats-Service-Error", re.compile(r'permissions violation for publish to "([^"]+)"', re.IGNORECASE)
 
@@ -65,11 +68,14 @@ _error = msgspec.json.Decoder(_Error)
 _line = msgspec.json.Decoder(_Line)
 _params = msgspec.json.Decoder(_Params)
 _leased = msgspec.json.Decoder(_Leased)
+_time = msgspec.json.Decoder(DaemonTime)
 
 
 @dataclass(slots=True)
 class Position:
     """Where in the stream the replica is: after message `stream_seq`, which completed step `seq` of `epoch`.
+
+    `number`: the daemon's number of that message, 0 for none.
 
     `created`: when the stream was, which distinguishes it from one of the same name that has replaced it.
     """
@@ -78,13 +84,18 @@ class Position:
     epoch: str = ""
     seq: int = -1
     stream_seq: int = 0
+    number: int = 0
 
 
 @dataclass(slots=True)
 class _Message:
-    """A delta's page from the stream. `seq`: the step that the whole delta completes."""
+    """A delta's page from the stream. `seq`: the step that the whole delta completes.
+
+    `number`: ascending in a daemon's run, the same where a page was stored twice.
+    """
 
     stream_seq: int
+    number: int
     epoch: str
     seq: int
     since: int
@@ -108,7 +119,9 @@ class NatsConversation:
     _opened: bool = False
     _end_reason: str = ""
     _ended: asyncio.Event = field(default_factory=asyncio.Event)
-    _alive_at: float = 0.0
+    _alive_at: float = 0.0  # monotonic; when the daemon's last sign of life was sent, at the earliest
+    _clock_ahead: float = 0.0  # s, at most, by which the daemon's wall clock is ahead of the monotonic clock here
+    _clock_measured: float | None = None  # monotonic
     _expected: list[tuple[int, float]] = field(default_factory=list)  # steps of signs of life not yet reached, and when
     _first_alive: asyncio.Event = field(default_factory=asyncio.Event)
     _lease: str = field(default_factory=lambda: secrets.token_hex(8))
@@ -118,13 +131,17 @@ class NatsConversation:
     _backlog: list[_Message] | None = None
     _seq: int = -1
     _last: int | None = None
+    _number: int = 0
     _inside: bool = False
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     # --- opening and closing ---
 
     async def open(self, server: scaleout.Server, timeout: float) -> None:
-        """Connect, and wait for the daemon's first sign of life. Raises `OSError`, `TimeoutError`."""
+        """Connect, wait for the daemon's first sign of life, measure its clock.
+
+        Raises `OSError`, `RpcError`, `TimeoutError`.
+        """
         try:
             async with asyncio.timeout(timeout):
                 with _translated():
@@ -133,6 +150,7 @@ class NatsConversation:
                     )
                     await self._nc.subscribe(self.subjects.alive, cb=self._on_alive)
                     await self._first_alive.wait()
+                    await self._measure_clock(timeout)
         except BaseException:
             self.abort()
             raise
@@ -166,7 +184,7 @@ class NatsConversation:
 
     def _failed(self, error: Exception) -> None:
         if refused := VIOLATION.search(str(error)):
-            detail = "The permissions of this facade's NATS credentials do not include this command."
+            detail = f"The permissions of this facade's NATS credentials do not include {refused[1]}."
             for future in self._calls.get(refused[1], ()):
                 if not future.done():
                     data = {"reason": "notPermitted", "detail": detail, "retryable": False}
@@ -253,13 +271,30 @@ class NatsConversation:
     async def _renew(self) -> None:
         while True:
             await self.clock.sleep(LEASE / 3)
-            if self._leased:
-                try:
+            try:
+                await self._measure_clock(LEASE / 3)
+                if self._leased:
                     await self.call(scaleout.RENEW, {"lease": self._lease}, LEASE / 3)
-                except RpcError as error:
-                    self.abort(f"The lease of quotes and bars was lost ({error}).")
-                except (OSError, TimeoutError):
-                    pass  # pings decide whether the conversation has ended
+            except RpcError as error:
+                self.abort(f"The daemon does not renew the conversation ({error}).")
+            except (OSError, TimeoutError):
+                pass  # pings decide whether the conversation has ended
+
+    # --- the daemon's clock ---
+
+    def daemon_time(self) -> datetime:
+        return datetime.fromtimestamp(self.clock.monotonic() + self._clock_ahead, UTC)
+
+    async def _measure_clock(self, timeout: float) -> None:
+        """The response was made after the request was sent: the daemon's clock cannot be ahead by more."""
+        sent = self.clock.monotonic()
+        reply = await self._request(scaleout.TIME, b"{}", timeout)
+        ahead = _time.decode(reply.data).now.timestamp() - sent
+        received = self.clock.monotonic()
+        if self._clock_measured is None:
+            self._alive_at = sent  # signs of life before it may have been under way for long
+        if self._clock_measured is None or received - self._clock_measured > CLOCK_KEPT or ahead < self._clock_ahead:
+            self._clock_ahead, self._clock_measured = ahead, received
 
     # --- the stream ---
 
@@ -269,12 +304,14 @@ class NatsConversation:
         if self._nc is None or (epoch, since) != (position.epoch, position.seq) or epoch != self.epoch:
             return False
         stream = await self._nc.jetstream().stream_info(self.subjects.stream)
+        pass_cancellation()
         state = stream.state
         if stream.created != position.created:
             return False
         if not state.first_seq - 1 <= position.stream_seq <= state.last_seq:
             return False
-        self._seq, self._last, self._backlog = position.seq, position.stream_seq, None
+        self._seq, self._last, self._number = position.seq, position.stream_seq, position.number
+        self._backlog = None
         self._prune()
         await self._consume(position.stream_seq + 1)
         return True
@@ -284,8 +321,9 @@ class NatsConversation:
         if self._nc is None:
             raise ConnectionLost(self._end_reason)
         stream = await self._nc.jetstream().stream_info(self.subjects.stream)
+        pass_cancellation()
         state = stream.state
-        self._last, self._backlog = state.last_seq, []
+        self._last, self._number, self._backlog = state.last_seq, 0, []
         await self._consume(state.last_seq + 1)
         token, pages = b"", []
         while True:
@@ -301,12 +339,14 @@ class NatsConversation:
         self._prune()
         position = self.position
         position.created, position.stream_seq = stream.created, state.last_seq
-        position.epoch, position.seq = last.epoch, last.seq
+        position.epoch, position.seq, position.number = last.epoch, last.seq, 0
         # the pages follow the response, as they do on the local socket
         asyncio.get_running_loop().call_soon(self._deliver, pages)
         return Watched(last.epoch, last.seq, True)
 
     def _deliver(self, pages: list[Raw]) -> None:
+        if self._ended.is_set():
+            return
         for page in pages:
             self.on_delta(page)
         backlog, self._backlog = self._backlog, None
@@ -327,6 +367,7 @@ class NatsConversation:
             idle_heartbeat=1.0,
             config=ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=start),
         )
+        pass_cancellation()
 
     async def _on_message(self, message: Msg) -> None:
         if self._ended.is_set():
@@ -341,10 +382,10 @@ class NatsConversation:
             return
         self._last = stream_seq
         try:
-            epoch, seq, _page = headers["Nats-Msg-Id"].rsplit("-", 2)
+            epoch, seq, number = headers["Nats-Msg-Id"].rsplit("-", 2)
             fresh = frozenset(filter(None, headers.get(FRESH, "").split(",")))
             params = _line.decode(message.data).params
-            one = _Message(stream_seq, epoch, int(seq), int(headers[SINCE]), fresh, params)
+            one = _Message(stream_seq, int(number), epoch, int(seq), int(headers[SINCE]), fresh, params)
         except (KeyError, ValueError, msgspec.DecodeError) as error:
             self.abort(f"A message of the stream cannot be decoded: {error}.")
             return
@@ -358,16 +399,23 @@ class NatsConversation:
         """Hand a page on, unless the replica has it already; end the conversation where one before it is missing."""
         if message.epoch != self.epoch or self._ended.is_set():
             return
-        if not self._inside:
-            if message.seq < self._seq:
-                return  # within the snapshot
-            if message.since > self._seq:
-                self.position.epoch = ""
-                self.abort(f"The stream lacks the steps from {self._seq} to {message.since}.")
-                return
+        if message.number <= self._number:
+            return  # stored twice
+        if self._inside:
+            missing = message.number != self._number + 1
+        elif message.seq < self._seq:
+            return  # within the snapshot
+        else:
+            missing = message.since > self._seq
+            if not missing:
+                self._awaited -= message.fresh
+        if missing:
+            self.position.epoch = ""
+            self.abort(f"The stream lacks steps after {self._seq}: the next message is of {message.since}.")
+            return
+        self._number = message.number
         params = message.params
         decoded = _params.decode(params)
-        self._awaited -= message.fresh
         if hidden := self._awaited.intersection(decoded.topics):  # a part of their rows would pass for all of them
             decoded.topics = {topic: page for topic, page in decoded.topics.items() if topic not in hidden}
             params = Raw(msgspec.json.encode(decoded))
@@ -375,7 +423,7 @@ class NatsConversation:
         if not self._inside:
             self._seq = message.seq
             self.position.epoch, self.position.seq = message.epoch, message.seq
-            self.position.stream_seq = message.stream_seq
+            self.position.stream_seq, self.position.number = message.stream_seq, message.number
             self._prune()
         self.on_delta(params)
 
@@ -392,9 +440,12 @@ class NatsConversation:
         elif alive.epoch != self.epoch:
             self.abort("Another daemon publishes the session.")
             return
-        self._alive_at = self.clock.monotonic()
+        sent, now = alive.now.timestamp(), self.clock.monotonic()
+        if self._clock_measured is not None:
+            self._clock_ahead = max(self._clock_ahead, sent - now)  # the daemon's clock was set forward
+            self._alive_at = max(self._alive_at, sent - self._clock_ahead)
         if alive.seq > self._seq:
-            self._expected.append((alive.seq, self._alive_at))
+            self._expected.append((alive.seq, now))
         self._first_alive.set()
 
 

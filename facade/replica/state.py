@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -53,6 +54,8 @@ class ReplicaState:
         """Whether the daemon answers."""
         self.resync_count = 0
         """Changes that are not a step: `reachable` changed, a whole replica or a whole topic arrived."""
+        self.daemon_time: Callable[[], datetime] = clock.now
+        """The daemon's wall clock: `Conversation.daemon_time` of the present conversation."""
         self._proof_limit = proof_limit
         self._clock = clock
         self._proven_until = 0.0
@@ -209,13 +212,13 @@ class ReplicaState:
             self._proven_until = (self._proof_at or 0.0) + self._proof_limit if proven else 0.0
 
     def _age(self, proof: Proof) -> float | None:
-        """s since the gateway's last message: the row's own age, or the wall clock's where that is more.
+        """s since the gateway's last message: the row's own age, or by the daemon's wall clock where that is more.
 
         A row may arrive long after it was written: at a new reader, or from a daemon that was stopped in between.
         """
         if proof.ageMs is None:
             return None
-        by_clock = 0.0 if proof.at is None else (self._clock.now() - proof.at).total_seconds()
+        by_clock = 0.0 if proof.at is None else (self.daemon_time() - proof.at).total_seconds()
         return max(proof.ageMs / 1000, by_clock)
 
     def _wake_waiters(self, current: int) -> None:

@@ -18,7 +18,7 @@ import msgspec
 from daemon.link.windows import Calendar
 from daemon.process import Daemon, Surroundings
 from daemon.state.ledger import Ledger
-from shared.clock import SystemClock
+from shared.clock import Clock, SystemClock
 from shared.jsonrpc.client import Client
 from shared.messages import STATE_TOPICS
 from shared.replica import Replica, TopicDelta, TopicState
@@ -139,9 +139,9 @@ def settings(directory: Path, **more: Any) -> Settings:
 
 
 @asynccontextmanager
-async def running(config: Settings) -> AsyncIterator[Daemon]:
+async def running(config: Settings, clock: Clock | None = None) -> AsyncIterator[Daemon]:
     """The daemon that `daemon.process.run` makes, ended as it ends."""
-    around = Surroundings(clock=SystemClock(), random_unit=lambda: 0.5, calendar=Calendar(()), version="test")
+    around = Surroundings(clock=clock or SystemClock(), random_unit=lambda: 0.5, calendar=Calendar(()), version="test")
     ledger = await Ledger.open(config.state_dir, around.clock)
     try:
         tasks = asyncio.TaskGroup()

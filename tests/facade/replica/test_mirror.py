@@ -27,7 +27,7 @@ from tests.waiting import LIMIT, until
 
 @asynccontextmanager
 async def mirroring(path: str, proof_limit: float = 10.0) -> AsyncIterator[Mirror]:
-    mirror = Mirror(local_connector(path), ReplicaState(proof_limit, SystemClock()))
+    mirror = Mirror(local_connector(path, SystemClock()), ReplicaState(proof_limit, SystemClock()))
     task = asyncio.create_task(mirror.run(), name="mirror")
     try:
         yield mirror
@@ -122,6 +122,9 @@ class OpenConversation:
         self.pinged.set()
         await self.lost.wait()
         raise ConnectionLost("lost")
+
+    def daemon_time(self) -> datetime:
+        return datetime.now(UTC)
 
     def abort(self, _reason: str = "aborted") -> None: ...
 
