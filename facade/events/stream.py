@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from weakref import WeakValueDictionary
@@ -305,11 +306,10 @@ class Streams:
         return None
 
     def _reset(self, reader: Reader, replica: Replica, reason: str) -> Iterator[bytes]:
-        snapshot = self._snapshot(reader, replica)
-        yield frames.reset(reason)
-        yield from snapshot
+        return self._snapshot(reader, replica, frames.reset(reason))
 
-    def _snapshot(self, reader: Reader, replica: Replica) -> Iterator[bytes]:
+    def _snapshot(self, reader: Reader, replica: Replica, *before: bytes) -> Iterator[bytes]:
+        """`before` is in the first piece: the snapshot's id must be of the step that `reader.since` is."""
         choice = reader.choice
         reader.epoch, reader.since, reader.away = replica.epoch, replica.seq, False
         reader.generations = self._generations(reader)
@@ -321,7 +321,8 @@ class Streams:
             for topic in choice.topics
             for rows in (replica.rows(topic),)
         ]
-        return frames.pieces(frames.snapshot(lambda: self._state.replica or replica, parts, lambda: self._id(choice)))
+        pages = frames.snapshot(lambda: self._state.replica or replica, parts, lambda: self._id(choice))
+        return frames.pieces(itertools.chain(before, pages))
 
     def _late(self, reader: Reader, replica: Replica) -> list[bytes]:
         """Dynamic topics whose rows arrived after the reader had passed their steps, as a whole."""

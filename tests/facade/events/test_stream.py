@@ -249,6 +249,24 @@ async def test_an_id_that_cannot_be_resumed_is_a_reset_and_a_snapshot(served: Se
         await client.snapshot()
 
 
+async def test_a_step_in_the_moment_of_a_reset_does_not_repeat_its_id(served: Served) -> None:
+    """Found by the soak: the snapshot after a reset had the id of a step whose delta followed it."""
+    store = served.daemon.store
+
+    async def change() -> None:
+        while True:
+            store.put({"accounts": account(f"DU{store.seq}")})
+            await asyncio.sleep(0)
+
+    changing = asyncio.create_task(change())
+    try:
+        for _ in range(20):
+            async with reading(served, "accounts", "e0-1") as client:
+                await client.until(lambda: len(client.ids) == 3)  # each is higher than the one before
+    finally:
+        changing.cancel()
+
+
 async def test_an_id_that_is_too_old_is_a_reset_and_a_snapshot(served: Served) -> None:
     async with reading(served, "accounts") as client:
         await client.snapshot()
