@@ -110,8 +110,20 @@ class Book:
         self._snapshots.put("positions", key, None)
         if row is not None:
             self._holders[row.conId].discard(key)
-            if self._prices.pop(row.conId, None) is not None:  # it may have been this position's
-                self._mark(row.conId)
+            self._unmark(row.conId)
+
+    def marks_unknown(self, account: str, con_id: int) -> None:
+        """The market figures of a position do not come any more."""
+        key = rows.position_key(account, con_id)
+        self._marks.pop(key, None)
+        self._unmark(con_id)
+        if (row := self._positions.get(key)) is not None:
+            self._amend(key, row, rows.NO_MARKS)
+
+    def _unmark(self, con_id: int) -> None:
+        """The price may have been that of a position whose figures have ended."""
+        if self._prices.pop(con_id, None) is not None:
+            self._mark(con_id)
 
     def marks(self, account: str, con_id: int, marks: rows.Marks) -> None:
         """Market figures of a position; they may come before the position itself."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import structlog
+
 from daemon.codes import meaning
 from daemon.link.events import Event, PortMoved, ReadOnlyApi, UpstreamLost, UpstreamRestored
 from daemon.state.sink import Sink
@@ -16,12 +18,15 @@ from daemon.tws.bars import Bars
 from daemon.tws.book import Book
 from daemon.tws.errors import LinkLost, TwsError, TwsRefused
 from daemon.tws.pending import PendingRequests
+from daemon.tws.pnl_single import PnlSingleSubscriptions
 from daemon.tws.send_queue import SendQueue
 from daemon.tws.snapshot import Snapshots
 from daemon.tws.startup import COMPLETED, OPEN, OWN, POSITIONS, Startup
 from daemon.tws.ticks import Ticks
 from shared.clock import Clock
 from shared.messages import Notice
+
+log = structlog.get_logger("daemon.tws")
 
 REPEATS = 60.0
 """s in which a text just noted is not noted again."""
@@ -51,6 +56,7 @@ class ErrorRouter:
         snapshots: Snapshots,
         startup: Startup,
         book: Book,
+        pnl_singles: PnlSingleSubscriptions,
         ticks: Ticks,
         bars: Bars,
     ) -> None:
@@ -64,6 +70,7 @@ class ErrorRouter:
         self._snapshots = snapshots
         self._startup = startup
         self._book = book
+        self._pnl_singles = pnl_singles
         self._ticks = ticks
         self._bars = bars
         self._renewed = False  # the account subscription, after TWS had ended it
@@ -114,7 +121,8 @@ class ErrorRouter:
 
     def _ours(self, request: int) -> bool:
         """Whether it names a request or stream of this session; else it is an order, or long over."""
-        return request in self._pending or request in self._ticks or request in self._bars or request in self._startup
+        places = self._pending, self._ticks, self._bars, self._startup, self._pnl_singles
+        return any(request in place for place in places)
 
     def _failed(self, request: int, code: int, text: str) -> None:
         interrupted = meaning(code).request == "interrupted"
@@ -126,22 +134,48 @@ class ErrorRouter:
             self._pending.fail(request, error)
         else:
             if not interrupted:
-                self._account_refused(request)
+                self._account_refused(request, code, text)
             self._snapshots.fail(request, error)
 
-    def _account_refused(self, request: int) -> None:
-        """That one account's values or PnL are unknown, which a row without figures shows; the others' are not."""
-        if (account := self._startup.pnl_accounts.get(request)) is not None:
-            self._book.pnl(account, *NO_FIGURES)
-            self._snapshots.end(request)
-        elif account := self._startup.value_accounts.get(request):
-            self._book.value_unknown(account)
+    def _account_refused(self, request: int, code: int, text: str) -> None:
+        """That one account's values or PnL are unknown, which a row without figures shows; the others' are not.
+
+        One that had been answered is not kept up to date any more: its topic is stale until it is read again.
+        """
+        subscription = self._startup.subscription(request)
+        if subscription is None:
+            if (position := self._pnl_singles.refused(request)) is not None:
+                self._book.marks_unknown(*position)
+        elif not self._snapshots.is_missing(request):
+            self._outdated(subscription.topic, code=code, text=text)
+        elif account := subscription.accounts.get(request):
+            if subscription is self._startup.pnl:
+                self._book.pnl(account, *NO_FIGURES)
+            elif subscription is self._startup.values:
+                self._book.value_unknown(account)
+            else:
+                return
             self._snapshots.end(request)
 
+    def _outdated(self, *topics: str, code: int, text: str) -> None:
+        log.warning(
+            "tws.subscription_ended",
+            message="The gateway refused a subscription after its first answer; what it brought is stale until it is "
+            "read again.",
+            topics=list(topics),
+            code=code,
+            text=text,
+        )
+        self._store.stale(topics)
+
     def _failed_without_id(self, error: TwsRefused) -> None:
-        """The one request that it can be about; where there are several it may be any of them."""
+        """The one request that it can be about; where there are several it may be any of them. Without one it is about
+        a subscription that had been answered."""
         lists = [ends for ends in NAMELESS if any(map(self._snapshots.is_missing, ends))]
-        if len(lists) + len(self._pending) == 1:
+        if not lists and not self._pending:
+            live = filter(self._snapshots.is_live, ("summary", "positions"))
+            self._outdated(*live, code=error.code, text=error.text)
+        elif len(lists) + len(self._pending) == 1:
             for ends in lists:
                 for end in ends:
                     self._snapshots.fail(end, error)

@@ -46,6 +46,17 @@ class PnlSingleSubscriptions:
         for account, con_id in list(self._requests):
             self.unsubscribe(account, con_id)
 
+    def __contains__(self, request: int) -> bool:
+        return request in self._positions
+
+    def refused(self, request: int) -> tuple[str, int] | None:
+        """The gateway has ended it: account and contract whose figures do not come any more."""
+        key = self._positions.pop(request, None)
+        if key is not None:
+            del self._requests[key]
+            self._contracts[key[1]] -= 1
+        return key
+
     def position(self, request: int) -> tuple[str, int] | None:
         """Account and contract that the figures of this request are about."""
         return self._positions.get(request)

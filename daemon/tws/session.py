@@ -116,6 +116,7 @@ class Tws:
             snapshots=self.snapshots,
             startup=self.startup,
             book=self.book,
+            pnl_singles=self.pnl_singles,
             ticks=self.ticks,
             bars=self.bars,
         )
@@ -335,7 +336,7 @@ class Tws:
         return self.startup.unknown
 
     def on_pnl(self, request: int, daily: float, unrealized: float, realized: float) -> None:
-        account = self.startup.pnl_accounts.get(request)
+        account = self.startup.pnl.accounts.get(request)
         if account is not None:
             self.book.pnl(account, daily, unrealized, realized)
             self.snapshots.end(request)

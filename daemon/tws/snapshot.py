@@ -96,6 +96,11 @@ class Snapshots:
         builder.missing, builder.failed = set(ends), None
         return builder
 
+    def under_way(self, topic: str) -> SnapshotBuilder | None:
+        """What has been received of a list that is being read and has not failed."""
+        builder = self._builders.get(topic)
+        return None if builder is None or builder.failed else builder
+
     def end(self, key: Hashable) -> None:
         """An end marker came. The topic that needed no other one is swapped in."""
         for topic, builder in list(self._builders.items()):

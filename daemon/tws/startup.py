@@ -12,19 +12,19 @@ reqPnLSingle is subscribed (`pnl_single.py`), whose values give the price.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Hashable, Sequence
-from functools import partial
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any
 
 import ib_async as ib
 
 from daemon.state.sink import Sink
+from daemon.tws.account_requests import AccountRequests
 from daemon.tws.book import Book
 from daemon.tws.client import GatewayClient
 from daemon.tws.errors import TwsError
 from daemon.tws.rows import account_row
 from daemon.tws.send_queue import Lane, SendQueue
-from daemon.tws.snapshot import SnapshotBuilder, Snapshots
+from daemon.tws.snapshot import Snapshots
 from shared.messages import BROKER_TOPICS, AccountValue, Recovered
 
 MULTI = 50
@@ -45,9 +45,6 @@ REQUESTED = tuple(topic for topic in BROKER_TOPICS if topic != "accounts")
 
 REFRESH = 1.0
 """s at least between two readings of all orders for an execution that does not fit: partial fills come in bursts."""
-
-Send = Callable[[int], object]
-"""Writes one message about the request of that number."""
 
 
 class Startup:
@@ -70,17 +67,30 @@ class Startup:
             "orders": self._read_orders,
             "fills": self._read_fills,
         }
-        self._subscribed: dict[int, Send] = {}  # request → how to cancel it
-        self.value_accounts: dict[int, str] = {}
-        """Request for account values → the one account that it is about, or empty."""
-        self._position_requests: dict[int, str] = {}
+        self.values = AccountRequests("summary", client, queue, snapshots, self._send_values, self._cancel_values)
+        """Of one account each, or one request, for no account, of all."""
+        self.pnl = AccountRequests(
+            "pnl",
+            client,
+            queue,
+            snapshots,
+            lambda request, account: client.reqPnL(request, account=account, modelCode=""),
+            lambda request, _account: client.cancelPnL(request),
+        )
+        self._positions = AccountRequests(
+            "positions",
+            client,
+            queue,
+            snapshots,
+            lambda request, account: client.reqPositionsMulti(request, account=account, modelCode=""),
+            lambda request, _account: client.cancelPositionsMulti(request),
+        )
         self._fills_request = -1
         self._own_requested = False
         self._positions_requested = False
         self._refreshed = -REFRESH
         self.accounts: tuple[str, ...] = ()
         """As the handshake reported them."""
-        self.pnl_accounts: dict[int, str] = {}
         self.own = ""
         self.read_only = False
         self.upstream_lost = False
@@ -139,23 +149,23 @@ class Startup:
     # --- account values ---------------------------------------------------------------------------------------------
 
     async def _read_summary(self) -> None:
-        client = self._client
-        for request in self.value_accounts:
-            await self._cancel(request)
-        if len(self.accounts) > MULTI:
-            self.value_accounts = {client.getReqId(): ""}
+        names = [""] if len(self.accounts) > MULTI else [name for name in self.accounts if name != self.own]
+        builder = self.values.begin(names, [OWN])
+        if OWN in builder.missing:
+            await self._read_own()
+        await self.values.read(builder)
+
+    def _send_values(self, request: int, account: str) -> None:
+        if account:
+            self._client.reqAccountUpdatesMulti(request, account=account, modelCode="", ledgerAndNLV=False)
         else:
-            self.value_accounts = {client.getReqId(): name for name in self.accounts if name != self.own}
-        builder = self._snapshots.begin("summary", [OWN, *self.value_accounts])
-        await self._read_own()
-        for request, name in self.value_accounts.items():
-            if name:
-                send = partial(client.reqAccountUpdatesMulti, account=name, modelCode="", ledgerAndNLV=False)
-                await self._subscribe(request, send, client.cancelAccountUpdatesMulti)
-            else:
-                send = partial(client.reqAccountSummary, groupName="All", tags=SUMMARY_TAGS)
-                await self._subscribe(request, send, client.cancelAccountSummary)
-        await self._all_ended(builder, [OWN, *self.value_accounts])
+            self._client.reqAccountSummary(request, groupName="All", tags=SUMMARY_TAGS)
+
+    def _cancel_values(self, request: int, account: str) -> None:
+        if account:
+            self._client.cancelAccountUpdatesMulti(request)
+        else:
+            self._client.cancelAccountSummary(request)
 
     async def _read_own(self) -> None:
         """Values and portfolio of the session's own account. A standing subscription would not send all of it again."""
@@ -178,21 +188,14 @@ class Startup:
 
     async def _read_pnl(self) -> None:
         """There is no end marker: each account's first figures are its answer."""
-        client = self._client
-        for request in list(self.pnl_accounts):
-            await self._cancel(request)
-        self.pnl_accounts = {client.getReqId(): name for name in self.accounts}
-        builder = self._snapshots.begin("pnl", self.pnl_accounts)
-        for request, name in self.pnl_accounts.items():
-            await self._subscribe(request, partial(client.reqPnL, account=name, modelCode=""), client.cancelPnL)
-        await self._all_ended(builder, self.pnl_accounts)
+        await self.pnl.read(self.pnl.begin(self.accounts))
 
     # --- positions --------------------------------------------------------------------------------------------------
 
     async def _read_positions(self) -> None:
         client = self._client
         if len(self.accounts) > MULTI:
-            await self._read_positions_of_each()
+            await self._positions.read(self._positions.begin(self.accounts))
             return
         if self._positions_requested:
             await self._queue.admit(Lane.READ)
@@ -202,17 +205,6 @@ class Startup:
         client.reqPositions()
         self._positions_requested = True
         await self._snapshots.ended(builder, POSITIONS)
-
-    async def _read_positions_of_each(self) -> None:
-        client = self._client
-        for request in self._position_requests:
-            await self._cancel(request)
-        self._position_requests = {client.getReqId(): name for name in self.accounts}
-        builder = self._snapshots.begin("positions", self._position_requests)
-        for request, name in self._position_requests.items():
-            send = partial(client.reqPositionsMulti, account=name, modelCode="")
-            await self._subscribe(request, send, client.cancelPositionsMulti)
-        await self._all_ended(builder, self._position_requests)
 
     # --- orders and executions --------------------------------------------------------------------------------------
 
@@ -240,7 +232,11 @@ class Startup:
 
     def __contains__(self, request: int) -> bool:
         """Whether the request is one of these."""
-        return request in self._subscribed or request == self._fills_request
+        return self.subscription(request) is not None or request == self._fills_request
+
+    def subscription(self, request: int) -> AccountRequests | None:
+        """The subscriptions to which the request belongs."""
+        return next((each for each in (self.values, self.pnl, self._positions) if request in each), None)
 
     def is_reading_orders(self) -> bool:
         """Whether a request for orders is open."""
@@ -259,24 +255,6 @@ class Startup:
         await self._queue.admit(Lane.READ)
         client.reqExecutions(request, ib.ExecutionFilter())
         await self._snapshots.ended(builder, request)
-
-    # --- one request ------------------------------------------------------------------------------------------------
-
-    async def _subscribe(self, request: int, send: Send, cancel: Send) -> None:
-        await self._queue.admit(Lane.READ)
-        self._subscribed[request] = cancel
-        send(request)
-
-    async def _cancel(self, request: int) -> None:
-        cancel = self._subscribed.get(request)
-        if cancel is not None:
-            await self._queue.admit(Lane.READ)
-            del self._subscribed[request]  # not before: a request cut off here must still be cancelled by the next
-            cancel(request)
-
-    async def _all_ended(self, builder: SnapshotBuilder, ends: Collection[Hashable]) -> None:
-        for end in ends:
-            await self._snapshots.ended(builder, end)
 
 
 def own_account(accounts: Sequence[str]) -> str:

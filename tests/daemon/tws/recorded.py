@@ -12,7 +12,7 @@ from tests.daemon.tws.scripted import Peer
 
 Answer = Callable[[list[str]], Sequence[str]]
 
-REQUEST_AT = {"9": 2, "20": 1, "81": 1, "78": 1, "1": 2, "76": 2, "92": 1, "7": 2, "74": 2, "94": 1}
+REQUEST_AT = {"9": 2, "20": 1, "81": 1, "78": 1, "1": 2, "76": 2, "92": 1, "7": 2, "74": 2, "94": 1, "62": 2}
 """Request → where its id stands."""
 
 AAPL = "265598|AAPL|STK||0|||NASDAQ|USD|AAPL|NMS"

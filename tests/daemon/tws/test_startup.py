@@ -6,9 +6,10 @@ import pytest
 
 from daemon.link.events import ReadOnlyApi, UpstreamLost, UpstreamRestored
 from daemon.simulator import Gateway, World
-from daemon.tws import LinkLost
+from daemon.tws import Limits, LinkLost
 from daemon.tws.startup import REQUESTED, own_account
 from shared.messages import BROKER_TOPICS, ContractQuery
+from tests.daemon.tws.recorded import AAPL, REQUEST_AT, send
 from tests.daemon.tws.scripted import Peer
 from tests.daemon.tws.sessions import joined, session, synced
 from tests.waiting import until
@@ -131,6 +132,88 @@ async def test_values_and_pnl_of_a_refused_account_are_unknown_and_the_others_ar
         assert made.rows("pnl")["DU3"].dailyPnL is None
 
 
+@pytest.mark.parametrize(
+    ("topic", "number", "accounts"),
+    [("summary", "76", 2), ("summary", "62", 51), ("pnl", "92", 2), ("positions", "74", 51)],
+)
+async def test_a_subscription_that_is_refused_later_leaves_no_row_current(topic: str, number: str, accounts: int):
+    """What it brought before is not kept up to date any more, which readers see, and it is read again."""
+    names = [f"DU{1_000_001 + n}" for n in range(accounts)]
+
+    async def gateway(peer: Peer) -> None:
+        await peer.shake(",".join(names))
+        refused = ""
+        while True:
+            kind, *fields = await peer.next()
+            request = fields[REQUEST_AT[kind] - 1] if kind in REQUEST_AT else ""
+            refused = refused or (request if kind == number else "")
+            if kind == "6":
+                peer.send(54, 1, names[0])
+            elif kind == "76":
+                peer.send(73, 1, request, names[1], "", "NetLiquidation", "3000.00", "USD")
+                peer.send(74, 1, request)
+            elif kind == "62":
+                peer.send(63, 1, request, names[0], "NetLiquidation", "3000.00", "USD")
+                peer.send(64, 1, request)
+            elif kind == "92":
+                peer.send(94, request, "1", "2", "3")
+            elif kind == "74":
+                peer.send(72, 1, request)
+            elif kind == "49":
+                peer.error(321, "Error validating request.-'bW' : cause - Invalid account code", int(refused))
+                peer.send(49, 1, 1700000000)
+
+    async with session(gateway, timeout=60, limits=Limits(rate=1000)) as made:
+        assert await made.tws.sync({topic}) == frozenset()
+        assert made.is_current(topic)
+        before = made.rows(topic)
+        await made.tws.probe(10)
+        assert not made.is_current(topic)
+        assert made.rows(topic) == before
+
+        assert await made.tws.sync({topic}) == frozenset()
+        assert made.is_current(topic)
+
+
+@pytest.mark.parametrize("topic", ["summary", "positions"])
+async def test_a_refusal_without_a_request_id_while_nothing_is_read_is_of_what_is_subscribed(topic: str):
+    async with Gateway(World(positions=3)) as gateway, synced(gateway) as made:
+        gateway.send_error(321, "Error validating request.-'bW' : cause - Invalid account code", req_id=-1)
+        await until(lambda: not made.is_current(topic))
+
+        assert await made.tws.sync({topic}) == frozenset()
+        assert made.is_current(topic)
+
+
+async def test_the_figures_of_a_position_whose_subscription_is_refused_are_unknown():
+    """The price that came of them was also that of the other accounts."""
+    names = ("DU1111111", "DU2222222")
+
+    async def gateway(peer: Peer) -> None:
+        await peer.shake(",".join(names))
+        request = ""
+        while True:
+            kind, *fields = await peer.next()
+            if kind == "61":
+                for name in names:
+                    send(peer, f"61|3|{name}|{AAPL}|5|100")
+                peer.send(62, 1)
+            elif kind == "94":
+                request = fields[0]
+                peer.send(95, request, 5, 1, 2, 3, "1100")
+            elif kind == "49":
+                peer.error(321, "Error validating request.-'bW' : cause - Invalid account code", int(request))
+                peer.send(49, 1, 1700000000)
+
+    async with session(gateway, timeout=60) as made:
+        await made.tws.sync({"positions"})
+        await until(lambda: all(row.marketPrice == 220.0 for row in made.rows("positions").values()))
+        await made.tws.probe(10)
+
+        figures = {(row.marketPrice, row.marketValue, row.unrealizedPNL) for row in made.rows("positions").values()}
+        assert figures == {(None, None, None)}
+
+
 async def test_the_deadline_reports_what_stayed_unknown():
     async with Gateway(World(positions=3)) as gateway:
         gateway.mute("positions")
@@ -196,6 +279,36 @@ async def test_two_accounts_have_values_pnl_positions_and_figures():
         for row in others:
             price = row.marketValue / row.position / float(row.multiplier or 1)
             assert row.marketPrice == pytest.approx(price)
+
+
+async def test_accounts_that_take_longer_than_one_reading_are_read_in_turns():
+    """Each reading goes on where the one before it was cut off; what had been answered is not requested again."""
+    names = tuple(f"DU{number}" for number in range(1000001, 1000061))
+    async with (
+        Gateway(World(accounts=names, positions=60, fills=0), message_rate=0) as gateway,
+        joined(gateway.port, timeout=60, limits=Limits(rate=100)) as made,
+    ):
+        unknown = frozenset({"pnl", "positions"})
+        readings = 0
+        while unknown:
+            unknown = await made.tws.startup.read(unknown, 0.4)
+            readings += 1
+            assert readings < 30
+        assert readings > 1
+        assert set(made.rows("pnl")) == set(names)
+        assert len(made.rows("positions")) == 60
+        assert requested(gateway, "reqPnL") < 60 + readings
+        assert requested(gateway, "reqPositionsMulti") < 60 + readings
+
+
+async def test_accounts_that_did_not_answer_are_requested_again_after_the_others():
+    async with Gateway(World(accounts=("DU1000001", "DU1000002"))) as gateway:
+        gateway.mute("pnL")
+        async with joined(gateway.port, timeout=60) as made:
+            assert await made.tws.startup.read({"pnl"}, 0.1) == {"pnl"}
+            gateway.behave()
+            assert await made.tws.startup.read({"pnl"}, 10) == frozenset()
+            assert (requested(gateway, "reqPnL"), requested(gateway, "cancelPnL")) == (4, 2)
 
 
 async def test_sixty_accounts_stay_within_the_rate():
@@ -295,7 +408,7 @@ async def test_other_accounts_values_stand_when_tws_ends_the_own_ones_feed():
 async def test_a_subscription_whose_end_was_cut_off_is_ended_by_the_next_request():
     """Of those that are never ended TWS takes two more, and then none (FAULTS 49)."""
     async with Gateway(World(positions=1)) as gateway, synced(gateway) as made:
-        (first,) = made.tws.startup.pnl_accounts
+        (first,) = made.tws.startup.pnl.accounts
         made.tws.queue.pause(paused=True)
         assert await made.tws.startup.read({"pnl"}, 0.05) == {"pnl"}
         made.tws.queue.pause(paused=False)
