@@ -325,6 +325,7 @@ class Daemon:
             "historyBudgetRemaining": pacing.limit - pacing.used,
             "loopLagS": round(self._lag, 6),
             "alerts": self.alerts.health(),
+            "incidents": self.alerts.incidents(),
             "heartbeat": None if self.heartbeat is None else self.heartbeat.health(),
             "link": asdict(self.link.figures()),
         }

@@ -30,6 +30,9 @@ from shared.settings import Settings
 log = structlog.get_logger(__name__)
 _logger = logging.getLogger(__name__)  # for its level alone, where a line is rarely written
 
+INFO_TIMEOUT = 1.0
+"""s for the daemon's figures; an answer without them is better than none."""
+
 FAILURE_TIMEOUT = 5.0
 """s for the replica to hold what a failed call has changed; the delta follows the daemon's answer at once."""
 
@@ -53,6 +56,13 @@ class Session:
     """Data responses by topic, account and scope, each with its entity tag."""
     examination: asyncio.Task[Any] | None = None
     """The doctor's latest run, shared by all requests that come while it is under way."""
+
+    async def daemon_info(self) -> dict[str, Any]:
+        """The daemon's figures, empty where it does not answer."""
+        try:
+            return msgspec.json.decode(await self.mirror.call("daemon.info", {}, INFO_TIMEOUT), type=dict[str, Any])
+        except (Problem, msgspec.DecodeError):
+            return {}
 
     async def call(self, method: str, params: Any, timeout: float | None) -> msgspec.Raw:
         """The daemon's result. Raises `Problem`, after the replica holds what the failed call has changed."""

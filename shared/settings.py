@@ -19,7 +19,7 @@ from typing import Any, Literal
 from environs import Env, validate
 from platformdirs import user_state_path
 
-from shared.alerts.sinks import KINDS, Sink, read_sinks, webhook_url
+from shared.alerts.sinks import KINDS, Sink, read_sinks, read_url
 from shared.env_file import OURS, EnvFile, nearest, read_env_file, without_comment
 from shared.env_file import SettingsError as SettingsError
 from shared.transport.address import DEFAULT_SESSION, default_path
@@ -355,7 +355,7 @@ def _heartbeat(value: Value) -> Sink | None:
     if not value.text:
         return None
     try:
-        return Sink(webhook_url(value.text), "webhook", value.text)
+        return read_url(value.text)
     except ValueError as error:
         raise Refused(str(error)) from None
 
@@ -456,7 +456,7 @@ TABLE: dict[str, Row] = {
         "alerts", _sinks, "https:// URLs or URLs of Apprise, separated by commas, or nothing", secret=True
     ),
     "IBKR_HEARTBEAT_URL": Row(
-        "heartbeat", _heartbeat, "an https:// URL, http:// on this machine, or nothing", secret=True
+        "heartbeat", _heartbeat, "one https:// URL, http:// on this machine, or nothing", secret=True
     ),
     "IBKR_ALERTS_SECRET_FILE": Row("alerts_secret_file", _path_or_none, "a file, or nothing"),
     "IBKR_ALERTS_AFTER": Row("alerts_after", _seconds, SECONDS),

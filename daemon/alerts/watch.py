@@ -82,6 +82,21 @@ class Alerts:
     def health(self) -> list[dict[str, Any]]:
         return [asdict(queue.health()) for queue in self._queues]
 
+    def incidents(self) -> list[dict[str, Any]]:
+        """The reported incident under way, if there is one. `reported`: the alerts about it so far."""
+        incident, condition = self._state.incident, self._state.condition
+        if incident is None or condition is None or not incident.reported:
+            return []
+        return [
+            {
+                "id": incident.id,
+                "since": incident.since,
+                "reported": list(incident.reported),
+                "reason": condition.reason,
+                "sentence": condition.sentence,
+            }
+        ]
+
     async def run(self) -> None:
         """Runs until cancelled."""
         if not self._queues:

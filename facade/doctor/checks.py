@@ -480,14 +480,15 @@ def _link(context: DiagnosticContext) -> Check:
 
 def _alerts(context: DiagnosticContext) -> Check:
     """Whether alerts reach their receivers."""
-    name = "alerts"
-    if not context.settings.alerts:
+    name, sinks = "alerts", context.settings.alerts
+    if not sinks:
         return Check(name, "skipped", "No receiver is set (IBKR_ALERTS).")
-    try:
-        info = blocking_client.call_once(context.settings.socket_path, "daemon.info", {}, DAEMON_TIMEOUT)
-    except (OSError, blocking_client.CallError) as error:
-        return Check(name, "unknown", f"The daemon does not answer: {error}")
+    info = _daemon_info(context)
+    if info is None:
+        return Check(name, "unknown", "Unknown: the daemon is not running.")
     health = info.get("alerts") or []
+    if not health:
+        return Check(name, "failed", "IBKR_ALERTS was set after the daemon's start; it sends none.", (RESTART_DAEMON,))
     bad = [one for one in health if one["ended"] or one["lastError"]]
     if bad:
         found = "; ".join(f"{one['sink']}: {one['lastError']}, {one['pending']} waiting" for one in bad)
@@ -497,6 +498,44 @@ def _alerts(context: DiagnosticContext) -> Check:
         )
         return Check(name, "failed", f"Alerts are not delivered: {found}.", remedy)
     return Check(name, "ok", f"{len(health)} receivers, {sum(one['delivered'] for one in health)} alerts delivered.")
+
+
+def _heartbeat(context: DiagnosticContext) -> Check:
+    """Whether the dead man's switch is reached."""
+    name = "heartbeat"
+    if context.settings.heartbeat is None:
+        return Check(name, "skipped", "No receiver is set (IBKR_HEARTBEAT_URL).")
+    info = _daemon_info(context)
+    if info is None:
+        return Check(name, "unknown", "Unknown: the daemon is not running.")
+    health = info.get("heartbeat")
+    if not health:
+        text = "IBKR_HEARTBEAT_URL was set after the daemon's start; it requests nothing."
+        return Check(name, "failed", text, (RESTART_DAEMON,))
+    if health["lastError"]:
+        accepted = f"accepted last {_local(health['lastAt'])}" if health["lastAt"] else "never accepted"
+        remedy = ("Check IBKR_HEARTBEAT_URL: the address, and that its service still expects it.",)
+        text = f"Heartbeats are not accepted by {health['receiver']}: {health['lastError']}; {accepted}."
+        return Check(name, "failed", text, remedy)
+    if not health["sent"]:
+        return Check(name, "ok", f"{health['receiver']} is requested once the link is connected.")
+    return Check(name, "ok", f"{health['receiver']} accepted {health['sent']}, last {_local(health['lastAt'])}.")
+
+
+RESTART_DAEMON = "Restart it: ibkr restart daemon"
+
+
+def _daemon_info(context: DiagnosticContext) -> dict[str, Any] | None:
+    """The daemon's figures; `None` where it does not answer."""
+    if context.link is None:
+        return None
+    try:
+        info: dict[str, Any] = blocking_client.call_once(
+            context.settings.socket_path, "daemon.info", {}, DAEMON_TIMEOUT
+        )
+    except (OSError, blocking_client.CallError):
+        return None
+    return info
 
 
 def _local(moment: str | None) -> str:
@@ -518,6 +557,7 @@ CHECKS: dict[str, Callable[[DiagnosticContext], Check]] = {
     "upstream": _upstream,
     "data farms": _farms,
     "alerts": _alerts,
+    "heartbeat": _heartbeat,
     "clock": _clock,
     "zone data": _zone_data,
     "ipv6 localhost": _ipv6_localhost,

@@ -31,6 +31,7 @@ REQUESTS: dict[str, tuple[str, Any]] = {
         f"{API}/orders",
         f"{API}/executions",
         f"{API}/sessions",
+        f"{API}/alerts",
         f"{API}/diagnostics",
         "/livez",
         "/readyz",

@@ -9,10 +9,11 @@ import asyncio
 import importlib.metadata
 import platform
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Any, get_args
 
-import msgspec
 from aiohttp import web
+from msgspec.structs import asdict
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -21,10 +22,7 @@ from facade.app import Facade, Session
 from facade.http.responses import reply
 from facade.http.routing import RequestContext
 from shared.messages import Phase
-from shared.reasons import CATALOGUE, LINK_REASONS, Problem
-
-INFO_TIMEOUT = 1.0
-"""s for the daemon's figures; a scrape without them is better than none."""
+from shared.reasons import CATALOGUE, LINK_REASONS
 
 PHASES = get_args(Phase)
 
@@ -40,6 +38,7 @@ class Figures(Collector):
         yield from self._links()
         yield from self._daemons()
         yield from self._alerts()
+        yield from self._heartbeats()
         yield from self._own()
 
     def _links(self) -> Iterator[Metric]:
@@ -108,17 +107,37 @@ class Figures(Collector):
 
     def _alerts(self) -> Iterator[Metric]:
         alerts = CounterMetricFamily(
-            "ibkr_alerts", "Attempts to deliver an alert.", labels=["session", "sink", "outcome"]
+            "ibkr_alerts", "Attempts to deliver an alert.", labels=["session", "process", "sink", "outcome"]
         )
         pending = GaugeMetricFamily(
-            "ibkr_alerts_pending", "Alerts that are not delivered yet.", labels=["session", "sink"]
+            "ibkr_alerts_pending", "Alerts that are not delivered yet.", labels=["session", "process", "sink"]
         )
+        incidents = GaugeMetricFamily("ibkr_incidents", "Reported incidents under way.", labels=["session", "process"])
+        health = [(name, "daemon", one) for name, info in self._infos.items() for one in info.get("alerts") or ()]
+        health += [(watch.session, "facade", asdict(one)) for watch in self._facade.alerts for one in watch.health()]
+        for name, process, one in health:
+            for outcome in ("delivered", "failed", "givenUp"):
+                alerts.add_metric([name, process, one["sink"], outcome], _number(one[outcome]))
+            pending.add_metric([name, process, one["sink"]], _number(one["pending"]))
         for name, info in self._infos.items():
-            for one in info.get("alerts") or ():
-                for outcome in ("delivered", "failed", "givenUp"):
-                    alerts.add_metric([name, one["sink"], outcome], _number(one[outcome]))
-                pending.add_metric([name, one["sink"]], _number(one["pending"]))
-        yield from (alerts, pending)
+            if "incidents" in info:
+                incidents.add_metric([name, "daemon"], len(info["incidents"]))
+        for watch in self._facade.alerts:
+            incidents.add_metric([watch.session, "facade"], float(watch.absence is not None and watch.absence.reported))
+        yield from (alerts, pending, incidents)
+
+    def _heartbeats(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily(
+            "ibkr_heartbeats", "Requests of IBKR_HEARTBEAT_URL.", labels=["session", "outcome"]
+        )
+        accepted = _gauge("ibkr_heartbeat_last_accepted_timestamp_seconds", "When the last one was accepted.")
+        for name, info in self._infos.items():
+            if health := info.get("heartbeat"):
+                requests.add_metric([name, "accepted"], _number(health["sent"]))
+                requests.add_metric([name, "failed"], _number(health["failed"]))
+                if health["lastAt"]:
+                    accepted.add_metric([name], datetime.fromisoformat(health["lastAt"]).timestamp())
+        yield from (requests, accepted)
 
     def _own(self) -> Iterator[Metric]:
         facade = self._facade
@@ -152,18 +171,11 @@ class Figures(Collector):
 async def metrics(session: Session, _context: RequestContext) -> web.StreamResponse:
     """One scrape of all sessions."""
     facade = session.facade
-    infos = await asyncio.gather(*map(_info, facade.sessions.values()))
+    infos = await asyncio.gather(*(one.daemon_info() for one in facade.sessions.values()))
     registry = CollectorRegistry(auto_describe=False)
     ProcessCollector(registry=registry)
     registry.register(Figures(facade, dict(zip(facade.sessions, infos, strict=True))))
     return reply(generate_latest(registry), CONTENT_TYPE_LATEST)
-
-
-async def _info(session: Session) -> Mapping[str, Any]:
-    try:
-        return msgspec.json.decode(await session.mirror.call("daemon.info", {}, INFO_TIMEOUT), type=dict[str, Any])
-    except (Problem, msgspec.DecodeError):
-        return {}  # ibkr_daemon_reachable is 0
 
 
 def _gauge(name: str, text: str) -> GaugeMetricFamily:

@@ -51,6 +51,7 @@ BASE = re.compile(re.escape(SESSIONS) + r"\{session\}")
 BARE = (
     "/api/ibkr/status",
     "/api/ibkr/link",
+    "/api/ibkr/alerts",
     "/api/ibkr/diagnostics",
     "/api/ibkr/openapi.json",
     "/livez",

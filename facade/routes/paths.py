@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from facade.http.responses import EVENTS, HTML
 from facade.http.routing import API, Route, of_named_session
-from facade.routes import commands, diagnostics, documentation, events, files, metrics, openapi, queries, reads
+from facade.routes import alerts, commands, diagnostics, documentation, events, files, metrics, openapi, queries, reads
 from shared.messages import (
     Account,
     AccountValue,
@@ -352,6 +352,20 @@ _ROUTES = (
         reasons=("tooManyStreams", "invalidParameters", "tooManySubscriptions", "notFound"),
         query=events.EventsQuery,
         tag="events",
+    ),
+    Route(
+        method="GET",
+        template=f"{API}/alerts",
+        handle=alerts.alerts,
+        summary="Whether alerts and heartbeats reach their receivers, and the incidents under way",
+        description=(
+            "Always 200. `known` is false while the daemon does not answer; then only the alerts of the facade are "
+            "listed. A receiver is shown without its path."
+        ),
+        answer=alerts.AlertHealth,
+        query=Nothing,
+        reasons=("invalidParameters",),
+        tag="operation",
     ),
     Route(
         method="GET",

@@ -41,7 +41,9 @@ class Send(Protocol):
 
 
 class Health(Struct, kw_only=True):
-    """Of one sink, since the daemon's start. `ended`: it answered 410."""
+    """Of one sink, since the start of the process. `last…`: of the last attempt; `failure`, `failedAt`: of the last one
+    that failed. `ended`: it answered 410.
+    """
 
     sink: str
     delivered: int = 0
@@ -51,6 +53,9 @@ class Health(Struct, kw_only=True):
     lastAt: datetime | None = None
     lastStatus: int | None = None
     lastError: str = ""
+    deliveredAt: datetime | None = None
+    failedAt: datetime | None = None
+    failure: str = ""
     ended: bool = False
 
 
@@ -105,12 +110,12 @@ class Queue:
         health = self._health
         health.lastAt, health.lastStatus, health.lastError = now, outcome.status, outcome.detail
         if outcome.delivered:
-            health.delivered += 1
+            health.delivered, health.deliveredAt = health.delivered + 1, now
             self._remove(waiting)
             for each in self._waiting:  # the sink is back
                 each.due = self._clock.monotonic()
             return
-        health.failed += 1
+        health.failed, health.failedAt, health.failure = health.failed + 1, now, outcome.detail
         if outcome.gone:
             health.ended = True
             log.warning("alerts.gone", message="A receiver of alerts wants no more (410).", sink=self.sink.label)

@@ -43,17 +43,24 @@ def read_sinks(text: str) -> tuple[Sink, ...]:
     return tuple(found)
 
 
-def webhook_url(url: str, number: int = 1) -> str:
-    """The label of a URL for plain HTTP requests. Raises `ValueError` for one that may not be used."""
+def read_url(text: str) -> Sink:
+    """The receiver of heartbeats: one URL. Raises `ValueError` with a sentence that does not show it."""
+    if "," in text:
+        raise ValueError("It is one URL, not a list; write a comma inside a URL as %2C.")
+    return Sink(_label(text, "It"), "webhook", text)
+
+
+def _label(url: str, subject: str) -> str:
+    """What may be shown of a URL for plain HTTP requests. Raises `ValueError` for one that may not be used."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError:
-        raise ValueError(f"Number {number} is no URL.") from None
+        raise ValueError(f"{subject} is no URL.") from None
     if parts.scheme not in ("http", "https") or not host or not url.isprintable() or " " in url:
-        raise ValueError(f"Number {number} is no URL.")
+        raise ValueError(f"{subject} is no URL.")
     if parts.scheme == "http" and not _is_loopback(host):
-        raise ValueError(f"Number {number} is http:// to another machine: use https://.")
+        raise ValueError(f"{subject} is http:// to another machine: use https://.")
     shown = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{shown}" + (f":{port}" if port else "")
 
@@ -74,7 +81,7 @@ def _sink(url: str, number: int) -> Sink:
     if not separator or not rest or not scheme.replace("+", "").replace("-", "").isalnum():
         raise ValueError(f"Number {number} is no URL.")
     if url.lower().startswith(WEBHOOKS):
-        return Sink(webhook_url(url, number), "webhook", url)
+        return Sink(_label(url, f"Number {number}"), "webhook", url)
     if find_spec("apprise") is None:
         raise ValueError(f"Number {number} ({scheme}://) needs Apprise: pip install 'ibkr-link[alerts]'.")
     return Sink(f"{scheme}://… (number {number})", "apprise", url)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shared.alerts.sinks import MOST_SINKS, read_sinks
+from shared.alerts.sinks import MOST_SINKS, read_sinks, read_url
 
 
 def test_urls_are_read_in_order_and_once() -> None:
@@ -61,3 +61,20 @@ def test_other_schemes_need_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.alerts.sinks.find_spec", lambda _name: None)
     with pytest.raises(ValueError, match=r"ntfy:// needs Apprise|\(ntfy://\) needs Apprise"):
         read_sinks("ntfy://SECRET")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("https://a.example/SECRET,https://b.example/SECRET", "It is one URL, not a list"),
+        ("https://a.example/SECRET,b", "write a comma inside a URL as %2C"),
+        ("http://a.example/SECRET", "It is http:// to another machine: use https://"),
+        ("SECRET", "It is no URL"),
+        ("ntfy://SECRET", "It is no URL"),
+    ],
+)
+def test_a_heartbeat_has_one_url(text: str, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence) as refused:
+        read_url(text)
+    assert "SECRET" not in str(refused.value)
+    assert read_url("https://a.example/SECRET%2Cx").label == "https://a.example"
