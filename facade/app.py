@@ -18,9 +18,9 @@ from prometheus_client import Histogram
 from facade.alerts import DaemonAlerts
 from facade.events.stream import Streams
 from facade.http.guard import BODY_LIMIT, Guard
-from facade.http.problems import ProblemDetails, fault, refusal
-from facade.http.responses import NO_HEADERS, add_headers, may_wait, request_id, send_in_time
-from facade.http.routing import SESSIONS, Route, add_routes
+from facade.http.problems import fault, refusal
+from facade.http.responses import add_headers, may_wait, request_id, send_in_time
+from facade.http.routing import SESSION, SESSIONS, Route, add_routes
 from facade.replica.mirror import Mirror
 from shared.clock import Clock
 from shared.log import REQUEST_ID
@@ -33,14 +33,11 @@ _logger = logging.getLogger(__name__)  # for its level alone, where a line is ra
 INFO_TIMEOUT = 1.0
 """s for the daemon's figures; an answer without them is better than none."""
 
-FAILURE_TIMEOUT = 5.0
-"""s for the replica to hold what a failed call has changed; the delta follows the daemon's answer at once."""
+EFFECT_TIMEOUT = 5.0
+"""s for the replica to hold what a call has changed; the delta follows the daemon's answer at once."""
 
 UNKNOWN = "unknown"
 """The metrics' label of every path without a route."""
-
-OWN_MEMBERS = frozenset(ProblemDetails.__struct_fields__) | {"sentence", "allow", "retryAfter", "seq"}
-"""Members of a problem that are set here; the daemon's others (`candidates`, `accounts` …) pass through."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -72,7 +69,7 @@ class Session:
             seq = problem.extra.get("daemon", {}).get("seq")
             if isinstance(seq, int):
                 with contextlib.suppress(Problem):
-                    await self.mirror.state.wait_for_seq(seq, FAILURE_TIMEOUT)
+                    await self.mirror.state.wait_for_seq(seq, EFFECT_TIMEOUT)
             raise
 
 
@@ -131,31 +128,29 @@ def application(facade: Facade) -> web.Application:
     def duration(label: str, status: int) -> Histogram:
         return facade.durations.labels(label, status)
 
-    def session_of(request: web.Request) -> Session:
-        session = facade.session_of(request)
-        if session is None:
-            raise Problem("notFound", f"This facade serves no such session. It serves {', '.join(facade.sessions)}.")
-        return session
-
     @web.middleware
     async def respond(request: web.Request, handler: Any) -> web.StreamResponse:
         """Guard, route, response. Raises nothing but cancellation."""
         REQUEST_ID.set(request_id(request.headers.get("X-Request-Id")))  # of this request's own context
         path = request.raw_path.partition("?")[0]
         begun = facade.clock.monotonic()
+        request[SESSION] = session = facade.session_of(request)
+        name, state = (session.name, session.mirror.state) if session is not None else (None, None)
         response: web.StreamResponse
         try:
             facade.guard.admit(request, path)
+            if session is None:
+                served = ", ".join(facade.sessions)
+                raise Problem("notFound", f"There is no such path or session here. The sessions are {served}.")
             response = await handler(request)
         except Problem as problem:
-            response = _refuse(facade, problem, facade.session_of(request), path)
+            response = refusal(problem, path, name, state)
         except Exception:
             log.exception("facade.fault", message="A request failed inside the facade.", path=path)
             response = fault(path)
         resource = request.match_info.route.resource
         label = labels.get(resource.canonical, UNKNOWN) if resource is not None else UNKNOWN
-        session = facade.session_of(request)
-        facade.counts[label, response.status, session.name if session is not None else ""] += 1
+        facade.counts[label, response.status, name or ""] += 1
         if isinstance(response, web.Response):
             duration(label, response.status).observe(facade.clock.monotonic() - begun)
         if request.method == "POST" or _logger.isEnabledFor(logging.DEBUG):
@@ -169,48 +164,6 @@ def application(facade: Facade) -> web.Application:
         return response
 
     app = web.Application(middlewares=[respond], client_max_size=BODY_LIMIT)
-    add_routes(app.router, facade.routes, session_of)
+    add_routes(app.router, facade.routes)
     app.on_response_prepare.append(add_headers)
     return app
-
-
-def _refuse(facade: Facade, problem: Problem, session: Session | None, path: str) -> web.Response:
-    """`problem` with what `session`'s link row, or the daemon's own answer, adds to it."""
-    from_daemon: dict[str, Any] = problem.extra.get("daemon") or {}
-    extra = {key: value for key, value in problem.extra.items() if key not in ("daemon", "allow")}
-    extra |= {key: value for key, value in from_daemon.items() if key not in OWN_MEMBERS}
-    state = session.mirror.state if session is not None else None
-    link = state.link if state is not None and state.reachable else None
-    facts: dict[str, Any] = {}
-    if state is not None and state.link is not None and state.link.gateway is not None:
-        facts = msgspec.structs.asdict(state.link.gateway)
-    about_link = link is not None and link.reason == problem.reason and not problem.detail
-    headers = NO_HEADERS
-    if problem.reason == "methodNotAllowed":
-        headers = {"Allow": problem.extra["allow"]}
-    elif problem.reason == "tokenMissing":
-        headers = {"WWW-Authenticate": 'Bearer realm="ibkr"'}
-    return refusal(
-        Problem(
-            problem.reason,
-            problem.detail,
-            ibCode=problem.ibCode,
-            retryAfter=problem.retryAfter
-            if problem.retryAfter is not None
-            else _seconds(from_daemon.get("retryAfter")),
-            extra=extra,
-        ),
-        instance=path,
-        session=session.name if session is not None else None,
-        phase=link.phase if link is not None else None,
-        sentence=link.sentence if link is not None and about_link else "",
-        advice=from_daemon.get("advice") or (link.advice if link is not None and about_link else None),
-        facts=facts,
-        next_attempt=link.nextAttemptAt if link is not None else None,
-        now=facade.clock.now(),
-        headers=headers,
-    )
-
-
-def _seconds(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) else None

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from datetime import datetime
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote
 
 import msgspec
 from aiohttp import web
 
-from facade.http.responses import NO_HEADERS, PROBLEM, reply
+from facade.http.responses import PROBLEM, reply
+from shared.messages import Link
 from shared.reasons import Problem, describe
 
 TYPES = "/docs/reasons#{}"
@@ -31,53 +31,67 @@ class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True):
     status: int
     detail: str
     instance: str
-    reason: str | None
-    session: str | None
-    phase: str | None
+    reason: str | None = None
+    session: str | None = None
+    phase: str | None = None
     advice: tuple[str, ...]
     retryable: bool
-    nextAttemptAt: datetime | None
-    ibCode: int | None
+    nextAttemptAt: datetime | None = None
+    ibCode: int | None = None
 
 
-def refusal(
-    problem: Problem,
-    *,
-    instance: str,
-    session: str | None = None,
-    phase: str | None = None,
-    sentence: str = "",
-    advice: Sequence[str] | None = None,
-    facts: Mapping[str, Any] | None = None,
-    next_attempt: datetime | None = None,
-    now: datetime | None = None,
-    headers: Mapping[str, str] = NO_HEADERS,
-) -> web.Response:
-    """`problem` as a response. `facts` fill in the catalogue's words (`host`, `port`, `clientId`); `sentence` and
-    `advice` replace them where a link row or the daemon has filled them in already.
+OWN_MEMBERS = frozenset(ProblemDetails.__struct_fields__) | {"daemon", "sentence", "allow", "retryAfter", "seq"}
+"""Members of a problem that are set here; others (`candidates`, `accounts` …) pass through."""
 
-    503 and 429 have `Retry-After`: `problem.retryAfter`, else the time to `next_attempt`, else a second.
+
+class LinkState(Protocol):
+    """`link`: the last row, which is of now while the daemon is `reachable`. `next_attempt_in`: s."""
+
+    link: Link | None
+    reachable: bool
+
+    @property
+    def next_attempt_in(self) -> float | None: ...
+
+
+def refusal(problem: Problem, path: str, session: str | None, state: LinkState | None) -> web.Response:
+    """`problem` as the response to a request for `path`, about `session` whose link is in `state`.
+
+    A link row of the same reason, or the daemon's own answer, replaces the catalogue's words. 503 and 429 have
+    `Retry-After`: the problem's, the daemon's, else the time to the next attempt, else a second.
     """
     entry = problem.entry
-    default_sentence, default_advice = describe(problem.reason, **(facts or {}))
+    from_daemon: dict[str, Any] = problem.extra.get("daemon") or {}
+    last = state.link if state is not None else None
+    link = last if state is not None and state.reachable else None
+    facts = msgspec.structs.asdict(last.gateway) if last is not None and last.gateway is not None else {}
+    sentence, advice = describe(problem.reason, **facts)
+    if link is not None and link.reason == problem.reason and not problem.detail:
+        sentence, advice = link.sentence or sentence, link.advice
     details = ProblemDetails(
         type=TYPES.format(problem.reason),
         title=entry.title,
         status=entry.status,
-        detail=_text(problem.detail or sentence or default_sentence),
-        instance=_reference(instance),
+        detail=_text(problem.detail or sentence),
+        instance=_reference(path),
         reason=problem.reason,
         session=session,
-        phase=phase,
-        advice=default_advice if advice is None else tuple(advice),
+        phase=link.phase if link is not None else None,
+        advice=tuple(from_daemon.get("advice") or advice),
         retryable=entry.retryable,
-        nextAttemptAt=next_attempt,
+        nextAttemptAt=link.nextAttemptAt if link is not None else None,
         ibCode=problem.ibCode,
     )
-    if entry.status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
-        headers = {**headers, "Retry-After": str(_seconds(problem.retryAfter, next_attempt, now))}
-    body = ENCODER.encode(_merged(details, problem.extra) if problem.extra else details)
-    return reply(body, PROBLEM, status=entry.status, headers=headers)
+    headers = {}
+    if problem.reason == "methodNotAllowed":
+        headers["Allow"] = problem.extra["allow"]
+    elif problem.reason == "tokenMissing":
+        headers["WWW-Authenticate"] = 'Bearer realm="ibkr"'
+    elif entry.status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
+        planned = state.next_attempt_in if state is not None and link is not None else None
+        headers["Retry-After"] = _retry_after(problem.retryAfter, from_daemon.get("retryAfter"), planned)
+    extra = {key: value for key, value in {**problem.extra, **from_daemon}.items() if key not in OWN_MEMBERS}
+    return reply(ENCODER.encode(msgspec.structs.asdict(details) | extra), PROBLEM, status=entry.status, headers=headers)
 
 
 def fault(instance: str) -> web.Response:
@@ -88,24 +102,18 @@ def fault(instance: str) -> web.Response:
         status=500,
         detail="Internal error; see facade.log. The session is not touched.",
         instance=_reference(instance),
-        reason=None,
-        session=None,
-        phase=None,
         advice=("Run `ibkr support-bundle` and report it.",),
         retryable=True,
-        nextAttemptAt=None,
-        ibCode=None,
     )
     response = reply(ENCODER.encode(details), PROBLEM, status=500)
     response.force_close()
     return response
 
 
-def _seconds(wait: float | None, at: datetime | None, now: datetime | None) -> int:
-    """Whole seconds until a retry may succeed, rounded up, at least 1."""
-    if wait is None and at is not None and now is not None:
-        wait = (at - now).total_seconds()
-    return max(1, math.ceil(wait)) if wait is not None and math.isfinite(wait) else 1
+def _retry_after(*waits: Any) -> str:
+    """The first of `waits` that is known, in whole seconds, rounded up, at least 1."""
+    wait = next((wait for wait in waits if isinstance(wait, int | float)), 1)
+    return str(max(1, math.ceil(wait)) if math.isfinite(wait) else 1)
 
 
 def _text(text: str) -> str:
@@ -116,10 +124,3 @@ def _text(text: str) -> str:
 def _reference(path: str) -> str:
     """`path` as a URI reference, whatever bytes it came as."""
     return path if path.isascii() else quote(path.encode("utf-8", "surrogateescape"), safe="/%:@!$&'()*+,;=~")
-
-
-def _merged(details: ProblemDetails, extra: dict[str, Any]) -> dict[str, Any]:
-    return msgspec.structs.asdict(details) | {key: value for key, value in extra.items() if key not in _OWN}
-
-
-_OWN = frozenset(ProblemDetails.__struct_fields__)

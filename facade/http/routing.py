@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -32,8 +33,12 @@ class RequestContext:
 Handle = Callable[[Any, RequestContext], Awaitable[web.StreamResponse]]
 """`async def handle(session, context) -> response`; raises `Problem` to refuse."""
 
+Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
 API = "/api/ibkr"
 SESSIONS = f"{API}/sessions/"
+SESSION: web.RequestKey[Any] = web.RequestKey("session", object)
+"""The session that a request is about."""
 EVERY_OTHER_PATH = "/{path:(?s:.*)}"
 
 
@@ -42,7 +47,6 @@ class Route:
     """`answer`: type of a 200's JSON body, or its content type where it is not JSON. `reasons`: what it may refuse with
     beside what every route may. `query`: `None` ignores parameters; a struct refuses unknown ones."""
 
-    method: str
     template: str
     handle: Handle
     summary: str
@@ -60,6 +64,10 @@ class Route:
     label: str = ""
     """Its name in the metrics, where that is not its template."""
 
+    @property
+    def method(self) -> str:
+        return "GET" if self.body is None else "POST"
+
 
 def of_named_session(route: Route) -> Route:
     """`route` under the path of a named session; in the metrics they are the same."""
@@ -67,11 +75,8 @@ def of_named_session(route: Route) -> Route:
     return replace(route, template=template, label=route.label or route.template)
 
 
-def add_routes(router: web.UrlDispatcher, routes: Iterable[Route], session_of: Callable[[web.Request], Any]) -> None:
-    """Each template with its own methods; every other method of a known path is refused with `Allow`.
-
-    `session_of` is called for each request; it raises `Problem` for a session that is not served.
-    """
+def add_routes(router: web.UrlDispatcher, routes: Iterable[Route]) -> None:
+    """Each template with its own methods; every other method of a known path is refused with `Allow`."""
     by_template: dict[str, list[Route]] = defaultdict(list)
     for route in routes:
         by_template[route.template].append(route)
@@ -79,38 +84,35 @@ def add_routes(router: web.UrlDispatcher, routes: Iterable[Route], session_of: C
         resource = router.add_resource(template)
         for route in methods:
             for method in ("GET", "HEAD") if route.method == "GET" else (route.method,):
-                resource.add_route(method, _endpoint(route, session_of), expect_handler=_after_the_guard)
-        refuse = _refuse_method(", ".join(sorted(each.method for each in resource)), session_of)
-        resource.add_route("*", refuse, expect_handler=_after_the_guard)
-    router.add_route("*", EVERY_OTHER_PATH, _not_found, expect_handler=_after_the_guard)
+                resource.add_route(method, _endpoint(route), expect_handler=_after_the_guard)
+        allow = ", ".join(sorted(each.method for each in resource))
+        resource.add_route(
+            "*", _refuse(partial(Problem, "methodNotAllowed", extra={"allow": allow})), expect_handler=_after_the_guard
+        )
+    router.add_route(
+        "*",
+        EVERY_OTHER_PATH,
+        _refuse(partial(Problem, "notFound", "There is no such path here.")),
+        expect_handler=_after_the_guard,
+    )
 
 
 async def _after_the_guard(_request: web.Request) -> None:
     """An `Expect` header is not answered here, which is before any middleware, but where the body is read."""
 
 
-async def _not_found(_request: web.Request) -> web.StreamResponse:
-    raise Problem("notFound", "There is no such path here.")
-
-
-def _endpoint(
-    route: Route, session_of: Callable[[web.Request], Any]
-) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+def _endpoint(route: Route) -> Endpoint:
     async def endpoint(request: web.Request) -> web.StreamResponse:
-        session = session_of(request)
         check_body_headers(request)
         query = None if route.query is None else parsed_query(request.raw_path, route.query)
         body = None if route.body is None else await parsed_body(request, route.body)
-        return await route.handle(session, RequestContext(request, request.match_info, query, body))
+        return await route.handle(request[SESSION], RequestContext(request, request.match_info, query, body))
 
     return endpoint
 
 
-def _refuse_method(
-    allow: str, session_of: Callable[[web.Request], Any]
-) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    async def refuse(request: web.Request) -> web.StreamResponse:
-        session_of(request)  # a session that is not served has no methods
-        raise Problem("methodNotAllowed", extra={"allow": allow})
+def _refuse(problem: Callable[[], Problem]) -> Endpoint:
+    async def refuse(_request: web.Request) -> web.StreamResponse:
+        raise problem()
 
     return refuse

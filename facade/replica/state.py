@@ -60,6 +60,7 @@ class ReplicaState:
         self._clock = clock
         self._proven_until = 0.0
         self._proof_at: float | None = None
+        self._next_attempt: float | None = None
         self._pages: dict[str, TopicDelta] = {}
         self._incoming: Replica | None = None  # a replica being filled, not complete yet
         self._syncs: dict[str, Sync] = {}
@@ -84,6 +85,11 @@ class ReplicaState:
     def proof_age(self) -> float | None:
         """s since the gateway's last message, by the last link row; `None` where there is none."""
         return None if self._proof_at is None else max(0.0, self._clock.monotonic() - self._proof_at)
+
+    @property
+    def next_attempt_in(self) -> float | None:
+        """s until the link's next attempt, by the last link row; `None` where none is planned."""
+        return None if self._next_attempt is None else self._next_attempt - self._clock.monotonic()
 
     def sync(self, topic: str) -> Sync | None:
         """The topic's row in `sync`; `None` where there is none."""
@@ -208,6 +214,8 @@ class ReplicaState:
             self.link = _link.decode(row)
             age = self._age(self.link.proof)
             self._proof_at = None if age is None else self._clock.monotonic() - age
+            wait = None if self.link.nextAttemptAt is None else self.link.nextAttemptAt - self._clock.now()
+            self._next_attempt = None if wait is None else self._clock.monotonic() + wait.total_seconds()
             proven = self.link.connected and self._proof_at is not None
             self._proven_until = (self._proof_at or 0.0) + self._proof_limit if proven else 0.0
 

@@ -8,14 +8,11 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct
 
-from facade.app import Session
+from facade.app import EFFECT_TIMEOUT, Session
 from facade.http.responses import reply
 from facade.http.routing import RequestContext
 from facade.routes.reads import STATUS, require_connected
 from shared.messages import ConnectParams
-
-EFFECT_TIMEOUT = 5.0
-"""s for the replica to hold a command's effect; the delta follows the daemon's answer at once."""
 
 
 class ConnectQuery(Struct, frozen=True, forbid_unknown_fields=True):

@@ -72,7 +72,6 @@ def page_routes(directory: Path = PAGE) -> Iterator[Route]:
         name = path.relative_to(directory).as_posix()
         for template in (f"/ui/{name}", *(["/"] if name == DOCUMENT else [])):
             yield Route(
-                method="GET",
                 template=template,
                 handle=file.send,
                 summary="A file of the page",

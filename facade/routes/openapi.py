@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import msgspec
 from aiohttp import web
@@ -18,7 +18,7 @@ from facade.app import Session
 from facade.http.problems import ProblemDetails
 from facade.http.responses import JSON, PROBLEM, reply
 from facade.http.routing import API, SESSIONS, RequestContext, Route
-from shared.messages import MAX_CON_ID
+from shared.messages import MAX_CON_ID, LinkHistory
 from shared.reasons import CATALOGUE
 from shared.settings import SESSION_NAME
 
@@ -47,17 +47,6 @@ TAGS = {
 
 BASE = re.compile(re.escape(SESSIONS) + r"\{session\}")
 """The path of a named session, whose responses are those of the default one."""
-
-BARE = (
-    "/api/ibkr/status",
-    "/api/ibkr/link",
-    "/api/ibkr/alerts",
-    "/api/ibkr/diagnostics",
-    "/api/ibkr/openapi.json",
-    "/livez",
-    "/readyz",
-)
-"""Responses without `data` and `meta`; so is that of every POST."""
 
 
 class Meta(Struct, frozen=True, kw_only=True):
@@ -129,18 +118,23 @@ def _without_defaults(schema: dict[str, Any], *, always_present: bool) -> None:
 
 
 def _has_envelope(route: Route) -> bool:
-    return not isinstance(route.answer, str) and route.method == "GET" and BASE.sub(API, route.template) not in BARE
+    """Whether rows come as `data` with `meta`: lists, and the link's history with its uptime."""
+    return route.method == "GET" and (get_origin(route.answer) is list or route.answer is LinkHistory)
 
 
 def _envelope_name(route: Route) -> str:
     """`PositionsAnswer` for `/positions`, also under a session's path."""
-    words = re.findall(r"\w+", BASE.sub(API, route.template).removeprefix(API))
-    return "".join(word[:1].upper() + word[1:] for word in words) + "Answer"
+    return _capitalized(BASE.sub(API, route.template)) + "Answer"
+
+
+def _capitalized(path: str) -> str:
+    """`ContractsConId` for `/api/ibkr/contracts/{conId}`."""
+    return "".join(word[:1].upper() + word[1:] for word in re.findall(r"\w+", path.removeprefix(API)))
 
 
 def _operation(route: Route, known: dict[str, Any], *, token: bool) -> dict[str, Any]:
     members: dict[str, Any] = {
-        "operationId": _name(route),
+        "operationId": route.method.lower() + _capitalized(route.template),
         "summary": route.summary,
         "description": route.description,
         "tags": [route.tag],
@@ -241,11 +235,6 @@ def _examples() -> dict[str, Any]:
 
 def _header(text: str) -> dict[str, Any]:
     return {"description": text, "schema": {"type": "string"}}
-
-
-def _name(route: Route) -> str:
-    words = re.findall(r"\w+", route.template.removeprefix("/api/ibkr"))
-    return "".join([route.method.lower(), *(word[:1].upper() + word[1:] for word in words)])
 
 
 def _key(struct: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 
 from msgspec import Struct
@@ -29,7 +30,7 @@ from shared.messages import (
     Position,
     Quote,
 )
-from shared.reasons import LINK_REASONS
+from shared.reasons import CATALOGUE, LINK_REASONS
 
 
 class Status(Struct, frozen=True, kw_only=True):
@@ -50,18 +51,7 @@ class Ready(Struct, frozen=True, kw_only=True):
 NOT_CONNECTED = (
     "daemonUnreachable",
     "notConnected",
-    "portClosed",
-    "hostUnreachable",
-    "socketLost",
-    "closedDuringHandshake",
-    "sessionIncomplete",
-    "portMoved",
-    "loginRequired",
-    "upstreamLost",
-    "competingSession",
-    "autoConnectOff",
-    "manual",
-    "shuttingDown",
+    *(reason for reason in LINK_REASONS if CATALOGUE[reason].status == HTTPStatus.SERVICE_UNAVAILABLE),
 )
 """What keeps a data route from answering."""
 
@@ -72,7 +62,6 @@ UNKNOWN = (*NOT_CONNECTED, "snapshotIncomplete", "invalidParameters")
 
 _ROUTES = (
     Route(
-        method="GET",
         template=f"{API}/status",
         handle=reads.status,
         summary="Whether the session is proven and the daemon answers",
@@ -84,7 +73,6 @@ _ROUTES = (
         tag="link",
     ),
     Route(
-        method="GET",
         template=f"{API}/link",
         handle=reads.link,
         summary="The link: phase, reason, sentence, advice, proof, gateway, farms",
@@ -96,7 +84,6 @@ _ROUTES = (
         tag="link",
     ),
     Route(
-        method="POST",
         template=f"{API}/connect",
         handle=commands.connect,
         summary="Connect, now, and keep the link up",
@@ -122,7 +109,6 @@ _ROUTES = (
         tag="link",
     ),
     Route(
-        method="POST",
         template=f"{API}/disconnect",
         handle=commands.disconnect,
         summary="Disconnect, and stay disconnected until the next connect",
@@ -136,7 +122,6 @@ _ROUTES = (
         tag="link",
     ),
     Route(
-        method="POST",
         template=f"{API}/reconnect",
         handle=commands.reconnect,
         summary="Retry now instead of waiting",
@@ -149,7 +134,6 @@ _ROUTES = (
         tag="link",
     ),
     Route(
-        method="GET",
         template=f"{API}/accounts",
         handle=reads.accounts,
         summary="The login's accounts, paper or live",
@@ -161,7 +145,6 @@ _ROUTES = (
         tag="account",
     ),
     Route(
-        method="GET",
         template=f"{API}/account/summary",
         handle=reads.summary,
         summary="An account's values, in IBKR's own text",
@@ -176,7 +159,6 @@ _ROUTES = (
         tag="account",
     ),
     Route(
-        method="GET",
         template=f"{API}/account/pnl",
         handle=reads.pnl,
         summary="An account's profit and loss",
@@ -188,7 +170,6 @@ _ROUTES = (
         tag="account",
     ),
     Route(
-        method="GET",
         template=f"{API}/account/pnl/history",
         handle=queries.pnl_history,
         summary="An account's profit and loss of today as a series, a point each 5 s while it changes",
@@ -202,7 +183,6 @@ _ROUTES = (
         tag="account",
     ),
     Route(
-        method="GET",
         template=f"{API}/positions",
         handle=reads.positions,
         summary="An account's positions with market value and profit and loss",
@@ -217,7 +197,6 @@ _ROUTES = (
         tag="account",
     ),
     Route(
-        method="GET",
         template=f"{API}/orders",
         handle=reads.orders,
         summary="Orders of all clients, open and completed",
@@ -232,7 +211,6 @@ _ROUTES = (
         tag="account",
     ),
     Route(
-        method="GET",
         template=f"{API}/executions",
         handle=queries.executions,
         summary="Fills by execution time, the last 24 hours by default",
@@ -247,7 +225,6 @@ _ROUTES = (
         tag="account",
     ),
     Route(
-        method="GET",
         template=f"{API}/link/events",
         handle=queries.link_events,
         summary="Every change of phase with its duration; uptime over 24 h, 7 d, 30 d",
@@ -261,7 +238,6 @@ _ROUTES = (
         tag="link",
     ),
     Route(
-        method="GET",
         template=f"{API}/contracts/search",
         handle=queries.search,
         summary="Contracts by symbol or name",
@@ -272,7 +248,6 @@ _ROUTES = (
         tag="market",
     ),
     Route(
-        method="POST",
         template=f"{API}/contracts/qualify",
         handle=queries.qualify,
         summary="The one contract that a description means",
@@ -287,7 +262,6 @@ _ROUTES = (
         tag="market",
     ),
     Route(
-        method="GET",
         template=f"{API}/contracts/{{conId}}",
         handle=queries.contract,
         summary="A contract's details",
@@ -300,7 +274,6 @@ _ROUTES = (
         tag="market",
     ),
     Route(
-        method="GET",
         template=f"{API}/contracts/{{conId}}/options",
         handle=queries.options,
         summary="Which options of an underlying exist",
@@ -311,7 +284,6 @@ _ROUTES = (
         tag="market",
     ),
     Route(
-        method="GET",
         template=f"{API}/quotes",
         handle=queries.quotes,
         summary="Quotes, each tagged live, delayed or frozen",
@@ -325,7 +297,6 @@ _ROUTES = (
         tag="market",
     ),
     Route(
-        method="GET",
         template=f"{API}/bars",
         handle=queries.bars,
         summary="Historical bars",
@@ -339,7 +310,6 @@ _ROUTES = (
         tag="market",
     ),
     Route(
-        method="GET",
         template=f"{API}/events",
         handle=events.events,
         summary="Server-Sent Events: a snapshot, then every change",
@@ -354,7 +324,6 @@ _ROUTES = (
         tag="events",
     ),
     Route(
-        method="GET",
         template=f"{API}/alerts",
         handle=alerts.alerts,
         summary="Whether alerts and heartbeats reach their receivers, and the incidents under way",
@@ -368,7 +337,6 @@ _ROUTES = (
         tag="operation",
     ),
     Route(
-        method="GET",
         template=f"{API}/diagnostics",
         handle=diagnostics.diagnostics,
         summary="What the doctor finds between here and IBKR, with evidence and remedies",
@@ -379,7 +347,6 @@ _ROUTES = (
         tag="operation",
     ),
     Route(
-        method="GET",
         template="/livez",
         handle=reads.livez,
         summary="Liveness probe",
@@ -389,7 +356,6 @@ _ROUTES = (
         tag="operation",
     ),
     Route(
-        method="GET",
         template="/readyz",
         handle=reads.readyz,
         summary="The daemons answer and the links are ready",
@@ -403,7 +369,6 @@ _ROUTES = (
         tag="operation",
     ),
     Route(
-        method="GET",
         template="/metrics",
         handle=metrics.metrics,
         summary="Prometheus' text",
@@ -412,7 +377,6 @@ _ROUTES = (
         tag="operation",
     ),
     Route(
-        method="GET",
         template=f"{API}/openapi.json",
         handle=openapi.openapi,
         summary="This document",
@@ -421,7 +385,6 @@ _ROUTES = (
         tag="operation",
     ),
     Route(
-        method="GET",
         template="/docs",
         handle=files.docs,
         open=True,
@@ -431,7 +394,6 @@ _ROUTES = (
         tag="operation",
     ),
     Route(
-        method="GET",
         template="/docs/reasons",
         handle=documentation.reasons,
         open=True,
@@ -445,7 +407,6 @@ _ROUTES = (
 ROUTES = (
     *_ROUTES,
     Route(
-        method="GET",
         template=f"{API}/sessions",
         handle=reads.sessions,
         summary="The sessions that this facade serves",

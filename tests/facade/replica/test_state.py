@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
+import msgspec
 from msgspec import Raw
 from msgspec.structs import replace
 
+from facade.http.problems import refusal
 from facade.replica.state import Delta, Page, ReplicaState
 from shared.clock import SystemClock
 from shared.messages import STATE_TOPICS
+from shared.reasons import Problem
+from tests.clock import HandClock
+from tests.facade.fake_daemon import ready_link
 
 
 def snapshot(epoch: str, account: str) -> Delta:
@@ -42,3 +49,19 @@ def test_the_complete_replica_stays_readable_until_the_next_one_is_complete() ->
 
     assert state.replica is not None
     assert (state.replica.epoch, set(state.replica.rows("accounts"))) == ("e1", {"DU1"})
+
+
+def test_a_wall_clock_that_was_set_back_does_not_make_the_next_attempt_later() -> None:
+    """`Retry-After` is the time that is left, whatever the time of day."""
+    clock = HandClock()
+    state = ReplicaState(10.0, clock)
+    state.expect_snapshot("e1", set(STATE_TOPICS))
+    delta = snapshot("e1", "DU1")
+    link = ready_link(phase="waiting", connected=False, nextAttemptAt=clock.now() + timedelta(seconds=90))
+    delta.topics["link"] = Page(asOf=None, seq=1, rows={"link": Raw(msgspec.json.encode(link))}, seqs=[1])
+    state.apply(delta)
+    state.reachable = True
+
+    clock.jump(30.0, wall=-86_400.0)
+
+    assert refusal(Problem("notConnected"), "/", "default", state).headers["Retry-After"] == "60"
