@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 from urllib.parse import parse_qsl, urlencode
 
 import msgspec
@@ -53,31 +53,14 @@ Moment = Annotated[str, Meta(max_length=40, extra_json_schema={"format": "date-t
 
 
 class Page(Struct, frozen=True):
-    """A page of the daemon's. `next`: where the next one begins."""
+    """A page of the daemon's: `rows`, or `events` of the link with its `uptime`. `next`: where the next one begins."""
 
     seq: int = 0
     next: str | None = None
-
-
-class Found(Page, frozen=True):
-    rows: list[Raw] = []
     asOf: str | None = None
-
-    @property
-    def size(self) -> int:
-        return len(self.rows)
-
-
-class History(Page, frozen=True):
+    rows: list[Raw] = []
     events: list[Raw] = []
-    uptime: Raw = Raw()
-
-    @property
-    def size(self) -> int:
-        return len(self.events)
-
-
-P = TypeVar("P", Found, History)
+    uptime: Raw = Raw(b"{}")
 
 
 class SinceQuery(Struct, frozen=True, forbid_unknown_fields=True):
@@ -116,8 +99,7 @@ class Dated(Struct):
 
 
 _dated = msgspec.json.Decoder(Dated)
-_found = msgspec.json.Decoder(Found)
-_history = msgspec.json.Decoder(History)
+_page = msgspec.json.Decoder(Page)
 
 
 # --- handlers -------------------------------------------------------------------------------------------------------
@@ -125,10 +107,8 @@ _history = msgspec.json.Decoder(History)
 
 async def link_events(session: Session, context: RequestContext) -> web.StreamResponse:
     """Changes of phase and uptime, from the ledger; also while there is no link."""
-    pages = await _slice(session, _history, "link.events", context.query, {})
-    events = b",".join(bytes(event) for page in pages for event in page.events)
-    uptime = next((bytes(page.uptime) for page in pages if bytes(page.uptime)), b"{}")
-    body = b'{"events":[' + events + b'],"uptime":' + uptime + b"}"
+    pages = await _slice(session, "link.events", context.query, {})
+    body = b'{"events":%s,"uptime":%s}' % (_array(page.events for page in pages), bytes(pages[0].uptime))
     return _data(session, body, None, pages[-1].seq, "ledger", stale=False, headers=_next_link(context, pages[-1]))
 
 
@@ -146,9 +126,10 @@ async def executions(session: Session, context: RequestContext) -> web.StreamRes
         if known is None or not known.known:
             raise incomplete("fills")  # the ledger may lack some of them
     stale = not state.connected or known is None or not known.known or known.stale
-    pages = await _slice(session, _found, "executions.list", query, {"account": query.account} if query.account else {})
+    pages = await _slice(session, "executions.list", query, {"account": query.account} if query.account else {})
     seq, as_of = state.topic_state("fills")
-    return _data(session, _rows_of(pages), as_of, seq, "ledger", stale=stale, headers=_next_link(context, pages[-1]))
+    rows = _array(page.rows for page in pages)
+    return _data(session, rows, as_of, seq, "ledger", stale=stale, headers=_next_link(context, pages[-1]))
 
 
 async def pnl_history(session: Session, context: RequestContext) -> web.StreamResponse:
@@ -175,7 +156,7 @@ async def qualify(session: Session, context: RequestContext) -> web.StreamRespon
     """One contract for one description."""
     require_connected(session)
     query: ContractQuery = context.body
-    found = _found.decode(await session.call("contracts.qualify", msgspec.to_builtins(query), CONTRACT_TIMEOUT))
+    found = _page.decode(await session.call("contracts.qualify", msgspec.to_builtins(query), CONTRACT_TIMEOUT))
     if not found.rows:
         raise Problem("notFound", "No contract matches the description.")
     return reply(bytes(found.rows[0]))
@@ -191,7 +172,6 @@ async def quotes(session: Session, context: RequestContext) -> web.StreamRespons
 
 
 async def bars(session: Session, context: RequestContext) -> web.StreamResponse:
-    require_connected(session)
     return await _found_rows(session, context, "bars.fetch", msgspec.to_builtins(context.query), BARS_TIMEOUT)
 
 
@@ -210,27 +190,26 @@ async def _found_rows(
     stale = not session.mirror.state.connected
     if stale and not getattr(context.query, "allowStale", False):
         require_connected(session)
-    pages = [_found.decode(await session.call(method, params, timeout))]
+    pages = [_page.decode(await session.call(method, params, timeout))]
     while pages[-1].next is not None:
         if len(pages) == PAGES:
             raise Problem("tooLarge", "The response would be too large: request less at once.")
-        pages.append(_found.decode(await session.call(method, {**params, "after": pages[-1].next}, timeout)))
+        pages.append(_page.decode(await session.call(method, {**params, "after": pages[-1].next}, timeout)))
     first = pages[0]
-    return _data(session, _rows_of(pages), first.asOf or _newest(first.rows), first.seq, source, stale=stale)
+    rows = _array(page.rows for page in pages)
+    return _data(session, rows, first.asOf or _newest(first.rows), first.seq, source, stale=stale)
 
 
-async def _slice(
-    session: Session, decoder: msgspec.json.Decoder[P], method: str, query: SinceQuery, params: Mapping[str, Any]
-) -> list[P]:
+async def _slice(session: Session, method: str, query: SinceQuery, params: Mapping[str, Any]) -> list[Page]:
     """The daemon's pages from `query.cursor` on, until together they have `query.limit` rows."""
     given: dict[str, Any] = {**params, **_since(query.since), "limit": query.limit}
     if query.cursor:
         given["cursor"] = query.cursor
-    pages: list[P] = []
+    pages: list[Page] = []
     while True:
-        page = decoder.decode(await session.call(method, given, LEDGER_TIMEOUT))
+        page = _page.decode(await session.call(method, given, LEDGER_TIMEOUT))
         pages.append(page)
-        given["limit"] -= page.size
+        given["limit"] -= len(page.rows) + len(page.events)
         if page.next is None or given["limit"] <= 0 or len(pages) == PAGES:
             return pages
         given["cursor"] = page.next
@@ -245,8 +224,8 @@ def _next_link(context: RequestContext, page: Page) -> Mapping[str, str]:
     return {"Link": f'<{path}?{urlencode([*pairs, ("cursor", page.next)])}>; rel="next"'}
 
 
-def _rows_of(pages: Iterable[Found]) -> bytes:
-    return b"[" + b",".join(bytes(row) for page in pages for row in page.rows) + b"]"
+def _array(pages: Iterable[Iterable[Raw]]) -> bytes:
+    return b"[" + b",".join(bytes(row) for rows in pages for row in rows) + b"]"
 
 
 def _newest(rows: Iterable[Raw]) -> str | None:

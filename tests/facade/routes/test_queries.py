@@ -60,14 +60,14 @@ async def test_older_executions_come_from_the_ledger_in_one_piece(served: Served
     assert [params["since"] for _, params in served.daemon.requests] == ["2026-01-01T09:00:00Z"] * 3
 
 
-def ledger(count: int, at_most: int) -> Any:
+def ledger(count: int, at_most: int, name: str = "rows") -> Any:
     """A method that pages through `count` rows by `limit` and `cursor`, `at_most` at once."""
 
     async def reply(params: Mapping[str, Any]) -> Any:
         begin = int(params.get("cursor", "0"))
         end = min(count, begin + min(params["limit"], at_most))
         rows = [{"execId": str(number)} for number in range(begin, end)]
-        return {"rows": rows, "events": rows, "uptime": {}, "next": str(end) if end < count else None}
+        return {name: rows, "uptime": {}, "next": str(end) if end < count else None}
 
     return reply
 
@@ -75,7 +75,7 @@ def ledger(count: int, at_most: int) -> Any:
 @pytest.mark.parametrize(("path", "method"), [("executions", "executions.list"), ("link/events", "link.events")])
 async def test_a_long_list_comes_in_pages_that_name_the_next(served: Served, path: str, method: str) -> None:
     """`limit` rows in each though the daemon gives fewer at once; the `Link` keeps the rest of the query."""
-    served.daemon.replies[method] = ledger(12, 3)
+    served.daemon.replies[method] = ledger(12, 3, "rows" if path == "executions" else "events")
     target: str | None = f"{API}/{path}?since={NOW}&limit=5"
     sizes, seen = [], []
     while target is not None:
