@@ -11,6 +11,8 @@ import urllib.request
 from typing import Any
 
 from facade.http.routing import API
+from facade.routes.openapi import openapi
+from facade.routes.paths import ROUTES
 
 ROWS = 2
 """Rows of a list that show its shape."""
@@ -18,24 +20,10 @@ TIMEOUT = 10.0  # s
 
 APPLE = 265598
 REQUESTS: dict[str, tuple[str, Any]] = {
-    path: (path, None)
-    for path in (
-        f"{API}/status",
-        f"{API}/link",
-        f"{API}/link/events",
-        f"{API}/accounts",
-        f"{API}/account/summary",
-        f"{API}/account/pnl",
-        f"{API}/account/pnl/history",
-        f"{API}/positions",
-        f"{API}/orders",
-        f"{API}/executions",
-        f"{API}/sessions",
-        f"{API}/alerts",
-        f"{API}/diagnostics",
-        "/livez",
-        "/readyz",
-    )
+    route.template: (route.template, None)
+    for route in ROUTES
+    if route.method == "GET" and not isinstance(route.answer, str) and route.handle is not openapi
+    if "{session}" not in route.template
 } | {
     f"{API}/connect": (f"{API}/connect", {}),
     f"{API}/reconnect": (f"{API}/reconnect", {}),
