@@ -22,6 +22,7 @@ from aiohttp import web
 from facade.alerts import DaemonAlerts, SavedFile, run_alone, sender
 from facade.app import Facade, Session, application
 from facade.events.stream import Streams, StreamSlots
+from facade.http import peers
 from facade.http.accept_thread import AcceptThread
 from facade.http.connections import CONNECTIONS, AcceptErrors, bounded, server_logger
 from facade.http.guard import Guard, names, spelled
@@ -159,6 +160,7 @@ async def served(
             for session in facade.sessions.values():
                 session.streams.close()
             await runner.cleanup()
+            peers.close()
             for task in running:
                 task.cancel()
 

@@ -43,6 +43,13 @@ def owner(peer: Address, ours: Address) -> int | None:
     return None
 
 
+def close() -> None:
+    """Close what look-ups keep open; the next one opens it again."""
+    if _netlink.cache_info().currsize:
+        _netlink().close()
+        _netlink.cache_clear()
+
+
 IP = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -67,8 +74,7 @@ def _by_netlink(source: IP, sport: int, target: IP, dport: int) -> int | None:
         sock.send(struct.pack("=IHHII", 16 + len(body), SOCK_DIAG_BY_FAMILY, 1, 1, 0) + body)
         answer = sock.recv(4096)
     except OSError:  # an answer that comes later must not be taken for the next look-up's
-        sock.close()
-        _netlink.cache_clear()
+        close()
         raise
     length, kind = struct.unpack_from("=IH", answer)
     if kind != SOCK_DIAG_BY_FAMILY or length < 88:

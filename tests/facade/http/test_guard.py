@@ -411,6 +411,7 @@ async def test_the_user_of_a_connection_is_found(tmp_path: Path) -> None:
                 client.close()
                 assert peers.owner(peer, ours) is None
                 assert peers._by_proc(*ends) is None
+    peers.close()
 
 
 async def test_the_user_of_a_connection_is_found_without_a_free_descriptor(served: Served) -> None:
