@@ -55,10 +55,10 @@ NOT_CONNECTED = (
 )
 """What keeps a data route from answering."""
 
-CALLED = ("brokerTimeout", "brokerError", "invalidParameters")
-"""How a call of the daemon may fail besides."""
+CALLED = ("brokerTimeout", "brokerError")
+"""How a call of the daemon may fail besides; the document adds `invalidParameters` where there is a query."""
 
-UNKNOWN = (*NOT_CONNECTED, "snapshotIncomplete", "invalidParameters")
+UNKNOWN = (*NOT_CONNECTED, "snapshotIncomplete")
 
 _ROUTES = (
     Route(
@@ -99,9 +99,7 @@ _ROUTES = (
             "connectInProgress",
             "hostNotAllowed",
             "liveLocked",
-            "brokerTimeout",
-            "brokerError",
-            "invalidParameters",
+            *CALLED,
         ),
         query=commands.ConnectQuery,
         body=ConnectParams,
@@ -116,7 +114,7 @@ _ROUTES = (
             "Closes the session and keeps the link down, also across restarts of the daemon, until the next connect."
         ),
         answer=Status,
-        reasons=("daemonUnreachable", "brokerTimeout", "brokerError", "invalidParameters"),
+        reasons=("daemonUnreachable", *CALLED),
         query=Nothing,
         body=Nothing,
         tag="link",
@@ -127,7 +125,7 @@ _ROUTES = (
         summary="Retry now instead of waiting",
         description="Ends the wait for the next attempt. Where nothing waits, nothing changes.",
         answer=Status,
-        reasons=("daemonUnreachable", "brokerTimeout", "brokerError", "invalidParameters"),
+        reasons=("daemonUnreachable", *CALLED),
         query=Nothing,
         body=Nothing,
         statuses=(202,),
@@ -319,7 +317,7 @@ _ROUTES = (
             "slow reader gets merged deltas."
         ),
         answer=EVENTS,
-        reasons=("tooManyStreams", "invalidParameters", "tooManySubscriptions", "notFound"),
+        reasons=("tooManyStreams", "tooManySubscriptions", "notFound"),
         query=events.EventsQuery,
         tag="events",
     ),
@@ -343,7 +341,6 @@ _ROUTES = (
         description="The checks of `ibkr doctor`, each with what it found and what to do.",
         answer=diagnostics.Diagnostics,
         query=Nothing,
-        reasons=("invalidParameters",),
         tag="operation",
     ),
     Route(
@@ -364,7 +361,7 @@ _ROUTES = (
             "nightly reset must not restart a facade."
         ),
         answer=Ready,
-        reasons=(*NOT_CONNECTED, "notFound", "invalidParameters"),
+        reasons=(*NOT_CONNECTED, "notFound"),
         query=reads.ReadyQuery,
         tag="operation",
     ),
@@ -413,7 +410,6 @@ ROUTES = (
         description="One row a session, the default one first. Always 200.",
         answer=list[reads.SessionRow],
         query=Nothing,
-        reasons=("invalidParameters",),
         tag="link",
     ),
     *(of_named_session(route) for route in _ROUTES if route.template.startswith(f"{API}/")),
