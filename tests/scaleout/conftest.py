@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -24,12 +25,12 @@ from shared.clock import Clock
 from shared.messages import STATE_TOPICS
 from tests.daemon.running import place, running, settings
 from tests.ports import free_port
-from tests.waiting import until
+from tests.waiting import until, until_now
 
 SERVER = shutil.which("nats-server")
 
-RATE = 5.0
-"""How much faster than real time a test's clock runs: outages, leases and claims take a fifth of their time."""
+RATE = 3.0
+"""How much faster than real time a test's clock runs. A busy machine delays a sign of life by no more than 0.8 s."""
 
 
 class FastClock:
@@ -67,6 +68,10 @@ class NatsServer:
     def start(self) -> None:
         assert SERVER is not None
         self._process = subprocess.Popen([SERVER, "-c", str(self._write_config())], stderr=subprocess.DEVNULL)
+
+    def listening(self) -> bool:
+        with socket.create_connection(("127.0.0.1", self.port)):
+            return True
 
     def reload(self) -> None:
         """Take `config` without a restart."""
@@ -192,6 +197,7 @@ def nats_server(tmp_path: Path) -> Iterator[NatsServer]:
         pytest.skip("nats-server is not installed: apt-get install nats-server")
     server = NatsServer(tmp_path)
     server.start()
+    until_now(server.listening)
     yield server
     if server._process is not None:
         server.signal(signal.SIGCONT)

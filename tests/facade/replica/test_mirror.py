@@ -110,7 +110,7 @@ class OpenConversation:
         self.lost = asyncio.Event()
         self.pinged = asyncio.Event()
 
-    async def call(self, _method: str, _params: Any, _timeout: float) -> Raw:
+    async def call(self, _method: str, _params: Any, _timeout: float | None) -> Raw:
         return Raw(b"{}")
 
     async def watch(self, _topics: Collection[str], _epoch: str | None, _since: int | None, _timeout: float) -> Watched:
@@ -358,3 +358,23 @@ async def test_ten_thousand_rows_come_in_pages_and_are_folded_once(daemon: FakeD
         await until(lambda: mirror.state.complete)
         await until(lambda: seen)
         assert set(seen) == {10_000}
+
+
+async def test_a_call_without_a_limit_of_its_own_that_times_out_is_a_problem() -> None:
+    class SlowConversation(OpenConversation):
+        async def call(self, _method: str, _params: Any, _timeout: float | None) -> Raw:
+            raise TimeoutError
+
+    conversation = SlowConversation()
+
+    async def connect(*_: Any) -> SlowConversation:
+        return conversation
+
+    mirror = Mirror(connect, ReplicaState(10.0, SystemClock()))
+    task = asyncio.create_task(mirror.run(), name="mirror")
+    await conversation.pinged.wait()
+    mirror.state.reachable = True
+    with pytest.raises(Problem, match="in time"):
+        await mirror.call("link.connect", {}, None)
+    task.cancel()
+    await asyncio.wait([task], timeout=LIMIT)
