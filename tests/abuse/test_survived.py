@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
+import operator
 import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.abuse.chain import ROOT, Chain, answer_of, chain, unix
+from tests.abuse.chain import LIMIT, ROOT, Chain, answer_of, chain, unix
 from tests.waiting import until_now
 
 KILLS = 5
@@ -100,6 +103,85 @@ def test_kill_9_of_either_process_loses_nothing() -> None:
 def fills(built: Chain) -> set[str]:
     answer = built.get("/api/ibkr/executions")
     return {row["execId"] for row in answer.json["data"]} if answer.status == 200 else set()
+
+
+CLIENTS = 16
+STREAMS = 2
+PAUSE = 0.1
+"""s between two requests of a client, as a page that polls makes them."""
+
+
+class Clients:
+    """Clients of the facade that keep their connections: some send requests, some read the event stream."""
+
+    def __init__(self, built: Chain) -> None:
+        self.built = built
+        self.ended = threading.Event()
+        self.complaints: list[str] = []
+        self.responses = [0] * CLIENTS
+        self.events = [b""] * STREAMS
+        self._streams = [built.dial() for _ in range(STREAMS)]
+        self._threads = [
+            *(threading.Thread(target=self._checked, args=(self._request, n)) for n in range(CLIENTS)),
+            *(threading.Thread(target=self._checked, args=(self._read_events, n)) for n in range(STREAMS)),
+        ]
+
+    def __enter__(self) -> Clients:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ended.set()
+        for stream in self._streams:
+            with contextlib.suppress(OSError):
+                stream.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+
+    def _checked(self, run: Callable[[int], None], number: int) -> None:
+        try:
+            run(number)
+        except Exception as error:
+            self.complaints.append(f"{run.__name__} {number}: {error!r}")
+
+    def _request(self, number: int) -> None:
+        path = ("/api/ibkr/status", "/api/ibkr/positions", "/api/ibkr/link", "/api/ibkr/executions")[number % 4]
+        connection = http.client.HTTPConnection("127.0.0.1", self.built.port, timeout=LIMIT)
+        with contextlib.closing(connection):
+            while not self.ended.wait(PAUSE):
+                connection.request("GET", path)
+                response = connection.getresponse()
+                json.loads(response.read())
+                assert response.status in (200, 503), response.status
+                assert not response.will_close, "the facade closes the connection"
+                self.responses[number] += 1
+
+    def _read_events(self, number: int) -> None:
+        with self._streams[number] as sock:
+            sock.sendall(self.built.request("GET", "/api/ibkr/events", close=False))
+            while received := sock.recv(1 << 16):
+                self.events[number] += received
+            assert self.ended.is_set(), "the stream ended"
+
+
+def test_a_killed_daemon_costs_neither_serving_process_nor_connection(pytestconfig: pytest.Config) -> None:
+    """However often it is killed: no stream and no connection ends, and each daemon's state arrives on them."""
+    with chain() as built, Clients(built) as clients:
+        child = built.child.pid
+        for _ in range(pytestconfig.getoption("--kills")):
+            built.processes["daemon"].kill()
+            built.processes["daemon"].wait()
+            until_now(lambda: built.get("/api/ibkr/status").json == {"connected": False, "available": False})
+            pid = built.start("daemon").pid
+            built.is_connected()
+            until_now(lambda pid=pid: all(f'"pid":{pid},'.encode() in events for events in clients.events))
+            before = list(clients.responses)
+            until_now(lambda before=before: all(map(operator.gt, clients.responses, before)))
+        assert clients.complaints == []
+        assert built.child.pid == child
+    assert clients.complaints == []
+    assert built.trouble_seen == []
 
 
 def test_a_killed_keeper_leaves_neither_child_nor_port() -> None:

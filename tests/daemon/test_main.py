@@ -44,7 +44,7 @@ async def started(
     finally:
         if process.returncode is None:
             process.kill()
-            await process.wait()
+        await process.communicate()  # until its pipe is closed: `wait` returns before
 
 
 async def listening(path: str, process: asyncio.subprocess.Process) -> Client:
