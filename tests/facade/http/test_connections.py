@@ -13,7 +13,7 @@ import pytest
 import structlog
 
 from facade.http.connections import AcceptErrors
-from shared.messages import Position
+from shared.messages import Account, Position
 from tests.clock import LoopTime
 from tests.facade.conftest import LIMIT, Served, running
 from tests.facade.fake_daemon import FakeDaemon
@@ -114,21 +114,29 @@ async def test_an_upgrade_is_ignored(served: Served) -> None:
     writer.close()
 
 
-async def test_a_client_that_does_not_read_its_response_is_disconnected(
-    served: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("facade.http.responses.WRITE_TIMEOUT", 0.05)
+async def many_positions(served: Served) -> None:
+    """The response to /positions is larger than the buffers between facade and client."""
+    served.daemon.set_rows("accounts", {"DU1": Account(account="DU1", paper=True)})
     rows = {f"DU1:{n}": Position(account="DU1", conId=n, position=1.0) for n in range(40_000)}
     served.daemon.set_rows("positions", rows)
     await until(lambda: served.facade.default.mirror.state.row("positions", "DU1:39999"))
-    with socket.socket() as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-        client.connect(("127.0.0.1", served.port))
-        client.sendall(f"GET /api/ibkr/positions HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n\r\n".encode())
-        server = served.facade.server
-        assert server is not None
-        await until(lambda: server.requests_count == 1)
-        await until(lambda: not server.connections)
+
+
+async def test_a_client_that_does_not_read_its_response_is_disconnected(
+    tmp_path: Path, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("facade.http.responses.WRITE_TIMEOUT", 0.05)
+    monkeypatch.setattr("facade.serving.KEEP_ALIVE", 600.0)  # which would end the connection as well
+    async with running(tmp_path, daemon) as served:
+        await many_positions(served)
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            client.connect(("127.0.0.1", served.port))
+            client.sendall(f"GET /api/ibkr/positions HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n\r\n".encode())
+            server = served.facade.server
+            assert server is not None
+            await until(lambda: server.requests_count == 1)
+            await until(lambda: not server.connections)
 
 
 async def test_a_client_that_reads_none_of_its_many_small_responses_is_disconnected(
@@ -172,9 +180,7 @@ async def test_a_client_that_has_left_before_its_response_is_no_fault(served: Se
 
 
 async def test_a_client_that_does_not_read_delays_no_other(served: Served) -> None:
-    rows = {f"DU1:{n}": Position(account="DU1", conId=n, position=1.0) for n in range(20_000)}
-    served.daemon.set_rows("positions", rows)
-    await until(lambda: served.facade.default.mirror.state.row("positions", "DU1:19999"))
+    await many_positions(served)
     reader, writer = await asyncio.open_connection("127.0.0.1", served.port, limit=1024)
     writer.write(f"GET /api/ibkr/positions HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n\r\n".encode())
     async with asyncio.timeout(LIMIT):
