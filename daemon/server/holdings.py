@@ -6,6 +6,7 @@ Unknown, stale and empty are three answers here, as on HTTP.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import itemgetter
 
 import msgspec
 from msgspec import Struct
@@ -74,9 +75,9 @@ class Holdings:
         if fills is None:
             found = await self._ledger.fills(since, Slice(params.limit, params.cursor), account)
             return Page(found.rows, {"source": "ledger", **facts}, found.next)
-        keyed = sorted((position(fill), fill) for fill in fills if account in ("", fill.account))
-        rest = ((key, _encode(fill)) for key, fill in keyed if start is None or key > start)
-        rows, last = cut(rest, params.limit)
+        keyed = ((position(fill), fill) for fill in fills if account in ("", fill.account))
+        rest = sorted((each for each in keyed if start is None or each[0] > start), key=itemgetter(0))
+        rows, last = cut(((key, _encode(fill)) for key, fill in rest), params.limit)
         return Page(rows, {"source": "live", **facts}, None if last is None else cursor(last))
 
     async def pnl_history(self, params: OfAccount) -> Page:

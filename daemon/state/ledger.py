@@ -91,7 +91,7 @@ class RowsPage(NamedTuple):
 
 
 class EventsPage(NamedTuple):
-    """`rows`: encoded changes of phase, oldest first. `next`: see `RowsPage`."""
+    """`rows`: encoded changes of phase, oldest first. `next`: see `RowsPage`. `uptime`: empty on a further page."""
 
     rows: list[bytes]
     next: str | None
@@ -256,8 +256,10 @@ class Ledger:
             if after is None and numbered and numbered[0][1].at < since:
                 numbered = numbered[not uptime.lasts_into(timed[0], since, now) :]
             rows, last = cut(((number, _encode(event)) for number, event in numbered), part.limit)
-            recent = chain(_recent_events(db, now - _LONGEST), [attempt] if attempt is not None else [])
-            figures = uptime.uptimes(uptime.timed(recent, ends, self.epoch), now, planned)
+            figures: dict[str, Uptime] = {}
+            if not part.cursor:
+                recent = chain(_recent_events(db, now - _LONGEST), [attempt] if attempt is not None else [])
+                figures = uptime.uptimes(uptime.timed(recent, ends, self.epoch), now, planned)
             return EventsPage(rows, None if last is None else str(last), figures)
 
         return await self.read(read)

@@ -227,8 +227,8 @@ _ROUTES = (
         handle=queries.link_events,
         summary="Every change of phase with its duration; uptime over 24 h, 7 d, 30 d",
         description=(
-            "The history of the link, in pages of `limit`, and its uptime; planned windows such as the "
-            "nightly reset are counted apart."
+            "The history of the link, in pages of `limit`, and with the first page its uptime; planned windows "
+            "such as the nightly reset are counted apart."
         ),
         answer=LinkHistory,
         reasons=("daemonUnreachable", *CALLED, "ledgerUnavailable"),

@@ -215,6 +215,19 @@ async def test_the_uptime_counts_what_follows_the_first_ready(ledger: Ledger) ->
     assert (figures.upS, figures.downS, figures.ratio) == (300.0, 1200.0, 0.2)
 
 
+async def test_the_uptime_comes_with_the_first_page_alone(ledger: Ledger) -> None:
+    """A long history is read page by page, and its arithmetic done once."""
+    for minute in range(3):
+        ledger.phase(LinkEvent(at=NOON + timedelta(minutes=minute), phase="ready", session=minute))
+    now = NOON + timedelta(minutes=3)
+    first = await ledger.history(NOON, now, part=Slice(2))
+    assert first.next is not None
+    further = await ledger.history(NOON, now, part=Slice(2, first.next))
+
+    assert set(first.uptime) == {"24h", "7d", "30d"}
+    assert (len(further.rows), further.uptime) == (1, {})
+
+
 async def test_old_rows_are_deleted(tmp_path: Path, clock: HandClock) -> None:
     """Fills after two tax years, events after three times the longest uptime; not by a clock that is far ahead."""
     ledger = await Ledger.open(tmp_path, clock)
