@@ -143,11 +143,11 @@ def ages(sock: socket.socket, rest: bytes, seconds: float, burst: int = 1) -> li
     return found
 
 
-def median_age(url: str, target: str, seconds: float = 1.5) -> float:
+def median_age(url: str, target: str, seconds: float = 1.0, burst: int = 1) -> float:
     sock, rest = subscribe(url, target)
     with sock:
-        ages(sock, rest, 0.5)
-        return statistics.median(ages(sock, b"", seconds))
+        ages(sock, rest, 0.3, burst)
+        return statistics.median(ages(sock, b"", seconds, burst))
 
 
 if __name__ == "__main__":

@@ -1,18 +1,15 @@
-"""Rows 8, 9 and 10: how fast a loss is seen over HTTP, how fast the link is ready again; stalls of the loop."""
+"""Rows 8, 9 and 10: how fast a loss is seen over HTTP, how fast the link is ready again."""
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import json
 import random
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
-from clients import subscribe
 from measure import Figure, compared, interleaved
-from processes import Stack, first_line, get, python, stack, until
+from processes import Stack, first_line, python, stack
 
 PROBE = {"IBKR_PROBE_INTERVAL": "1", "IBKR_PROBE_TIMEOUT": "1"}
 """Shorter than the defaults, so that a round takes seconds; the goal is their sum."""
@@ -117,32 +114,3 @@ def ready(rounds: int) -> Iterator[Figure]:
             got = interleaved(min(rounds, 5), theirs=theirs, ours=reconnected, again=theirs)
         what = f"POST /connect → ready with {positions} positions ÷ connectAsync"
         yield compared("10", what, got, "ours", "theirs", "≤ 1.1" if positions == 1_000 else "", "again", "ms")
-
-
-def stalls(rounds: int) -> Iterator[Figure]:
-    """The longest turn of the daemon's loop with 10 000 positions: first sync, a loss, 1102, 1101, readers of all."""
-    positions, readers, settled = 10_000, 8, 1.0
-    worst = []
-    for _ in range(min(rounds, 3)):
-        with stack(positions, monitored=True) as ours:
-            until(lambda ours=ours: len(get(f"{ours.url}/api/ibkr/positions")["data"]) == positions)
-            for begin, end in (
-                ("drop", "listen"),
-                ("lose-upstream", "restore-upstream"),
-                ("lose-upstream", "restore-upstream=on"),
-            ):
-                before = get(f"{ours.url}/api/ibkr/link")["since"]
-                ours.gateway.send(begin)
-                until(lambda ours=ours, before=before: get(f"{ours.url}/api/ibkr/link")["since"] != before)
-                ours.gateway.send(end)
-                until(ours.connected)
-                time.sleep(settled)
-            with contextlib.ExitStack() as reading:
-                for _ in range(readers):
-                    reading.enter_context(subscribe(ours.url, "/api/ibkr/events")[0])
-                ours.gateway.send("update-accounts")
-                time.sleep(settled)
-            turns = Path(ours.directory, "turns").read_text().splitlines()
-        worst.append(1e3 * max(map(float, turns)))
-    what = f"longest turn of the daemon's loop with {positions} positions, its own processor time"
-    yield Figure("—", what, worst, "", "ms")

@@ -62,7 +62,7 @@ def compared(
 ) -> Figure:
     """`above` ÷ `below`. `control`: the second measurement of `below`. `unit` of the medians shown: empty for none."""
     if unit:
-        scale = {"µs": 1e6, "ms": 1e3, "s": 1.0}[unit]
+        scale = {"µs": 1e6, "ms": 1e3, "s": 1.0, "MB": 1.0}[unit]
         medians = (statistics.median(samples[name]) * scale for name in (above, below))
         what = f"{what} ({' to '.join(map(shown, medians))} {unit})"
     again = ratios(samples[control], samples[below]) if control else ()

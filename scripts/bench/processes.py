@@ -6,9 +6,11 @@ Each is started, waited for and stopped by its process id. Processor time and me
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import select
+import shutil
 import socket
 import subprocess
 import sys
@@ -24,6 +26,12 @@ import psutil
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PROGRAMS = Path(__file__).resolve().parent / "programs"
+
+
+class Missing(Exception):
+    pass
+
+
 UP_LIMIT = 60.0  # s for a process to answer: ten thousand positions on a busy machine
 
 
@@ -79,6 +87,9 @@ class Process:
         """Resident bytes of the child and of those it started, in that order."""
         return [process.memory_info().rss for process in self.family()]
 
+    def resident(self) -> int:
+        return sum(self.memory())
+
     def stop(self) -> None:
         if self.popen.poll() is None:
             self.popen.terminate()
@@ -99,6 +110,18 @@ def _cpu(process: psutil.Process) -> float:
         times = process.cpu_times()
         return float(times.user + times.system)
     return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks.iterdir()) / 1e9
+
+
+def together(*processes: Process) -> int:
+    """Resident bytes of all of them and their children. What several map of one file is in memory once (Linux)."""
+    own, files = 0, dict[tuple[str, str, int], int]()
+    for one in (one for process in processes for one in process.family()):
+        for part in one.memory_maps(grouped=False):
+            copied = part.rss if part.path.startswith("[") else part.private_dirty
+            own += copied
+            key = part.path, part.perms, part.size
+            files[key] = max(files.get(key, 0), part.rss - copied)
+    return own + sum(files.values())
 
 
 def python(name: str, *arguments: str, environ: dict[str, str] | None = None, read: bool = False) -> Process:
@@ -221,16 +244,33 @@ class Stack:
     def gateway_port(self) -> int:
         return self.gateway.port
 
-    def start(self, positions: int, pace: Pace | None, *, monitored: bool = False) -> None:
-        self.gateway = start_gateway(self.directory, positions, pace)
-        self.started.append(self.gateway.process)
-        command = [str(PROGRAMS / "monitored.py"), str(self.directory / "turns")] if monitored else ["-m", "daemon"]
-        self.daemon = python("daemon", *command, environ=self.environ)
-        self.started.append(self.daemon)
-        until((self.directory / "run" / "daemon.sock").exists)
+    def start(self, positions: int, pace: Pace | None) -> None:
+        self.start_daemon(positions, pace)
         self.facade = python("facade", "-m", "facade", environ=self.environ)
         self.started.append(self.facade)
         until(self.connected)
+
+    def start_daemon(self, positions: int, pace: Pace | None = None) -> None:
+        self.gateway = start_gateway(self.directory, positions, pace)
+        self.started.append(self.gateway.process)
+        self.daemon = python("daemon", "-m", "daemon", environ=self.environ)
+        self.started.append(self.daemon)
+        until((self.directory / "run" / "daemon.sock").exists)
+
+    def another_facade(self, **environ: str) -> tuple[Process, str]:
+        """One more facade of the daemon, or of what `environ` names, once it is connected; its URL."""
+        port = free_port()
+        state = str(self.directory / f"facade-{port}")
+        own = {"IBKR_FACADE_PORT": str(port), "IBKR_STATE_DIR": state, "IBKR_SOCKET": self.environ["IBKR_SOCKET"]}
+        process = python("facade", "-m", "facade", environ=self.environ | own | environ)
+        self.started.append(process)
+        url = f"http://127.0.0.1:{port}"
+        until(lambda: get(f"{url}/api/ibkr/status")["connected"])
+        return process, url
+
+    def stop(self) -> None:
+        for process in reversed(self.started):
+            process.stop()
 
     def connected(self) -> bool:
         return bool(get(f"{self.url}/api/ibkr/status")["connected"])
@@ -240,16 +280,39 @@ class Stack:
 
 
 @contextlib.contextmanager
-def stack(positions: int = 25, pace: Pace | None = None, *, monitored: bool = False, **extra: str) -> Iterator[Stack]:
-    """All three, connected; stopped in reverse. `monitored`: the turns of the daemon's loop are in the file `turns`."""
+def stack(positions: int = 25, pace: Pace | None = None, **extra: str) -> Iterator[Stack]:
+    """All three, connected; stopped in reverse."""
+    with unstarted(**extra) as ours:
+        ours.start(positions, pace)
+        yield ours
+
+
+@contextlib.contextmanager
+def unstarted(**extra: str) -> Iterator[Stack]:
+    """A directory of its own; what is started there is stopped in reverse."""
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
         ours = Stack(Path(directory), extra, http_port=free_port())
         try:
-            ours.start(positions, pace, monitored=monitored)
             yield ours
         finally:
-            for process in reversed(ours.started):
-                process.stop()
+            ours.stop()
+
+
+@contextlib.contextmanager
+def nats_server() -> Iterator[tuple[Process, str]]:
+    """A nats-server with JetStream; its process and URL. Raises `Missing` where it is not installed."""
+    program = shutil.which("nats-server") or shutil.which("nats-server", path="/usr/sbin")
+    if program is None or importlib.util.find_spec("nats") is None:
+        raise Missing("nats-server or nats-py is not installed (apt-get install nats-server, pip install '.[nats]')")
+    with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+        port = free_port()
+        command = [program, "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", directory]
+        server = Process("nats-server", subprocess.Popen(command, stderr=subprocess.DEVNULL, text=True))
+        try:
+            until(lambda: socket.create_connection(("127.0.0.1", port)).close() is None)
+            yield server, f"nats://127.0.0.1:{port}"
+        finally:
+            server.stop()
 
 
 @contextlib.contextmanager

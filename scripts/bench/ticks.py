@@ -13,12 +13,26 @@ from dataclasses import dataclass
 
 from clients import Readers, median_age, subscribe
 from measure import Figure, Samples, compared, interleaved, ratios
-from processes import Gateway, Pace, Process, first_line, free_port, gateway, get, peer, python, server, stack, until
+from processes import (
+    Gateway,
+    Pace,
+    Process,
+    first_line,
+    free_port,
+    gateway,
+    get,
+    nats_server,
+    peer,
+    python,
+    server,
+    stack,
+    until,
+)
 
 CON_ID = 265598
 EVENTS = f"/api/ibkr/events?topics=quotes:{CON_ID}"
-SECONDS = 1.5
-WARM = 0.5  # s after the ticks have begun
+SECONDS = 1.0
+WARM = 0.3  # s after the ticks have begun
 
 
 @dataclass(frozen=True)
@@ -106,6 +120,16 @@ def hopping(first: Side) -> Iterator[Side]:
         yield Side(url, "/events", (*first.processes, process), first.gateway)
 
 
+@contextlib.contextmanager
+def over_nats(pace: Pace) -> Iterator[Side]:
+    """Gateway, daemon, nats-server and a facade that reaches the daemon by it alone; their processor time."""
+    with nats_server() as (nats, url), stack(pace=pace, IBKR_NATS_URL=url) as ours:
+        facade, at = ours.another_facade(IBKR_SESSIONS="default=nats")
+        ours.facade.stop()
+        ours.gateway.send("quiet=on")
+        yield Side(at, EVENTS, (ours.daemon, nats, facade), ours.gateway)
+
+
 # --- rows -----------------------------------------------------------------------------------------------------------
 
 
@@ -134,6 +158,25 @@ def delivery(rounds: int) -> Iterator[Figure]:
                 what = f"CPU of all processes per event, {clients} readers at {rate} ticks/s ÷ FastAPI peer"
                 yield compared("4", what, got, "ours", "other", "≤ 1" if clients == 100 else "≤ 1.5", "again")
                 yield compared("4", "floor: a second process that only passes bytes on ÷ one", got, "two", "one")
+
+
+def scaleout(rounds: int) -> Iterator[Figure]:
+    """A remote facade over NATS beside a local one."""
+    readers = 10
+    for rate in (20, 100):
+        pace = Pace(rate)
+        with whole(pace) as local, over_nats(pace) as remote:
+            got = interleaved(rounds, local=local.age, remote=remote.age, again=local.age)
+            yield compared(
+                "11", f"tick → event at {rate}/s over NATS ÷ local facade", got, "remote", "local", "", "again"
+            )
+
+            def near() -> float:
+                return local.cpu_per_event(readers)
+
+            got = interleaved(rounds, local=near, remote=lambda: remote.cpu_per_event(readers), again=near)
+        what = f"CPU of all processes, nats-server too, per event, {readers} readers at {rate} ticks/s ÷ local facade"
+        yield compared("11", what, got, "remote", "local", "", "again")
 
 
 def processing(rounds: int) -> Iterator[Figure]:
