@@ -6,7 +6,6 @@ Read at each scrape.
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
 import platform
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -194,6 +193,8 @@ def _unborn(facade: Facade) -> dict[tuple[str, int, str], int]:
 
 
 def _version() -> str:
+    import importlib.metadata  # with e-mail and ZIP archives: only where there is a scrape
+
     try:
         return importlib.metadata.version("ibkr-link")
     except importlib.metadata.PackageNotFoundError:  # run from the source, not installed

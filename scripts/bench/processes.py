@@ -240,10 +240,6 @@ class Stack:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.http_port}"
 
-    @property
-    def gateway_port(self) -> int:
-        return self.gateway.port
-
     def start(self, positions: int, pace: Pace | None) -> None:
         self.start_daemon(positions, pace)
         self.facade = python("facade", "-m", "facade", environ=self.environ)
@@ -274,9 +270,6 @@ class Stack:
 
     def connected(self) -> bool:
         return bool(get(f"{self.url}/api/ibkr/status")["connected"])
-
-    def send(self, verb: str) -> str:
-        return self.gateway.send(verb)
 
 
 @contextlib.contextmanager

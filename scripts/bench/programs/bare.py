@@ -27,9 +27,4 @@ async def main(port: int) -> None:
 
 if __name__ == "__main__":
     with contextlib.suppress(KeyboardInterrupt):
-        if len(sys.argv) > 2 and sys.argv[2] == "uvloop":
-            import uvloop
-
-            uvloop.run(main(int(sys.argv[1])))
-        else:
-            asyncio.run(main(int(sys.argv[1])))
+        asyncio.run(main(int(sys.argv[1])))

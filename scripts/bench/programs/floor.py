@@ -9,29 +9,13 @@ import asyncio
 import contextlib
 import sys
 
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+from one_process import Client
 
 
 def event(size: int) -> bytes:
     """One of `size` bytes."""
     around = len(b"event: delta\ndata: \n\n")
     return b"event: delta\ndata: " + b"x" * (size - around) + b"\n\n"
-
-
-class Client(asyncio.Protocol):
-    def __init__(self, clients: set[asyncio.Transport]) -> None:
-        self.clients = clients
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-
-    def data_received(self, _data: bytes) -> None:
-        self.transport.write(HEAD)
-        self.clients.add(self.transport)
-
-    def connection_lost(self, _exc: Exception | None) -> None:
-        self.clients.discard(self.transport)
 
 
 async def main(port: int, rate: float, size: int) -> None:
