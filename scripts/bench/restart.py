@@ -36,7 +36,7 @@ class Clients:
                 tasks.create_task(self._client(keep=number % 2 == 0), name=f"client {number}")
 
     async def _client(self, *, keep: bool) -> None:
-        (host, port), head = request(self.url, "/api/ibkr/status", "" if keep else "Connection: close\r\n")
+        (host, port), asking = request(self.url, "/api/ibkr/status", "" if keep else "Connection: close\r\n")
         link: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         while not self.stopped:
             try:
@@ -44,7 +44,7 @@ class Clients:
                     if link is None:
                         link = await asyncio.open_connection(host, port)
                     reader, writer = link
-                    writer.write(head)
+                    writer.write(asking)
                     head = await reader.readuntil(b"\r\n\r\n")
                     length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
                     body = json.loads(await reader.readexactly(length))
