@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import get_args
 
@@ -152,14 +153,164 @@ def test_a_link_that_is_not_wanted_dials_nothing(automatic: bool, held: bool, ph
     assert (driver.link.phase, driver.link.reason, driver.ordered, driver.link.wake) == (phase, reason, [], None)
 
 
-def test_a_session_becomes_ready_when_its_first_snapshots_are_over() -> None:
-    """Opened is syncing and orders the snapshots; Synced is ready and orders the streams."""
-    driver = Driver()
+# --- the table of transitions: in which phase what event orders which actions ----------------------------------------
 
-    assert driver.opens() == (act.Read(session=1),)
-    assert (driver.link.phase, driver.link.upstream) == ("syncing", "unknown")
-    assert driver.syncs() == (act.Replay(session=1), act.Settled(session=1, reason=None))
-    assert (driver.link.phase, driver.link.reason, driver.link.upstream) == ("ready", None, "ok")
+
+def overdue() -> Driver:
+    driver = Driver()
+    driver.overdue()
+    return driver
+
+
+def syncing() -> Driver:
+    driver = Driver()
+    driver.opens()
+    return driver
+
+
+def ready() -> Driver:
+    return Driver().up().after(60)
+
+
+def after_event(begin: Callable[[], Driver], event: ev.Event) -> Callable[[], Driver]:
+    def driver() -> Driver:
+        result = begin()
+        result.post(event)
+        return result
+
+    return driver
+
+
+LOST = ev.Lost(session=1, reason="socketLost")
+PROBE_OVERDUE = ev.ProbeOverdue(session=1)
+MESSAGE = ev.MessageReceived(session=1)
+PROBE_ANSWERED = ev.ProbeAnswered(session=1, rtt=0.1)
+PROVEN = ev.UpstreamRestored(session=1, code=None, text="", dataLost=False)
+CODE_1100, CODE_2110 = (ev.UpstreamLost(session=1, code=code, text="gone") for code in (1100, 2110))
+CODE_1101, CODE_1102 = (
+    ev.UpstreamRestored(session=1, code=code, text="back", dataLost=code == 1101) for code in (1101, 1102)
+)
+FARM_BROKEN, FARM_OK = (
+    ev.FarmChanged(session=1, farm="usfarm", type="market", state=state) for state in ("broken", "ok")
+)
+RESUMED = ev.MachineResumed(seconds=60)
+ENDS_A_WAIT = (ev.ReconnectRequested(), RESUMED, ev.WindowEnded())
+
+SITUATIONS: dict[str, Callable[[], Driver]] = {
+    "dialling": Driver,
+    "overdue": overdue,  # the handshake was not answered in time, and its connection is still open
+    "syncing": syncing,
+    "ready": ready,
+    "unproven": after_event(ready, PROBE_OVERDUE),
+    "1100": after_event(ready, CODE_1100),
+    "2110": after_event(ready, CODE_2110),
+    "waiting": after_event(Driver, ev.Failed(session=1, reason="portClosed")),
+    "blocked": after_event(Driver, ev.Failed(session=1, reason="notTws")),
+    "disabled": lambda: Driver(automatic=False),
+    "held": lambda: Driver(held=True),
+    "stopping": after_event(ready, ev.StopRequested()),
+}
+
+ABORT, CLOSE, PROBE, READ = act.Abort(session=1), act.Close(session=1), act.Probe(session=1), act.Read(session=1)
+REPLAY, STOP_READING = act.Replay(session=1), act.StopReading(session=1)
+DIAL, DIAL_OTHER = act.Dial(session=2, target=HOME), act.Dial(session=2, target=OTHER)
+AWAIT_FIRST, AWAIT = act.Await(session=1), act.Await(session=2)
+HOLD = act.Keep(held=True)
+BARE, CONNECT = ev.ConnectRequested(target=HOME, bare=True), ev.ConnectRequested(target=HOME, bare=False)
+CONNECT_OTHER = ev.ConnectRequested(target=OTHER, bare=False)
+SHORT = ev.ConnectRequested(target=replace(HOME, timeout=3.0), bare=False)
+
+
+def settled(reason: str | None) -> act.Settled:
+    return act.Settled(session=1, reason=reason)
+
+
+def answer(reason: str | None) -> act.Answer:
+    return act.Answer(reason=reason)
+
+
+def recover(cause: str) -> act.Recover:
+    return act.Recover(session=1, cause=cause)
+
+
+Row = tuple[str, tuple[ev.Event, ...], tuple[act.Action, ...], tuple[str, str | None]]
+# situation, each of these events alone, the actions it orders, phase and reason afterwards
+TRANSITIONS: list[Row] = [
+    # a session becomes ready when its first snapshots are over
+    ("dialling", (ev.Opened(session=1, serverVersion=178, accounts=PAPER),), (READ,), ("syncing", None)),
+    ("syncing", (ev.Synced(session=1),), (REPLAY, settled(None)), ("ready", None)),
+    # a lost socket is dialled at once, upstream lost or not
+    ("ready", (LOST,), (DIAL, settled("socketLost")), ("connecting", "socketLost")),
+    ("1100", (LOST,), (DIAL, settled("socketLost")), ("connecting", "socketLost")),
+    # a frozen gateway is unproven, then aborted, never closed; any message proves the session again
+    ("ready", (PROBE_OVERDUE,), (PROBE,), ("unproven", "probeTimeout")),
+    ("1100", (PROBE_OVERDUE,), (PROBE,), ("unproven", "probeTimeout")),
+    ("unproven", (PROBE_OVERDUE,), (ABORT, DIAL, settled("probeTimeout")), ("connecting", "probeTimeout")),
+    ("unproven", (MESSAGE, PROBE_ANSWERED), (settled(None),), ("ready", None)),
+    ("ready", (RESUMED,), (PROBE,), ("ready", None)),
+    # a lost upstream keeps the session; 1102 reads again, 1101 replays every stream first
+    ("ready", (CODE_1100, CODE_2110), (STOP_READING, settled("upstreamLost")), ("upstreamLost", "upstreamLost")),
+    ("syncing", (CODE_1100, CODE_2110), (STOP_READING, settled("upstreamLost")), ("upstreamLost", "upstreamLost")),
+    ("1100", (CODE_1102,), (recover("1102"), settled(None)), ("ready", None)),
+    ("1100", (CODE_1101,), (REPLAY, recover("1101"), settled(None)), ("ready", None)),
+    # 2110 is undone by a proven answer, 1100 only by 1101 and 1102; a broken farm never changes the session
+    ("2110", (PROVEN,), (recover("2110"), settled(None)), ("ready", None)),
+    ("1100", (PROVEN, FARM_OK, PROBE_ANSWERED, MESSAGE), (), ("upstreamLost", "upstreamLost")),
+    ("ready", (FARM_BROKEN,), (), ("ready", None)),
+    # what ends a wait dials at once, and closes an attempt that is still open; a timer that fires early does not
+    ("waiting", ENDS_A_WAIT, (DIAL,), ("connecting", "portClosed")),
+    ("blocked", ENDS_A_WAIT, (DIAL,), ("connecting", "notTws")),
+    ("overdue", ENDS_A_WAIT, (ABORT, DIAL, settled("socketLost")), ("connecting", "handshakeTimeout")),
+    ("blocked", (ev.TimerExpired(),), (), ("blocked", "notTws")),
+    ("dialling", (ev.ReconnectRequested(),), (), ("connecting", None)),
+    ("ready", (ev.ReconnectRequested(),), (), ("ready", None)),
+    ("disabled", (ev.ReconnectRequested(),), (), ("disabled", "autoConnectOff")),
+    ("held", (ev.ReconnectRequested(),), (), ("held", "manual")),
+    # connect joins an equal attempt, whatever its deadline, and is refused beside a different one
+    ("dialling", (BARE, CONNECT, SHORT), (AWAIT_FIRST,), ("connecting", None)),
+    ("syncing", (BARE, CONNECT), (AWAIT_FIRST,), ("syncing", None)),
+    ("dialling", (CONNECT_OTHER,), (answer("connectInProgress"),), ("connecting", None)),
+    ("syncing", (CONNECT_OTHER,), (answer("connectInProgress"),), ("syncing", None)),
+    ("ready", (BARE, CONNECT), (answer(None),), ("ready", None)),
+    ("unproven", (BARE, CONNECT), (AWAIT_FIRST,), ("unproven", "probeTimeout")),
+    ("1100", (BARE, CONNECT), (answer("upstreamLost"),), ("upstreamLost", "upstreamLost")),
+    ("waiting", (BARE, CONNECT), (DIAL, AWAIT), ("connecting", "portClosed")),
+    ("blocked", (BARE, CONNECT), (DIAL, AWAIT), ("connecting", "notTws")),
+    ("overdue", (BARE, CONNECT), (ABORT, DIAL, AWAIT, settled("manual")), ("connecting", "handshakeTimeout")),
+    ("overdue", (CONNECT_OTHER,), (ABORT, DIAL_OTHER, AWAIT, settled("manual")), ("connecting", None)),
+    ("ready", (CONNECT_OTHER,), (CLOSE, DIAL_OTHER, AWAIT, settled("manual")), ("connecting", None)),
+    ("stopping", (BARE, CONNECT_OTHER), (answer("shuttingDown"),), ("stopping", "shuttingDown")),
+    # disconnect holds the link down from anywhere: a session is closed so that its client id is free, a silent peer
+    # is not waited for
+    ("dialling", (ev.DisconnectRequested(),), (ABORT, HOLD, settled("manual")), ("held", "manual")),
+    ("overdue", (ev.DisconnectRequested(),), (ABORT, HOLD, settled("manual")), ("held", "manual")),
+    ("syncing", (ev.DisconnectRequested(),), (CLOSE, HOLD, settled("manual")), ("held", "manual")),
+    ("ready", (ev.DisconnectRequested(),), (CLOSE, HOLD, settled("manual")), ("held", "manual")),
+    ("unproven", (ev.DisconnectRequested(),), (ABORT, HOLD, settled("manual")), ("held", "manual")),
+    ("waiting", (ev.DisconnectRequested(),), (HOLD,), ("held", "manual")),
+    ("disabled", (ev.DisconnectRequested(),), (HOLD,), ("held", "manual")),
+    # stop closes the session and ends everything
+    ("ready", (ev.StopRequested(),), (CLOSE, settled("shuttingDown")), ("stopping", "shuttingDown")),
+    ("stopping", (*ENDS_A_WAIT, ev.TimerExpired(), ev.DisconnectRequested()), (), ("stopping", "shuttingDown")),
+    # 1300 without a port waits for the loss
+    ("ready", (ev.PortMoved(session=1, port=None, text="reset"),), (), ("ready", None)),
+]
+
+
+@pytest.mark.parametrize(("situation", "events", "actions", "after"), TRANSITIONS)
+def test_each_phase_takes_each_event_as_the_table_has_it(
+    situation: str, events: tuple[ev.Event, ...], actions: tuple[act.Action, ...], after: tuple[str, str | None]
+) -> None:
+    for event in events:
+        driver = SITUATIONS[situation]()
+        before = driver.link
+
+        assert driver.post(event) == actions, event
+        assert (driver.link.phase, driver.link.reason) == after, event
+        if after[0] in ("held", "waiting", "blocked"):
+            assert (driver.link.wake is None) is (after[0] == "held"), event
+        if isinstance(event, ev.ReconnectRequested | ev.TimerExpired) and not actions:
+            assert driver.link == before, "nothing waits, so nothing changes"
 
 
 # --- the table of patience ------------------------------------------------------------------------------------------
@@ -332,14 +483,6 @@ def test_an_open_attempt_that_the_gateway_ends_is_what_it_ended_for() -> None:
     assert (driver.link.phase, driver.link.reason, driver.wait()) == ("waiting", "closedDuringHandshake", 1.0)
 
 
-@pytest.mark.parametrize("event", [ev.ReconnectRequested(), ev.MachineResumed(seconds=60), ev.WindowEnded()])
-def test_what_ends_a_wait_closes_the_open_attempt_and_dials_again(event: ev.Event) -> None:
-    driver = Driver()
-    driver.overdue()
-
-    assert driver.post(event)[:2] == (act.Abort(session=1), act.Dial(session=2, target=HOME))
-
-
 @pytest.mark.parametrize("event", [connect_requested(bare=True), connect_requested()])
 def test_connect_closes_the_open_attempt_and_dials_again(event: ev.Event) -> None:
     driver = Driver()
@@ -384,14 +527,6 @@ def test_an_attempt_whose_time_limit_is_longer_than_two_minutes_fails_at_it() ->
     assert (driver.link.phase, driver.wait()) == ("waiting", 1.0)
 
 
-def test_disconnect_closes_an_open_attempt() -> None:
-    driver = Driver()
-    driver.overdue()
-
-    assert driver.post(ev.DisconnectRequested())[0] == act.Abort(session=1)
-    assert driver.link.phase == "held"
-
-
 def test_a_person_who_connected_in_time_has_not_agreed_to_the_login_that_answers_later() -> None:
     """Paper was there; the request failed; minutes later live answers the connection that stayed open."""
     driver = Driver().up()
@@ -423,13 +558,6 @@ def test_the_time_limit_of_a_request_is_kept_only_by_a_session_that_it_brought()
 # --- losses ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_lost_socket_is_dialled_at_once() -> None:
-    driver = Driver().up().after(60)
-
-    assert driver.lost() == (act.Dial(session=2, target=HOME), act.Settled(session=1, reason="socketLost"))
-    assert (driver.link.phase, driver.link.reason) == ("connecting", "socketLost")
-
-
 def test_a_socket_lost_again_within_moments_waits() -> None:
     driver = Driver().up().after(60)
     driver.lost()
@@ -438,28 +566,6 @@ def test_a_socket_lost_again_within_moments_waits() -> None:
     driver.lost()
 
     assert (driver.link.phase, driver.link.reason, driver.wait()) == ("waiting", "socketLost", 1.0)
-
-
-def test_a_frozen_gateway_is_unproven_then_aborted_never_closed() -> None:
-    driver = Driver().up().after(60)
-
-    assert driver.post(ev.ProbeOverdue(session=1)) == (act.Probe(session=1),)
-    assert (driver.link.phase, driver.link.reason) == ("unproven", "probeTimeout")
-    assert driver.post(ev.ProbeOverdue(session=1)) == (
-        act.Abort(session=1),
-        act.Dial(session=2, target=HOME),
-        act.Settled(session=1, reason="probeTimeout"),
-    )
-
-
-@pytest.mark.parametrize("proof", [ev.MessageReceived(session=1), ev.ProbeAnswered(session=1, rtt=0.1)])
-def test_any_message_proves_the_session_again(proof: ev.Event) -> None:
-    driver = Driver().up()
-    driver.post(ev.ProbeOverdue(session=1), proof)
-    assert driver.link.phase == "ready"
-
-    driver.post(ev.ProbeOverdue(session=1))
-    assert driver.link.phase == "unproven"
 
 
 def test_what_was_said_last_is_kept_as_one_bounded_line() -> None:
@@ -483,40 +589,7 @@ def test_an_event_of_an_old_session_changes_nothing() -> None:
     assert driver.link == before
 
 
-@pytest.mark.parametrize("early", [ev.ReconnectRequested(), ev.MachineResumed(seconds=60), ev.WindowEnded()])
-def test_a_wait_ends_at_once_on_request_after_sleep_and_after_a_window(early: ev.Event) -> None:
-    driver = Driver()
-    driver.fails("notTws")
-
-    assert dials(driver.post(early)) == [HOME]
-
-
-def test_where_nothing_waits_reconnect_changes_nothing() -> None:
-    for driver in (Driver(), Driver().up(), Driver(automatic=False), Driver(held=True)):
-        before = driver.link
-        assert driver.post(ev.ReconnectRequested()) == ()
-        assert driver.link == before
-
-
-def test_after_sleep_a_session_is_probed_at_once() -> None:
-    assert Driver().up().post(ev.MachineResumed(seconds=3600)) == (act.Probe(session=1),)
-
-
-def test_a_timer_that_fires_early_changes_nothing() -> None:
-    driver = Driver()
-    driver.fails("notTws")
-
-    assert driver.post(ev.TimerExpired()) == ()
-
-
 # --- upstream -------------------------------------------------------------------------------------------------------
-
-
-def test_a_lost_upstream_keeps_the_session() -> None:
-    driver = Driver().up()
-
-    assert driver.says(1100) == (act.StopReading(session=1), act.Settled(session=1, reason="upstreamLost"))
-    assert (driver.link.phase, driver.link.reason, driver.link.upstream) == ("upstreamLost", "upstreamLost", "lost")
 
 
 def test_repeats_of_1100_are_one_loss() -> None:
@@ -529,36 +602,6 @@ def test_repeats_of_1100_are_one_loss() -> None:
     assert (driver.link.phase, driver.link.since) == ("upstreamLost", since)
 
 
-def test_1102_reads_again_and_1101_replays_every_stream_first() -> None:
-    driver = Driver().up()
-    driver.says(1100)
-    assert driver.says(1102)[0] == act.Recover(session=1, cause="1102")
-    assert driver.link.phase == "ready"
-
-    driver.says(1100)
-    assert driver.says(1101)[:2] == (act.Replay(session=1), act.Recover(session=1, cause="1101"))
-
-
-def test_only_1101_and_1102_undo_1100() -> None:
-    """A farm that is back and an answer from upstream say nothing about a lost upstream."""
-    driver = Driver().up()
-    driver.says(1100)
-
-    driver.post(ev.FarmChanged(session=1, farm="usfarm", type="market", state="ok"))
-    driver.post(ev.UpstreamRestored(session=1, code=None, text="", dataLost=False))
-    driver.post(ev.ProbeAnswered(session=1, rtt=0.01), ev.MessageReceived(session=1))
-
-    assert driver.link.phase == "upstreamLost"
-
-
-def test_a_farm_that_breaks_never_changes_the_session() -> None:
-    driver = Driver().up()
-
-    assert driver.post(ev.FarmChanged(session=1, farm="usfarm", type="market", state="broken")) == ()
-    assert isinstance(driver.link.state, Live)
-    assert (driver.link.phase, driver.link.state.facts.farms["usfarm"].state) == ("ready", "broken")
-
-
 def test_2110_in_the_handshake_postpones_the_snapshots() -> None:
     """What TWS answers without IBKR behind it cannot be trusted, so it is not requested."""
     driver = Driver()
@@ -569,15 +612,6 @@ def test_2110_in_the_handshake_postpones_the_snapshots() -> None:
     assert driver.says(1102) == (act.Read(session=1),)
     assert driver.link.phase == "syncing"
     driver.syncs()
-    assert driver.link.phase == "ready"
-
-
-def test_2110_is_undone_by_a_proven_answer() -> None:
-    driver = Driver().up()
-    driver.says(2110)
-
-    driver.post(ev.UpstreamRestored(session=1, code=None, text="", dataLost=False))
-
     assert driver.link.phase == "ready"
 
 
@@ -622,13 +656,6 @@ def test_a_session_that_freezes_while_upstream_is_lost_is_unproven_then_gone() -
     driver.post(ev.ProbeOverdue(session=1))
 
     assert act.Abort(session=1) in driver.post(ev.ProbeOverdue(session=1))
-
-
-def test_one_outage_of_the_socket_follows_one_of_upstream_at_once() -> None:
-    driver = Driver().up().after(60)
-    driver.says(1100)
-
-    assert dials(driver.after(300).lost()) == [HOME]
 
 
 # --- what things probably mean --------------------------------------------------------------------------------------
@@ -803,22 +830,6 @@ def test_connect_ends_a_hold_only_when_it_succeeds() -> None:
     assert driver.ordered.count(act.Keep(held=False)) == 1
 
 
-def test_connect_joins_an_equal_attempt_and_refuses_a_different_one() -> None:
-    driver = Driver()
-
-    assert driver.post(connect_requested(bare=True)) == (act.Await(session=1),)
-    assert driver.post(connect_requested(replace(HOME, timeout=3.0))) == (act.Await(session=1),)
-    assert driver.post(connect_requested(OTHER)) == (act.Answer(reason="connectInProgress"),)
-    driver.opens()
-    assert driver.post(connect_requested(bare=True)) == (act.Await(session=1),)
-    assert driver.post(connect_requested(OTHER)) == (act.Answer(reason="connectInProgress"),)
-    assert len(dials(driver.ordered)) == 1
-
-
-def test_connect_while_connected_is_already_done() -> None:
-    assert Driver().up().post(connect_requested()) == (act.Answer(reason=None),)
-
-
 def test_connect_for_an_account_that_the_session_does_not_have_is_refused_and_changes_nothing() -> None:
     driver = Driver().up()
     before = driver.link
@@ -843,14 +854,6 @@ def test_connect_for_the_sessions_own_account_joins_it_and_the_next_session_must
     driver.opens(("DU1",))
 
     assert (driver.link.phase, driver.link.reason) == ("blocked", "accountMismatch")
-
-
-@pytest.mark.parametrize("reason", ["portClosed", "notTws"])
-def test_connect_dials_at_once_where_the_link_waits_or_is_blocked(reason: str) -> None:
-    driver = Driver()
-    driver.fails(reason)
-
-    assert driver.post(connect_requested(bare=True)) == (act.Dial(session=2, target=HOME), act.Await(session=2))
 
 
 def test_connect_elsewhere_that_fails_goes_back_to_waiting_for_the_old_target() -> None:
@@ -881,13 +884,6 @@ def test_connect_elsewhere_that_succeeds_is_the_target_from_then_on() -> None:
 
     assert driver.link.target == OTHER
     assert dials(driver.wakes()) == [OTHER]
-
-
-def test_while_upstream_is_lost_connect_answers_that() -> None:
-    driver = Driver().up()
-    driver.says(1100)
-
-    assert driver.post(connect_requested(bare=True)) == (act.Answer(reason="upstreamLost"),)
 
 
 def test_a_connect_that_finds_upstream_lost_answers_that_and_keeps_the_session() -> None:
@@ -926,43 +922,6 @@ def test_what_was_only_tried_is_not_gone_back_to() -> None:
 
     assert driver.fails("portClosed") == (act.Settled(session=2, reason="portClosed"),)
     assert driver.link.state == Down(True)
-
-
-@pytest.mark.parametrize("stage", ["dialling", "syncing", "ready", "unproven", "waiting", "disabled"])
-def test_disconnect_holds_the_link_down_from_anywhere(stage: str) -> None:
-    """A session is closed politely, so that its client id is free; a peer that is silent is not waited for."""
-    driver = Driver(automatic=stage != "disabled")
-    if stage == "syncing":
-        driver.opens()
-    elif stage == "ready":
-        driver.up()
-    elif stage == "unproven":
-        driver.up().post(ev.ProbeOverdue(session=1))
-    elif stage == "waiting":
-        driver.fails("portClosed")
-
-    ordered = driver.post(ev.DisconnectRequested())
-
-    assert (driver.link.phase, driver.link.reason, driver.link.wake) == ("held", "manual", None)
-    assert act.Keep(held=True) in ordered
-    ended: dict[str, act.Action] = {
-        "dialling": act.Abort(session=1),
-        "syncing": act.Close(session=1),
-        "ready": act.Close(session=1),
-        "unproven": act.Abort(session=1),
-    }
-    assert [action for action in ordered if isinstance(action, act.Abort | act.Close)] == (
-        [ended[stage]] if stage in ended else []
-    )
-
-
-def test_stop_closes_the_session_cleanly_and_ends_everything() -> None:
-    driver = Driver().up()
-
-    assert driver.post(ev.StopRequested())[0] == act.Close(session=1)
-    assert driver.post(connect_requested()) == (act.Answer(reason="shuttingDown"),)
-    assert driver.post(ev.ReconnectRequested(), ev.TimerExpired(), ev.DisconnectRequested()) == ()
-    assert driver.link.phase == "stopping"
 
 
 # --- 1300 -----------------------------------------------------------------------------------------------------------
@@ -1029,13 +988,6 @@ def test_a_named_port_that_had_to_wait_gives_way_as_well(asking: ev.Event | None
 
     assert driver.link.target.port == 7498
     assert dials(driver.fails("portClosed")) == [HOME]
-
-
-def test_1300_without_a_usable_port_waits_for_the_loss() -> None:
-    driver = Driver().up()
-
-    assert driver.post(ev.PortMoved(session=1, port=None, text="reset")) == ()
-    assert driver.link.phase == "ready"
 
 
 # --- what no sequence of events can break ---------------------------------------------------------------------------
