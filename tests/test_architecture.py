@@ -158,7 +158,6 @@ def test_each_room_knows_only_what_it_needs(room: str, knows: tuple[str, ...], w
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
-    """Not for annotations either: what knows each other is one module, or has an interface between."""
     files = {
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in sources()
     }
@@ -182,7 +181,6 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 
 
 def test_the_environment_is_read_at_the_door() -> None:
-    """`os.environ` appears only where a process begins, and in the settings."""
     found = [
         str(path.relative_to(ROOT))
         for path in sources()
@@ -198,7 +196,6 @@ def test_every_module_says_what_it_owns() -> None:
 
 
 def test_nothing_is_named_after_nothing() -> None:
-    """A folder, file or class named after the whole ends up containing the whole."""
     found = [
         f"{path.relative_to(ROOT)}: {name}"
         for path in sources()
@@ -209,7 +206,6 @@ def test_nothing_is_named_after_nothing() -> None:
 
 
 def test_no_task_is_fire_and_forget() -> None:
-    """Every task has a name; `asyncio.ensure_future` and bare `create_task` have none."""
     found = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for path in sources()

@@ -46,7 +46,6 @@ def test_every_test_that_is_named_exists() -> None:
 
 
 def test_every_numbered_story_is_named() -> None:
-    """A story for a row is found from that row."""
     tests = dict(rows())
     for file in TESTS.glob("test_story_*.py"):
         for test in names_in(file):

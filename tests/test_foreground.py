@@ -96,7 +96,6 @@ def test_the_demonstration_needs_nothing_and_says_the_seeds_lines(demo: Started,
 
 
 def test_the_ibkr_command_reads_the_demonstration_with_its_env_file(demo: Started, tmp_path: Path) -> None:
-    """By the settings file that the start names; without it the command looks for the user's own daemon."""
     elsewhere = {"IBKR_STATE_DIR": str(tmp_path / "own"), "IBKR_SOCKET": str(tmp_path / "own.sock")}
     clean = {name: value for name, value in demo.environ.items() if not name.startswith("IBKR_")}
     (named,) = (line for line in (tmp_path / "output").read_text().splitlines() if line.startswith("Demonstration: "))
@@ -130,7 +129,6 @@ def test_restart_server_restarts_both_and_waits_for_them(demo: Started) -> None:
 
 
 def test_a_second_start_is_refused_and_leaves_the_first_alone(demo: Started, tmp_path: Path) -> None:
-    """Its settings file still leads to it, and it can still be restarted."""
     file = tmp_path / "state" / "demo.env"
     named = file.read_text()
     command = [sys.executable, str(PROJECT_ROOT / "scripts" / "foreground.py")]
@@ -159,7 +157,6 @@ def test_a_daemon_that_is_killed_is_started_again(demo: Started) -> None:
 
 
 def test_a_process_that_keeps_dying_is_started_less_and_less_often() -> None:
-    """A facade whose port is taken would else fill the log; after a time of running it is a first death again."""
     waited, wait = [], 1.0
     for ran in [0.0] * 8 + [STEADY + 1.0]:
         now, wait = waits(wait, ran)
@@ -168,7 +165,6 @@ def test_a_process_that_keeps_dying_is_started_less_and_less_often() -> None:
 
 
 def test_a_demonstration_whose_gateway_does_not_start_says_so(tmp_path: Path) -> None:
-    """In one sentence below what the gateway itself had to say."""
     start = Foreground(Settings(state_dir=tmp_path), {**os.environ, "PYTHONHOME": str(tmp_path)}, demo=True)
     try:
         with pytest.raises(SystemExit, match="ended before it listened"):

@@ -75,7 +75,6 @@ def test_a_failed_installation_is_one_sentence_with_its_cause(output: str, sente
 
 
 def test_what_starts_processes_is_found_by_what_the_tests_import() -> None:
-    """A file that does, one that imports a module that does, and none that only computes."""
     found = {Path(path).name for path in project.tests_with_processes(ROOT / "tests")}
     assert {"test_foreground.py", "test_parent.py", "test_survived.py", "test_story_alive.py"} <= found
     assert "test_backoff.py" not in found

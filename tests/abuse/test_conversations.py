@@ -292,7 +292,6 @@ def conversed(attacked: Chain) -> Iterator[Chain]:
 
 
 def test_any_conversation_keeps_to_the_contract(conversed: Chain) -> None:
-    """Whatever is said in whatever order, each line has its one answer, and ends come only where they are promised."""
     run_state_machine_as_test(
         seed(8)(Conversation),
         settings=settings(

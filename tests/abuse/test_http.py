@@ -76,7 +76,6 @@ def test_what_is_badly_framed_is_refused(attacked: Chain) -> None:
 
 
 def test_a_chunked_body_has_the_same_limits(attacked: Chain) -> None:
-    """Its length is not known before; nor does a chunk that lies, or one by one, get anywhere."""
     head = ("Content-Type: application/json", "Transfer-Encoding: chunked")
     ours = f"Host: {attacked.authority}"
     large = b"%x\r\n%s\r\n" % (20_000, b" " * 20_000)
@@ -154,7 +153,6 @@ WRONG: tuple[tuple[dict[str, Any], int, str], ...] = (
 
 
 def test_nothing_is_dialled_that_connect_must_not_reach(attacked: Chain) -> None:
-    """Refused before any packet: no listener gets a connection, and the session is not closed for it."""
     targets = attacked.outgoing()
     with trap() as (port, ears):
         with socket.create_connection(("127.0.0.2", port)):
@@ -177,7 +175,6 @@ def test_nothing_is_dialled_that_connect_must_not_reach(attacked: Chain) -> None
 
 
 def test_each_pipelined_request_passes_the_guard_for_itself(attacked: Chain) -> None:
-    """A smuggled request gets its own guards: what is hidden behind a good one is refused as if it had come alone."""
     good = attacked.request("GET", STATUS, close=False)
     hidden = raw(
         "POST /api/ibkr/disconnect HTTP/1.1",
@@ -201,7 +198,6 @@ def test_each_pipelined_request_passes_the_guard_for_itself(attacked: Chain) -> 
 
 
 def test_a_request_is_found_in_both_logs_by_its_id(attacked: Chain) -> None:
-    """The client's own where it is well-formed; what is not well-formed reaches neither log."""
     answer = attacked.send(attacked.request("POST", "/api/ibkr/reconnect", "X-Request-Id: mine-1", body=b"{}"))
     assert answer.headers["x-request-id"] == "mine-1"
     answer = attacked.send(attacked.request("POST", "/api/ibkr/reconnect", "X-Request-Id: no good", body=b"{}"))

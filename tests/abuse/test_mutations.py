@@ -171,7 +171,6 @@ BY_THE_PARSER = b"400 Bad Request\r\nContent-Type: text/plain"
 
 
 def test_no_wrong_byte_in_a_request_does_more_than_cost_its_answer(attacked: Chain) -> None:
-    """Every answer is whole, documented and guarded; none is a 500, and after all of them all is as before."""
     chance = random.Random(SEED)
     good = good_requests(attacked)
     cases = [mutated(chance, chance.choice(good), good) for _ in range(CASES)]
@@ -224,7 +223,6 @@ CODES = {-32700, -32600, -32601, -32602, -32001, -32000}
 
 
 def test_no_wrong_byte_on_the_socket_does_more_than_cost_an_error(attacked: Chain) -> None:
-    """Every line back is JSON-RPC with a documented code; the conversation ends when its peer has ended."""
     chance = random.Random(SEED)
 
     def session() -> bytes:

@@ -157,7 +157,6 @@ def test_floods_of_headers_and_connections_end_with_the_flood(attacked: Chain) -
 
 
 def test_streams_that_vanish_or_are_too_many_leave_nothing(attacked: Chain) -> None:
-    """256, and one more is refused as too many; gone at once, and there is room again."""
     request = attacked.request("GET", "/api/ibkr/events")
     with crowd() as held:
         for _ in range(STREAMS):
@@ -178,7 +177,6 @@ def test_streams_that_vanish_or_are_too_many_leave_nothing(attacked: Chain) -> N
 
 
 def test_stalled_streams_delay_no_other(attacked: Chain) -> None:
-    """While prices rush in, forty readers take nothing: bounded, and the one who reads has the last price of all."""
     path = f"/api/ibkr/events?topics=link,positions,quotes:{AAPL}"
     with crowd() as held:
         for _ in range(CROWD):
@@ -209,7 +207,6 @@ def test_stalled_streams_delay_no_other(attacked: Chain) -> None:
 
 
 def test_floods_on_the_socket_delay_no_other_peer(attacked: Chain) -> None:
-    """Asking and never reading, saying and never ending: bounded, and others are served."""
     everything = json.dumps({"topics": ["link", "positions", "summary", "orders", "fills"]})
     since = b'{"since":"2020-01-01T00:00:00Z"}'
     floods = (

@@ -44,7 +44,6 @@ def few_descriptors(process: psutil.Process) -> Iterator[None]:
 
 
 def test_a_facade_without_descriptors_serves_those_it_has(attacked: Chain) -> None:
-    """Who is here is served, who comes waits and is served when there is room; said once, and the link stays up."""
     request = attacked.request("GET", "/api/ibkr/status", close=False)
     with attacked.dial() as kept:
         kept.sendall(request)
@@ -65,7 +64,6 @@ def test_a_facade_without_descriptors_serves_those_it_has(attacked: Chain) -> No
 
 
 def test_a_daemon_without_descriptors_serves_those_it_has(attacked: Chain) -> None:
-    """The facade's conversation goes on, peers that come are taken when there is room; one warning, one line after."""
     with few_descriptors(attacked.daemon):
         crowd = [unix(attacked.socket) for _ in range(CROWD)]
         until_now(lambda: count(attacked, "socket.starved"), "it was not said")
@@ -81,7 +79,6 @@ def test_a_daemon_without_descriptors_serves_those_it_has(attacked: Chain) -> No
 
 
 def test_a_stopped_daemon_is_unreachable_and_comes_back_with_its_session(attacked: Chain) -> None:
-    """While it is stopped nothing is current and every question ends; then it is the same session."""
     attacked.daemon.send_signal(signal.SIGSTOP)
     try:
         until_now(lambda: attacked.get("/api/ibkr/status").json == {"connected": False, "available": False})
@@ -97,7 +94,6 @@ def test_a_stopped_daemon_is_unreachable_and_comes_back_with_its_session(attacke
 
 
 def test_a_stopped_facade_does_not_touch_the_session(attacked: Chain) -> None:
-    """Its readers wait, the daemon merges for it and serves others; then everybody has what was missed."""
     gateway = attacked.simulated
     with attacked.dial() as reader:
         reader.sendall(attacked.request("GET", "/api/ibkr/events?topics=fills"))
@@ -135,7 +131,6 @@ def everything(attacked: Chain, method: str) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("seconds", [7200, -7200, 40 * 86400, -40 * 86400])
 def test_a_clock_that_jumps_changes_nothing(attacked: Chain, seconds: int) -> None:
-    """Hours or weeks, forward or back, and back again: connected with the next proof, the same session, fills kept."""
     before = attacked.ask("daemon.info")["link"]
     known = {row["execId"] for row in everything(attacked, "executions.list")}
 
@@ -168,7 +163,6 @@ def test_a_clock_that_jumps_changes_nothing(attacked: Chain, seconds: int) -> No
 
 
 def test_a_second_daemon_or_facade_of_one_place_ends_with_its_reason(attacked: Chain) -> None:
-    """A second daemon of the same place, a second facade of the same port: both go, and say why."""
     said = attacked.directory / "second.txt"
     assert attacked.run("daemon", said).wait(30) == 75
     assert str(attacked.daemon.pid) in said.read_text()

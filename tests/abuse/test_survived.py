@@ -185,7 +185,6 @@ def test_a_killed_daemon_costs_neither_serving_process_nor_connection(pytestconf
 
 
 def test_a_killed_keeper_leaves_neither_child_nor_port() -> None:
-    """The serving child ends with it, the next facade finds the port free, and the daemon has not noticed."""
     with chain() as built:
         child, session = built.child, built.is_connected()["session"]
         built.processes["facade"].kill()
@@ -280,7 +279,6 @@ def test_an_odd_environment_is_no_obstacle(kind: str) -> None:
 
 
 def test_without_a_terminal_it_runs_too() -> None:
-    """Standard input, output and error closed, as some launchers do; the log is in its file."""
     with chain(up=False) as built:
         closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-m"]
         for name in ("daemon", "facade"):

@@ -85,7 +85,6 @@ def test_a_working_directory_that_is_gone_is_named(
 @posix
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"])
 async def test_a_signal_ends_the_daemon_cleanly(name: str) -> None:
-    """Exit status 0, no traceback, and the next daemon finds its place free."""
     async with place() as directory:
         environ = environment(directory)
         for _ in range(2):
@@ -100,7 +99,6 @@ async def test_a_signal_ends_the_daemon_cleanly(name: str) -> None:
 
 
 async def test_a_peer_may_end_the_daemon() -> None:
-    """`daemon.stop` is how Windows, and `ibkr stop`, end it."""
     async with place() as directory:
         environ = environment(directory)
         async with started(environ, directory) as process:
@@ -113,7 +111,6 @@ async def test_a_peer_may_end_the_daemon() -> None:
 
 
 async def test_a_second_daemon_names_the_first() -> None:
-    """Exit status 75 and the holder's pid; the first is not disturbed."""
     async with place() as directory:
         environ = environment(directory)
         async with started(environ, directory) as first:
@@ -127,7 +124,6 @@ async def test_a_second_daemon_names_the_first() -> None:
 
 
 async def test_a_killed_daemon_leaves_nothing_in_the_way() -> None:
-    """The stale socket and the lock of a daemon killed with -9 are no obstacle to the next."""
     async with place() as directory:
         environ = environment(directory)
         epochs = set()
@@ -144,7 +140,6 @@ async def test_a_killed_daemon_leaves_nothing_in_the_way() -> None:
 @posix
 @pytest.mark.parametrize("removed", ["run/d.sock", "run"])
 async def test_a_socket_that_is_removed_is_served_again(removed: str) -> None:
-    """A cleaner of temporary files or a logout takes it away; clients that are connected notice nothing."""
     async with place() as directory:
         environ = environment(directory)
         async with started(environ, directory) as process:
@@ -205,7 +200,6 @@ async def test_a_name_server_that_does_not_answer_does_not_hold_up_the_end() -> 
     ("name", "value"), [("IBKR_PORT", "99999"), ("IBKR_AUTO_CONNECT", "perhaps"), ("IBKR_PROT", "7497")]
 )
 async def test_bad_settings_stop_the_start(name: str, value: str) -> None:
-    """Exit status 78 and one sentence that names the variable."""
     async with place() as directory, started(environment(directory) | {name: value}, directory) as process:
         status, said = await ended(process)
     assert status == BAD_SETTINGS
@@ -216,7 +210,6 @@ async def test_bad_settings_stop_the_start(name: str, value: str) -> None:
 @posix
 @pytest.mark.parametrize("which", ["state", "run"])
 async def test_a_directory_open_to_others_stops_the_start(which: str) -> None:
-    """Exit status 78, with the command that mends it, and nothing touched."""
     async with place() as directory:
         environ = environment(directory)
         bad = directory / which
@@ -230,7 +223,6 @@ async def test_a_directory_open_to_others_stops_the_start(which: str) -> None:
 
 
 async def test_unreadable_windows_stop_the_start() -> None:
-    """`windows.json` that cannot be understood is not silently ignored."""
     async with place() as directory:
         environ = environment(directory)
         (settings(directory).state_dir / "windows.json").write_text('{"region": "atlantis"}')
@@ -242,7 +234,6 @@ async def test_unreadable_windows_stop_the_start() -> None:
 
 @posix
 async def test_systemd_is_notified() -> None:
-    """READY once the socket listens, though no gateway is there; signs of life; STOPPING."""
     async with place() as directory:
         address = str(directory / "notify")
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
@@ -268,7 +259,6 @@ async def test_systemd_is_notified() -> None:
 
 
 async def test_the_daemon_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
-    """Help is no error, an argument that is none is."""
     assert main(["--help"]) == 0
     assert "usage" in capsys.readouterr().out
     assert main(["--port=1"]) == BAD_USAGE
@@ -287,7 +277,6 @@ def test_watchdog_messages_are_for_the_process_that_systemd_names() -> None:
 
 @posix
 async def test_the_daemon_does_not_end_with_its_parent() -> None:
-    """It outlives the shell that started it: nothing is tied to a parent."""
     async with place() as directory:
         environ = environment(directory) | {"PYTHONPATH": str(ROOT)}
         script = "import subprocess, sys; print(subprocess.Popen([sys.executable, '-m', 'daemon'], stdout=2).pid)"

@@ -9,7 +9,6 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="systemd is Linu
 
 
 def test_the_word_arrives_at_a_path(tmp_path):
-    """READY=1 is one datagram at the socket that systemd named."""
     address = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(address)
@@ -21,7 +20,6 @@ def test_the_word_arrives_at_a_path(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="abstract names are Linux's")
 def test_the_word_arrives_at_an_abstract_name(tmp_path):
-    """An address with `@` is in the kernel's own name space."""
     name = f"ibkr-notify-{tmp_path.name}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind("\0" + name)
@@ -32,6 +30,5 @@ def test_the_word_arrives_at_an_abstract_name(tmp_path):
 
 
 def test_no_systemd_is_no_trouble(tmp_path):
-    """Without systemd, or with an address without a listener, the daemon runs on."""
     assert not notify("", READY)
     assert not notify(str(tmp_path / "absent"), READY)

@@ -103,7 +103,6 @@ ALL_KNOWN = {"accounts", "summary", "pnl", "positions", "orders", "fills"}
     [(1, 0), (25, 3), (1_000, 500), pytest.param(10_000, 500, marks=pytest.mark.timeout(300))],
 )
 async def test_what_is_published_is_what_the_gateway_holds(count: int, working: int) -> None:
-    """Positions field by field, orders, fills and accounts, each topic known."""
     async with linked(World(11, positions=count, orders=working)) as (gateway, daemon, mirror):
         await mirror.until(lambda: known(mirror) >= ALL_KNOWN)
 
@@ -116,7 +115,6 @@ async def test_what_is_published_is_what_the_gateway_holds(count: int, working: 
 
 @pytest.mark.parametrize(("accounts", "advisor"), [(2, ""), (60, ""), (3, "DF1234566")])
 async def test_several_accounts_are_each_published(accounts: int, advisor: str) -> None:
-    """Each position under its own account, an advisor's too."""
     world = World(3, accounts=accounts, positions=120, advisor=advisor)
     async with linked(world) as (gateway, _, mirror):
         assert set(mirror.rows("accounts")) == set(gateway.world.managed)
@@ -125,7 +123,6 @@ async def test_several_accounts_are_each_published(accounts: int, advisor: str) 
 
 
 async def test_fills_of_a_time_without_link_appear_once_and_recovered() -> None:
-    """They happened while no daemon ran; a second recovery adds nothing and changes none of them."""
     async with linked(World(5)) as (gateway, daemon, mirror):
         before = set(mirror.rows("fills"))
         gateway.refuse()
@@ -150,7 +147,6 @@ async def test_fills_of_a_time_without_link_appear_once_and_recovered() -> None:
 
 @pytest.mark.parametrize("data_lost", [False, True])
 async def test_fills_of_a_time_without_upstream_appear_once_and_recovered(data_lost: bool) -> None:
-    """Inside a 1100, whichever of 1101 and 1102 ends it; the session is kept."""
     async with linked(World(5)) as (gateway, _, mirror):
         session = mirror.link["session"]
         gateway.lose_upstream()
@@ -166,7 +162,6 @@ async def test_fills_of_a_time_without_upstream_appear_once_and_recovered(data_l
 
 
 async def test_a_live_fill_is_not_recovered_and_its_correction_takes_its_place() -> None:
-    """Published as it happens, with its commission; then corrected by suffix."""
     async with linked(World(5)) as (gateway, _, mirror):
         fill = gateway.fill("AAPL", 10)
         await mirror.until(lambda: (mirror.rows("fills").get(fill.execId) or {}).get("commission") is not None)
@@ -180,7 +175,6 @@ async def test_a_live_fill_is_not_recovered_and_its_correction_takes_its_place()
 
 
 async def test_while_the_gateway_is_away_rows_are_old_and_not_gone() -> None:
-    """What was known stays with its age, is sent only to clients that accept old rows, and becomes current again."""
     async with linked(World(5)) as (gateway, _, mirror):
         held = mirror.rows("positions")
         gateway.refuse()
@@ -196,7 +190,6 @@ async def test_while_the_gateway_is_away_rows_are_old_and_not_gone() -> None:
 
 
 async def test_a_list_without_an_end_is_unknown() -> None:
-    """The link becomes ready without it, after its time; it is neither empty nor half."""
     async with Gateway(World(5), tick_rate=0.0) as gateway, place() as directory:
         gateway.withhold_end("positions")
         config = settings(directory, auto_connect=True, port=gateway.port, connect_timeout=1.0)
@@ -210,7 +203,6 @@ async def test_a_list_without_an_end_is_unknown() -> None:
 
 
 async def test_history_knows_how_long_the_link_was_up() -> None:
-    """Each change of phase with its duration, and the uptime of three periods."""
     async with linked(World(5)) as (gateway, _, mirror):
         gateway.drop()
         await mirror.until(lambda: bool(mirror.rows("gaps")))
@@ -227,7 +219,6 @@ async def test_history_knows_how_long_the_link_was_up() -> None:
 
 
 async def test_the_market_is_queried_and_watched_over_the_socket() -> None:
-    """Look-ups, a quote, bars longer than a line, and streams under their topic's one spelling."""
     async with linked(World(5)) as (gateway, _, mirror):
         gateway.quiet(False)
         (match, *_) = await mirror.all("contracts.search", q="AAPL")
@@ -263,7 +254,6 @@ async def test_the_figures_count_the_session_under_way() -> None:
 async def test_fills_of_earlier_daemons_are_read_again_where_the_ledger_could_not_be(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A disk in trouble at the start costs their being known for a while, not for the daemon's life."""
     facts = {"account": "DU1", "side": "BOT", "shares": 1.0, "price": 2.0, "permId": 1, "orderId": 1, "clientId": 1}
     earlier = Fill(execId="a.01", time=datetime.now(UTC), **facts)
     troubles = [sqlite3.OperationalError("disk I/O error")]
@@ -282,7 +272,6 @@ async def test_fills_of_earlier_daemons_are_read_again_where_the_ledger_could_no
 
 @pytest.mark.skipif(os.name == "nt", reason="kill -9")
 async def test_a_killed_daemon_knows_every_fill_that_it_has_shown() -> None:
-    """Killed with -9 as fills come in; the next one has them all, as first published, before it has a gateway."""
     async with Gateway(World(5), tick_rate=0.0) as gateway, place() as directory:
         environ = environment(
             directory,
@@ -374,8 +363,6 @@ def _same(mirror: Mirror, daemon: Daemon) -> bool:
 
 
 async def test_a_fault_in_one_question_or_stream_ends_nothing_else():
-    """Whatever it is: the session and everybody else's streams go on, and it is counted."""
-
     async def broken() -> None:
         raise RuntimeError("a mistake of ours")
 

@@ -16,7 +16,6 @@ LIMIT = 60.0
 
 @pytest.mark.parametrize("name", ENDS)
 async def test_a_signal_becomes_a_call_in_the_loop(name: str) -> None:
-    """Not an exception somewhere: whoever waits goes on, and a second signal is the same as one."""
     stop = asyncio.Event()
     with stop_on_signals(asyncio.get_running_loop(), stop.set):
         signal.raise_signal(getattr(signal, name))
@@ -27,7 +26,6 @@ async def test_a_signal_becomes_a_call_in_the_loop(name: str) -> None:
 
 @pytest.mark.parametrize("name", ENDS)
 async def test_afterwards_signals_are_what_they_were(name: str) -> None:
-    """What was there before is put back."""
     before = signal.getsignal(getattr(signal, name))
     with stop_on_signals(asyncio.get_running_loop(), lambda: None):
         assert signal.getsignal(getattr(signal, name)) != before
@@ -36,7 +34,6 @@ async def test_afterwards_signals_are_what_they_were(name: str) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="nohup")
 async def test_nohup_is_respected() -> None:
-    """Who started the daemon with nohup wants it to outlive the terminal."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with stop_on_signals(asyncio.get_running_loop(), lambda: None):
@@ -48,7 +45,6 @@ async def test_nohup_is_respected() -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX")
 @pytest.mark.parametrize("name", ["SIGUSR1", "SIGUSR2"])
 async def test_a_signal_without_a_meaning_here_is_ignored(name: str) -> None:
-    """Its default ends the process, and the session would not be closed."""
     stop = asyncio.Event()
     with stop_on_signals(asyncio.get_running_loop(), stop.set):
         signal.raise_signal(getattr(signal, name))
@@ -57,7 +53,6 @@ async def test_a_signal_without_a_meaning_here_is_ignored(name: str) -> None:
 
 
 async def test_in_another_thread_nothing_is_installed() -> None:
-    """Signals are the main thread's; a daemon inside another program leaves them alone."""
     before = signal.getsignal(signal.SIGINT)
     loop = asyncio.get_running_loop()
 

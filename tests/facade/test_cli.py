@@ -160,7 +160,6 @@ def test_a_socket_named_in_the_settings_file_is_found(answering: tuple[Path, dic
 def test_a_command_is_about_the_session_that_it_names(
     tmp_path: Path, answering: tuple[Path, Any], arguments: tuple[str, ...]
 ) -> None:
-    """The session's own file says where its daemon listens; no other session's daemon responds instead."""
     (tmp_path / ".env.paper").write_text(f"IBKR_SOCKET={answering[0]}\n")
 
     assert ibkr(tmp_path, *arguments).returncode == 0
@@ -217,7 +216,6 @@ def test_bad_settings_are_78_and_bad_usage_is_2(tmp_path: Path) -> None:
     [("--port", "80"), ("--port", "70000"), ("--client-id", "-1"), ("--timeout", "0"), ("--timeout", "nan")],
 )
 def test_what_connect_cannot_take_is_usage_and_dials_nothing(tmp_path: Path, option: tuple[str, str]) -> None:
-    """Refused in one sentence that names the option, also where no daemon runs."""
     done = ibkr(tmp_path, "connect", *option, IBKR_SOCKET=str(tmp_path / "none"))
     assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.splitlines()) == 1

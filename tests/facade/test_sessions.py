@@ -94,7 +94,6 @@ async def first_event(served: Served, path: str) -> str:
 
 
 async def test_no_response_has_an_account_of_another_session(both: Both) -> None:
-    """Mixed requests at once, to the default session's paths and to the named ones."""
     rng = random.Random(18)
     requests = [(name, rng.choice(PATHS)) for name in rng.choices(("", "live", "paper"), k=300)]
 
@@ -129,7 +128,6 @@ async def test_a_command_reaches_the_named_session_alone(both: Both) -> None:
 
 @pytest.mark.parametrize("path", ["", *PATHS, "connect", "nothing"])
 async def test_an_unknown_session_is_not_found(both: Both, path: str) -> None:
-    """Also where another session would have an answer."""
     status, body, _ = await both.served.get(f"{API}/sessions/other/{path}", allow_redirects=False)
     assert (status, body["reason"], body["session"], body["phase"]) == (404, "notFound", None, None)
 
@@ -189,7 +187,6 @@ async def test_a_session_whose_accounts_are_unknown_is_neither_paper_nor_live(tm
 
 
 async def test_a_session_without_its_daemon_leaves_the_other_as_it_is(both: Both) -> None:
-    """The problem names the session; `/readyz` is about all of them or the named one."""
     await both.live.stop()
     await until(lambda: not both.facade.sessions["live"].mirror.state.reachable)
 

@@ -130,7 +130,6 @@ def test_account_ids_and_tokens_are_masked(text: str, shown: str) -> None:
 
 @given(st.text())
 def test_no_text_from_outside_starts_a_second_line_or_an_escape_sequence(text: str) -> None:
-    """Neither a control character nor a line separator of any kind is left."""
     shown = log.printable(text)
     assert len(shown.splitlines()) <= 1
     assert "\x1b" not in shown
@@ -138,7 +137,6 @@ def test_no_text_from_outside_starts_a_second_line_or_an_escape_sequence(text: s
 
 @pytest.mark.parametrize("form", ["console", "json"])
 def test_half_characters_cost_no_line(form: Literal["console", "json"]) -> None:
-    """Bytes that are no UTF-8 come as such from a header or a path, and no encoding takes them."""
     stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
     log.set_up("INFO", form, stream=stream)
     structlog.get_logger("x").info("y", message="a path \udcff here", path="of mine \udcfe")

@@ -18,7 +18,6 @@ def test_a_gap_spells_from_and_to() -> None:
 
 
 def test_numbers_that_are_none_leave_as_null() -> None:
-    """NaN and the infinities are no JSON; they are not known."""
     for value in (float("nan"), float("inf"), float("-inf")):
         assert b'"bid":null' in msgspec.json.encode(messages.Quote(conId=1, bid=value))
 

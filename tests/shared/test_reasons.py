@@ -47,7 +47,6 @@ def test_each_reason_is_the_http_status_that_the_contract_names(status: int, nam
 
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_every_sentence_reads_with_and_without_facts(name: str) -> None:
-    """A fact that is not known is named as unknown; nothing is left in braces."""
     for facts in ({}, {"host": "tws.lan", "port": 7497, "clientId": 3, "found": "DU1", "wanted": "DU2"}):
         sentence, advice = describe(name, **facts)
         for text in (sentence, *advice):
@@ -57,7 +56,6 @@ def test_every_sentence_reads_with_and_without_facts(name: str) -> None:
 
 
 def test_what_a_person_must_mend_comes_with_advice() -> None:
-    """Every reason that keeps the link down says what to do."""
     assert all(CATALOGUE[name].advice for name in LINK_REASONS)
 
 

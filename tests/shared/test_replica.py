@@ -26,7 +26,6 @@ changes = st.dictionaries(st.sampled_from(TOPICS), deltas, min_size=1, max_size=
 def test_merged_deltas_do_what_they_do_in_turn(
     state: dict[str, bytes], first: dict[str, bytes | None], then: dict[str, bytes | None]
 ) -> None:
-    """Folding two deltas one after the other gives the state that folding their merge gives."""
     assert fold(fold(state, first), then) == fold(state, merge(first, then))
 
 
@@ -34,7 +33,6 @@ def test_merged_deltas_do_what_they_do_in_turn(
 def test_merging_does_not_care_how_deltas_are_grouped(
     a: dict[str, bytes | None], b: dict[str, bytes | None], c: dict[str, bytes | None]
 ) -> None:
-    """Three deltas merge to the same whichever pair is merged first."""
     assert merge(merge(a, b), c) == merge(a, merge(b, c))
 
 
@@ -140,7 +138,6 @@ test_replication = Replication.TestCase
 
 
 def test_a_replica_answers_nothing_from_the_future() -> None:
-    """A reader that claims a later step than the owner's gets `None`."""
     replica = Replica("e")
     replica.put(1, at(1), {"orders": {"a": b"1"}})
 
@@ -172,7 +169,6 @@ def test_one_step_may_empty_everything_without_costing_a_reader_its_place() -> N
 
 
 def test_a_topic_that_became_empty_is_published() -> None:
-    """An empty change moves the topic's state and reaches its readers as a topic without rows."""
     replica = Replica("e")
     replica.put(1, at(1), {"positions": {}})
 
@@ -192,7 +188,6 @@ def test_a_market_topic_ends_with_its_last_trace() -> None:
 
 
 def test_steps_only_rise() -> None:
-    """A step that is not the next is a mistake of the owner, said at once."""
     replica = Replica("e")
     replica.put(1, at(1), {"orders": {}})
 
@@ -201,7 +196,6 @@ def test_steps_only_rise() -> None:
 
 
 def test_a_reader_that_never_reads_costs_nothing_beyond_the_state() -> None:
-    """However often rows come, change and go while a reader is away, rows and few tombstones are held."""
     replica = Replica("e", tombstones=10)
     replica.put(1, at(1), {"positions": {str(n): b"0" for n in range(100)}})
     for seq in range(2, 2_000):
@@ -215,8 +209,6 @@ def test_a_reader_that_never_reads_costs_nothing_beyond_the_state() -> None:
 
 
 def test_what_changed_is_found_without_looking_at_the_rest() -> None:
-    """A reader one step behind is answered from the newest entries: the walk ends at the first one it has seen."""
-
     class Walked(OrderedDict[str, tuple[int, bytes | None]]):
         looked = 0
 

@@ -105,7 +105,6 @@ def test_a_sessions_file_that_names_another_session_is_an_error(tmp_path: Path) 
 
 @posix
 def test_a_facade_serves_the_sessions_of_the_list_in_its_order(tmp_path: Path) -> None:
-    """Each with the settings that its daemon reads."""
     (tmp_path / ".env").write_text("IBKR_SESSIONS=live,default,far=run/far.sock\nIBKR_PROBE_INTERVAL=3\n")
     (tmp_path / ".env.live").write_text("IBKR_ACCOUNT=U1\nIBKR_PROBE_INTERVAL=2\n")
     settings = Settings.load({}, cwd=tmp_path)
@@ -222,7 +221,6 @@ def test_a_named_file_that_is_missing_is_an_error(tmp_path: Path) -> None:
     ],
 )
 def test_a_bad_value_is_named_with_what_is_accepted(tmp_path: Path, name: str, value: str, accepted: str) -> None:
-    """One sentence: the variable, the value, what is accepted."""
     with pytest.raises(SettingsError) as error:
         load(tmp_path, **{name: value})
     sentence = str(error.value)
@@ -234,7 +232,6 @@ def test_a_bad_value_is_named_with_what_is_accepted(tmp_path: Path, name: str, v
 
 @pytest.mark.parametrize("named", ["~no-such-user-here/x", "x" * 5000])
 def test_a_settings_file_that_cannot_even_be_looked_for_is_an_error(named: str) -> None:
-    """A home that no user has, a name longer than the system takes: one sentence, never a traceback."""
     with pytest.raises(SettingsError, match="IBKR_ENV_FILE is"):
         Settings.load({"IBKR_ENV_FILE": named})
 
@@ -269,7 +266,6 @@ def test_hosts_are_kept_as_they_are_written_since_they_are_compared_as_text(tmp_
 
 @given(st.sampled_from(sorted(TABLE)), st.text(st.characters(blacklist_characters="\0", codec="utf-8"), max_size=40))
 def test_any_text_is_either_accepted_or_refused_in_one_sentence(name: str, value: str) -> None:
-    """No value whatever raises anything but `SettingsError`."""
     try:
         Settings.load({name: value}, cwd=Path("/nonexistent"))
     except SettingsError as error:
@@ -298,7 +294,6 @@ def test_a_bind_beyond_this_machine_needs_a_token(tmp_path: Path) -> None:
     ],
 )
 def test_the_facade_is_addressed_by_a_name_that_it_answers_to(tmp_path: Path, host: str, url: str) -> None:
-    """The bind address, or loopback where that is a wildcard, which no request may name."""
     assert load(tmp_path, IBKR_FACADE_HOST=host).facade_url == url
 
 

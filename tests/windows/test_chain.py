@@ -125,7 +125,6 @@ def chain(tmp_path):
 
 
 def test_the_chain_answers_and_a_restart_of_the_facade_keeps_the_session(chain):
-    """Rows come through the pipe to HTTP; a new facade takes the port over and no request is refused meanwhile."""
     chain.daemon().says("✓ Connected to IBKR")
     chain.facade()
     chain.connected()
@@ -157,7 +156,6 @@ def test_the_chain_answers_and_a_restart_of_the_facade_keeps_the_session(chain):
 
 
 def test_a_second_daemon_names_the_first_and_stop_ends_the_first(chain):
-    """75 and the holder's number; `ibkr stop` through the pipe is an orderly end, after which the place is free."""
     first = chain.daemon()
     first.says("✓ Connected to IBKR")
 
@@ -171,7 +169,6 @@ def test_a_second_daemon_names_the_first_and_stop_ends_the_first(chain):
 
 
 def test_a_killed_daemon_is_missed_and_found_again(chain):
-    """The facade says that it is away, and goes on with the next one by itself."""
     first = chain.daemon()
     chain.facade()
     chain.connected()
@@ -186,7 +183,6 @@ def test_a_killed_daemon_is_missed_and_found_again(chain):
 
 
 def test_the_serving_child_ends_with_its_keeper(chain):
-    """No process of ours outlives the one that people see."""
     keeper = chain.facade()
     until_now(chain.status, "an answer")
 

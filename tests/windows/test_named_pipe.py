@@ -57,7 +57,6 @@ def unread(handle):
 
 
 async def test_the_two_ends_know_each_other(path, peers):
-    """The process from the system; the user because no other user can connect."""
     async with serving(path, peers, Echo):
         transport, protocol = await connect(Talk, path, 10)
         await until(lambda: peers)
@@ -67,7 +66,6 @@ async def test_the_two_ends_know_each_other(path, peers):
 
 
 async def test_the_pipe_is_its_users_alone(path, peers):
-    """Owner and the one entry are this user, seen from either end, on the first instance and the next."""
     async with serving(path, peers, Echo):
         for _ in range(2):
             transport, protocol = await connect(Talk, path, 10)
@@ -77,7 +75,6 @@ async def test_the_pipe_is_its_users_alone(path, peers):
 
 
 async def test_long_lines_pass_whole_and_in_order(path, peers):
-    """A megabyte there and back, in byte mode."""
     data = os.urandom(1 << 20)
     async with serving(path, peers, Echo):
         transport, protocol = await connect(Talk, path, 10)
@@ -89,8 +86,6 @@ async def test_long_lines_pass_whole_and_in_order(path, peers):
 
 
 async def test_many_clients_at_once_are_served(path, peers):
-    """There is always one more instance."""
-
     async def one(number):
         transport, protocol = await connect(Talk, path, 60)
         transport.write(b"%d" % number)
@@ -102,7 +97,6 @@ async def test_many_clients_at_once_are_served(path, peers):
 
 
 async def test_a_live_pipe_is_never_stolen(path, peers):
-    """The second daemon's error names the first, and the first goes on serving."""
     async with serving(path, peers, Echo):
         with pytest.raises(AlreadyRunning) as refused:
             await listen(Talk, path)
@@ -115,7 +109,6 @@ async def test_a_live_pipe_is_never_stolen(path, peers):
 
 
 async def test_a_closed_pipe_can_be_served_again(path, peers):
-    """The name goes with its last handle."""
     for _ in range(3):
         async with serving(path, peers, Echo):
             await hung_up(*await connect(Talk, path, 10))
@@ -137,7 +130,6 @@ asyncio.run(main())
 
 
 async def test_the_pipe_of_a_killed_daemon_is_free(path, peers):
-    """Whatever was open, the system closes it."""
     with subprocess.Popen(  # noqa: ASYNC220 - a test's process
         [sys.executable, "-c", SERVE, path], stdout=subprocess.PIPE, text=True
     ) as daemon:
@@ -153,7 +145,6 @@ async def test_the_pipe_of_a_killed_daemon_is_free(path, peers):
 
 
 async def test_nothing_is_said_to_another_users_server(path):
-    """A client leaves a pipe of another owner before its protocol exists."""
     sddl = f"O:SYD:(A;;GA;;;{security.own_sid()})"
     with contextlib.ExitStack() as stack:
         try:
@@ -171,7 +162,6 @@ async def test_nothing_is_said_to_another_users_server(path):
 
 
 def test_a_pipe_that_came_out_open_to_others_is_not_served(path):
-    """The start-up test reads what the system made, and refuses with the reason."""
     with instance(path, f"O:{security.own_sid()}D:(A;;GA;;;{security.own_sid()})(A;;GR;;;WD)") as handle:
         assert security.access_of_pipe(handle).open_to_others
         with pytest.raises(UnsafePath, match="open to others"):
@@ -179,7 +169,6 @@ def test_a_pipe_that_came_out_open_to_others_is_not_served(path):
 
 
 async def test_without_memory_it_waits_and_says_so_once(path, peers, monkeypatch):
-    """One counted warning, no busy loop, one line when it works again; who comes then is served."""
     monkeypatch.setattr(named_pipe, "ACCEPT_PAUSE", 0.01)
     made, failing = named_pipe.create_instance, True
 
@@ -202,13 +191,11 @@ async def test_without_memory_it_waits_and_says_so_once(path, peers, monkeypatch
 
 @pytest.mark.parametrize("name", ["daemon.sock", r"C:\run\daemon.sock", r"\\.\pipe\ ".strip() + "x" * 300])
 async def test_what_is_no_pipe_name_is_refused(name):
-    """A Unix path in the settings gets a sentence, not an error number."""
     with pytest.raises(UnsafePath, match="is not a pipe name"):
         await listen(Talk, name)
 
 
 def test_the_usual_name_is_this_users():
-    """Two users of one machine do not meet."""
     assert default_path({}) == rf"\\.\pipe\ibkr-{security.own_sid()}"
     assert security.own_sid().startswith("S-1-5-")
 
@@ -224,7 +211,6 @@ def test_the_name_can_be_taken_once(path):
 
 @pytest.mark.real_windows
 async def test_the_pipe_is_not_reached_over_the_network(path, peers):
-    """The same name by way of the machine's own network address is refused."""
     async with serving(path, peers, Echo):
         with pytest.raises(OSError, match=r"."):
             os.open(path.replace("\\\\.\\", "\\\\127.0.0.1\\"), os.O_RDWR)
@@ -233,7 +219,6 @@ async def test_the_pipe_is_not_reached_over_the_network(path, peers):
 
 @pytest.mark.real_windows
 async def test_programs_of_low_integrity_are_kept_out(path, peers):
-    """The requested label is on the pipe."""
     async with serving(path, peers, Echo):
         transport, protocol = await connect(Talk, path, 10)
         handle = transport.get_extra_info("pipe").fileno()

@@ -21,7 +21,6 @@ def make_open(path):
 
 
 def test_what_we_make_is_closed_to_others(tmp_path):
-    """Missing directories are this user's, the system's and the administrators'."""
     with private_directory(str(tmp_path / "a" / "b"), "IBKR_STATE_DIR"):
         pass
 
@@ -32,7 +31,6 @@ def test_what_we_make_is_closed_to_others(tmp_path):
 
 
 def test_a_directory_open_to_others_is_refused_with_the_command_that_closes_it(tmp_path):
-    """Nothing is mended behind the user's back."""
     make_open(tmp_path / "open")
 
     with pytest.raises(UnsafePath, match="icacls"):
@@ -42,7 +40,6 @@ def test_a_directory_open_to_others_is_refused_with_the_command_that_closes_it(t
 
 
 def test_a_token_file_open_to_others_is_distinguished_from_a_closed_one(tmp_path):
-    """The bearer token's file is held to the same rule, with its own command."""
     for name, sddl in {"open": "(A;;FA;;;WD)", "closed": f"(A;;FA;;;{security.own_sid()})"}.items():
         with security._attributes(f"O:{security.own_sid()}D:P{sddl}") as attributes:
             _winapi.CloseHandle(_winapi.CreateFile(str(tmp_path / name), _winapi.GENERIC_WRITE, 0, attributes, 2, 0, 0))
@@ -53,7 +50,6 @@ def test_a_token_file_open_to_others_is_distinguished_from_a_closed_one(tmp_path
 
 @pytest.mark.real_windows
 def test_the_command_in_the_text_closes_it(tmp_path):
-    """What we advise works."""
     make_open(tmp_path / "open")
     with pytest.raises(UnsafePath) as refused:
         claim(tmp_path / "open")
@@ -64,7 +60,6 @@ def test_the_command_in_the_text_closes_it(tmp_path):
 
 @pytest.mark.real_windows
 def test_a_junction_is_refused(tmp_path):
-    """It can be turned elsewhere."""
     (tmp_path / "real").mkdir()
     assert os.system(f'mklink /J "{tmp_path / "link"}" "{tmp_path / "real"}"') == 0
 
@@ -74,5 +69,4 @@ def test_a_junction_is_refused(tmp_path):
 
 @pytest.mark.real_windows
 def test_the_profile_is_private_as_it_is(tmp_path):
-    """The usual state directory needs no mending."""
     assert not security.access_of_path(os.environ["LOCALAPPDATA"]).open_to_others

@@ -81,7 +81,6 @@ def test_a_link_that_was_never_up_is_down() -> None:
 
 
 def test_a_short_interruption_is_not_reported() -> None:
-    """Neither one, nor several with a minute of `ready` between them."""
     link = Watched()
     for _ in range(5):
         link.be(DOWN, 55)
@@ -91,7 +90,6 @@ def test_a_short_interruption_is_not_reported() -> None:
 
 
 def test_flapping_is_one_incident() -> None:
-    """Short returns to `ready` neither end it nor hide it."""
     link = Watched()
     for _ in range(50):
         link.be(DOWN, 20)

@@ -171,7 +171,6 @@ async def test_a_sink_that_comes_back_gets_what_waits_at_once_in_order(desk: Des
 
 
 async def test_an_end_never_arrives_before_its_beginning(desk: Desk) -> None:
-    """Also where the end is tried again sooner than the beginning, which has failed for longer."""
     desk.send.outcomes[GOOD_SINK.key] = BAD
     await desk.outage()
     await desk.pass_(400)
@@ -240,7 +239,6 @@ async def test_what_no_attempt_delivers_in_a_day_is_given_up(desk: Desk) -> None
 
 
 async def test_the_alerts_that_wait_are_bounded(tmp_path: Path) -> None:
-    """The oldest are given up."""
     desk = Desk(tmp_path, on=("gap",))
     desk.send.outcomes[GOOD_SINK.key] = BAD
     await desk.begin()
@@ -256,7 +254,6 @@ async def test_the_alerts_that_wait_are_bounded(tmp_path: Path) -> None:
 
 
 async def test_gaps_and_recovered_fills_are_sent_where_wanted(tmp_path: Path) -> None:
-    """Each once, also after a restart; a fill of before alerts were on, or seen as it happened, is no news."""
     desk = Desk(tmp_path, on=("gap", "fill"))
     await desk.begin()
     desk.link("ready")
@@ -305,7 +302,6 @@ async def test_who_wants_only_outages_gets_those_that_need_a_person_too(tmp_path
 
 
 async def test_a_ledger_in_trouble_stops_no_alert(tmp_path: Path) -> None:
-    """Nothing survives a kill then, but what is due is sent."""
     desk = Desk(tmp_path / "missing")
     desk.ledger = await Ledger.open(tmp_path, desk.clock)
 

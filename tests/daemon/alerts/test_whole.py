@@ -77,7 +77,6 @@ async def test_ibkr_alert_test_prints_what_each_receiver_answers() -> None:
 
 
 async def test_an_alert_of_a_killed_daemon_is_sent_by_the_next_one() -> None:
-    """Signed with the secret that was made; the same id and body for every attempt."""
     async with place() as directory:
         async with receiving(0) as hanging, daemon(directory, hanging.url):
             await until(lambda: hanging.received)

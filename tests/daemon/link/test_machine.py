@@ -333,7 +333,6 @@ ORDINARY = [1.0, 2.0, 4.0, 8.0, 15.0, 15.0]
     ],
 )
 def test_each_reason_has_its_own_waits(target: Target, reason: str, waits: list[float]) -> None:
-    """The table of the contract, number by number."""
     assert Driver(target).waits(reason, len(waits)) == waits
 
 
@@ -380,7 +379,6 @@ def test_our_own_ghost_is_waited_for_then_a_person_must_act() -> None:
 
 
 def test_the_latest_attempts_own_reason_decides_the_next_wait() -> None:
-    """A refused dial after a silent one waits as refused dials do, and neither forgets how far it had come."""
     driver = Driver(AWAY)
     assert driver.waits("portClosed", 3) == [1.0, 2.0, 4.0]
     assert driver.waits("clientIdInUse", 2) == [1.0, 2.0]
@@ -403,7 +401,6 @@ def test_the_wait_starts_again_only_after_a_session_that_lasted() -> None:
 
 
 def test_every_reason_of_the_catalogue_has_a_patience() -> None:
-    """Whatever reason an attempt ends with, there is a next attempt or none is wanted."""
     for reason in LINK_REASONS:
         driver = Driver()
         driver.fails(reason)
@@ -411,7 +408,6 @@ def test_every_reason_of_the_catalogue_has_a_patience() -> None:
 
 
 def test_a_night_of_refusals_is_one_wait_that_began_with_the_first() -> None:
-    """An attempt that ends where it began is part of the wait around it; another reason begins a new one."""
     driver = Driver()
     driver.fails("portClosed")
     began = driver.link.since
@@ -463,7 +459,6 @@ def test_an_open_attempt_becomes_the_session_when_the_gateway_answers(seconds: f
 
 
 def test_an_open_attempt_whose_version_came_but_not_the_rest_is_incomplete() -> None:
-    """Its 120 s began with the dial."""
     driver = Driver()
     driver.overdue()
     driver.after(30).overdue("sessionIncomplete", "no next valid id came")
@@ -540,7 +535,6 @@ def test_a_person_who_connected_in_time_has_not_agreed_to_the_login_that_answers
 
 
 def test_the_time_limit_of_a_request_is_kept_only_by_a_session_that_it_brought() -> None:
-    """A request that fails leaves the automatic attempts as they were."""
     driver = Driver()
     driver.fails("dialTimeout")
     short = replace(HOME, timeout=0.5)
@@ -569,7 +563,6 @@ def test_a_socket_lost_again_within_moments_waits() -> None:
 
 
 def test_what_was_said_last_is_kept_as_one_bounded_line() -> None:
-    """Whatever a gateway or a system writes: no second line, no escape sequence, no page of text in the row."""
     driver = Driver()
 
     driver.post(ev.Failed(session=1, reason="notTws", code=None, text="a\r\nb\x1b[2J\u202ec" + "d" * 10_000))
@@ -617,7 +610,6 @@ def test_2110_in_the_handshake_postpones_the_snapshots() -> None:
 
 @pytest.mark.parametrize("codes", [(2110, 1100), (1100, 2110)])
 def test_1100_outweighs_2110(codes: tuple[int, ...]) -> None:
-    """In whichever order they come: an answer from upstream must not undo what only 1101 and 1102 undo."""
     driver = Driver().up()
     for code in codes:
         driver.says(code)
@@ -741,7 +733,6 @@ def test_in_the_week_a_closed_port_is_a_closed_port() -> None:
 
 
 def test_an_expected_restart_that_does_not_come_back_probably_needs_a_login() -> None:
-    """Lost at the configured time of the gateway's restart, refused beyond the allowance."""
     driver = Driver(restart_at=WEDNESDAY).up()
     driver.after(30).lost()
     driver.fails("portClosed")
@@ -766,7 +757,6 @@ def test_the_configured_account_must_be_behind_the_port() -> None:
 
 
 def test_another_login_is_not_taken_for_the_last_one() -> None:
-    """Without a configured account a reconnect that finds no account of the last session stops and says so."""
     driver = Driver().up()
     driver.lost()
 
@@ -1144,7 +1134,6 @@ test_whatever_comes_the_laws_hold = AnyLink.TestCase
 
 
 def test_the_number_of_the_session_counts_completed_handshakes() -> None:
-    """Attempts that never became a session are attempts; they do not number one."""
     driver = Driver()
     for _ in range(3):
         driver.fails("portClosed")
@@ -1158,7 +1147,6 @@ def test_the_number_of_the_session_counts_completed_handshakes() -> None:
 
 
 def test_attempts_count_from_when_the_link_was_last_ready() -> None:
-    """A gateway that drops each session before it is ready has been tried as often; one that was ready resets it."""
     driver = Driver()
     for tried in (1, 2, 3):
         assert driver.link.connection is not None

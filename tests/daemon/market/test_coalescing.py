@@ -36,7 +36,6 @@ async def test_equal_requests_share_one_answer_or_failure(tasks: Tasks) -> None:
 
 
 async def test_a_request_after_the_last_waiter_has_gone_is_a_new_one(tasks: Tasks) -> None:
-    """A request that is being cancelled cannot be joined."""
     requests: Requests[int] = Requests(tasks)
     answer = asyncio.Event()
 
@@ -56,7 +55,6 @@ async def test_a_request_after_the_last_waiter_has_gone_is_a_new_one(tasks: Task
 
 
 async def test_each_waiter_has_its_own_deadline(tasks: Tasks) -> None:
-    """One gives up; the others go on waiting for the same answer."""
     requests: Requests[int] = Requests(tasks)
     answer = asyncio.Event()
 
@@ -90,7 +88,6 @@ async def test_the_end_of_the_daemon_ends_what_is_in_flight(tasks: Tasks) -> Non
 
 
 async def test_an_interruption_ends_what_is_in_flight_at_once(tasks: Tasks) -> None:
-    """Every waiter gets the problem, and a later request is a new one."""
     requests: Requests[int] = Requests(tasks)
     answer = asyncio.Event()
 

@@ -135,7 +135,6 @@ async def test_no_such_contract_means_little_in_an_outage(desk: Desk, outage: di
 async def test_just_after_an_outage_it_is_requested_again_and_then_not_found_with_a_note(
     desk: Desk, outage: dict[str, str]
 ) -> None:
-    """No sentence about a lost link that is back; and nothing is remembered for a minute."""
     desk.tws.contracts[AAPL] = NOTHING
     desk.link(**outage)
     desk.link()
@@ -167,7 +166,6 @@ async def test_finding_nothing_is_an_empty_list_but_not_in_an_outage(desk: Desk)
 
 
 async def test_searches_go_out_at_ibkrs_pace(desk: Desk) -> None:
-    """One a second, in the order of their coming; those that would wait too long are refused with the time to wait."""
     requests = [asyncio.ensure_future(desk.contracts.search(f"S{number}")) for number in range(12)]
     sent = []
     for _ in range(10):
@@ -185,7 +183,6 @@ async def test_searches_go_out_at_ibkrs_pace(desk: Desk) -> None:
 
 
 async def test_an_upstream_loss_ends_what_is_in_flight_at_once(desk: Desk) -> None:
-    """And requests while it lasts; what is cached is still answered."""
     await desk.contracts.details(1)
     desk.tws.hold("details")
     requests = asyncio.ensure_future(desk.contracts.details(AAPL))
@@ -201,7 +198,6 @@ async def test_an_upstream_loss_ends_what_is_in_flight_at_once(desk: Desk) -> No
 
 
 async def test_a_symbol_that_was_not_found_is_found_once_it_is_listed(desk: Desk) -> None:
-    """“There is none” does not stand for as long as an answer does."""
     assert (await desk.contracts.search("NEW")).rows == ()
     desk.tws.matches = [ContractMatch(conId=7, symbol="NEW")]
 
@@ -338,7 +334,6 @@ async def test_the_cache_drops_what_was_requested_least_recently(desk: Desk) -> 
     ],
 )
 def test_trading_hours_are_read_in_their_own_zone(hours: str, at: str, is_open: bool | None) -> None:
-    """Open, closed, or unknown where IBKR says nothing of the day. New York is four hours behind UTC in July."""
     moment = datetime.fromisoformat(at).replace(tzinfo=UTC)
     zone = "America/New_York" if "0930" in hours else "UTC"
 

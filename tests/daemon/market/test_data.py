@@ -70,7 +70,6 @@ async def house(tasks: Tasks) -> House:
 
 
 async def test_two_hundred_watchers_cost_one_line_and_the_last_one_frees_it(house: House) -> None:
-    """One line a contract however many watch it, kept for 10 s after the last of them."""
     for who in range(200):
         await house.watch(f"quotes:{AAPL}", who=who)
     assert (house.tws.count("details"), house.tws.count("quote")) == (1, 1)
@@ -95,7 +94,6 @@ async def test_two_hundred_watchers_cost_one_line_and_the_last_one_frees_it(hous
 
 
 async def test_a_facade_restart_is_no_leaving_reader(house: House) -> None:
-    """Who comes back within 10 s finds the line as it was: neither dropped nor doubled."""
     await house.watch(f"quotes:{AAPL}", who="before")
     house.market.leave("before")
     await house.pass_time(LINGER - 1)
@@ -129,7 +127,6 @@ async def test_a_line_wanted_while_the_link_is_down_is_requested_once_when_it_is
 
 
 async def test_a_lost_link_leaves_the_row_and_marks_it_stale(house: House) -> None:
-    """Stale is never current, and unknown is never empty; the first tick of the next session makes it current again."""
     await house.watch(f"quotes:{AAPL}")
     house.tws.tick(AAPL, bid=5.0)
     house.market.over()
@@ -144,7 +141,6 @@ async def test_a_lost_link_leaves_the_row_and_marks_it_stale(house: House) -> No
 
 
 async def test_messages_of_an_old_session_are_ignored(house: House) -> None:
-    """A tick under a request id of the past changes nothing."""
     await house.watch(f"quotes:{AAPL}")
     old = house.tws
     await house.ready()
@@ -207,7 +203,6 @@ async def test_after_1102_only_the_silent_are_requested_again(house: House) -> N
 
 
 async def test_bars_that_go_on_after_1102_keep_their_past(house: House) -> None:
-    """The first message after the loss is one bar that grew, not all there is."""
     topic = f"bars:{AAPL}:5mins"
     await house.watch(topic)
     request = next(iter(house.tws.bar_lines))
@@ -354,7 +349,6 @@ async def test_a_competing_session_is_in_the_row_and_tried_again_after_minutes(h
 async def test_what_stands_against_a_quote_is_raised_for_one_and_a_row_for_several(
     house: House, code: int, reason: str
 ) -> None:
-    """Each of IBKR's codes has its reason, with `ibCode`; beside other contracts it stands in the quote's own row."""
     requests = asyncio.ensure_future(house.market.quotes([AAPL]))
     await settled()
     house.tws.say(AAPL, code, "IBKR's text")
@@ -389,7 +383,6 @@ async def test_the_data_type_follows_the_setting(tasks: Tasks, setting: str, num
 
 
 async def test_a_full_account_releases_the_line_least_recently_wanted(tasks: Tasks) -> None:
-    """A line without a watcher makes room before its 10 s are over."""
     house = House(tasks, lines=3)
     await house.ready()
     await house.watch("quotes:1", "quotes:2", who="watcher")
@@ -450,7 +443,6 @@ async def test_a_line_that_ibkr_had_no_room_for_is_requested_when_one_of_ours_is
 
 
 async def test_a_first_quote_waits_for_its_first_tick_but_not_for_long(house: House) -> None:
-    """No tick within 2 s: a row of nulls, and the request of the line goes on."""
     requests = asyncio.ensure_future(house.market.quotes([AAPL]))
     await house.pass_time(FIRST_TICK - 0.1)
     assert not requests.done()
@@ -463,7 +455,6 @@ async def test_a_first_quote_waits_for_its_first_tick_but_not_for_long(house: Ho
 
 
 async def test_a_quote_without_a_tick_leaves_no_exception_behind(house: House) -> None:
-    """Neither a time-out nor a refusal is logged by asyncio as never retrieved."""
     reported: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reported.append(context))
     for _ in range(2):
@@ -512,7 +503,6 @@ async def test_quotes_without_a_session_say_so(tasks: Tasks) -> None:
 
 
 async def test_a_refused_line_is_not_repeated_but_requested_again_for_a_new_client(house: House) -> None:
-    """An entitlement refusal stands for a minute for every client; after that a new client's request is sent again."""
     await house.watch(f"quotes:{AAPL}")
     house.tws.say(AAPL, 354, "Requested market data is not subscribed.")
     await house.watch(f"quotes:{AAPL}", who="another")
@@ -541,7 +531,6 @@ def bar(date: str, close: float = 1.0) -> Bar:
 
 
 async def test_streaming_bars_are_shared_and_follow_their_past(house: House) -> None:
-    """However a watcher spells the size, there is one request; updates change or add rows."""
     for who, spelling in enumerate(("5mins", "5 mins", "5mins")):
         assert house.market.watch(f"bars:{AAPL}:{spelling}", who) == f"bars:{AAPL}:5mins"
     await settled()
@@ -560,7 +549,6 @@ async def test_streaming_bars_are_shared_and_follow_their_past(house: House) -> 
 
 
 async def test_streaming_bars_are_bounded(house: House) -> None:
-    """The oldest bar goes when a new one comes."""
     await house.watch(f"bars:{AAPL}:5secs")
     request = next(iter(house.tws.bar_lines))
     house.tws.on_bars(request, [bar(f"{number:05}") for number in range(1200)])

@@ -79,7 +79,6 @@ async def test_equal_requests_share_one_and_its_answer_for_15_s(desk: Desk) -> N
 
 
 async def test_an_implied_default_is_the_same_question(desk: Desk) -> None:
-    """Empty `whatToShow` is TRADES of a stock and MIDPOINT of a currency pair."""
     desk.tws.contracts[12087792] = [details(12087792, secType="CASH", exchange="IDEALPRO")]
     await desk.ask()
     await desk.ask(whatToShow="TRADES")
@@ -90,7 +89,6 @@ async def test_an_implied_default_is_the_same_question(desk: Desk) -> None:
 
 
 async def test_a_burst_is_answered_or_truthfully_refused_and_never_above_the_limits(desk: Desk) -> None:
-    """500 requests for small bars, half of them equal: 60 go, each equal pair once, the others learn when to come."""
     desk.tws.hold("bars")
     requests = [desk.ask(number % 250 + 1, barSizeSetting="5 secs") for number in range(500)]
     for _ in range(20):
@@ -193,7 +191,6 @@ async def test_no_data_is_an_empty_answer(desk: Desk, text: str) -> None:
 
 
 async def test_no_data_from_a_broken_farm_is_no_empty_answer(desk: Desk) -> None:
-    """A failure never looks like an empty list."""
     farm = {"ushmds": FarmState(state="broken", type="hmds")}
     desk.conditions.observe("ok", farm, 0.0)
     desk.tws.bars = TwsRefused(162, ERROR + "HMDS query returned no data: AAPL@SMART Trades")
@@ -202,7 +199,6 @@ async def test_no_data_from_a_broken_farm_is_no_empty_answer(desk: Desk) -> None
 
 
 async def test_a_violation_by_daily_bars_holds_that_request_alone(desk: Desk) -> None:
-    """For 15 s, which the refusal names; other contracts, small bars and the ten minutes' figures are unaffected."""
     desk.tws.bars = TwsRefused(162, ERROR + "Historical data request pacing violation")
     with pytest.raises(Problem) as raised:
         await desk.ask(barSizeSetting="1 day")
@@ -219,7 +215,6 @@ async def test_a_violation_by_daily_bars_holds_that_request_alone(desk: Desk) ->
 
 
 async def test_the_figures_are_published_before_a_refusal(desk: Desk) -> None:
-    """A reader of the figures is never behind a reader of the refusal."""
     published: list[int] = []
     desk.history.queue.on_refusal = lambda: published.append(desk.history.queue.figures().used)
     desk.tws.bars = TwsRefused(162, ERROR + "Historical data request pacing violation")
@@ -236,7 +231,6 @@ def test_bars_are_made_of_what_the_kind_of_contract_has(secType: str, show: str)
 
 
 async def test_an_upstream_loss_ends_what_is_in_flight_at_once(desk: Desk) -> None:
-    """Also what waits in the queue, and requests while it lasts."""
     desk.tws.hold("bars")
     requests = [desk.ask(number + 1, barSizeSetting="1 day") for number in range(OPEN + 1)]
     for _ in range(10):
@@ -250,7 +244,6 @@ async def test_an_upstream_loss_ends_what_is_in_flight_at_once(desk: Desk) -> No
 
 
 async def test_a_violation_spends_the_budget_for_everybody(desk: Desk) -> None:
-    """What IBKR counted and we did not know of is respected from then on: nothing small goes out for ten minutes."""
     desk.tws.bars = TwsRefused(162, ERROR + "Historical data request pacing violation")
     assert await reason_of(desk.ask(barSizeSetting="5 secs")) == "pacingBudget"
     desk.tws.bars = BARS
@@ -309,7 +302,6 @@ async def test_what_was_sent_in_an_earlier_session_still_counts(desk: Desk) -> N
     ],
 )
 async def test_a_bad_parameter_is_named_with_what_is_accepted(desk: Desk, field: str, value: str) -> None:
-    """Nothing is requested of the gateway."""
     with pytest.raises(Problem) as raised:
         await desk.ask(**{field: value})
 

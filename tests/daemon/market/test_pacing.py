@@ -109,7 +109,6 @@ def test_no_schedule_that_it_lets_through_violates_a_rule(plan: list[tuple[Reque
 
 @given(st.integers(0, LIMIT), st.integers(0, 200), st.sampled_from((1, 2)))
 def test_what_waits_ahead_is_counted_before_what_comes_later(used: int, ahead: int, weight: int) -> None:
-    """A request behind `ahead` units is promised the moment at which it can go after all of them, round after round."""
     budget = sent_all(used)
     decision = decide(budget, small("new", weight=weight), 1.0, ahead)
     place = ahead + weight
@@ -149,7 +148,6 @@ def large(key: object, group: object = None) -> Request:
 
 
 def test_a_violation_by_small_bars_uses_up_the_allowance() -> None:
-    """Another client has used what we have not; large bars are not held by the rules for small ones."""
     refused = small("refused")
     budget = violated(opened(sent_all(10), refused), refused, 100.0)
     again = violated(budget, small("again"), 200.0)
@@ -161,7 +159,6 @@ def test_a_violation_by_small_bars_uses_up_the_allowance() -> None:
 
 
 def test_a_violation_by_large_bars_costs_what_the_short_rules_cost() -> None:
-    """15 s for an equal request, 2 s for the contract, nothing for any other, and nothing of the ten minutes."""
     refused = large(("AAPL", "1 day"), "AAPL")
     budget = closed(violated(opened(Budget(), refused), refused, 100.0), refused, 100.0)
 
@@ -209,7 +206,6 @@ def test_figures_of_an_unused_budget() -> None:
 
 
 def test_what_no_rule_needs_is_dropped() -> None:
-    """The budget's memory is bounded by the rules' windows."""
     budget = sent_all(50, step=1.0)
     for number in range(100):
         now = 2000.0 + 20 * number

@@ -49,7 +49,6 @@ async def test_a_slot_is_given_back_once(queue: PacingQueue) -> None:
 
 
 async def test_an_unused_slot_has_cost_nothing(queue: PacingQueue) -> None:
-    """What was never sent is no request of IBKR's: the next equal one need not wait 15 s for it."""
     (await queue.enter(day_bars(1))).leave(sent=False)
     again = await queue.enter(day_bars(1))
 
@@ -67,7 +66,6 @@ async def test_a_slot_of_a_lost_session_frees_nothing_in_the_next(queue: PacingQ
 
 
 async def test_the_queue_is_bounded(queue: PacingQueue) -> None:
-    """Beyond it no request waits: the answer is at once that too many do."""
     for number in range(OPEN):
         await queue.enter(day_bars(number))
     waiting = [asyncio.ensure_future(queue.enter(day_bars(number))) for number in range(OPEN, OPEN + QUEUE)]

@@ -63,7 +63,6 @@ async def house(options: dict[str, Any]) -> AsyncIterator[House]:
 
 
 async def test_many_readers_of_one_contract_cost_one_line(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also one that leaves and comes back, as a facade's restart does; freed some time after the last has left."""
     monkeypatch.setattr("daemon.market.streams.LINGER", 0.2)
     aapl = house.conId("AAPL")
     topic = f"quotes:{aapl}"
@@ -132,7 +131,6 @@ async def test_what_is_not_subscribed_is_said_with_ibkrs_code(house: House, code
 @pytest.mark.parametrize("options", [{"market_data": "delayed"}])
 @pytest.mark.parametrize("code", [10089, 10167, 10168])
 async def test_delayed_data_flows_where_it_was_requested(house: House, code: int) -> None:
-    """With IBKR_MARKET_DATA=delayed: delayed where live is not subscribed, live where it is."""
     house.gateway.entitlement(code, "AAPL")
     rows = (await house.peer.call("quotes.get", conIds=[house.conId("AAPL"), house.conId("MSFT")]))["rows"]
 
@@ -161,7 +159,6 @@ async def test_too_many_tickers_of_which_tws_itself_uses_some(house: House) -> N
 
 
 async def test_nothing_that_is_no_number_leaves_as_one(house: House) -> None:
-    """NaN, infinity and IBKR's unset values are null, in quotes and in bars."""
     aapl = house.conId("AAPL")
     topic = f"quotes:{aapl}"
     peer = await house.join(topic)
@@ -185,7 +182,6 @@ async def test_nothing_that_is_no_number_leaves_as_one(house: House) -> None:
 
 
 async def test_bars_of_a_day_and_of_a_minute(house: House) -> None:
-    """Daily bars are dated by the day, others in UTC."""
     aapl = house.conId("AAPL")
     days = await house.bars(conId=aapl, durationStr="1 M", barSizeSetting="1 day")
     minutes = await house.bars(conId=aapl, durationStr="1 D", barSizeSetting="1 min", endDateTime="20261120-20:00:00")
@@ -200,7 +196,6 @@ async def test_bars_of_a_day_and_of_a_minute(house: House) -> None:
 
 
 async def test_a_burst_of_500_violates_no_pacing_rule(house: House) -> None:
-    """Half of them equal: each query is sent once, and each client gets bars or a truthful 429."""
     contracts = [each.conId for each in house.gateway.world.catalogue.portfolio(25)]
     questions = [
         {
@@ -227,7 +222,6 @@ async def test_a_burst_of_500_violates_no_pacing_rule(house: House) -> None:
 
 
 async def test_a_budget_that_another_client_has_used_up_is_pacing(house: House) -> None:
-    """162 pacing: the client gets that reason, and the budget counts as spent for every client."""
     house.gateway.history.limits = type(house.gateway.history.limits)(requests=0)
 
     data = await refusal(house.bars(conId=house.conId("AAPL"), durationStr="60 S", barSizeSetting="5 secs"))
@@ -277,7 +271,6 @@ async def test_an_ambiguous_contract_is_refused_with_its_candidates(house: House
 
 
 async def test_an_unknown_contract_is_not_found_unless_the_farm_is_down(house: House) -> None:
-    """FAULTS 10: an answer during an outage is neither passed on as final nor cached."""
     data = await refusal(house.peer.call("contracts.get", conId=999_999_999))
     assert (data["reason"], data["ibCode"]) == ("notFound", 200)
 

@@ -45,7 +45,6 @@ def fill(exec_id: str, time: datetime, **more: Any) -> Fill:
 
 
 async def test_a_watch_brings_every_topic_and_what_comes(daemon: Daemon, mirror: Mirror) -> None:
-    """Snapshot first, then what changes, and the replica is the store's."""
     assert set(mirror.replica.topics() if mirror.replica else ()) == set(STATE_TOPICS)
     assert mirror.link["phase"] == "disabled"
     daemon.store.put({"pnl": {"DU1": PnL(account="DU1", dailyPnL=1.5)}})
@@ -57,7 +56,6 @@ async def test_a_watch_brings_every_topic_and_what_comes(daemon: Daemon, mirror:
 
 
 async def test_a_facade_that_restarts_goes_on_where_it_was(daemon: Daemon, mirror: Mirror) -> None:
-    """Only what changed meanwhile is sent again; another epoch is a reset."""
     daemon.store.replace("positions", {f"DU1:{n}": Position(account="DU1", conId=n, position=1.0) for n in range(500)})
     await mirror.until(lambda: len(mirror.rows("positions")) == 500)
     held = mirror.replica
@@ -74,7 +72,6 @@ async def test_a_facade_that_restarts_goes_on_where_it_was(daemon: Daemon, mirro
 
 
 async def test_a_reader_that_never_reads_delays_no_other(daemon: Daemon, mirror: Mirror) -> None:
-    """Beside a peer that has stopped, another receives everything at once, and memory for the first stays bounded."""
     stalled = await Client.open(daemon.settings.socket_path, "stalled/1")
     transport = stalled._transport
     assert transport is not None
@@ -106,7 +103,6 @@ async def test_a_step_of_other_topics_is_named_when_it_is_a_commands(daemon: Dae
 
 
 async def test_market_topics_are_the_wish_for_the_line(daemon: Daemon, mirror: Mirror) -> None:
-    """Watching is wanting, under the topic's one spelling, until unwatch or the connection's end."""
     other = await Mirror.join(daemon.settings.socket_path, ("orders",))
     answer = await other.call("watch", topics=["quotes:265598", "bars:265598:5 mins"])
     assert answer["topics"] == ["quotes:265598", "bars:265598:5mins"]
@@ -126,7 +122,6 @@ async def test_market_topics_are_the_wish_for_the_line(daemon: Daemon, mirror: M
     [(["nonsense"], "nonsense"), (["quotes:0"], "quotes:0"), (["bars:1:7 mins"], "bars:1:7 mins"), (["pnl", "x"], "x")],
 )
 async def test_a_topic_there_is_not_is_named(mirror: Mirror, daemon: Daemon, topics: list[str], said: str) -> None:
-    """Nothing is watched by a request that is partly wrong."""
     error = await refused(mirror, "watch", topics=topics)
 
     assert error.code == -32000
@@ -154,7 +149,6 @@ async def test_a_topic_there_is_not_is_named(mirror: Mirror, daemon: Daemon, top
     ],
 )
 async def test_a_bad_parameter_is_named(mirror: Mirror, method: str, params: dict[str, Any], field: str) -> None:
-    """-32602, and which one."""
     error = await refused(mirror, method, **params)
 
     assert error.code == -32602
@@ -162,7 +156,6 @@ async def test_a_bad_parameter_is_named(mirror: Mirror, method: str, params: dic
 
 
 async def test_nothing_is_dialled_that_the_settings_do_not_allow(mirror: Mirror) -> None:
-    """Another host, be it almost one of ours, or a live port: refused before any attempt, for any client."""
     for host in ("10.0.0.1", "LOCALHOST", "localhost.", "127.0.0.10", "127.0.0.1.evil.example", "evil.127.0.0.1"):
         assert (await refused(mirror, "link.connect", host=host)).data["reason"] == "hostNotAllowed"
     for port in (7496, 4001):
@@ -171,7 +164,6 @@ async def test_nothing_is_dialled_that_the_settings_do_not_allow(mirror: Mirror)
 
 
 async def test_a_failed_connect_is_answered_with_what_it_was_to_connect_to(mirror: Mirror) -> None:
-    """The advice names the requested port; the answer, the step that shows what became of the link."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # without a listener
         port = taken.getsockname()[1]
@@ -184,7 +176,6 @@ async def test_a_failed_connect_is_answered_with_what_it_was_to_connect_to(mirro
 
 
 async def test_a_refusal_says_what_http_will_say(mirror: Mirror) -> None:
-    """Reason, phase, advice, whether to try again: all from the catalogue and the link's row."""
     error = await refused(mirror, "account.positions")
 
     assert error.code == -32000
@@ -195,7 +186,6 @@ async def test_a_refusal_says_what_http_will_say(mirror: Mirror) -> None:
 
 
 async def test_unknown_is_refused_also_where_old_rows_are_welcome(daemon: Daemon, mirror: Mirror) -> None:
-    """A list whose snapshot was never complete is no empty list."""
     assert (await refused(mirror, "account.positions", allowStale=True)).data["reason"] == "snapshotIncomplete"
     daemon.store.replace("positions", {}, known=True)
     answer = await mirror.call("account.positions", allowStale=True)
@@ -205,7 +195,6 @@ async def test_unknown_is_refused_also_where_old_rows_are_welcome(daemon: Daemon
 
 
 async def test_what_may_be_old_says_so_though_the_link_is_up(daemon: Daemon, mirror: Mirror) -> None:
-    """A list that a gap left unread, or that TWS has stopped sending."""
     link = daemon.store.row("link", "link")
     daemon.store.put({"link": {"link": replace(link, connected=True)}})
     daemon.store.replace("positions", {}, known=True)
@@ -216,7 +205,6 @@ async def test_what_may_be_old_says_so_though_the_link_is_up(daemon: Daemon, mir
 
 
 async def test_several_accounts_must_be_distinguished(daemon: Daemon, mirror: Mirror) -> None:
-    """Positions of all accounts in one list would be no account's."""
     daemon.store.replace("accounts", {name: Account(account=name, paper=True) for name in ("DU1", "DU2")}, known=True)
     rows = {f"{name}:1": Position(account=name, conId=1, position=1.0) for name in ("DU1", "DU2")}
     daemon.store.replace("positions", rows, known=True)
@@ -230,7 +218,6 @@ async def test_several_accounts_must_be_distinguished(daemon: Daemon, mirror: Mi
 
 
 async def test_orders_are_listed_by_scope(daemon: Daemon, mirror: Mirror) -> None:
-    """Open, completed, or both."""
     facts: dict[str, Any] = {"orderId": 1, "clientId": 1, "placedBy": "thisClient", "account": "DU1", "action": "BUY"}
     orders = {str(n): Order(permId=n, done=n == 1, **facts) for n in (1, 2)}
     daemon.store.replace("orders", orders, known=True)
@@ -252,7 +239,6 @@ async def test_a_long_list_comes_in_pages(daemon: Daemon, mirror: Mirror) -> Non
 
 
 async def test_fills_are_listed_by_execution_time(daemon: Daemon, mirror: Mirror) -> None:
-    """The last day from memory; earlier ones, that memory has let go, from the ledger; inclusive."""
     now = datetime.now(UTC)
     fills = [fill(f"{days}.x.01", now - timedelta(days=days)) for days in (0, 2, 20)]
     daemon.store.put({"fills": {row.execId: row for row in fills}})
@@ -272,7 +258,6 @@ async def test_fills_are_listed_by_execution_time(daemon: Daemon, mirror: Mirror
 
 @pytest.mark.parametrize("days", [3, 30])
 async def test_fills_are_listed_in_pages_of_one_account(daemon: Daemon, mirror: Mirror, days: int) -> None:
-    """From memory as from the ledger: `limit` rows at most, `next` where more follow, of all accounts or one."""
     now = datetime.now(UTC)
     rows = [fill(f"{n}.x.01", now - timedelta(hours=n), account=f"DU{n % 2}") for n in range(5)]
     daemon.store.put({"fills": {row.execId: row for row in rows}})
@@ -296,7 +281,6 @@ async def test_a_cursor_that_no_page_gave_is_refused(mirror: Mirror) -> None:
 
 
 async def test_the_pnl_of_the_day_is_read_per_account(daemon: Daemon, mirror: Mirror) -> None:
-    """Also while the link is down, where that is welcome; of several accounts one must be named."""
     for params in ({}, {"account": "DU2"}):
         account = params.get("account", "DU1")
         daemon.store.replace("pnl", {account: PnL(account=account, dailyPnL=1.5)}, known=True)
@@ -310,12 +294,10 @@ async def test_the_pnl_of_the_day_is_read_per_account(daemon: Daemon, mirror: Mi
 
 
 async def test_the_link_row_is_the_body_of_get_link(mirror: Mirror) -> None:
-    """`ibkr status --json` prints it as it comes."""
     assert (await mirror.call("link.get"))["phase"] == "disabled"
 
 
 async def test_holding_the_link_down_survives_the_daemon() -> None:
-    """Disconnect lasts until `link.connect`, whatever the settings are; its event is remembered."""
     async with place() as directory:
         config = settings(directory)
         async with running(config) as daemon:
@@ -335,7 +317,6 @@ async def test_holding_the_link_down_survives_the_daemon() -> None:
 
 
 async def test_a_ledger_that_cannot_be_used_is_named_and_read_later() -> None:
-    """503 `ledgerUnavailable` for what needs the ledger, nothing else; its fills are shown once it can be read."""
     async with place() as directory:
         config = settings(directory)
         file = config.state_dir / "ledger.sqlite"
@@ -365,7 +346,6 @@ async def test_a_ledger_that_cannot_be_used_is_named_and_read_later() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_no_request_is_a_fault_of_ours(daemon: Daemon, mirror: Mirror, seed: int) -> None:
-    """Whatever params a method is given, it answers or refuses in its own words, and the daemon goes on."""
     random_unit = random.Random(seed)
     names = (
         "topics",
@@ -428,13 +408,11 @@ async def test_no_request_is_a_fault_of_ours(daemon: Daemon, mirror: Mirror, see
 
 
 async def test_peers_see_the_daemon_stop(daemon: Daemon, mirror: Mirror) -> None:
-    """`daemon.stop` answers, the phase is published, then the connection ends."""
     assert (await mirror.call("daemon.stop"))["stopping"]
     assert daemon.stopping.is_set()
 
 
 async def test_the_figures_for_the_metrics_are_there(daemon: Daemon, mirror: Mirror) -> None:
-    """One call has them all."""
     info = await mirror.call("daemon.info")
 
     assert info["epoch"] == daemon.store.epoch

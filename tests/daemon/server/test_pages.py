@@ -12,7 +12,6 @@ from shared.reasons import Problem
 
 @given(st.lists(st.binary(max_size=30), max_size=60), st.integers(1, 100))
 def test_the_pages_of_an_answer_are_the_answer(rows: list[bytes], size: int) -> None:
-    """In order, each row once, none longer than a page unless a single row is, and the facts on each."""
     pages = Pages(page=size)
     page = pages.first(rows, {"asOf": "then"})
     found = list(page.rows)
@@ -26,7 +25,6 @@ def test_the_pages_of_an_answer_are_the_answer(rows: list[bytes], size: int) -> 
 
 
 def test_a_page_may_be_requested_again() -> None:
-    """An answer lost on the way costs its client nothing."""
     pages = Pages(page=3)
     after = pages.first([b"aa", b"bb", b"cc"], {}).next
     assert after is not None
@@ -35,7 +33,6 @@ def test_a_page_may_be_requested_again() -> None:
 
 
 def test_the_oldest_answers_are_forgotten_beyond_the_bound() -> None:
-    """A request for the rest of one is refused with the advice to start again, not given the rest of another."""
     pages = Pages(page=3, held=10)
     old = pages.first([b"aa", b"bb", b"cc"], {}).next
     new = pages.first([b"dd", b"ee", b"ff"], {}).next
@@ -50,6 +47,5 @@ def test_the_oldest_answers_are_forgotten_beyond_the_bound() -> None:
 
 @pytest.mark.parametrize("after", ["", "x", "x:1", ":", "x:-1", "x:99999999999", "x:²"])
 def test_what_no_page_said_is_refused(after: str) -> None:
-    """Nonsense is the client's mistake, not a fault of ours."""
     with pytest.raises(Problem):
         Pages().following(after)

@@ -72,7 +72,6 @@ def test_a_turn_that_comes_much_too_late_restarts_the_time_of_the_open_probe() -
 
 @given(st.lists(st.floats(min_value=1.0, max_value=500.0), max_size=20), st.floats(0.1, 10), st.floats(0.1, 10))
 def test_no_suspend_makes_the_gateway_overdue(lateness: list[float], interval: float, timeout: float) -> None:
-    """A gateway that answers each probe within the limit is never overdue, however long the process was stopped."""
     turns = Turns(interval, timeout)
     for late in lateness:
         for _ in range(5):

@@ -78,7 +78,6 @@ async def test_without_auto_connect_nothing_is_dialled_and_the_log_says_why(line
 
 
 async def test_a_night_of_refusals_is_one_warning_and_a_count(lines: pytest.LogCaptureFixture) -> None:
-    """The first failure is logged with the seed's lines; repeats are counted; each other reason is one line."""
     story = Story()
     story.gateway.outcome = "portClosed"
     running = asyncio.create_task(story.link.run(), name="the link under test")
@@ -151,7 +150,6 @@ async def test_silence_is_probed_and_an_answer_is_proof() -> None:
 
 
 async def test_while_messages_come_nothing_is_probed_and_the_proof_stays_young() -> None:
-    """A newer proof is published at least once a second, without a step for each message."""
     async with supervised() as story:
         seen = set()
         steps = story.store.seq
@@ -218,7 +216,6 @@ async def test_an_answer_to_the_second_probe_is_enough() -> None:
 
 
 async def test_a_slow_but_healthy_gateway_never_changes_phase() -> None:
-    """Minutes in which every probe takes 4 s: no change of phase, no other session."""
     async with supervised() as story:
         story.gateway.frozen = True
         for _ in range(20):
@@ -360,7 +357,6 @@ async def test_connect_elsewhere_dials_when_the_session_before_has_ended_and_not
 
 
 async def test_a_requested_connection_is_not_called_automatic(lines: pytest.LogCaptureFixture) -> None:
-    """The automatic target is refused, another one is requested; only when it comes back by itself is it automatic."""
     story = Story()
     story.gateway.outcome = "portClosed"
     running = asyncio.create_task(story.link.run(), name="the link under test")
@@ -407,7 +403,6 @@ async def test_an_attempt_that_outlives_its_time_limit_is_answered_then_and_beco
 
 
 async def test_an_attempt_that_neither_opens_nor_fails_is_given_up_after_two_minutes() -> None:
-    """A fault in the session's own work must not end the attempts for good."""
     story = Story()
     story.gateway.outcome = "hang"
     running = asyncio.create_task(story.link.run(), name="the link under test")
@@ -562,7 +557,6 @@ async def test_a_request_to_a_link_that_does_not_step_is_answered_too() -> None:
 
 
 async def test_an_answer_about_ourselves_does_not_quote_the_gateway() -> None:
-    """What it said last is no explanation of our own end."""
     async with supervised() as story:
         story.session.emits(ev.Lost, text="connection reset")
         await settled()
@@ -573,7 +567,6 @@ async def test_an_answer_about_ourselves_does_not_quote_the_gateway() -> None:
 
 
 async def test_a_session_that_was_only_tried_is_lost_for_its_own_reason() -> None:
-    """Not for that of the state which the link falls back to."""
     async with supervised(automatic=False) as story:
         story.gateway.slow_reads = True
         connecting = asyncio.create_task(story.link.connect(BARE))
@@ -766,7 +759,6 @@ async def test_after_a_reconnect_every_stream_is_requested_once_of_the_new_sessi
 
 
 async def test_fills_of_a_gap_are_named_in_it() -> None:
-    """Only those first learnt by asking, and only those not known before, in the order of their execution."""
     async with supervised() as story:
         story.store.put({"fills": {"old.1": fill("old.1")}})
         story.session.emits(ev.UpstreamLost, code=1100, text="gone")
@@ -793,7 +785,6 @@ async def test_an_outage_of_the_socket_continues_the_gap_of_upstream() -> None:
 
 
 async def test_a_gap_whose_reading_is_cut_off_by_a_loss_ends_with_the_next_session() -> None:
-    """1102, and before everything is read again the socket is lost too."""
     async with supervised() as story:
         story.session.emits(ev.UpstreamLost, code=1100, text="gone")
         await settled()
@@ -858,7 +849,6 @@ async def test_a_gap_in_a_planned_window_says_so() -> None:
 
 
 async def test_a_gap_that_a_planned_window_comes_over_says_so_too() -> None:
-    """IBKR's reset is not punctual: this one begins ten seconds early."""
     async with supervised(wall=datetime(2025, 11, 19, 5, 14, 50, tzinfo=UTC)) as story:
         story.session.emits(ev.UpstreamLost, code=1100, text="gone")
         await story.pass_(15)
@@ -869,7 +859,6 @@ async def test_a_gap_that_a_planned_window_comes_over_says_so_too() -> None:
 
 
 async def test_a_window_is_published_when_it_begins_whatever_the_link_is() -> None:
-    """Nothing else happens to a link that is not wanted."""
     async with supervised(automatic=False, wall=datetime(2025, 11, 19, 5, 14, tzinfo=UTC)) as story:
         assert not story.row.expected.active
         await story.pass_(61)

@@ -6,7 +6,6 @@ from daemon.simulator import ManualClock
 
 
 def test_timers_run_in_order_each_at_its_own_moment() -> None:
-    """A timer sees the time it was set for; one that it sets in turn still runs on the way."""
     clock, seen = ManualClock(start=100.0), []
 
     def again() -> None:

@@ -20,7 +20,6 @@ from tests.waiting import until
 
 @pytest.mark.parametrize("name", faults.VERBS)
 def test_every_verb_exists_and_takes_its_arguments(name: str) -> None:
-    """The table names methods of the gateway that accept as many arguments as it reads, and need no more."""
     verb = faults.VERBS[name]
     taken = list(inspect.signature(getattr(Gateway, verb.method)).parameters.values())[1:]
     plain = [p for p in taken if p.kind is p.POSITIONAL_OR_KEYWORD]
@@ -39,19 +38,16 @@ def test_every_verb_exists_and_takes_its_arguments(name: str) -> None:
     ],
 )
 def test_a_line_that_is_no_verb_is_explained(line: str, complaint: str) -> None:
-    """The message says what would be right."""
     with pytest.raises(faults.UnknownVerbError, match=complaint):
         faults.parse(line)
 
 
 @pytest.mark.parametrize("name", ["positions", "reqPositions", "POSITIONS"])
 def test_a_kind_of_request_may_be_named_in_full_or_in_short(name: str) -> None:
-    """The API's own name, its short form, in any case."""
     assert kind_of(name) == "positions"
 
 
 async def test_a_kind_that_does_not_exist_is_refused(gateway: Gateway) -> None:
-    """A fault that would never strike is a mistake, and said."""
     for verb in (gateway.mute, gateway.withhold_end, gateway.unmute, gateway.close_during):
         with pytest.raises(ValueError, match="there is no request 'postions'"):
             verb("postions")
@@ -63,7 +59,6 @@ async def test_a_kind_that_does_not_exist_is_refused(gateway: Gateway) -> None:
 
 
 async def test_a_refusing_gateway_comes_back_on_the_same_port(gateway: Gateway) -> None:
-    """refuse closes the port, listen opens it again; sessions that stand stay."""
     standing = await Raw.open(gateway.port)
     await standing.until("9")
 
@@ -81,7 +76,6 @@ async def test_a_refusing_gateway_comes_back_on_the_same_port(gateway: Gateway) 
 
 
 async def test_a_scheduled_restart_ends_sessions_and_opens_after_its_time() -> None:
-    """Connections end, dials are refused until the time is over, then all is as before."""
     clock = ManualClock()
     async with Gateway(World(), clock=clock) as gateway:
         client = await Raw.open(gateway.port)
@@ -102,7 +96,6 @@ async def test_a_scheduled_restart_ends_sessions_and_opens_after_its_time() -> N
 
 
 async def test_silence_before_and_after_the_version(gateway: Gateway) -> None:
-    """A silent gateway answers nothing at all; one silent after the handshake only the version."""
     gateway.accept_silently()
     silent = await Raw.dial(gateway.port)
     await until(lambda: gateway.sessions)
@@ -120,7 +113,6 @@ async def test_silence_before_and_after_the_version(gateway: Gateway) -> None:
 
 
 async def test_closing_in_the_handshake_with_fin_or_rst_or_after_the_version(gateway: Gateway) -> None:
-    """Three ways to be closed on."""
     gateway.close_in_handshake()
     client = await Raw.dial(gateway.port)
     assert await client.rest() == b""
@@ -145,7 +137,6 @@ async def test_closing_in_the_handshake_with_fin_or_rst_or_after_the_version(gat
     [("http", b"HTTP/1.1 400"), ("tls", b"\x15\x03"), ("garbage", b"\x00\x01\x02"), ("hugeFrame", b"\xff" * 4)],
 )
 async def test_what_is_no_tws_says_something_else(gateway: Gateway, how: str, begins: bytes) -> None:
-    """A web server, a TLS server and worse answer the first bytes in their own way."""
     gateway.handshake(how)  # type: ignore[arg-type]
     client = await Raw.dial(gateway.port)
     client.greet()
@@ -155,7 +146,6 @@ async def test_what_is_no_tws_says_something_else(gateway: Gateway, how: str, be
 
 
 async def test_an_old_gateway_answers_its_version(gateway: Gateway) -> None:
-    """The version in the handshake is the one that was set."""
     gateway.old_version(120)
     client = await Raw.dial(gateway.port)
     client.greet()
@@ -165,7 +155,6 @@ async def test_an_old_gateway_answers_its_version(gateway: Gateway) -> None:
 
 
 async def test_accounts_and_next_id_can_be_missing_or_empty(gateway: Gateway) -> None:
-    """A session that begins without one of the two things a client waits for."""
     gateway.no_accounts()
     first = await Raw.open(gateway.port, 1)
     await first.until("9")
@@ -183,7 +172,6 @@ async def test_accounts_and_next_id_can_be_missing_or_empty(gateway: Gateway) ->
 
 
 async def test_a_client_id_in_use_gets_326_and_the_end(gateway: Gateway) -> None:
-    """Whoever holds the id keeps it; the second one gets 326 and is closed, and the id is free after the first left."""
     first = await Raw.open(gateway.port, 5)
     await first.until("9")
 
@@ -201,7 +189,6 @@ async def test_a_client_id_in_use_gets_326_and_the_end(gateway: Gateway) -> None
 
 
 async def test_a_ghost_holds_its_id_until_its_time_is_over() -> None:
-    """After a drop the id stays taken for the ghost's time, then it is free."""
     clock = ManualClock()
     async with Gateway(World(), clock=clock) as gateway:
         first = await Raw.open(gateway.port, 1)
@@ -223,7 +210,6 @@ async def test_a_ghost_holds_its_id_until_its_time_is_over() -> None:
 
 
 async def test_a_frozen_gateway_keeps_the_socket_and_answers_after_the_thaw(gateway: Gateway, connect: Connect) -> None:
-    """Nothing is read or written; dials are still taken; requests of that time are answered afterwards."""
     ib = await connect()
     gateway.freeze()
     requested = asyncio.ensure_future(ib.reqCurrentTimeAsync())
@@ -242,7 +228,6 @@ async def test_a_frozen_gateway_keeps_the_socket_and_answers_after_the_thaw(gate
 
 
 async def test_dropping_and_resetting_end_a_session(gateway: Gateway) -> None:
-    """drop ends it with FIN, reset with RST."""
     first = await Raw.open(gateway.port, 1)
     await first.until("9")
     gateway.drop()
@@ -257,7 +242,6 @@ async def test_dropping_and_resetting_end_a_session(gateway: Gateway) -> None:
 
 
 async def test_a_dripping_gateway_sends_so_many_bytes_a_second() -> None:
-    """Bytes come with time, and all of them in the end."""
     clock = ManualClock()
     async with Gateway(World(), clock=clock) as gateway:
         client = await ready(gateway)
@@ -272,7 +256,6 @@ async def test_a_dripping_gateway_sends_so_many_bytes_a_second() -> None:
 
 
 async def test_a_client_that_does_not_read_is_dropped() -> None:
-    """What waits for one client is bounded."""
     clock = ManualClock()
     async with Gateway(World(), clock=clock, slow_buffer=1 << 20) as gateway:
         client = await Raw.open(gateway.port)
@@ -294,7 +277,6 @@ async def test_a_client_that_does_not_read_is_dropped() -> None:
 async def test_a_muted_request_is_never_answered_and_an_endless_one_never_ends(
     gateway: Gateway, connect: Connect
 ) -> None:
-    """mute hides the answer, withhold_end its end marker, unmute brings both back."""
     ib = await connect()
     gateway.mute("executions")
     gateway.withhold_end("positions")
@@ -313,7 +295,6 @@ async def test_a_muted_request_is_never_answered_and_an_endless_one_never_ends(
 
 
 async def test_a_delayed_answer_waits_for_its_time() -> None:
-    """delay holds one kind of request back and no other."""
     clock = ManualClock()
     async with Gateway(World(), clock=clock) as gateway:
         client = await Raw.open(gateway.port)
@@ -329,7 +310,6 @@ async def test_a_delayed_answer_waits_for_its_time() -> None:
 
 
 async def test_a_connection_can_end_in_the_middle_of_a_snapshot(gateway: Gateway) -> None:
-    """So many rows, then FIN; only as often as was said."""
     gateway.close_during("positions", after=3)
     client = await ready(gateway)
     client.send(61, 1)
@@ -346,7 +326,6 @@ async def test_a_connection_can_end_in_the_middle_of_a_snapshot(gateway: Gateway
 
 
 async def test_a_read_only_api_refuses_everything_about_orders(gateway: Gateway) -> None:
-    """321 for placing, cancelling, and for reading open and completed orders; positions are answered."""
     gateway.read_only()
     client = await ready(gateway)
     for request in ((5, 1), (99, 0), (4, 1, 77, "")):
@@ -361,7 +340,6 @@ async def test_a_read_only_api_refuses_everything_about_orders(gateway: Gateway)
 
 @pytest.mark.parametrize("how", MALFORMED)
 async def test_malformed_bytes_reach_the_client_as_they_are(gateway: Gateway, how: str) -> None:
-    """Whatever it is, exactly those bytes are on the wire."""
     client = await ready(gateway)
     gateway.malformed(how)  # type: ignore[arg-type]
     gateway.drop()
@@ -374,7 +352,6 @@ async def test_malformed_bytes_reach_the_client_as_they_are(gateway: Gateway, ho
 
 
 async def test_an_unknown_message_id_is_fatal_and_a_short_one_is_not(gateway: Gateway) -> None:
-    """320 leaves the session, 505 ends it; a message too large to be one ends it too."""
     client = await ready(gateway)
     client.send(62, 1)
     assert (await client.read())[3] == "320"
@@ -391,7 +368,6 @@ async def test_an_unknown_message_id_is_fatal_and_a_short_one_is_not(gateway: Ga
 
 
 async def test_more_than_fifty_messages_a_second_get_an_error_and_then_the_end() -> None:
-    """100 once a second, and the end at the third time; half as many are nothing."""
     clock = ManualClock()
     async with Gateway(World(), clock=clock) as gateway:
         client = await ready(gateway)
@@ -412,7 +388,6 @@ async def test_more_than_fifty_messages_a_second_get_an_error_and_then_the_end()
 
 
 async def test_the_inside_of_a_session_is_recorded(gateway: Gateway, connect: Connect) -> None:
-    """Requests with their fields and client, connections and how they ended."""
     ib = await connect(client_id=4)
     await ib.reqContractDetailsAsync(ib_async.Stock("AAPL", "SMART", "USD"))
     ib.disconnect()
@@ -443,7 +418,6 @@ NONSENSE = [
 
 @pytest.mark.parametrize("seed", range(6))
 async def test_no_request_whatever_breaks_the_gateway(caplog: pytest.LogCaptureFixture, seed: int) -> None:
-    """Nonsense in any field of any message is answered, refused or ends the connection; it is never a crash."""
     rng = random.Random(seed)
     async with Gateway(World(), message_rate=0) as gateway:
         client = await ready(gateway)

@@ -26,7 +26,6 @@ END = history.end_of("20251112 20:00:00", 0.0, "US/Eastern")
      ("1 day", 86400), ("1 week", 604800), ("1W", 604800), ("1 month", history.MONTH), ("1M", history.MONTH)],
 )  # fmt: skip
 def test_bar_sizes_of_the_api_are_known(text: str, seconds: int) -> None:
-    """Every size of the documentation, and the short forms."""
     assert history.bar_seconds(text) == seconds
 
 
@@ -48,7 +47,6 @@ def test_other_bar_sizes_are_refused_with_the_legal_ones(text: str) -> None:
     ],
 )
 def test_an_end_is_read_in_its_own_time_zone(text: str, expected: str) -> None:
-    """Named, UTC by the hyphen, else the exchange's own; summer time is an hour less."""
     at = history.end_of(text, 0.0, "US/Eastern")
     assert datetime.fromtimestamp(at, UTC).replace(tzinfo=None).isoformat() == expected
 
@@ -60,7 +58,6 @@ def test_an_end_is_read_in_its_own_time_zone(text: str, expected: str) -> None:
 )
 @settings(deadline=None, max_examples=15)
 def test_bars_are_whole_ordered_and_within_their_sessions(size: str, back: int, regular: bool) -> None:
-    """Opens and closes lie within high and low, starts rise, and no bar lies outside the market's hours."""
     query = Query(APPLE, END - back * 3600, (1, "D"), history.bar_seconds(size), "TRADES", regular)
     found = history.bars(WORLD.prices, query)
 
@@ -74,7 +71,6 @@ def test_bars_are_whole_ordered_and_within_their_sessions(size: str, back: int, 
 
 
 def test_bars_join_where_one_ends_and_the_next_begins() -> None:
-    """Within a session the close of a bar is the open of the next, so bars of all sizes agree."""
     query = Query(APPLE, END, (1, "D"), 60, "TRADES", True)
     minutes = history.bars(WORLD.prices, query)
     [hour] = history.bars(WORLD.prices, Query(APPLE, minutes[59].start + 60, (1800, "S"), 1800, "TRADES", True))
@@ -84,7 +80,6 @@ def test_bars_join_where_one_ends_and_the_next_begins() -> None:
 
 
 def test_the_last_bar_meets_the_quote() -> None:
-    """Ticks and bars are the same price."""
     [bar] = history.bars(WORLD.prices, Query(APPLE, END - 5 * 3600, (5, "S"), 5, "TRADES", True))
     assert bar.close == WORLD.quote(APPLE, END - 5 * 3600).last
 
@@ -104,7 +99,6 @@ def test_midpoints_have_no_volume_and_bid_ask_is_as_wide_as_the_market() -> None
     [("1 M", 86_400, 21), ("1 Y", 86_400, 252), ("1 Y", 604_800, 51), ("1 Y", history.MONTH, 12)],
 )
 def test_long_bars_count_trading_days(span: str, size: int, count: int) -> None:
-    """A month has about 21 of them, a year 252."""
     found = history.bars(WORLD.prices, Query(APPLE, END, history.duration(span), size, "TRADES", True))
 
     assert len(found) == count

@@ -38,7 +38,6 @@ async def first(client: Raw, req_id: int) -> list[str]:
 async def test_an_entitlement_decides_what_a_line_gets(
     gateway: Gateway, code: int, live: list[str], delayed: list[str]
 ) -> None:
-    """Without a subscription live data is refused, and delayed data comes with 10167 where it was requested."""
     gateway.entitlement(code, "AAPL")
     client = await ready(gateway)
     quote(client, 1)
@@ -68,7 +67,6 @@ async def test_a_refused_line_has_its_terms_all_the_same(gateway: Gateway) -> No
 
 
 async def test_a_competing_session_takes_every_line_and_each_new_one(gateway: Gateway) -> None:
-    """10197 once for each line there is and for each requested; afterwards data flows again."""
     client = await ready(gateway)
     quote(client, 1)
     await until(lambda: gateway.quotes.lines)
@@ -85,7 +83,6 @@ async def test_a_competing_session_takes_every_line_and_each_new_one(gateway: Ga
 
 
 async def test_lines_beyond_the_limit_are_refused_and_snapshots_need_none() -> None:
-    """101 for the line too many; a line that was cancelled makes room."""
     async with Gateway(World(), lines=2) as gateway:
         client = await ready(gateway)
         for req_id in (1, 2, 3):
@@ -121,7 +118,6 @@ async def test_lines_beyond_the_limit_are_refused_and_snapshots_need_none() -> N
 async def test_a_request_that_cannot_be_served_says_why(
     gateway: Gateway, request_: tuple[object, ...], code: str, words: str
 ) -> None:
-    """Unknown ids, ambiguous and missing contracts, wrong accounts: each its code, in its words."""
     client = await ready(gateway)
     client.send(*request_)
     if not code:
@@ -134,7 +130,6 @@ async def test_a_request_that_cannot_be_served_says_why(
 
 
 async def test_a_third_account_summary_and_a_used_id_are_refused(gateway: Gateway) -> None:
-    """Two at a time; cancelling one makes room."""
     client = await ready(gateway)
     for req_id in (1, 2, 3, 2):
         client.send(62, 1, req_id, "All", "NetLiquidation")
@@ -149,7 +144,6 @@ async def test_a_third_account_summary_and_a_used_id_are_refused(gateway: Gatewa
 
 
 async def test_a_used_ticker_id_is_refused(gateway: Gateway) -> None:
-    """322 for market data, real-time bars, history and tick-by-tick data alike; what held the id goes on alone."""
     client = await ready(gateway)
     for _ in range(2):
         quote(client, 1)
@@ -166,7 +160,6 @@ async def test_a_used_ticker_id_is_refused(gateway: Gateway) -> None:
 
 
 async def test_a_display_group_shows_what_a_client_puts_there(gateway: Gateway) -> None:
-    """Empty at first; then the contract that was named."""
     client = await ready(gateway)
     client.send(68, 1, 5, 1)
     assert await client.until("68") == ["68", "1", "5", "none"]
@@ -176,7 +169,6 @@ async def test_a_display_group_shows_what_a_client_puts_there(gateway: Gateway) 
 
 
 async def test_real_time_bars_can_be_forbidden_for_a_contract(gateway: Gateway) -> None:
-    """420 with its cause."""
     gateway.refuse_bars("AAPL", "No market data permissions for NASDAQ STK")
     client = await ready(gateway)
     client.send(50, 3, 2, *APPLE, 5, "TRADES", 0, "")
@@ -202,7 +194,6 @@ async def test_real_time_bars_can_be_forbidden_for_a_contract(gateway: Gateway) 
 async def test_an_order_that_cannot_be_is_refused_at_once(
     connect: Connect, change: dict[str, object], code: int
 ) -> None:
-    """The error carries the order's id."""
     ib = await connect()
     received: list[tuple[int, int]] = []
     ib.errorEvent += lambda req_id, code, *_: received.append((req_id, code))
@@ -216,7 +207,6 @@ async def test_an_order_that_cannot_be_is_refused_at_once(
 
 
 async def test_a_filled_order_is_not_changed_and_a_done_id_not_used_again(connect: Connect) -> None:
-    """104 for the filled one, 103 for the cancelled one, 10148 for cancelling what is done."""
     ib = await connect()
     received: list[tuple[int, int]] = []
     ib.errorEvent += lambda req_id, code, *_: received.append((req_id, code))
@@ -236,7 +226,6 @@ async def test_a_filled_order_is_not_changed_and_a_done_id_not_used_again(connec
 
 
 async def test_children_wait_for_their_parent_and_end_with_it(gateway: Gateway, connect: Connect) -> None:
-    """A bracket: the parent fills, its children work, and one that is done ends the other."""
     ib = await connect()
     [contract] = await ib.qualifyContractsAsync(ib_async.Stock("AAPL", "SMART", "USD"))
     gateway.pin("AAPL", 200.0)
@@ -286,7 +275,6 @@ async def test_small_bars_are_paced_like_ibkr_paces_them() -> None:
 
 
 async def test_pacing_can_end_the_connection() -> None:
-    """A user who keeps at it is disconnected."""
     async with Gateway(World(), pacing_patience=2) as gateway:
         client = await ready(gateway)
         for n in range(3):
@@ -309,7 +297,6 @@ def test_sixty_requests_fit_into_ten_minutes_and_bid_ask_counts_twice() -> None:
 
 
 def test_unenforced_pacing_is_counted_all_the_same() -> None:
-    """With enforcement off everything is admitted, and the breaches are still known."""
     pacing = HistoryPacing(HistoryLimits(requests=1), enabled=False)
 
     assert [pacing.admit(0.0, 5, n, n) for n in range(3)] == [True] * 3
@@ -331,7 +318,6 @@ def test_unenforced_pacing_is_counted_all_the_same() -> None:
 async def test_a_historical_request_that_makes_no_sense_is_explained(
     gateway: Gateway, size: str, span: str, end: str, show: str, code: str, words: str
 ) -> None:
-    """321 for what is not valid, 162 for what the data service does not have."""
     client = await ready(gateway)
     bars(client, 1, size, span, end, show)
 
@@ -342,7 +328,6 @@ async def test_a_historical_request_that_makes_no_sense_is_explained(
 
 
 async def test_cancelling_a_query_or_a_stream_is_confirmed_with_162(gateway: Gateway) -> None:
-    """What is known is cancelled with 162, what is not with 366, and a query without data says so."""
     client = await ready(gateway)
     gateway.mute("historicalData")
     bars(client, 1, "1 hour", "1 D")
@@ -360,7 +345,6 @@ async def test_cancelling_a_query_or_a_stream_is_confirmed_with_162(gateway: Gat
 
 
 async def test_a_refused_history_raises_in_an_unmodified_client(gateway: Gateway, connect: Connect) -> None:
-    """ib_async with RaiseRequestErrors sees code 162."""
     ib = await connect()
     gateway.no_history("AAPL")
     [contract] = await ib.qualifyContractsAsync(ib_async.Stock("AAPL", "SMART", "USD"))
@@ -371,7 +355,6 @@ async def test_a_refused_history_raises_in_an_unmodified_client(gateway: Gateway
 
 
 async def test_account_updates_can_be_taken_away(gateway: Gateway) -> None:
-    """2100, and then silence about the account."""
     client = await ready(gateway)
     client.send(6, 2, 1, "DU1234567")
     await client.until("54")
@@ -383,7 +366,6 @@ async def test_account_updates_can_be_taken_away(gateway: Gateway) -> None:
 
 
 async def test_account_updates_that_are_subscribed_to_are_not_sent_in_full_again(gateway: Gateway) -> None:
-    """A standing subscription gets what changes; the whole comes again only after it was ended."""
     client = await ready(gateway)
     client.send(6, 2, 1, "DU1234567")
     await client.until("54")

@@ -49,7 +49,6 @@ async def ended(process: asyncio.subprocess.Process, number: int = signal.SIGINT
 
 
 async def test_it_serves_a_client_and_ends_at_ctrl_c() -> None:
-    """One line with the port, a session, and exit status 0 even while a client is connected."""
     process, port = await run("--accounts", "2", "--positions", "5", "--fault", "delay=0.01,positions")
     client = await Raw.open(port)
     assert await client.until("15") == ["15", "1", "DU1234567,DU1234568"]
@@ -61,7 +60,6 @@ async def test_it_serves_a_client_and_ends_at_ctrl_c() -> None:
 
 
 async def test_its_standard_input_takes_verbs() -> None:
-    """`--control -`: a line in, a line out; `quit` ends it."""
     process, port = await run("--control", "-", stdin=True)
     assert process.stdin is not None
     assert process.stdout is not None
@@ -86,7 +84,6 @@ async def test_its_standard_input_takes_verbs() -> None:
     ],
 )
 def test_options_that_make_no_sense_are_refused(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit status 2 and what was wrong."""
     with pytest.raises(SystemExit) as ended:
         arguments(options)
     assert ended.value.code == 2
@@ -108,7 +105,6 @@ def test_options_that_make_no_sense_are_refused(options: list[str], capsys: pyte
     ],
 )
 async def test_a_verb_that_cannot_be_is_refused_and_changes_nothing(gateway: Gateway, line: str, words: str) -> None:
-    """An error in words, and the world is what it was: no execution of nothing, no unknown account."""
     world = gateway.world
 
     def facts() -> object:
@@ -123,7 +119,6 @@ async def test_a_verb_that_cannot_be_is_refused_and_changes_nothing(gateway: Gat
 
 
 async def test_an_order_that_is_done_is_not_cancelled_again(gateway: Gateway) -> None:
-    """What was filled stays filled."""
     filled = next(order for order in gateway.world.orders.values() if order.status == "Filled")
 
     assert control.obey(gateway, f"cancel={filled.permId}", lambda: None).startswith("error: ")
@@ -131,7 +126,6 @@ async def test_an_order_that_is_done_is_not_cancelled_again(gateway: Gateway) ->
 
 
 def test_an_advisor_is_chosen_by_name() -> None:
-    """`--accounts fa5` is a master account and five clients."""
     assert arguments(["--accounts", "fa5"]).accounts == (5, "DF1234566")
     assert arguments([]).accounts == (1, "")
 
@@ -160,7 +154,6 @@ async def talk(path: str, *lines: str) -> list[str]:
 
 @pytest.mark.skipif(not hasattr(asyncio, "open_unix_connection"), reason="Windows has no Unix sockets in asyncio")
 async def test_the_control_socket_obeys_and_explains(gateway: Gateway, socket_path: tuple[str, asyncio.Event]) -> None:
-    """Verbs take effect at once; what is wrong is said and harms nothing; the socket is its owner's alone."""
     path, quit_ = socket_path
     answers = await talk(
         path, "freeze", "thaw", "fill=AAPL,10,200", "fill=NOSUCH,1", "delay=", "help", "status", "quit"
@@ -178,7 +171,6 @@ async def test_the_control_socket_obeys_and_explains(gateway: Gateway, socket_pa
 
 @pytest.mark.skipif(not hasattr(asyncio, "open_unix_connection"), reason="Windows has no Unix sockets in asyncio")
 async def test_a_dead_control_socket_is_replaced_and_nothing_else_is(gateway: Gateway, tmp_path: Path) -> None:
-    """A socket without a listener is removed; a file, or a socket in use, is left alone."""
     path = str(tmp_path / "control")
     server = await asyncio.start_unix_server(lambda _, writer: writer.close(), path)
     with pytest.raises(FileExistsError, match="in use"):
@@ -196,7 +188,6 @@ async def test_a_dead_control_socket_is_replaced_and_nothing_else_is(gateway: Ga
 
 
 async def test_a_control_line_without_an_end_is_not_kept_for_ever(gateway: Gateway) -> None:
-    """Too long a line is refused and ends the connection."""
     written: list[bytes] = []
 
     class Wire(asyncio.WriteTransport):

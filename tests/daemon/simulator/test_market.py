@@ -26,7 +26,6 @@ def limit(of: World, action: str, quantity: float, price: float, order_id: int =
 
 
 def test_the_same_seed_is_the_same_world_and_another_is_another() -> None:
-    """Positions, orders, executions and prices follow from the seed and the time."""
     first, second, other = world(seed=7), world(seed=7), world(seed=8)
 
     def facts(of: World) -> object:
@@ -42,7 +41,6 @@ def test_the_same_seed_is_the_same_world_and_another_is_another() -> None:
 
 @pytest.mark.parametrize(("accounts", "positions"), [(1, 0), (1, 25), (2, 25), (60, 1000)])
 def test_positions_are_dealt_to_the_accounts_in_turn(accounts: int, positions: int) -> None:
-    """Every account holds its share, and no more than was requested is held."""
     made = world(accounts=accounts, positions=positions, fills=0)
     shares = [len(made.held(account)) for account in made.accounts]
 
@@ -51,14 +49,12 @@ def test_positions_are_dealt_to_the_accounts_in_turn(accounts: int, positions: i
 
 
 def test_an_advisor_stands_before_his_clients() -> None:
-    """managedAccounts lists the master account first."""
     assert world(accounts=3, advisor="DF1").managed == ("DF1", "DU1234567", "DU1234568", "DU1234569")
 
 
 @given(trades=st.lists(st.tuples(st.integers(-300, 300).filter(bool), st.integers(50, 400)), max_size=12))
 @settings(deadline=None)
 def test_cash_position_and_profit_add_up_after_any_trades(trades: list[tuple[int, int]]) -> None:
-    """Cash spent equals what is held at cost less what was realized, commissions included in both."""
     made = world(positions=0, fills=0)
     account = made.accounts[0]
     before = made.cash[account]
@@ -73,7 +69,6 @@ def test_cash_position_and_profit_add_up_after_any_trades(trades: list[tuple[int
 
 
 def test_net_liquidation_is_cash_and_holdings() -> None:
-    """The values of one moment agree with each other and with the portfolio."""
     made = world()
     rows = {(tag, currency): value for tag, value, currency in values(made, "DU1234567", NOW)}
     held = sum(h.marketValue for h in made.holdings("DU1234567", NOW))
@@ -84,7 +79,6 @@ def test_net_liquidation_is_cash_and_holdings() -> None:
 
 
 def test_a_limit_order_rests_until_the_market_comes_to_it() -> None:
-    """Nothing happens above its price; at its price it fills, and is done."""
     made = world()
     made.prices.pin(made.catalogue.named("AAPL"), 200.0)
     news = made.place(limit(made, "BUY", 10, 190.0), NOW)
@@ -100,7 +94,6 @@ def test_a_limit_order_rests_until_the_market_comes_to_it() -> None:
 
 
 def test_an_order_that_must_fill_at_once_is_cancelled_if_it_cannot() -> None:
-    """Immediate-or-cancel leaves nothing working."""
     made = world()
     made.prices.pin(made.catalogue.named("AAPL"), 200.0)
     made.place(limit(made, "BUY", 10, 100.0, tif="IOC"), NOW)
@@ -126,7 +119,6 @@ def test_an_order_that_must_fill_at_once_is_cancelled_if_it_cannot() -> None:
 def test_an_order_trades_at_the_price_its_type_allows(
     kind: str, action: str, limit_: float | None, trigger: float | None, bid: float, ask: float, price: float | None
 ) -> None:
-    """Market, limit, stop and touch, bought at the ask and sold at the bid."""
     made = world()
     order = Order(0, 1, 1, "DU1", made.catalogue.named("AAPL"), action, 1, kind, limit_, trigger)
 
@@ -134,7 +126,6 @@ def test_an_order_trades_at_the_price_its_type_allows(
 
 
 def test_contracts_are_found_by_what_is_said_of_them() -> None:
-    """By conId, by symbol, by expiry prefix; an empty field fits everything, a wrong one nothing."""
     made: Catalogue = world().catalogue
     [apple] = made.find({"symbol": "AAPL", "secType": "STK"})
     chain = made.chains[apple.conId]

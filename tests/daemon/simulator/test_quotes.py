@@ -27,7 +27,6 @@ async def ticks(gateway: Gateway, clock: ManualClock, seconds: float) -> int:
 
 
 async def test_the_tick_rate_holds_for_each_line(clock: ManualClock) -> None:
-    """Two lines at five ticks a second are ten; a flood is what it says, and ends."""
     async with Gateway(World(), clock=clock, tick_rate=5) as gateway:
         client = await ready(gateway)
         quote(client, 1)
@@ -58,7 +57,6 @@ async def test_marked_ticks_carry_their_time_and_number(clock: ManualClock) -> N
 
 
 async def test_the_day_of_a_line_follows_its_trades(clock: ManualClock) -> None:
-    """No trade lies outside the day's high and low that were sent, and the volume grows."""
     async with Gateway(World(), clock=clock) as gateway:
         client = await ready(gateway)
         quote(client, 1)
@@ -85,7 +83,6 @@ async def test_the_day_of_a_line_follows_its_trades(clock: ManualClock) -> None:
 
 
 async def test_a_new_day_has_its_own_high_and_low() -> None:
-    """The first trade after midnight is both."""
     clock = ManualClock(start=1_763_423_990)  # ten seconds to midnight, UTC
     async with Gateway(World(), clock=clock) as gateway:
         client = await ready(gateway)
@@ -107,7 +104,6 @@ async def test_a_new_day_has_its_own_high_and_low() -> None:
 
 
 async def test_a_tick_can_be_said_exactly(gateway: Gateway, connect: Connect) -> None:
-    """bid, ask, last and size as given, to the lines of that contract alone."""
     ib = await connect()
     apple, microsoft = (p.contract for p in ib.positions()[:2])
     gateway.quotes.rate = 0.0
@@ -122,7 +118,6 @@ async def test_a_tick_can_be_said_exactly(gateway: Gateway, connect: Connect) ->
 
 
 async def test_lines_end_with_their_client(gateway: Gateway, connect: Connect) -> None:
-    """A client that leaves gives its lines back."""
     ib = await connect()
     [contract] = await ib.qualifyContractsAsync(ib.positions()[0].contract)
     ib.reqMktData(contract)
@@ -134,7 +129,6 @@ async def test_lines_end_with_their_client(gateway: Gateway, connect: Connect) -
 
 
 async def test_bars_that_are_kept_up_to_date_move_and_begin_again(clock: ManualClock) -> None:
-    """The open bar changes each second; with the next interval a new one begins; real-time bars come every five."""
     async with Gateway(World(), clock=clock) as gateway:
         client = await ready(gateway)
         client.send(20, 1, *APPLE, 0, "", "5 secs", "60 S", 0, "TRADES", 2, 1, "")

@@ -14,7 +14,6 @@ from tests.waiting import until
 
 
 async def test_a_lost_upstream_says_1100_and_lets_ticks_and_requests_hang() -> None:
-    """No ticks, no answers from IBKR; the gateway's own clock is still answered."""
     clock = ManualClock()
     async with Gateway(World(), clock=clock) as gateway:
         client = await ready(gateway)
@@ -35,7 +34,6 @@ async def test_a_lost_upstream_says_1100_and_lets_ticks_and_requests_hang() -> N
 
 
 async def test_1102_keeps_streams_and_1101_forgets_them() -> None:
-    """After 1102 ticks and bars go on by themselves; after 1101 nothing comes until it is requested again."""
     clock = ManualClock()
     async with Gateway(World(), clock=clock) as gateway:
         client = await ready(gateway)
@@ -104,7 +102,6 @@ async def test_what_the_gateway_knew_can_still_be_read_during_an_outage(gateway:
 
 
 async def test_a_fill_is_sent_live_to_its_client_alone(gateway: Gateway, connect: Connect) -> None:
-    """execDetails go to the order's client, positions to every client that follows them."""
     mine, other = await connect(client_id=1), await connect(client_id=2)
     received: list[str] = []
     mine.execDetailsEvent += lambda _trade, fill: received.append(fill.execution.execId)
@@ -120,7 +117,6 @@ async def test_a_fill_is_sent_live_to_its_client_alone(gateway: Gateway, connect
 
 @pytest.mark.parametrize("how", ["outage", "no client"])
 async def test_a_fill_in_a_gap_is_sent_only_when_requested(gateway: Gateway, connect: Connect, how: str) -> None:
-    """Nothing is replayed by itself; reqExecutions has it."""
     ib = await connect()
     if how == "outage":
         gateway.lose_upstream()
@@ -158,7 +154,6 @@ async def test_a_correction_has_the_next_number_and_commission_may_come_later() 
 
 
 async def test_a_farm_blip_kills_bar_streams_for_good() -> None:
-    """2105, 10182 for each stream, 2106: and no bar after that, though the session is well."""
     clock = ManualClock()
     async with Gateway(World(), clock=clock) as gateway:
         client = await ready(gateway)
@@ -173,7 +168,6 @@ async def test_a_farm_blip_kills_bar_streams_for_good() -> None:
 
 @pytest.mark.parametrize("code", [2103, 2104, 2105, 2106, 2107, 2108, 2119, 2157, 2158])
 async def test_farm_notices_name_their_farm_in_the_words_of_the_wire(gateway: Gateway, code: int) -> None:
-    """2107 and 2108 put a full stop before the farm where the others put a colon."""
     client = await ready(gateway)
     gateway.farm(code, "eufarm")
 
@@ -183,7 +177,6 @@ async def test_farm_notices_name_their_farm_in_the_words_of_the_wire(gateway: Ga
 
 
 async def test_a_moved_port_is_named_before_the_connection_ends(gateway: Gateway) -> None:
-    """1300 carries the new port in its last words."""
     client = await ready(gateway)
     gateway.move_port(4711)
 
@@ -194,7 +187,6 @@ async def test_a_moved_port_is_named_before_the_connection_ends(gateway: Gateway
 
 
 async def test_the_nightly_reset_repeats_itself_and_ends() -> None:
-    """1100 with its farms, again every five seconds, then 1102 with the farms."""
     clock = ManualClock()
     async with Gateway(World(), clock=clock) as gateway:
         client = await ready(gateway)
@@ -218,7 +210,6 @@ async def test_farms_that_stay_broken_are_named(gateway: Gateway) -> None:
 
 
 async def test_orders_made_by_hand_are_bound_to_client_0_alone(gateway: Gateway) -> None:
-    """Client 0 gets them with an id below zero and may cancel them; another client may not even ask."""
     client, other = await ready(gateway, 0), await ready(gateway, 5)
     client.send(15, 1, 1)
     _, perm_id, client_id, order_id = await client.until("100")

@@ -16,7 +16,6 @@ FIELDS = st.lists(st.text(st.characters(exclude_characters="\0", codec="utf-8"),
 
 @given(messages=st.lists(FIELDS, max_size=5), cut=st.integers(1, 40))
 def test_messages_survive_any_cutting_of_the_bytes(messages: list[list[str]], cut: int) -> None:
-    """Feeding the stream in pieces of any size gives every message once, in order."""
     stream = b"".join(frame(*fields) for fields in messages)
     inbox, found = Inbox(), []
     for start in range(0, len(stream), cut):
@@ -31,7 +30,6 @@ def test_messages_survive_any_cutting_of_the_bytes(messages: list[list[str]], cu
     [(None, ""), (True, "1"), (False, "0"), (5, "5"), (100.0, "100"), (1.05, "1.05"), (-0.00005, "-5e-05"), ("x", "x")],
 )
 def test_a_field_is_written_as_tws_writes_it(value: object, expected: str) -> None:
-    """Whole numbers have no fraction, nothing is empty, truth is a digit."""
     assert text(value) == expected
 
 
@@ -50,7 +48,6 @@ def test_letters_outside_ascii_become_escapes() -> None:
     ],
 )
 def test_the_greeting_offers_versions_and_options(said: bytes, offer: Offer) -> None:
-    """`API`, then the versions; incomplete until the last byte is there."""
     inbox = Inbox()
     whole = b"API\0" + struct.pack(">I", len(said)) + said
     for byte in whole[:-1]:
@@ -66,7 +63,6 @@ def test_the_greeting_offers_versions_and_options(said: bytes, offer: Offer) -> 
     "data", [b"GET / HTTP/1.1\r\n", b"\x16\x03\x01", b"API\0\xff\xff\xff\xff", b"API\0\0\0\0\x03abc"]
 )
 def test_what_is_no_api_client_is_known_at_once(data: bytes) -> None:
-    """A browser, TLS, an absurd length, a version that is none."""
     inbox = Inbox()
     inbox.feed(data)
     with pytest.raises(BadFrameError):
@@ -74,7 +70,6 @@ def test_what_is_no_api_client_is_known_at_once(data: bytes) -> None:
 
 
 def test_a_message_too_large_to_be_one_is_refused_before_it_is_there() -> None:
-    """The length alone is enough."""
     inbox = Inbox()
     inbox.feed(struct.pack(">I", LARGEST_REQUEST + 1))
     with pytest.raises(BadFrameError):
@@ -82,7 +77,6 @@ def test_a_message_too_large_to_be_one_is_refused_before_it_is_there() -> None:
 
 
 def test_requests_are_decoded_to_names_and_fields() -> None:
-    """A contract's twelve fields have their API names; ids are numbers."""
     contract = ["265598", "AAPL", "STK", "", "0.0", "", "", "SMART", "NASDAQ", "USD", "AAPL", "NMS"]
     request = decode(["9", "8", "5", *contract, "0", "", "", "issuer"], 178)
 
@@ -93,7 +87,6 @@ def test_requests_are_decoded_to_names_and_fields() -> None:
 
 
 def test_a_bag_has_its_legs() -> None:
-    """Combination legs stand between the contract and the rest."""
     bag = ["0", "X", "BAG", "", "0.0", "", "", "SMART", "", "USD", "", ""]
     request = decode(
         ["1", "11", "5", *bag, "2", "1", "1", "BUY", "SMART", "2", "1", "SELL", "SMART", "0", "233", "1", "0", ""], 178
@@ -113,7 +106,6 @@ def test_an_unknown_message_is_distinguished_from_a_broken_one(fields: list[str]
     number=st.sampled_from(sorted(NAMES)), rest=st.lists(st.sampled_from(["", "0", "1", "x", "-1", "1e9"]), max_size=80)
 )
 def test_no_message_whatever_breaks_the_decoder(number: int, rest: list[str]) -> None:
-    """Any fields at all are a request or an error of the decoder's own."""
     try:
         assert isinstance(decode([str(number), *rest], 178), Request)
     except UnreadableRequestError:

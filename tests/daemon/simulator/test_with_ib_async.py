@@ -28,7 +28,6 @@ async def apple(ib: ib_async.IB) -> ib_async.Contract:
 
 
 async def test_connecting_fetches_account_positions_orders_and_executions(gateway: Gateway, connect: Connect) -> None:
-    """A plain connect completes every start-up request of ib_async."""
     ib = await connect(raiseSyncErrors=True)
 
     assert ib.client.serverVersion() == 178
@@ -46,7 +45,6 @@ async def test_connecting_fetches_account_positions_orders_and_executions(gatewa
 
 
 async def test_orders_of_all_clients_and_by_hand_are_listed_on_request(connect: Connect) -> None:
-    """reqAllOpenOrders shows what reqOpenOrders hides; reqCompletedOrders shows what is done."""
     ib = await connect()
 
     own = await ib.reqOpenOrdersAsync()
@@ -59,7 +57,6 @@ async def test_orders_of_all_clients_and_by_hand_are_listed_on_request(connect: 
 
 
 async def test_an_order_is_placed_filled_and_another_cancelled(gateway: Gateway, connect: Connect) -> None:
-    """A market order fills with executions and commissions, a resting one ends cancelled, the position follows."""
     ib = await connect()
     contract = await apple(ib)
     before = gateway.world.positions["DU1234567", contract.conId].position
@@ -77,7 +74,6 @@ async def test_an_order_is_placed_filled_and_another_cancelled(gateway: Gateway,
 
 
 async def test_an_order_comes_back_as_it_was_sent(connect: Connect) -> None:
-    """Every attribute the gateway sends back is the one that was placed: conditions, algo, scale, hedge, trailing."""
     ib = await connect()
     contract = await apple(ib)
     order = ib_async.LimitOrder(
@@ -118,7 +114,6 @@ async def test_an_order_comes_back_as_it_was_sent(connect: Connect) -> None:
 
 
 async def test_a_what_if_order_gives_its_margin_and_is_no_order(gateway: Gateway, connect: Connect) -> None:
-    """The answer has the margin's change; nothing is added to the orders."""
     ib = await connect()
     contract = await apple(ib)
     orders = len(gateway.world.orders)
@@ -130,7 +125,6 @@ async def test_a_what_if_order_gives_its_margin_and_is_no_order(gateway: Gateway
 
 
 async def test_contracts_are_described_searched_and_found_ambiguous(connect: Connect) -> None:
-    """Details, symbol search, option chains and market rules; an unqualified IBM is several."""
     ib = await connect()
 
     [details] = await ib.reqContractDetailsAsync(ib_async.Stock("AAPL", "SMART", "USD"))
@@ -157,7 +151,6 @@ async def test_contracts_are_described_searched_and_found_ambiguous(connect: Con
 
 
 async def test_market_data_begins_with_the_whole_picture_and_goes_on(connect: Connect) -> None:
-    """A line has bid, ask, last, day values and volume at once, and then moves."""
     ib = await connect()
     ticker = ib.reqMktData(await apple(ib), "165,233,236,456")
     await until(lambda: ticker.bid > 0 and ticker.volume > 0 and ticker.close > 0)
@@ -172,7 +165,6 @@ async def test_market_data_begins_with_the_whole_picture_and_goes_on(connect: Co
 
 
 async def test_a_snapshot_ends(gateway: Gateway, connect: Connect) -> None:
-    """reqTickers requests snapshots, gets them, and leaves no line open."""
     ib = await connect()
     [pair] = await ib.qualifyContractsAsync(ib_async.Forex("EURUSD"))
 
@@ -193,7 +185,6 @@ async def test_a_snapshot_ends(gateway: Gateway, connect: Connect) -> None:
     ],
 )
 async def test_history_has_the_bars_of_its_sessions(connect: Connect, span: str, size: str, count: int) -> None:
-    """Regular hours are 09:30 to 16:00 in New York; a day of minutes is 390 of them."""
     ib = await connect()
 
     bars = await ib.reqHistoricalDataAsync(await apple(ib), "20251112 20:00:00 US/Eastern", span, size, "TRADES", True)
@@ -204,7 +195,6 @@ async def test_history_has_the_bars_of_its_sessions(connect: Connect, span: str,
 
 
 async def test_daily_bars_have_dates_and_intraday_bars_times(connect: Connect) -> None:
-    """formatDate 2 gives the same moments as formatDate 1."""
     ib = await connect()
     contract = await apple(ib)
     end = "20251112 20:00:00 US/Eastern"
@@ -219,7 +209,6 @@ async def test_daily_bars_have_dates_and_intraday_bars_times(connect: Connect) -
 
 
 async def test_clock_summary_and_pnl_are_answered(connect: Connect) -> None:
-    """The small requests of a session, each with its answer."""
     ib = await connect()
 
     assert (await ib.reqCurrentTimeAsync()).year >= 2025
@@ -260,7 +249,6 @@ async def test_every_version_below_the_latest_is_written_as_the_client_reads_it(
 async def test_worlds_of_any_size_are_fetched_whole(
     connect: Connect, accounts: int, advisor: str, positions: int
 ) -> None:
-    """None, many and an advisor's accounts; no positions and many: each complete at connecting."""
     async with Gateway(World(accounts=accounts, positions=positions, advisor=advisor)) as other:
         ib = await connect(to=other, raiseSyncErrors=True)
 

@@ -108,7 +108,6 @@ def order(action: str, quantity: float, limit: float | None = None) -> Order:
 
 
 async def test_a_session_begins_with_accounts_an_id_and_the_farms(official: Open) -> None:
-    """The client's own highest version is negotiated, and everything of the beginning is decoded."""
     client = await official()
     await until(lambda: any(code == 2158 for _, code, _ in client.got("error")))
 
@@ -120,7 +119,6 @@ async def test_a_session_begins_with_accounts_an_id_and_the_farms(official: Open
 async def test_account_and_positions_are_decoded_at_every_version(
     gateway: Gateway, official: Open, version: int
 ) -> None:
-    """Positions, portfolio, values, summary and profit and loss, each with its end."""
     client = await official()
     client.reqPositions()
     client.reqAccountUpdates(True, "DU1234567")
@@ -144,7 +142,6 @@ async def test_account_and_positions_are_decoded_at_every_version(
 async def test_orders_and_executions_are_decoded_at_every_version(
     gateway: Gateway, official: Open, version: int
 ) -> None:
-    """A filled and a cancelled order with every attribute, executions with commissions, and the lists."""
     client = await official(client_id=3)
     [(first,)] = client.got("nextValidId")
     resting = order("BUY", 10, 100.0)
@@ -180,7 +177,6 @@ async def test_orders_and_executions_are_decoded_at_every_version(
 
 
 async def test_contracts_are_decoded_at_every_version(official: Open, version: int) -> None:
-    """Details, search, chains and rules."""
     client = await official()
     client.reqContractDetails(1, stock())
     client.reqContractDetails(2, stock("NOSUCH"))
@@ -202,7 +198,6 @@ async def test_contracts_are_decoded_at_every_version(official: Open, version: i
 
 
 async def test_market_data_and_history_are_decoded_at_every_version(official: Open, version: int) -> None:
-    """Live ticks, a snapshot, option greeks, bars, bar updates and real-time bars."""
     clock = ManualClock()
     running = Gateway(World(seed=7), clock=clock)
     await running.start()
@@ -248,7 +243,6 @@ async def test_a_name_outside_ascii_arrives_whole(gateway: Gateway, official: Op
 
 
 async def test_the_account_list_of_an_advisor_is_sent(official: Open) -> None:
-    """Sixty accounts behind a master account, and its groups."""
     async with Gateway(World(accounts=60, advisor="DF1234566")) as many:
         client = Official()
         await asyncio.to_thread(client.begin, many.port, 1)
@@ -295,7 +289,6 @@ QUESTIONS: tuple[tuple[str, tuple[Any, ...], str], ...] = (
 
 
 async def test_every_question_of_the_official_client_gets_an_answer_or_an_error(official: Open) -> None:
-    """Depth, scanners, news, fundamentals, groups …: no client waits for ever."""
     client = await official()
     for name, arguments, callback in QUESTIONS:
         client.recorded.clear()

@@ -119,7 +119,6 @@ def pnl(value: float) -> dict[str, dict[str, PnL]]:
 
 
 def test_a_first_watch_is_a_reset_and_names_every_topic(store: Store, loop: Loop, feed: Feed) -> None:
-    """Also topics without rows are there, so that an empty answer is an answer."""
     store.put(pnl(1.0))
     mirror = Mirror()
 
@@ -131,7 +130,6 @@ def test_a_first_watch_is_a_reset_and_names_every_topic(store: Store, loop: Loop
 
 
 def test_readers_are_sent_one_delta_a_turn(store: Store, loop: Loop, feed: Feed) -> None:
-    """However many steps a turn of the loop takes, they are one line."""
     mirror = Mirror()
     feed.watch(mirror, ["pnl"], None, None)
     loop.settle()
@@ -144,7 +142,6 @@ def test_readers_are_sent_one_delta_a_turn(store: Store, loop: Loop, feed: Feed)
 
 
 def test_a_step_put_through_the_feed_is_published_at_once(store: Store, loop: Loop, feed: Feed) -> None:
-    """It schedules no other turn of the loop; one that changes nothing publishes nothing."""
     mirror = Mirror()
     feed.watch(mirror, ["pnl"], None, None)
     loop.settle()
@@ -170,7 +167,6 @@ def test_a_step_put_through_the_feed_waits_for_what_is_due_already(store: Store,
 
 
 def test_readers_at_the_same_point_share_one_line(store: Store, loop: Loop, feed: Feed) -> None:
-    """A delta is encoded once, however many watch the same."""
     mirrors = [Mirror() for _ in range(3)]
     for mirror in mirrors:
         feed.watch(mirror, ["pnl"], None, None)
@@ -182,7 +178,6 @@ def test_readers_at_the_same_point_share_one_line(store: Store, loop: Loop, feed
 
 
 def test_resuming_sends_only_what_changed(store: Store, loop: Loop, feed: Feed) -> None:
-    """A reader that names its epoch and step gets the rest, and is not reset."""
     store.put(pnl(1.0))
     since = store.seq
     store.put({"accounts": {"DU1": Account(account="DU1", paper=True)}})
@@ -199,7 +194,6 @@ def test_resuming_sends_only_what_changed(store: Store, loop: Loop, feed: Feed) 
 def test_what_cannot_be_resumed_is_reset(
     store: Store, loop: Loop, feed: Feed, epoch: str | None, since: int | None
 ) -> None:
-    """Another epoch, no step, a step of the future: everything is sent, and named a reset."""
     store.put(pnl(1.0))
     mirror = Mirror()
 
@@ -209,7 +203,6 @@ def test_what_cannot_be_resumed_is_reset(
 
 
 def test_a_reader_that_does_not_read_gets_the_merged_delta_later(store: Store, loop: Loop, feed: Feed) -> None:
-    """It costs others nothing and gets the latest of each row once it reads; the merges are counted."""
     slow, fast = Mirror(room=1), Mirror()
     for mirror in (slow, fast):
         feed.watch(mirror, ["pnl"], None, None)
@@ -229,7 +222,6 @@ def test_a_reader_that_does_not_read_gets_the_merged_delta_later(store: Store, l
 
 
 def test_a_long_delta_comes_in_pages(store: Store, loop: Loop, feed: Feed) -> None:
-    """No line is longer than a page, and only the last names the step: the mirror never sees half of one."""
     store.replace("positions", {f"DU1:{n}": Position(account="DU1", conId=n, position=1.0) for n in range(4_000)})
     mirror = Mirror()
     feed.watch(mirror, ["positions", "pnl"], None, None)
@@ -243,7 +235,6 @@ def test_a_long_delta_comes_in_pages(store: Store, loop: Loop, feed: Feed) -> No
 
 
 def test_what_changes_while_pages_are_under_way_follows_them(store: Store, loop: Loop, feed: Feed) -> None:
-    """A reader in the middle of a snapshot gets that snapshot to its end, then what has changed meanwhile."""
     store.replace("positions", {f"DU1:{n}": Position(account="DU1", conId=n, position=1.0) for n in range(4_000)})
     mirror = Mirror(room=1)
     feed.watch(mirror, ["positions"], None, None)
@@ -261,7 +252,6 @@ def test_what_changes_while_pages_are_under_way_follows_them(store: Store, loop:
 
 
 def test_topics_of_others_are_not_sent(store: Store, loop: Loop, feed: Feed) -> None:
-    """A quote that a reader does not watch costs it no line, but a promised step is named."""
     mirror = Mirror()
     feed.watch(mirror, ["pnl"], None, None)
     loop.settle()
@@ -279,7 +269,6 @@ def test_topics_of_others_are_not_sent(store: Store, loop: Loop, feed: Feed) -> 
 
 
 def test_an_unwatched_topic_is_sent_no_more(store: Store, loop: Loop, feed: Feed) -> None:
-    """And a reader that watches nothing is not held."""
     mirror = Mirror()
     feed.watch(mirror, ["pnl", "accounts"], None, None)
     loop.settle()
@@ -294,7 +283,6 @@ def test_an_unwatched_topic_is_sent_no_more(store: Store, loop: Loop, feed: Feed
 
 
 def test_a_reader_below_the_floor_is_let_go(loop: Loop) -> None:
-    """What it lacks is no longer known: it must come again and be reset, rather than get wrong rows."""
     store = Store("e1", HandClock(NOON))
     store.replica = Replica("e1", tombstones=1)
     feed = Feed(store, loop.call_soon)
@@ -313,7 +301,6 @@ def test_a_reader_below_the_floor_is_let_go(loop: Loop) -> None:
 
 
 def test_the_topics_of_a_reader_are_bounded(feed: Feed) -> None:
-    """One more than the bound is refused, in one request or in many."""
     mirror = Mirror()
     feed.watch(mirror, [f"quotes:{n}" for n in range(TOPICS)], None, None)
 
@@ -322,7 +309,6 @@ def test_the_topics_of_a_reader_are_bounded(feed: Feed) -> None:
 
 
 def test_a_row_longer_than_a_page_is_a_page_of_its_own() -> None:
-    """Rows are never cut."""
     rows = {"a": (1, b'"x"'), "b": (1, b'"' + b"y" * 100 + b'"'), "c": (1, b'"z"')}
     lines = list(delta_lines("e", {"notices": TopicDelta(TopicState(1, "t"), rows)}, 1, 0, page=180))
 

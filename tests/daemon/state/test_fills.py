@@ -23,7 +23,6 @@ FILL = Fill(
 
 
 def test_a_correction_has_the_identity_of_what_it_corrects() -> None:
-    """Only the digits after the last dot differ."""
     assert identity("a.b.01.01") == ("a.b.01", 1)
     assert identity("a.b.01.02") == ("a.b.01", 2)
     assert identity("plain") == ("plain", 0)
@@ -31,14 +30,12 @@ def test_a_correction_has_the_identity_of_what_it_corrects() -> None:
 
 
 def test_the_same_fill_reported_again_adds_nothing() -> None:
-    """A second recovery changes no row."""
     assert newer(None, FILL) == FILL
     assert newer(FILL, FILL) is None
     assert newer(FILL, replace(FILL, recovered=True)) is None
 
 
 def test_a_correction_has_its_own_facts() -> None:
-    """How it was learnt, and what it cost once IBKR reports that: none of it is what the corrected fill had."""
     first = replace(FILL, recovered=True, commission=1.25, commissionCurrency="USD", realizedPNL=3.0)
     correction = replace(FILL, execId="0000e0d5.6534a1f2.01.02", price=6.0)
 
@@ -47,7 +44,6 @@ def test_a_correction_has_its_own_facts() -> None:
 
 
 def test_a_commission_once_reported_stays() -> None:
-    """IBKR reports it apart; a fill listed again without it does not lose it."""
     paid = replace(FILL, commission=1.25, commissionCurrency="USD", realizedPNL=3.0)
 
     assert newer(FILL, paid) == paid
@@ -55,7 +51,6 @@ def test_a_commission_once_reported_stays() -> None:
 
 
 def test_an_older_revision_changes_nothing() -> None:
-    """The corrected fill reported again after its correction does not come back."""
     correction = replace(FILL, execId="0000e0d5.6534a1f2.01.02", price=6.0)
 
     assert newer(correction, FILL) is None

@@ -75,7 +75,6 @@ def modes(directory: Path) -> set[int]:
 
 
 async def test_what_was_kept_is_there_after_a_restart(tmp_path: Path, clock: HandClock) -> None:
-    """Fills, events, the held flag; and the epoch is another."""
     first = await Ledger.open(tmp_path, clock)
     await kept(first, fill("a.01"), fill("b.01", recovered=True))
     first.phase(LinkEvent(at=NOON, phase="ready"))
@@ -101,7 +100,6 @@ async def test_a_correction_replaces_and_a_repetition_adds_nothing(ledger: Ledge
 
 
 async def test_fills_are_read_by_execution_time_in_pages(ledger: Ledger) -> None:
-    """From a moment on, inclusive, in order; a page says where the next begins."""
     await kept(ledger, *(fill(f"{n}.x.01", NOON + timedelta(seconds=n // 2)) for n in range(7)))
 
     since = NOON + timedelta(seconds=1)
@@ -114,7 +112,6 @@ async def test_fills_are_read_by_execution_time_in_pages(ledger: Ledger) -> None
 
 
 async def test_fills_of_one_account_are_read_alone(ledger: Ledger) -> None:
-    """Also where another account's order names the account in a text."""
     await kept(ledger, fill("a.x.01"), fill("b.x.01", account="DU2", orderRef='"account":"DU1"'), fill("c.x.01"))
 
     page = await ledger.fills(NOON, Slice(1), "DU1")
@@ -172,7 +169,6 @@ async def test_an_attempt_that_changes_nothing_leaves_no_trace(ledger: Ledger) -
 
 
 async def test_a_different_failure_is_an_event_of_its_own(ledger: Ledger) -> None:
-    """The reason has changed: a reader must find when."""
     for reason in ("portClosed", "portClosed", "handshakeTimeout"):
         ledger.phase(LinkEvent(at=NOON, phase="waiting", reason=reason))
         ledger.phase(LinkEvent(at=NOON, phase="connecting"))
@@ -229,7 +225,6 @@ async def test_the_uptime_comes_with_the_first_page_alone(ledger: Ledger) -> Non
 
 
 async def test_old_rows_are_deleted(tmp_path: Path, clock: HandClock) -> None:
-    """Fills after two tax years, events after three times the longest uptime; not by a clock that is far ahead."""
     ledger = await Ledger.open(tmp_path, clock)
     await kept(ledger, fill("old.01"), fill("new.01", NOON + timedelta(days=1)))
     ledger.phase(LinkEvent(at=NOON, phase="ready"))
@@ -310,7 +305,6 @@ async def test_a_broken_file_is_moved_aside_and_said(tmp_path: Path, clock: Hand
 
 
 async def test_a_file_that_breaks_under_the_daemon_is_moved_aside(tmp_path: Path, clock: HandClock) -> None:
-    """The link stays up; what is reported from then on is kept in a new file, with the held flag."""
     ledger = await Ledger.open(tmp_path, clock)
     await ledger.set_held(True)
     await kept(ledger, *(fill(f"{n}.x.01") for n in range(500)))
@@ -332,7 +326,6 @@ async def test_a_file_that_breaks_under_the_daemon_is_moved_aside(tmp_path: Path
 
 
 async def test_a_directory_that_cannot_be_written_leaves_the_daemon_running(tmp_path: Path, clock: HandClock) -> None:
-    """Nothing is remembered, that is said, and fills are shown all the same."""
     with structlog.testing.capture_logs() as logs:
         ledger = await Ledger.open(tmp_path / "missing", clock)
         await kept(ledger, fill("a.01"))
@@ -344,7 +337,6 @@ async def test_a_directory_that_cannot_be_written_leaves_the_daemon_running(tmp_
 
 
 async def test_a_value_that_cannot_be_written_stands_in_nobodys_way(ledger: Ledger) -> None:
-    """It is refused and counted; what comes with it and after it is written."""
     with structlog.testing.capture_logs() as logs:
         ledger.keep([fill("lone surrogate \ud800.01")], lambda: None)
         await kept(ledger, fill("b.01"))
@@ -355,7 +347,6 @@ async def test_a_value_that_cannot_be_written_stands_in_nobodys_way(ledger: Ledg
 
 
 async def test_a_fill_is_shown_though_the_disk_hangs(tmp_path: Path, clock: HandClock) -> None:
-    """Recording goes first, but not for ever."""
     ledger = await Ledger.open(tmp_path, clock)
     hang = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -371,7 +362,6 @@ async def test_a_fill_is_shown_though_the_disk_hangs(tmp_path: Path, clock: Hand
 
 
 async def test_a_queue_that_is_full_counts_and_reports(tmp_path: Path, clock: HandClock) -> None:
-    """A disk that hangs for hours costs writes, not memory without bound and not the link."""
     ledger = Ledger(tmp_path, clock)
     ledger._writer._jobs.maxsize = 1
     ledger._writer._jobs.put_nowait(None)
@@ -405,7 +395,6 @@ async def test_a_cursor_that_no_page_gave_is_refused(ledger: Ledger, text: str) 
 
 
 async def test_the_file_is_the_owners_alone(ledger: Ledger, tmp_path: Path) -> None:
-    """Only their owner reads fills, in the files beside it too."""
     await kept(ledger, fill("a.01"))
     if os.name != "nt":
         assert modes(tmp_path) == {0o600}
@@ -421,7 +410,6 @@ def test_an_epoch_is_new_and_has_no_hyphen() -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 async def test_kill_9_loses_no_fill_that_was_shown(tmp_path: Path, seed: int) -> None:
-    """A daemon killed at any moment: the next one knows every fill that anybody saw, from a sound file."""
     random_unit = random.Random(seed)
     shown: set[bytes] = set()
     for _ in range(2):
@@ -451,7 +439,6 @@ async def test_kill_9_loses_no_fill_that_was_shown(tmp_path: Path, seed: int) ->
 
 
 def test_a_newer_versions_file_is_left_whole(tmp_path: Path) -> None:
-    """A daemon that was set back does not write into what it does not understand."""
     db = sqlite3.connect(tmp_path / FILE)
     db.execute("PRAGMA user_version = 99")
     db.close()

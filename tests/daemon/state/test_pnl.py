@@ -47,7 +47,6 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
 
 
 async def test_there_is_a_point_for_each_change_of_an_account(desk: Desk) -> None:
-    """Not while nothing changes, and not of a model's share."""
     for daily, account in ((1.0, "DU1"), (1.0, "DU1"), (2.0, "DU1"), (5.0, "DU2"), (None, "DU1")):
         await desk.pnl(daily, account)
     await desk.pnl(9.0, modelCode="M")

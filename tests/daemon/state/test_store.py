@@ -54,13 +54,11 @@ def fill(exec_id: str, time: datetime = NOON, **more: object) -> Fill:
 
 
 def test_at_first_nothing_is_known(store: Store) -> None:
-    """Each topic of the gateway says so of itself before any snapshot."""
     assert store.rows("sync") == {topic: Sync(known=False) for topic in BROKER_TOPICS}
     assert store.replica.rows("positions") == {}
 
 
 def test_a_row_is_encoded_as_it_crosses(store: Store) -> None:
-    """NaN and infinity are null, times RFC 3339 UTC, names IBKR's."""
     store.put({"pnl": {"DU1": PnL(account="DU1", dailyPnL=float("nan"), unrealizedPnL=float("inf"), realizedPnL=1.5)}})
 
     assert store.replica.row("pnl", "DU1") == (
@@ -71,7 +69,6 @@ def test_a_row_is_encoded_as_it_crosses(store: Store) -> None:
 
 
 def test_equal_rows_cost_no_step(store: Store) -> None:
-    """Putting the same rows again makes no step and calls no listener."""
     steps = []
     row = PnL(account="DU1", dailyPnL=float("nan"))
     seq = store.put({"pnl": {"DU1": row}, "accounts": {"DU1": Account(account="DU1", paper=True)}})
@@ -83,7 +80,6 @@ def test_equal_rows_cost_no_step(store: Store) -> None:
 
 
 def test_one_put_is_one_step(store: Store) -> None:
-    """Rows of several topics change together or not at all."""
     before = store.seq
     after = store.put({"pnl": {"a": PnL(account="a")}, "accounts": {"a": Account(account="a", paper=False)}})
 
@@ -92,7 +88,6 @@ def test_one_put_is_one_step(store: Store) -> None:
 
 
 def test_a_swap_removes_what_is_gone(store: Store) -> None:
-    """After a snapshot only its rows are there; those that went leave a tombstone in the same step."""
     store.replace("positions", {"DU1:1": position("DU1", 1), "DU1:2": position("DU1", 2)})
     before = store.seq
     store.replace("positions", {"DU1:2": position("DU1", 2), "DU1:3": position("DU1", 3)})
@@ -104,7 +99,6 @@ def test_a_swap_removes_what_is_gone(store: Store) -> None:
 
 
 def test_a_swap_of_one_account_leaves_the_others(store: Store) -> None:
-    """With several accounts each snapshot speaks only for its own rows."""
     store.replace("positions", {"DU1:1": position("DU1", 1), "DU2:1": position("DU2", 1)})
     store.replace("positions", {}, where=lambda row: isinstance(row, Position) and row.account == "DU1")
 
@@ -112,7 +106,6 @@ def test_a_swap_of_one_account_leaves_the_others(store: Store) -> None:
 
 
 def test_an_empty_snapshot_is_known_to_be_empty(store: Store, clock: HandClock) -> None:
-    """Unknown and empty differ: the topic has moved, and `sync` says known, since when."""
     before = store.seq
     store.replace("positions", {}, known=True)
 
@@ -122,7 +115,6 @@ def test_an_empty_snapshot_is_known_to_be_empty(store: Store, clock: HandClock) 
 
 
 def test_stale_is_not_unknown(store: Store) -> None:
-    """A lost session makes what was known old; what was never known does not become known by it."""
     store.known("positions")
     store.stale(["positions", "orders"])
 
@@ -133,7 +125,6 @@ def test_stale_is_not_unknown(store: Store) -> None:
 
 
 def test_what_is_forgotten_has_no_rows_and_is_unknown(store: Store) -> None:
-    """Rows of another account do not stay behind as if they were this one's."""
     store.replace("positions", {"DU1:1": position("DU1", 1)}, known=True)
     store.forget("positions")
 
@@ -142,7 +133,6 @@ def test_what_is_forgotten_has_no_rows_and_is_unknown(store: Store) -> None:
 
 
 def test_a_line_let_go_takes_its_topic_with_it(store: Store) -> None:
-    """A reader that comes back receives that the quote is gone, and after a while nothing of the topic is held."""
     before = store.put({"quotes:1": {"1": Quote(conId=1, bid=2.0)}})
     store.drop("quotes:1")
 
@@ -158,7 +148,6 @@ def test_a_line_let_go_takes_its_topic_with_it(store: Store) -> None:
     [("notices", NOTICES), ("gaps", GAPS)],
 )
 def test_notices_and_gaps_are_bounded(store: Store, topic: str, limit: int) -> None:
-    """Each has a key of its own, EPOCH-SEQ of its step; beyond the bound the oldest goes."""
     for number in range(limit + 3):
         if topic == "notices":
             store.notice(Notice(at=NOON, code=number, text="x"))
@@ -211,7 +200,6 @@ def test_a_commission_that_comes_before_the_record_is_not_lost(clock: HandClock)
 
 
 def test_a_correction_takes_the_place_of_what_it_corrects(store: Store) -> None:
-    """One execution is one row, in one step, whatever its revision."""
     store.put({"fills": {"a.b.01": fill("a.b.01", recovered=True)}})
     before = store.seq
     store.put({"fills": {"a.b.02": fill("a.b.02", price=3.0)}})
@@ -234,7 +222,6 @@ def test_fills_do_not_vanish_from_a_snapshot(store: Store) -> None:
 
 
 def test_the_topic_is_the_last_24_hours_of_fills(store: Store, clock: HandClock) -> None:
-    """Older ones are known, so that a recovery does not take them for new, but not shown."""
     store.load([fill("old.01", NOON - timedelta(hours=25)), fill("new.01", NOON - timedelta(hours=23))])
     assert set(store.replica.rows("fills")) == {"new.01"}
     assert set(store.rows("fills")) == {"old.01", "new.01"}
@@ -251,7 +238,6 @@ def test_the_topic_is_the_last_24_hours_of_fills(store: Store, clock: HandClock)
 
 @pytest.mark.parametrize("days", [2, 12, 4000])
 def test_a_passing_clock_error_hides_nothing(store: Store, clock: HandClock, days: int) -> None:
-    """Fills that a wall clock far ahead has hidden, or that came meanwhile, are shown once it is back."""
     store.put({"fills": {"a.01": fill("a.01")}})
     clock.jump(timedelta(days=days).total_seconds())
     store.expire()
@@ -277,7 +263,6 @@ def test_fills_of_earlier_daemons_are_known_and_stale(store: Store) -> None:
 
 
 def test_the_fills_in_memory_are_bounded(store: Store) -> None:
-    """Beyond the bound the oldest are left to the ledger, in the topic too."""
     store.put(
         {"fills": {f"{n}.x.01": fill(f"{n}.x.01", NOON - timedelta(seconds=FILLS_HELD - n)) for n in range(FILLS_HELD)}}
     )

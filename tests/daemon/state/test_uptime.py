@@ -31,7 +31,6 @@ def timed(events: list[LinkEvent], ends: dict[str, datetime], epoch: str) -> lis
 
 
 def test_a_phase_lasts_until_the_next() -> None:
-    """The last one of the running epoch still lasts."""
     events = timed([event(0, "connecting"), event(1, "ready"), event(4, "waiting")], {}, "e2")
 
     assert [each.durationS for each in events] == [60.0, 180.0, None]
@@ -49,7 +48,6 @@ def test_the_absence_of_a_killed_daemon_is_down() -> None:
 
 
 def test_the_absence_of_a_stopped_daemon_is_neither_up_nor_down() -> None:
-    """A machine that is switched off at night has not failed."""
     events = timed([event(0, "ready", "e1"), event(5, "stopping", "e1"), event(60, "ready", "e2")], {"e1": at(5)}, "e2")
     figures = uptime(events, at(0), at(120))
 
@@ -57,7 +55,6 @@ def test_the_absence_of_a_stopped_daemon_is_neither_up_nor_down() -> None:
 
 
 def test_uptime_begins_with_the_first_ready() -> None:
-    """The hours in which a new installation was never connected are no outage."""
     events = timed([event(0, "waiting"), event(50, "ready"), event(59, "waiting")], {}, "e2")
     figures = uptime(events, at(-60), at(60))
 
@@ -65,7 +62,6 @@ def test_uptime_begins_with_the_first_ready() -> None:
 
 
 def test_a_clock_set_back_makes_no_negative_time() -> None:
-    """An event before the one before it ends that one at once."""
     assert [each.durationS for each in timed([event(5, "ready"), event(0, "waiting")], {}, "e2")] == [0.0, None]
 
 
@@ -83,7 +79,6 @@ def test_planned_windows_stand_apart() -> None:
 
 
 def test_an_unwanted_link_is_neither_up_nor_down() -> None:
-    """A link that a user holds down all weekend has not failed."""
     events = timed([event(0, "ready"), event(10, "held")], {}, "e2")
     figures = uptime(events, at(0), at(100))
 
@@ -92,12 +87,10 @@ def test_an_unwanted_link_is_neither_up_nor_down() -> None:
 
 
 def test_nothing_known_has_no_ratio() -> None:
-    """Neither 0 nor 1."""
     assert uptime([], at(0), at(10)).ratio is None
 
 
 def test_each_period_has_its_uptime() -> None:
-    """24 h, 7 d and 30 d, from one pass over the events."""
     events = timed([event(-60 * 48, "ready"), event(-60 * 47, "waiting"), event(-90, "ready")], {}, "e2")
     figures = uptimes(events, at(0))
 
@@ -107,7 +100,6 @@ def test_each_period_has_its_uptime() -> None:
 
 
 def test_equal_news_is_distinguished_from_different_news() -> None:
-    """When it was, how long, and in which session do not matter."""
     one = event(0, "waiting", reason="portClosed", session=3)
 
     assert same(one, event(5, "waiting", reason="portClosed", session=4, durationS=1.0))
@@ -122,7 +114,6 @@ def test_equal_news_is_distinguished_from_different_news() -> None:
 def test_every_second_is_counted_once(
     changes: list[tuple[float, str, bool]], windows: list[tuple[float, float]]
 ) -> None:
-    """Up, down, planned and unwanted make up what is known, whatever the windows."""
     events = timed([event(m, phase, expected=expected) for m, phase, expected in sorted(changes)], {}, "e2")
     planned = [(at(min(pair)), at(max(pair))) for pair in windows]
     figures = uptime(events, at(0), at(10_000), planned)

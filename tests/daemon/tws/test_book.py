@@ -28,7 +28,6 @@ async def test_fills_first_learnt_from_an_answer_are_recovered():
 
 
 async def test_fills_of_a_gap_are_recovered_once():
-    """What happened while the session was away comes with recover(), and only that; a second look finds nothing new."""
     store = Store("e1", SystemClock())
     async with Gateway(World(fills=0)) as gateway:
         async with synced(gateway, store=store) as made:
@@ -116,7 +115,6 @@ async def test_a_commission_that_comes_before_its_correction_waits_for_it():
 
 
 async def test_no_text_of_the_gateway_carries_a_control_character_into_a_row():
-    """Account ids, tags, values, symbols, exchanges and order references end in tables of a terminal."""
     escape, turned = "\x1b[2J\x9b31m\r\n", "\u202e"
 
     async def gateway(peer: Peer) -> None:
@@ -152,8 +150,6 @@ async def test_live_positions_come_and_go():
 
 
 async def test_a_market_figure_brings_no_closed_position_back():
-    """Closed without a message, and not in the list that is read again: a late figure for it changes nothing."""
-
     async def gateway(peer: Peer) -> None:
         await peer.shake()
         aapl = (265598, "AAPL", "STK", "", 0, "", "", "NASDAQ", "USD", "AAPL", "NMS")
@@ -253,8 +249,6 @@ async def test_an_execution_with_an_unknown_time_zone_is_not_lost():
 
 
 async def test_a_packet_is_one_step():
-    """Whatever a network packet changed becomes one step: a reader is woken once."""
-
     async def gateway(peer: Peer) -> None:
         await peer.shake()
         request = (await peer.until(92))[1]

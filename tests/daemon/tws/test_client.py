@@ -27,7 +27,6 @@ def test_another_ib_async_is_refused(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_every_callback_is_one_of_the_decoders():
-    """A misspelled or renamed callback would be silence."""
     ours = {name for name, value in vars(Callbacks).items() if inspect.isfunction(value) and not name.startswith("_")}
     named = set(MessageDecoder(Callbacks, lambda *_: None).names.values())
 

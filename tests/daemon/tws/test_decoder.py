@@ -286,7 +286,6 @@ async def test_what_no_row_holds_costs_nothing():
 
 
 async def test_any_number_of_ticks_that_cannot_be_read_leaves_the_session_alone():
-    """They are counted, and logged once a minute and kind."""
     bad = ["21|ID|11|0|0.1|||"] * 50 + ["1|6|ID|1|cheap|9|0"] * 50 + ["1|6|ID|1|9|9|0"]
     quotes: list[Any] = []
     with capture_logs() as lines:

@@ -66,7 +66,6 @@ async def test_every_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch)
 async def test_of_several_addresses_a_refusal_goes_before_a_silence(
     monkeypatch: pytest.MonkeyPatch, full: socket.socket, refused_first: bool
 ):
-    """Something answered: the machine is there, and nothing listens. That has advice and a patience of its own."""
     ports = [free_port(), full.getsockname()[1]]
     places = [
         (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))
@@ -94,7 +93,6 @@ def resolve_to(monkeypatch: pytest.MonkeyPatch, places: list[Any]) -> None:
 async def test_an_address_that_does_not_answer_costs_a_moment_and_the_one_that_did_comes_first_the_next_time(
     monkeypatch: pytest.MonkeyPatch, full: socket.socket
 ):
-    """The second is dialled long before the time limit; where it comes first, the other is not dialled at all."""
     loop = asyncio.get_running_loop()
     accepted = asyncio.Event()
 

@@ -34,8 +34,6 @@ class Nowhere:
 @given(st.lists(messages, max_size=30))
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_no_message_breaks_a_session(sent: list[bytes]):
-    """Whatever the gateway sends after the handshake is a row, an event, or counted as undecodable."""
-
     async def receive() -> Tws:
         store = Store("e1", SystemClock())
         tws = Tws(1, Target(host="nowhere", port=1, clientId=7), lambda event: None, store, SystemClock())

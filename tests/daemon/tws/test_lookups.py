@@ -82,7 +82,6 @@ async def test_silence_is_not_an_empty_list():
 
 
 async def test_an_answer_after_the_deadline_is_dropped():
-    """Rows for a request that was given up are no messages that cannot be decoded."""
     late = asyncio.Event()
 
     async def gateway(peer: Peer) -> None:
@@ -123,8 +122,6 @@ async def test_a_validation_error_fails_its_request():
 
 
 async def test_a_warning_does_not_end_a_request():
-    """2106 or 10167 with a request's id: its data still come."""
-
     async def gateway(peer: Peer) -> None:
         await peer.shake()
         request = int((await peer.until(78))[1])
@@ -181,7 +178,6 @@ async def test_a_validation_error_without_a_request_id_fails_the_one_open_reques
 
 
 async def test_a_validation_error_without_a_request_id_fails_none_of_several():
-    """It may be about either."""
     async with Gateway(World()) as gateway, joined(gateway.port) as made:
         gateway.mute("contractDetails")
         both = [asyncio.create_task(made.tws.contract_details(query, 60)) for query in (AAPL, ContractQuery(conId=1))]

@@ -35,7 +35,6 @@ def split(stream: bytes) -> list[list[str]]:
 
 @given(streams, st.lists(st.integers(0, 10_000), max_size=30))
 def test_a_stream_is_split_into_its_messages(stream: bytes, cuts: list[int]):
-    """However the network cuts the stream, and whatever bytes the fields hold."""
     parts = pieces(stream, cuts)
     frames, received = Frames(1 << 16, 1 << 16), []
     for part in parts:
@@ -106,7 +105,6 @@ def packet(messages: int, size: int = 2) -> bytes:
 
 
 async def test_a_flood_is_worked_off_in_turns():
-    """Other tasks run in between, and the socket is not read while too much waits."""
     received: list[list[str]] = []
     ends: list[int] = []
     wire, link = wired(message=received.append, packet=lambda: ends.append(len(received)))

@@ -106,7 +106,6 @@ def test_what_is_no_time_is_refused(text: str):
 
 
 async def test_an_execution_that_does_not_fit_its_order_has_the_orders_read_again_at_once():
-    """IBKR may report an execution and never the new state of its order."""
     requested: list[str] = []
 
     async def gateway(peer):
@@ -141,7 +140,6 @@ async def test_an_execution_that_does_not_fit_its_order_has_the_orders_read_agai
 
 
 async def test_an_execution_while_the_orders_are_read_again_has_them_read_once_more(monkeypatch):
-    """The row of its order may have been sent before it: the end of that list does not make up for it."""
     monkeypatch.setattr(startup, "REFRESH", 3600.0)
     came = {"16": 0, "99": 0, "49": 0}
 
@@ -206,7 +204,6 @@ async def test_a_terminal_state_stays_until_a_list_that_is_read_again_has_anothe
 
 
 async def test_an_order_that_ibkr_lists_as_open_again_is_open():
-    """The whole list is read again: then it counts."""
     lists = iter([(status_line("Filled", 100.0),), (status_line("Submitted", 60.0),)])
 
     async def gateway(peer):
@@ -370,7 +367,6 @@ async def test_a_position_without_figures_has_the_price_of_another_account():
 
 
 async def test_a_price_that_came_from_a_closed_position_is_not_shown_any_more():
-    """The account with a value of its own keeps the price that this gives."""
     answers = {
         "61": (*(f"61|3|{name}|{AAPL}|{units}|100" for name, units in (("DU1", 10), ("DU2", 5), ("DU3", 5))), "62|1"),
         "6": (f"7|8|{AAPL}|10|225.5|2255|100|5|0|DU1", "54|1|DU1"),

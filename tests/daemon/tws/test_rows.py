@@ -81,7 +81,6 @@ def test_openorder_keeps_what_only_orderstatus_reports():
     ],
 )
 def test_an_order_is_done_only_where_ibkr_cannot_take_it_up_again(status: str, done: bool):
-    """A list of open orders must show one that may still trade."""
     row = rows.open_order_row(ib.Contract(conId=1), ib.Order(permId=1), status, 7, None)
 
     assert row.done is done

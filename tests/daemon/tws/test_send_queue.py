@@ -13,7 +13,6 @@ from shared.clock import SystemClock
 
 @given(st.integers(5, 50), st.lists(st.floats(0, 0.5), min_size=1, max_size=300))
 def test_no_second_sees_more_than_the_rate(rate: int, idle: list[float]):
-    """Whenever a message is to be sent, however long none was before."""
     now, sent = 100.0, []
     bucket = Bucket(rate, now)
     for pause in idle:
@@ -37,7 +36,6 @@ def test_halving_has_an_end():
 
 
 async def test_a_higher_lane_is_sent_first():
-    """Orders before probes before reads before renewals, though they came last; within a lane, first come first."""
     queue, sent = SendQueue(SystemClock()), []
     queue.pause(paused=True)
     for name, lane in [
@@ -101,7 +99,6 @@ async def test_waiting_has_a_bound():
 
 
 async def test_a_flood_of_requests_keeps_no_probe_out():
-    """Each lane has a bound of its own: a session must not be lost for many requests."""
     queue, sent = SendQueue(SystemClock()), []
     queue.pause(paused=True)
     for _ in range(WAITING):

@@ -35,8 +35,6 @@ async def attempt(script: Script, timeout: float = 60.0) -> Session:
 
 
 async def test_a_session_opens_with_account_list_and_next_id():
-    """Dialled, Greeted, Opened, in that order and with the session's number, are all events of a good start."""
-
     async def gateway(peer: Peer) -> None:
         await peer.shake("DU1234567,DU7654321")
         await peer.finish()
@@ -109,8 +107,6 @@ async def test_an_unsupported_version_is_reported_at_once(version: int):
 
 
 async def test_a_taken_client_id_is_reported_at_once():
-    """326 ends the attempt before the close that follows it and long before the deadline."""
-
     async def gateway(peer: Peer) -> None:
         await peer.greet()
         peer.error(326, "Unable to connect as the client id is already in use. Retry with a unique client id.")
@@ -125,8 +121,6 @@ async def test_a_taken_client_id_is_reported_at_once():
 @pytest.mark.parametrize("how", ["close", "reset"])
 @pytest.mark.parametrize("when", ["at once", "after the hello", "after the version", "after the accounts"])
 async def test_an_end_before_the_session_is_reported_at_once(when: str, how: str):
-    """`closedDuringHandshake`, whether by FIN or RST, at every moment before both account list and next id."""
-
     async def gateway(peer: Peer) -> None:
         if when != "at once":
             await peer.hello()
@@ -180,7 +174,6 @@ async def test_silence_after_the_dial_is_a_handshake_timeout():
 
 
 async def test_an_overdue_attempt_stays_open_and_reports_once_more_when_only_a_version_came():
-    """The rest has as long again as the version had; then it is requested, and a session that is complete opens."""
     version, rest = asyncio.Event(), asyncio.Event()
 
     async def gateway(peer: Peer) -> None:
@@ -338,7 +331,6 @@ async def test_a_message_that_cannot_be_decoded_is_counted_and_the_session_goes_
 
 
 async def test_nothing_is_emitted_after_abort():
-    """Whatever the gateway still sends, and though its close follows."""
     more = asyncio.Event()
 
     async def gateway(peer: Peer) -> None:
@@ -358,7 +350,6 @@ async def test_nothing_is_emitted_after_abort():
 
 
 async def test_close_is_polite_and_gives_the_client_id_back():
-    """The gateway reads the end of the stream, not a reset, although it has sent bytes that will not be read."""
     ended: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     async def gateway(peer: Peer) -> None:
@@ -425,7 +416,6 @@ async def test_a_peer_that_has_stopped_reading_does_not_hold_us():
 
 
 async def test_nothing_is_sent_while_the_peer_does_not_read():
-    """What cannot be sent waits in the queue, where it has a bound and a priority, and not in the socket's buffer."""
     seen: list[str] = []
 
     async def gateway(peer: Peer) -> None:
@@ -447,8 +437,6 @@ async def test_nothing_is_sent_while_the_peer_does_not_read():
 
 
 async def test_an_attempt_that_was_aborted_opens_nothing():
-    """Though its dial succeeds after that."""
-
     async def gateway(peer: Peer) -> None:
         await peer.finish()
 
@@ -494,7 +482,6 @@ async def test_probes_at_the_same_time_share_one_request():
 
 
 async def test_an_overdue_probe_leaves_nothing_behind_and_the_next_message_is_news():
-    """After a probe without an answer, any complete message emits MessageReceived, once; the next probe works."""
     speak = asyncio.Event()
 
     async def gateway(peer: Peer) -> None:

@@ -35,7 +35,6 @@ async def test_first_snapshots_make_every_topic_known():
 
 @pytest.mark.parametrize("version", [157, 163, 164, 170, 177, 178])
 async def test_every_server_version_we_offer_is_understood(version: int):
-    """From the first snapshots to contracts, quotes and bars, no message of it is lost."""
     query = ContractQuery(conId=265598, exchange="SMART")
     async with Gateway(World(positions=5), server_version=version, tick_rate=50) as gateway, synced(gateway) as made:
         quotes: list[object] = []
@@ -82,7 +81,6 @@ ENDLESS = [
 
 @pytest.mark.parametrize(("how", "kind", "topic"), ENDLESS)
 async def test_a_list_without_its_end_is_unknown_and_can_be_read_again_alone(how: str, kind: str, topic: str):
-    """Rows without the end marker are shown nowhere (but fills, each true by itself); the others become known."""
     async with Gateway(World(positions=3)) as gateway:
         getattr(gateway, how)(kind)
         async with joined(gateway.port, timeout=60) as made:
@@ -103,8 +101,6 @@ async def test_a_list_without_its_end_is_unknown_and_can_be_read_again_alone(how
 
 
 async def test_values_and_pnl_of_a_refused_account_are_unknown_and_the_others_are_not():
-    """Nor is the rest of the time limit waited for, nor everything read again every 10 s."""
-
     async def gateway(peer: Peer) -> None:
         await peer.shake("DU1,DU2,DU3")
         while True:
@@ -227,7 +223,6 @@ async def test_the_deadline_reports_what_stayed_unknown():
     [("positions", "positions", "reqPositions"), ("orders", "allOpenOrders", "reqAllOpenOrders")],
 )
 async def test_a_refusal_without_a_request_id_fails_the_one_list_that_is_read(topic: str, kind: str, name: str):
-    """Nor is the rest of the time limit waited for (A22)."""
     async with Gateway(World(positions=3)) as gateway, joined(gateway.port, timeout=60) as made:
         gateway.mute(kind)
         reading = asyncio.create_task(made.tws.sync({topic}))
@@ -238,7 +233,6 @@ async def test_a_refusal_without_a_request_id_fails_the_one_list_that_is_read(to
 
 
 async def test_an_end_that_comes_late_still_counts():
-    """After the deadline the request stays open: its end marker makes the topic known without another one."""
     async with Gateway(World(positions=3, fills=0)) as gateway:
         gateway.delay(0.3, "positions")
         async with joined(gateway.port) as made:
@@ -267,7 +261,6 @@ async def test_a_read_only_api_gets_one_request_for_orders():
 
 
 async def test_two_accounts_have_values_pnl_positions_and_figures():
-    """The account without portfolio gets values by reqAccountUpdatesMulti and its positions' figures one by one."""
     world = World(accounts=("DU1111111", "DU2222222"), positions=10)
     async with Gateway(world) as gateway, synced(gateway, account="DU2222222") as made:
         assert {row.account for row in made.rows("summary").values()} == {"DU1111111", "DU2222222"}
@@ -359,7 +352,6 @@ async def test_nothing_is_requested_or_trusted_while_ibkr_is_away():
 
 
 async def test_an_outage_ends_the_open_requests():
-    """A list under way when 1100 comes is void, whatever end marker follows."""
     async with Gateway(World(positions=3, fills=0)) as gateway:
         gateway.delay(0.2, "positions")
         async with joined(gateway.port, timeout=60) as made:
@@ -371,7 +363,6 @@ async def test_an_outage_ends_the_open_requests():
 
 
 async def test_a_session_that_ends_meanwhile_has_recovered_nothing():
-    """The gap goes on: that is not the answer “no fills”."""
     async with Gateway(World(positions=1)) as gateway, synced(gateway) as made:
         gateway.mute("positions")
         recovery = asyncio.create_task(made.tws.recover("1102"))
@@ -396,7 +387,6 @@ async def test_the_account_subscription_that_tws_ended_is_renewed_once():
 
 
 async def test_other_accounts_values_stand_when_tws_ends_the_own_ones_feed():
-    """Their subscriptions are others, and send nothing again."""
     async with Gateway(World(accounts=("DU1000001", "DU1000002"))) as gateway, synced(gateway) as made:
         before = set(made.rows("summary"))
         gateway.unsubscribe_accounts()
@@ -420,7 +410,6 @@ async def test_a_subscription_whose_end_was_cut_off_is_ended_by_the_next_request
 
 @pytest.mark.parametrize(("topic", "kind"), [("orders", "completedOrders"), ("positions", "positions")])
 async def test_rows_that_could_not_be_read_again_are_stale(topic: str, kind: str):
-    """Readers see that, and they are read again until a list comes to its end."""
     async with Gateway(World(positions=1)) as gateway, synced(gateway) as made:
         gateway.mute(kind)
         assert await made.tws.startup.read({topic}, 0.1) == {topic}
@@ -458,7 +447,6 @@ async def test_account_values_are_read_again_by_ending_the_standing_subscription
 
 
 async def test_a_recovery_that_ibkr_goes_away_from_is_none():
-    """What was read until then is not all: the gap goes on until IBKR is back again."""
     async with Gateway(World(positions=1)) as gateway, synced(gateway) as made:
         recovering = asyncio.create_task(made.tws.recover("1102"), name="recovering")
         gateway.send_error(1100)

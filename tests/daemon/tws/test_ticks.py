@@ -118,7 +118,6 @@ async def test_ibkrs_ways_to_say_nothing_are_null(nothing: Sequence[object], sid
 
 
 async def test_prices_below_zero_are_prices():
-    """A spread's bid may be -1.00: with a size it is one."""
     async with line_with([(1, 6, REQUEST, 1, "-1", "5", 0), (1, 6, REQUEST, 2, "-0.5", "5", 0)]) as (_, reader):
         ((_, quote),) = reader.packets[0]
 
@@ -201,7 +200,6 @@ async def test_delayed_ticks_fill_the_same_fields():
 
 
 async def test_the_kind_of_data_alone_is_no_quote():
-    """What came first is that it is live; a quote comes with the first tick."""
     async with line_with([(58, 1, REQUEST, 2), (46, 6, REQUEST, 45, "1"), (1, 6, REQUEST, 1, "5", "1", 0)]) as (
         _,
         reader,
@@ -226,7 +224,6 @@ async def test_a_line_lives_and_ends_without_a_trace():
 
 
 async def test_a_line_released_while_it_waits_is_not_requested():
-    """It was still waiting in the send queue."""
     async with Gateway(World()) as gateway, joined(gateway.port) as made:
         made.tws.queue.pause(paused=True)
         made.tws.unsubscribe_quote(made.tws.subscribe_quote(AAPL, 1))

@@ -86,7 +86,6 @@ async def test_without_a_daemon_a_healthy_gateway_passes_every_check_of_its_own(
 async def test_what_is_wrong_with_the_gateway_is_named(
     fault: Callable[[Gateway], None], check: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The one check that looks at it fails with the catalogue's reason and advice; no other check does."""
     if reason in ("handshakeTimeout", "sessionIncomplete"):
         monkeypatch.setattr(doctor, "MAX_DIAL_TIMEOUT", 1.5)  # silence takes the whole of it
     async with surroundings() as (environ, gateway):
@@ -177,7 +176,6 @@ async def test_a_settings_file_that_others_can_write_is_named() -> None:
 
 
 def test_the_client_id_that_is_in_use_is_the_one_that_is_dialled_with() -> None:
-    """Which a person may have named in the last connect, whatever the settings say."""
     context = doctor.DiagnosticContext({}, Settings(client_id=1))
     gateway = {"host": "127.0.0.1", "port": 7497, "clientId": 9}
     context.link = {"connected": False, "reason": "clientIdInUse", "gateway": gateway}
@@ -194,7 +192,6 @@ async def test_a_clock_that_is_off_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 async def test_a_daemon_that_is_stopped_is_distinguished_from_an_absent_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A listener that sends nothing: stuck, not absent."""
     monkeypatch.setattr(doctor, "DAEMON_TIMEOUT", 0.3)
     async with surroundings() as (environ, _gateway):
         path = Path(environ["IBKR_SOCKET"])
@@ -224,7 +221,6 @@ async def connected(gateway: Gateway, **more: object) -> AsyncIterator[dict[str,
 
 
 async def test_beside_a_live_session_nothing_is_dialled() -> None:
-    """The daemon's session proves what a dial would show; the gateway sees no second connection."""
     async with Gateway(World(seed=7)) as gateway, connected(gateway) as environ:
         found = await examined(environ)
         assert gateway.connections.total == 1
@@ -333,7 +329,6 @@ def test_the_summary_names_what_failed_or_that_nothing_did() -> None:
 
 
 def test_the_command_prints_what_it_found_and_ends_with_1(tmp_path: Path) -> None:
-    """Closed port, no daemon: the four classic causes in the seed's order."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]

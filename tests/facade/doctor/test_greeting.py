@@ -62,7 +62,6 @@ async def test_silence_ends_with_the_time_limit_and_has_its_reason(
 
 
 async def test_upstream_trouble_is_reported_and_the_session_beside_ours_stays() -> None:
-    """A second greeting beside a session of another id changes nothing for it."""
     async with Gateway(World(seed=7)) as gateway:
         first = await greeted(gateway, client_id=1)
         gateway.lose_upstream(2110)

@@ -139,7 +139,6 @@ def account(name: str) -> dict[str, Account]:
 
 
 async def test_a_snapshot_names_every_topic_and_ends_once(served: Served) -> None:
-    """Also those with no rows; its end is a point to go on from."""
     served.daemon.store.put({"accounts": account("DU1")})
     async with reading(served) as client:
         await client.until(lambda: client.has("accounts", "DU1") and client.ids)
@@ -159,7 +158,6 @@ async def test_a_stream_begins_with_how_soon_to_come_back(served: Served) -> Non
 
 @pytest.mark.parametrize("last", [None, "e1-0"])
 async def test_the_rows_of_one_account(served: Served, last: str | None) -> None:
-    """Other accounts' rows are left out of snapshot and deltas; topics without accounts are as ever."""
     daemon = served.daemon
     daemon.store.put({"accounts": account("DU1") | account("DU2")})
     daemon.store.put({"positions": {f"{name}:1": Position(account=name, position=1.0) for name in ("DU1", "DU2")}})
@@ -194,7 +192,6 @@ async def test_a_reader_that_resumes_before_the_facade_has_anything_keeps_its_st
 
 
 async def test_changes_follow(served: Served) -> None:
-    """`null` is gone; the id stands on the event that completes the step."""
     async with reading(served, "accounts,positions") as client:
         await client.snapshot()
         served.daemon.store.put(
@@ -306,7 +303,6 @@ async def test_an_id_is_good_in_another_facade_process(tmp_path: Path, served: S
 async def test_the_id_of_a_snapshot_is_good_in_a_process_that_watches_other_lines(
     tmp_path: Path, served: Served
 ) -> None:
-    """It names the last step of the topics that were sent, and not one that the other process may never come to."""
     async with running(tmp_path, served.daemon) as second, reading(served, "quotes:1") as other:
         await until(lambda: second.facade.default.mirror.state.complete)
         await other.snapshot()
@@ -333,7 +329,6 @@ async def test_another_daemon_is_a_reset(served: Served) -> None:
 
 
 async def test_readers_receive_that_the_daemon_is_unreachable_and_reachable_again(served: Served) -> None:
-    """A stream that went on showing `connected` would lie."""
     served.daemon.set_rows("accounts", account("DU1"))
     async with reading(served) as client:
         await client.snapshot()
@@ -366,7 +361,6 @@ async def test_each_absence_is_published_with_the_last_known_row(served: Served)
 
 
 async def test_a_reader_that_resumes_after_an_absence_receives_its_end(served: Served) -> None:
-    """What was said of its absence has no step of its own, from which the reader could go on."""
     served.daemon.set_all()
     async with reading(served) as client:
         await client.snapshot()
@@ -381,7 +375,6 @@ async def test_a_reader_that_resumes_after_an_absence_receives_its_end(served: S
 
 
 async def test_a_topic_that_arrives_late_arrives_whole(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The stream has begun without it, and its rows are older than the step the reader has come to."""
     monkeypatch.setattr("facade.events.stream.FIRST_ROWS_TIMEOUT", 0.0)
     served.daemon.store.put({"quotes:1": {"1": Quote(conId=1, bid=1.0)}})
     served.daemon.link(session=2)
@@ -524,7 +517,6 @@ def many(count: int, price: float) -> dict[str, Position]:
 
 
 async def test_a_reader_that_does_not_read_costs_a_bounded_buffer_and_loses_nothing(served: Served) -> None:
-    """Late, never wrong, never unbounded; no other reader waits for it. What must not be merged away is all there."""
     daemon = served.daemon
     topics = "positions,fills"
     async with reading(served, topics, room=1 << 18) as slow, reading(served, topics) as quick:
@@ -585,7 +577,6 @@ async def beating(served: Served) -> AsyncIterator[None]:
 async def test_a_reader_that_is_stopped_for_good_is_disconnected(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A stopped program must not hold one of the streams, and what was written to it, for ever."""
     monkeypatch.setattr("facade.events.stream.STALLED_TIMEOUT", 0.05)
     async with reading(served, "positions", room=1 << 16):
         (reader,) = served.facade.default.streams.readers
@@ -640,7 +631,6 @@ async def test_a_snapshot_that_is_overtaken_by_changes_is_right(served: Served) 
 async def test_a_reader_that_folds_has_the_daemons_state_through_any_sequence(
     tmp_path: Path, daemon: FakeDaemon, seed: int
 ) -> None:
-    """Changes, daemon restarts of the same epoch, facade restarts, readers that leave and come back by their id."""
     chance = random.Random(seed)
     last: str | None = None
     state: dict[str, dict[str, Any]] = {}

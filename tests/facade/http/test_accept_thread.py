@@ -43,7 +43,6 @@ async def ask(address):
 
 
 async def test_connections_are_served_by_the_loop(listener):
-    """Accepted in a thread, served like any other."""
     accepting = AcceptThread(lambda: Echo(b"a"), listener.dup())
 
     answers = await asyncio.gather(*(ask(listener.getsockname()) for _ in range(20)))
@@ -76,7 +75,6 @@ async def test_a_client_that_left_before_its_accept_delays_no_other(listener):
 
 
 async def test_a_successor_takes_over_without_a_refused_connection(listener):
-    """While the two overlap either serves; then only the second does, and no connection is refused."""
     address = listener.getsockname()
     first = AcceptThread(lambda: Echo(b"1"), listener.dup())
     assert await ask(address) == b"1?"
@@ -93,7 +91,6 @@ async def test_a_successor_takes_over_without_a_refused_connection(listener):
 
 
 async def test_a_connection_waits_in_the_backlog_between_two_acceptors(listener):
-    """The queue belongs to the socket, not to who serves it."""
     AcceptThread(lambda: Echo(b"1"), listener.dup()).close()
     waiting = asyncio.create_task(ask(listener.getsockname()))
     await asyncio.sleep(0)

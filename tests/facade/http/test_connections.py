@@ -40,7 +40,6 @@ async def exchange(
 async def test_a_connection_beyond_the_bound_is_closed_and_the_others_are_served(
     tmp_path: Path, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also when there is room again."""
     monkeypatch.setattr("facade.serving.CONNECTIONS", 2)
     async with running(tmp_path, daemon) as served:
         first, second = [await opened(served) for _ in range(2)]
@@ -61,7 +60,6 @@ async def test_a_connection_beyond_the_bound_is_closed_and_the_others_are_served
 
 
 async def test_pipelined_requests_are_answered_in_order(served: Served) -> None:
-    """Also requests that came together; an unexpected body does not become the next request."""
     reader, writer = await opened(served)
     request = f"GET {STATUS} HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n\r\n".encode()
     writer.write(request * 3)
@@ -78,7 +76,6 @@ async def test_pipelined_requests_are_answered_in_order(served: Served) -> None:
 
 
 async def test_a_client_that_leaves_ends_its_request(served: Served) -> None:
-    """A call of the daemon ends with its client, a stream with its reader, an idle connection too."""
     server = served.facade.server
     assert server is not None
     requested = asyncio.Event()
@@ -190,7 +187,6 @@ async def test_a_client_that_does_not_read_delays_no_other(served: Served) -> No
 
 
 async def test_requests_under_way_are_answered_at_shutdown(tmp_path: Path, daemon: FakeDaemon) -> None:
-    """With `Connection: close`."""
     async with running(tmp_path, daemon) as served:
         await until(lambda: served.facade.default.mirror.state.connected)
         reader, writer = await opened(served)
@@ -245,7 +241,6 @@ async def test_expect_continue_is_answered_before_the_body(served: Served) -> No
 async def test_the_rest_of_an_unread_body_is_awaited_for_a_bounded_time(
     tmp_path: Path, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Then the connection ends, though the body is not complete."""
     monkeypatch.setattr("facade.serving.LINGER", 600.0)
     async with running(tmp_path, daemon) as served:
         time = LoopTime(monkeypatch)
@@ -263,7 +258,6 @@ async def test_the_rest_of_an_unread_body_is_awaited_for_a_bounded_time(
 
 
 async def test_half_a_header_times_out(tmp_path: Path, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However it drips in."""
     monkeypatch.setattr("facade.serving.KEEP_ALIVE", 0.2)
     async with running(tmp_path, daemon) as served:
         reader, writer = await opened(served)
@@ -279,7 +273,6 @@ async def test_half_a_header_times_out(tmp_path: Path, daemon: FakeDaemon, monke
 
 
 async def test_the_ipv6_loopback_is_served(tmp_path: Path, daemon: FakeDaemon) -> None:
-    """With its own name and its own owners."""
     from facade.serving import served
     from shared.settings import Settings
     from tests.facade.conftest import listening
@@ -295,7 +288,6 @@ async def test_the_ipv6_loopback_is_served(tmp_path: Path, daemon: FakeDaemon) -
 
 
 async def test_failing_accepts_are_logged_once_and_once_when_they_work_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However often it is tried meanwhile; the next time is news again."""
     monkeypatch.setattr(AcceptErrors, "QUIET", 0.0)
     handle_accept_error = AcceptErrors()
     loop = asyncio.get_running_loop()

@@ -105,7 +105,6 @@ FOREIGN_HOSTS = (
 
 
 async def test_a_request_for_another_host_is_misdirected(served: Served) -> None:
-    """DNS rebinding brings the foreign name along in `Host`; a name that looks like ours is none."""
     for host in FOREIGN_HOSTS:
         named = f"Host: {host.replace('PORT', str(served.port))}"
         for path in EVERYWHERE:
@@ -117,7 +116,6 @@ async def test_a_request_for_another_host_is_misdirected(served: Served) -> None
 
 
 async def test_no_route_is_exempt_from_the_rules(tmp_path: Path, daemon: FakeDaemon) -> None:
-    """Whatever there is to ask, a foreign host, a foreign page and who has no token get nothing of it."""
     token = tmp_path / "token"
     token.write_text("s3cret")
     token.chmod(0o600)
@@ -181,7 +179,6 @@ FOREIGN = (
 
 
 async def test_a_request_of_a_foreign_page_is_refused(served: Served) -> None:
-    """On every path and method, and of several such headers every line counts."""
     authority = f"127.0.0.1:{served.port}"
     for headers in FOREIGN:
         named = [f"Host: {authority}", *(header.replace("AUTHORITY", authority) for header in headers)]
@@ -208,7 +205,6 @@ async def test_our_own_page_is_served(served: Served) -> None:
 
 
 async def test_a_path_names_the_methods_it_takes(served: Served) -> None:
-    """OPTIONS too, with or without our own origin; a word that is none of HTTP's is refused by the parser."""
     authority = f"127.0.0.1:{served.port}"
     known = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "PROPFIND")
     for path, allowed in (
@@ -242,7 +238,6 @@ TYPES = (
 
 
 async def test_only_json_changes_anything(served: Served) -> None:
-    """What a form, a beacon or a careless script sends is not enough."""
     host = f"Host: 127.0.0.1:{served.port}"
     for path in COMMANDS:
         for kind in TYPES:
@@ -296,7 +291,6 @@ BODIES: tuple[tuple[str, bytes, int], ...] = (
 
 
 async def test_a_body_that_is_no_acceptable_object_is_refused(served: Served) -> None:
-    """400 where it cannot be read, 422 where it can and is not acceptable, 413 where it is too large."""
     for what, body, status in BODIES:
         for path in (*COMMANDS, "/api/ibkr/contracts/qualify"):
             got, problem, _ = await served.request("POST", path, data=body, headers=JSON)
@@ -353,14 +347,12 @@ ELSEWHERE = (
 
 
 async def test_no_path_leads_out_of_the_page(served: Served) -> None:
-    """Files are those of a table, not of a directory."""
     for path in ELSEWHERE:
         status, reason, _ = await sent(served, f"GET {path} HTTP/1.1", f"Host: 127.0.0.1:{served.port}")
         assert (status, reason) in ((404, "notFound"), (422, "invalidParameters")), path
 
 
 async def test_a_query_that_cannot_be_read_is_refused(served: Served) -> None:
-    """Unknown, doubled, unreadable, too many parameters."""
     many = "&".join(f"a{number}=1" for number in range(100))
     for query in ("x=1", "account=a&account=b", "account=%ff", "account", "=", "&&", many):
         line = f"GET /api/ibkr/positions?{query} HTTP/1.1"
@@ -454,7 +446,6 @@ async def test_another_users_connection_is_refused(
 
 
 def test_the_names_of_a_facade() -> None:
-    """Loopback always, the bound address unless it is a wildcard, and what the settings add."""
     assert "127.0.0.1:9101" in names("0.0.0.0", 9101)
     assert "0.0.0.0:9101" not in names("0.0.0.0", 9101)
     assert "192.168.1.5:9101" in names("192.168.1.5", 9101)
@@ -477,7 +468,6 @@ async def test_a_proxys_name_is_one_of_ours_also_by_tls(tmp_path: Path, daemon: 
 async def test_no_bytes_cause_an_internal_error(
     tmp_path: Path, daemon: FakeDaemon, seed: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Seeded mutations of good requests: each is answered or closed, none with a 500, none with a traceback."""
     for name in ("serving.KEEP_ALIVE", "serving.LINGER", "http.request_data.BODY_TIMEOUT"):
         monkeypatch.setattr(f"facade.{name}", 0.1)
     chance = random.Random(seed)

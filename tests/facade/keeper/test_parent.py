@@ -101,7 +101,6 @@ async def kept(tmp_path: Path, daemon: FakeDaemon, **settings: str) -> AsyncIter
 
 
 async def test_a_restart_refuses_and_resets_no_connection(tmp_path: Path, daemon: FakeDaemon) -> None:
-    """Requests meanwhile, each on its own connection, get the right answer."""
     async with kept(tmp_path, daemon) as facade:
         await until(lambda: facade.state["complete"])
         answers = []
@@ -136,7 +135,6 @@ async def test_localhost_is_both_loopback_addresses_also_after_a_restart(tmp_pat
 
 
 async def test_the_real_process_serves_every_kind_of_route(tmp_path: Path, daemon: FakeDaemon) -> None:
-    """It leaves out of its libraries what it does not use; nothing that a route needs."""
     async with kept(tmp_path, daemon) as facade:
         for path in (
             "/",
@@ -152,7 +150,6 @@ async def test_the_real_process_serves_every_kind_of_route(tmp_path: Path, daemo
 
 
 async def test_what_it_says_is_kept_where_ibkr_logs_looks(tmp_path: Path, daemon: FakeDaemon) -> None:
-    """Also where there is no terminal to say it to; each serving child goes on in the same file, the user's alone."""
     async with kept(tmp_path, daemon) as facade:
         assert await facade.restart() == 0
         file = facade.state_dir / "logs" / "facade.log"
@@ -174,7 +171,6 @@ async def test_a_restart_without_a_daemon_is_done_and_said(tmp_path: Path, daemo
 
 
 async def test_a_child_that_dies_is_replaced(tmp_path: Path, daemon: FakeDaemon) -> None:
-    """Who connects meanwhile waits in the queue of the socket that the keeper holds."""
     async with kept(tmp_path, daemon) as facade:
         before = facade.state["child"]
         os.kill(before, signal.SIGKILL)
@@ -183,7 +179,6 @@ async def test_a_child_that_dies_is_replaced(tmp_path: Path, daemon: FakeDaemon)
 
 
 async def test_a_child_ends_with_its_parent(tmp_path: Path, daemon: FakeDaemon) -> None:
-    """However the parent ends."""
     async with kept(tmp_path, daemon) as facade:
         await until(lambda: daemon.service.connections)
         facade.process.kill()
@@ -290,7 +285,6 @@ async def test_words_it_does_not_know_are_usage(tmp_path: Path, daemon: FakeDaem
 
 
 async def test_systemds_socket_is_served(tmp_path: Path, daemon: FakeDaemon) -> None:
-    """Whatever address the settings name."""
     with socket.socket() as given:
         given.bind(("127.0.0.1", 0))
         given.listen()
@@ -317,7 +311,6 @@ async def test_systemds_socket_is_served(tmp_path: Path, daemon: FakeDaemon) -> 
 
 
 def test_a_child_that_keeps_dying_is_replaced_less_and_less_often() -> None:
-    """What kills it at once would else cost a processor; after a time of serving it is a first death again."""
     kept, waits = keeper.Keeper([]), []
     kept.generation = 1
     for served in [0.0] * 7 + [keeper.STEADY + 1.0]:
@@ -334,7 +327,6 @@ def test_a_child_that_keeps_dying_is_replaced_less_and_less_often() -> None:
 
 @pytest.mark.parametrize(("leaves", "limit"), [(True, keeper.RETIRE_TIMEOUT), (False, keeper.START_TIMEOUT)])
 def test_a_child_that_neither_goes_nor_comes_is_ended(leaves: bool, limit: float) -> None:
-    """A hanging one would keep its memory, and the place of the next one, for ever."""
     kept = keeper.Keeper([])
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as process:
         child = keeper.Child(process, None, 1000.0)  # type: ignore[arg-type]  # its conversation is over

@@ -41,7 +41,6 @@ def row(mirror: Mirror, topic: str, key: str) -> bytes | None:
 
 
 async def test_it_holds_what_the_daemon_holds(daemon: FakeDaemon) -> None:
-    """Every row and every later change, with the steps of their last change."""
     daemon.set_rows("accounts", {"DU1": Account(account="DU1", paper=True)})
     async with mirroring(daemon.path) as mirror:
         await until(lambda: mirror.state.complete)
@@ -56,7 +55,6 @@ async def test_it_holds_what_the_daemon_holds(daemon: FakeDaemon) -> None:
 
 
 async def test_listeners_are_called_once_for_all_that_came_in_one_piece(daemon: FakeDaemon) -> None:
-    """However many deltas the daemon had written before we came to read them, whoever listens finds the last."""
     async with mirroring(daemon.path) as mirror:
         await until(lambda: mirror.state.complete)
         rows: list[bytes | None] = []
@@ -85,7 +83,6 @@ async def test_a_daemon_that_was_never_there_is_unreachable(socket_path: str) ->
 
 
 async def test_it_finds_the_daemon_again_and_resumes(daemon: FakeDaemon) -> None:
-    """The last known rows stay while the daemon is away; what changed meanwhile is there when it is back."""
     async with mirroring(daemon.path) as mirror:
         await until(lambda: mirror.state.connected)
         replica = mirror.state.replica
@@ -197,7 +194,6 @@ async def test_a_silent_daemon_is_unreachable_though_its_socket_is_open(daemon: 
 
 
 async def test_a_proof_that_grows_old_ends_connected_without_a_word_from_the_daemon(daemon: FakeDaemon) -> None:
-    """The age of the proof when the row was made counts."""
     async with mirroring(daemon.path, proof_limit=3600.0) as mirror:
         await until(lambda: mirror.state.connected)
         daemon.link(proof=Proof(ageMs=3_600_000))
@@ -235,7 +231,6 @@ async def test_a_topic_that_comes_and_goes_is_watched_while_anybody_wants_it(dae
 
 
 async def test_a_line_that_is_refused_costs_the_others_nothing(daemon: FakeDaemon) -> None:
-    """They are wanted in one breath, and watched in one call."""
     daemon.refuses.add("quotes:9")
     async with mirroring(daemon.path) as mirror:
         await until(lambda: mirror.state.complete)
@@ -312,7 +307,6 @@ async def test_a_line_that_is_let_go_and_wanted_at_once_misses_nothing(daemon: F
 
 
 async def test_an_answer_is_followed_by_its_effect(daemon: FakeDaemon) -> None:
-    """`reach` returns once the step that a call named is in the replica, whatever it changed."""
     async with mirroring(daemon.path) as mirror:
         await until(lambda: mirror.state.complete)
         daemon.store.put({"quotes:1": {"1": Quote(conId=1)}})  # a step of a topic that is not watched here
@@ -347,7 +341,6 @@ async def test_however_many_requests_wait_the_daemon_stays_reachable(daemon: Fak
 
 
 async def test_ten_thousand_rows_come_in_pages_and_are_folded_once(daemon: FakeDaemon) -> None:
-    """A reader never sees half a snapshot."""
     seen: list[int] = []
     many = {f"DU{n}": Account(account=f"DU{n}", paper=True) for n in range(10_000)}
     daemon.set_rows("accounts", many)

@@ -25,7 +25,6 @@ def snapshot(epoch: str, account: str) -> Delta:
 
 
 def test_an_incomplete_snapshot_is_dropped_when_the_epoch_changes() -> None:
-    """Its rows must not appear among those of the next daemon."""
     state = ReplicaState(10.0, SystemClock())
     state.expect_snapshot("e1", set(STATE_TOPICS))
     assert not state.apply(replace(snapshot("e1", "DU1"), seq=None))

@@ -20,7 +20,6 @@ JSON = {"Content-Type": "application/json"}
 
 
 async def test_connect_answers_when_the_session_can_be_read(served: Served) -> None:
-    """The next read shows it, also immediately after."""
     daemon = served.daemon
     daemon.link(phase="held", reason="manual", connected=False)
 
@@ -66,7 +65,6 @@ async def test_a_response_waits_for_its_effect_however_late_the_delta_is(served:
 
 
 async def test_a_session_without_a_proof_is_no_success(served: Served) -> None:
-    """The daemon keeps its session, whose proof has grown too old: the answer is an error, not `false`."""
     served.daemon.link(proof=Proof(ageMs=60_000))
     await until(lambda: not served.facade.default.mirror.state.connected)
     status, body, _ = await served.post(f"{API}/connect")
@@ -121,7 +119,6 @@ async def test_a_failed_connect_is_the_daemons_problem(served: Served, reason: s
 
 
 async def test_a_failed_connect_is_answered_when_its_effect_can_be_read(served: Served) -> None:
-    """A read immediately after shows the link back where it was, and not the attempt."""
     daemon = served.daemon
 
     async def fail(_params: Mapping[str, Any]) -> Any:
@@ -231,7 +228,6 @@ async def test_a_daemon_that_ends_during_a_command_is_reported(served: Served) -
 
 
 async def test_a_client_that_leaves_ends_its_call(served: Served) -> None:
-    """Nothing of it stays in the facade."""
     waiting = asyncio.Event()
 
     async def never(_params: Mapping[str, Any]) -> Any:

@@ -17,7 +17,6 @@ pytestmark = pytest.mark.usefixtures("patient_doctor")
 
 
 async def test_diagnostics_run_every_check_in_order_and_dial_nothing_beside_a_session(served: Served) -> None:
-    """A ready daemon proves the gateway; what it cannot know it calls unknown, and account ids are masked."""
     served.daemon.answer("link.get", served.daemon.store.row("link", "link"))
     status, body, headers = await served.get(PATH)
     assert (status, headers["Cache-Control"]) == (200, "no-store")
@@ -31,7 +30,6 @@ async def test_diagnostics_run_every_check_in_order_and_dial_nothing_beside_a_se
 async def test_requests_during_an_examination_share_it_even_after_the_first_has_left(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No two examinations dial side by side; a request after the first has ended starts a new one."""
     begun, go_on = threading.Semaphore(0), threading.Event()
     under_way: list[None] = []
     beside: list[int] = []

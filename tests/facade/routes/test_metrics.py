@@ -96,7 +96,6 @@ async def test_a_scrape_without_a_daemon_shows_it_unreachable(tmp_path: Path, so
 
 
 async def test_a_daemon_that_went_away_leaves_no_phase_behind(served: Served) -> None:
-    """What was last known is not what is: an alert on the phase must not sleep."""
     await served.daemon.stop()
     await until(lambda: not served.facade.default.mirror.state.reachable)
     samples = await scraped(served)
@@ -120,7 +119,6 @@ async def test_alerts_and_dashboard_use_existing_metrics(served: Served) -> None
 
 
 async def test_the_reason_and_a_planned_window_are_series_from_the_start(served: Served) -> None:
-    """An alert rule can name a reason that has never been given; a planned window is not counted as downtime."""
     served.daemon.link(phase="waiting", reason="portClosed", expected=Expected(active=True, kind="nightlyReset"))
     await until(lambda: served.facade.default.mirror.state.link.reason == "portClosed")
     samples = await scraped(served)

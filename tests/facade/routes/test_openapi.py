@@ -43,7 +43,6 @@ def test_every_route_is_in_it_with_what_it_may_refuse() -> None:
 
 
 def test_every_operation_has_a_description_and_a_json_example_that_fits_its_schema() -> None:
-    """Examples are what the demonstration has answered; one that no longer fits is recorded again."""
     for path, methods in DOCUMENT["paths"].items():
         for method, operation in methods.items():
             assert operation["description"], (method, path)
@@ -136,6 +135,5 @@ schema = schemathesis.openapi.from_dict(DOCUMENT).exclude(path="/api/ibkr/events
 @schema.parametrize()
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 def test_no_answer_is_undocumented(address: str, case: schemathesis.Case) -> None:
-    """For any request, the status, content type and body are those of the document, and never a 500."""
     # JSON Schema takes 1024.0 for an integer, the contract does not
     case.call_and_validate(base_url=address, excluded_checks=[positive_data_acceptance])

@@ -74,7 +74,6 @@ def ledger(count: int, at_most: int, name: str = "rows") -> Any:
 
 @pytest.mark.parametrize(("path", "method"), [("executions", "executions.list"), ("link/events", "link.events")])
 async def test_a_long_list_comes_in_pages_that_name_the_next(served: Served, path: str, method: str) -> None:
-    """`limit` rows in each though the daemon gives fewer at once; the `Link` keeps the rest of the query."""
     served.daemon.replies[method] = ledger(12, 3, "rows" if path == "executions" else "events")
     target: str | None = f"{API}/{path}?since={NOW}&limit=5"
     sizes, seen = [], []
@@ -231,7 +230,6 @@ async def test_each_quote_is_requested_once(served: Served) -> None:
 
 
 async def test_last_known_quotes_without_a_daemon(served: Served) -> None:
-    """Only where all of them are known."""
     served.daemon.store.put({"quotes:1": {"1": Quote(conId=1, bid=2.5)}})
     served.facade.default.mirror.subscribe(["quotes:1"])
     await until(lambda: served.facade.default.mirror.state.row("quotes:1", "1"))
@@ -244,7 +242,6 @@ async def test_last_known_quotes_without_a_daemon(served: Served) -> None:
 
 
 async def test_last_known_quotes_without_a_link(served: Served) -> None:
-    """The daemon is there and has no session; where not all of them are known it says why."""
     served.daemon.refuse("quotes.get", "notConnected")
     served.daemon.store.put({"quotes:1": {"1": Quote(conId=1, bid=2.5)}})
     served.facade.default.mirror.subscribe(["quotes:1"])

@@ -105,7 +105,6 @@ async def test_rows_come_as_the_daemon_wrote_them(served: Served) -> None:
 
 
 async def test_an_empty_list_is_answered_and_an_unknown_one_refused(served: Served) -> None:
-    """`[]` only where the list's snapshot is complete."""
     for path in TOPICS:
         status, body, _ = await served.get(path)
         assert (status, body["data"]) == (200, [])
@@ -133,7 +132,6 @@ async def test_an_empty_list_is_answered_and_an_unknown_one_refused(served: Serv
     ],
 )
 async def test_without_a_link_nothing_is_current(served: Served, phase: Any, reason: str | None, reported: str) -> None:
-    """503 with the link's own words and its real next attempt; the last known rows on request, marked."""
     at = datetime.now(UTC) + timedelta(seconds=7.5)
     served.daemon.link(
         phase=phase, reason=reason, sentence="Said so.", advice=("Do this.",), connected=False, nextAttemptAt=at
@@ -254,7 +252,6 @@ async def test_head_of_events_names_no_length(served: Served) -> None:
 
 
 async def test_a_topic_may_be_stale_while_the_link_is_ready(served: Served) -> None:
-    """After a gap, until it has been read again."""
     served.daemon.store.stale(["orders"])
     await settled(served)
     status, body, headers = await served.get(f"{API}/orders")

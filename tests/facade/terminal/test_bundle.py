@@ -18,7 +18,6 @@ from tests.ports import free_port
 async def test_a_bundle_holds_neither_account_ids_nor_tokens_and_is_its_owners_alone(
     tmp_path: Path, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """Whatever part they stand in: settings, the daemon's answers, its logs."""
     monkeypatch.chdir(tmp_path)
     token = tmp_path / "token"
     token.write_text("s3cret")

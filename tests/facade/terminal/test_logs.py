@@ -35,7 +35,6 @@ def test_a_missing_log_says_where_it_was_looked_for(tmp_path: Path) -> None:
 
 
 def test_what_comes_is_shown_in_full_across_a_rotation(tmp_path: Path) -> None:
-    """From where the last lines ended, the end of the file that went, then the new one."""
     path = tmp_path / "daemon.log"
     path.write_text("shown\n")
     file = path.open()

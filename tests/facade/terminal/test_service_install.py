@@ -80,7 +80,6 @@ def test_the_launchd_agents_are_property_lists_with_what_launchd_needs(tmp_path:
 def test_a_named_session_installs_its_daemon_beside_the_others(
     system: service_install.System, name: str, tmp_path: Path
 ) -> None:
-    """No file of the default session's services is touched, and the daemon is started with the session's name."""
     own = plan(machine(system, tmp_path), settings(tmp_path, "paper"))
     ((path, content),) = own.files.items()
     assert path.name == name
@@ -118,7 +117,6 @@ def test_a_dry_run_shows_everything_and_changes_nothing(system: service_install.
 
 
 def test_what_was_installed_goes_without_a_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stand-in for the service manager records its arguments."""
     calls = tmp_path / "calls"
     stand_in = tmp_path / "bin" / "systemctl"
     stand_in.parent.mkdir()
@@ -152,7 +150,6 @@ def test_an_install_that_fails_is_undone_and_says_why(tmp_path: Path, monkeypatc
 
 
 def test_settings_of_this_shell_that_no_service_will_read_are_named() -> None:
-    """Services read the project's `.env`: an install from a shell with its own settings names them."""
     plain = {"HOME": os.environ.get("HOME", ""), "PATH": os.environ["PATH"]}
     assert service_install.settings_not_in_env_file(Settings.load(plain, PROJECT_ROOT), plain) == []
     more = plain | {"IBKR_FACADE_PORT": "9333", "IBKR_CLIENT_ID": "77"}

@@ -23,7 +23,6 @@ def run(environ: dict[str, str], *arguments: str) -> subprocess.CompletedProcess
 
 
 def test_a_state_directory_without_a_socket_still_leads_to_the_daemon(demo: dict[str, str]) -> None:
-    """The socket's file is removed while the daemon runs: `ibkr stop` finds the process by its lock."""
     file = Path(demo["IBKR_ENV_FILE"]).read_text()
     state = next(line.partition("=")[2] for line in file.splitlines() if line.startswith("IBKR_STATE_DIR="))
     pid = json.loads(run(demo, "status", "--json").stdout)["daemon"]["pid"]

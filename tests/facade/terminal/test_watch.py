@@ -61,7 +61,6 @@ def path(tmp_path: Path) -> str:
 
 
 async def test_a_daemon_that_stops_answering_is_not_shown_as_connected(path: str) -> None:
-    """Its socket stays open, as that of a stopped process; when it answers again, it is shown again."""
     async with FakeDaemon(path) as daemon, watching(path) as screen:
         daemon.set_all()
         await until(lambda: "IBKR: Connected" in screen.text)
@@ -84,7 +83,6 @@ async def test_the_countdown_is_drawn_while_nothing_changes(path: str) -> None:
 
 
 async def test_json_reports_a_daemon_that_is_away_once(path: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """One line a change, however often the connection is tried."""
     async with watching(path, as_json=True) as screen:
         await until(lambda: screen.drawn > 2)
 

@@ -79,7 +79,6 @@ async def test_a_receiver_that_is_not_there_is_named_without_its_path(sender: Se
 
 @pytest.mark.filterwarnings("ignore")  # of its own modules
 async def test_apprise_delivers_where_it_is_installed(sender: Sender) -> None:
-    """Its own JSON service, against the same receiver."""
     pytest.importorskip("apprise")
     async with receiving() as receiver:
         receiver_url = receiver.url.replace("http://", "json://")
@@ -91,7 +90,6 @@ async def test_apprise_delivers_where_it_is_installed(sender: Sender) -> None:
 
 @pytest.mark.filterwarnings("ignore")  # of its own modules
 async def test_no_line_of_a_library_shows_a_url(sender: Sender, caplog: pytest.LogCaptureFixture) -> None:
-    """Delivered or not, at DEBUG too."""
     pytest.importorskip("apprise")
     caplog.set_level(logging.DEBUG)
     async with receiving() as receiver:

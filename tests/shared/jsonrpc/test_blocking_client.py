@@ -18,8 +18,6 @@ async def ask(*arguments, **named):
 
 
 async def test_one_question_one_answer(path, served):
-    """The result, decoded, past whatever else the daemon says meanwhile."""
-
     async def link(peer, params):
         peer.notify("delta", {"noise": True})
         return {"phase": "ready", "params": json.loads(bytes(params))}
@@ -31,8 +29,6 @@ async def test_one_question_one_answer(path, served):
 
 
 async def test_a_refusal_keeps_code_message_and_data(path, served):
-    """A refusal carries the text that a person reads."""
-
     async def refuse(_peer, _params):
         raise RpcError(-32000, "Not connected.", {"reason": "notConnected"})
 
@@ -47,8 +43,6 @@ async def test_a_refusal_keeps_code_message_and_data(path, served):
 
 
 async def test_an_answer_of_a_megabyte_arrives(path, served):
-    """As long as a line may be."""
-
     async def much(_peer, _params):
         return "x" * 1_000_000
 
@@ -58,8 +52,6 @@ async def test_an_answer_of_a_megabyte_arrives(path, served):
 
 
 async def test_a_daemon_that_does_not_answer_is_a_timeout(path, served):
-    """The limit is over all of it, however the bytes trickle."""
-
     async def hang(peer, _params):
         while not peer.closing:
             peer.notify("delta", {})
@@ -72,7 +64,6 @@ async def test_a_daemon_that_does_not_answer_is_a_timeout(path, served):
 
 
 async def test_a_socket_without_a_listener_is_an_oserror(path):
-    """The caller can report “not running” without catching socket errors of its own."""
     with pytest.raises(FileNotFoundError):
         await ask(path, "ping")
 
@@ -95,7 +86,6 @@ class Imposter(asyncio.Protocol):
     [b"", b"HTTP/1.1 400\r\n\r\n", b"[]\n", b"[" * 100_000 + b"\n", b"\xff\n", b"x" * (codec.MAX_LINE + 2)],
 )
 async def test_what_is_no_daemon_of_ours_is_an_oserror(path, words):
-    """Another program at the path costs an error, never a hang or a traceback of its making."""
     made = type("Made", (Imposter,), {"words": words})
     listener = await local_socket.listen(made, path)
     try:
@@ -153,13 +143,11 @@ async def test_a_call_ends_when_the_daemon_answers_no_ping_any_more(path):
 
 
 def test_the_numbers_are_the_ones_of_the_long_conversations():
-    """What is spelled twice for the sake of a fast start is the same."""
     assert blocking_client.PROTOCOL == messages.PROTOCOL
     assert blocking_client.MAX_LINE == codec.MAX_LINE
 
 
 def test_it_brings_nothing_heavy_along():
-    """`ibkr status` starts in the time of an interpreter."""
     program = "import sys; import shared.jsonrpc.blocking_client; print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60)
 

@@ -17,7 +17,6 @@ async def echo(_peer, params):
 
 
 async def test_a_call_comes_back(path, served):
-    """Hello, a call, its result as the bytes it came in."""
     served.methods = {"echo": echo}
     client = await Client.open(path, "test/1")
 
@@ -44,7 +43,6 @@ async def test_a_call_carries_the_request_behind_it(path, served):
 
 
 async def test_many_calls_cross_without_mixing(path, served):
-    """Answers go to their own callers, in whatever order they come."""
     gates = {n: asyncio.Event() for n in range(50)}
 
     async def wait(_peer, params):
@@ -64,7 +62,6 @@ async def test_many_calls_cross_without_mixing(path, served):
 
 
 async def test_notifications_come_in_their_order(path, served):
-    """A thousand deltas, none lost, none out of place."""
     received = []
 
     async def watch(peer, _params):
@@ -82,8 +79,6 @@ async def test_notifications_come_in_their_order(path, served):
 
 
 async def test_a_refusal_is_raised_with_its_data(path, served):
-    """Code, message and data arrive as the daemon gave them."""
-
     async def refuse(_peer, _params):
         raise RpcError(-32000, "No.", {"reason": "notConnected"})
 
@@ -99,7 +94,6 @@ async def test_a_refusal_is_raised_with_its_data(path, served):
 
 
 async def test_a_late_answer_is_nobodys(path, served):
-    """After its deadline a call is forgotten; its late answer changes nothing."""
     gate = asyncio.Event()
 
     async def wait(_peer, _params):
@@ -118,7 +112,6 @@ async def test_a_late_answer_is_nobodys(path, served):
 
 
 async def test_the_end_of_the_daemon_ends_every_call(path, served):
-    """Who waits learns that the connection is lost, and the owner is notified once, with the reason."""
     ends = []
 
     async def hang(_peer, _params):
@@ -140,7 +133,6 @@ async def test_the_end_of_the_daemon_ends_every_call(path, served):
 
 
 async def test_a_client_that_closes_is_not_notified_of_its_own_close(path, served):
-    """`on_close` is for what others do."""
     ends = []
     client = await Client.open(path, "test/1", on_close=ends.append)
 
@@ -151,7 +143,6 @@ async def test_a_client_that_closes_is_not_notified_of_its_own_close(path, serve
 
 
 async def test_calls_under_way_are_bounded(path, served):
-    """The client refuses what the daemon would refuse, without asking it."""
     gate = asyncio.Event()
 
     async def wait(_peer, _params):
@@ -172,7 +163,6 @@ async def test_calls_under_way_are_bounded(path, served):
 
 
 async def test_a_socket_without_a_listener_is_an_oserror(path):
-    """A daemon that is not running is distinguished from one that refuses."""
     with pytest.raises(FileNotFoundError):
         await Client.open(path, "test/1")
 
@@ -202,7 +192,6 @@ class Imposter(asyncio.Protocol):
     ],
 )
 async def test_what_is_no_daemon_of_ours_is_left(path, words, error):
-    """Another program at the path, a silent one, another protocol: an error, never a hang, never a half-open client."""
     peers = []
 
     def imposter():
@@ -221,7 +210,6 @@ async def test_what_is_no_daemon_of_ours_is_left(path, words, error):
 
 
 async def test_a_daemon_that_loses_its_mind_is_left(path, served):
-    """A line that cannot be decoded ends the conversation with a reason, and with it every call."""
     ends = []
 
     async def babble(peer, _params):
@@ -239,7 +227,6 @@ async def test_a_daemon_that_loses_its_mind_is_left(path, served):
 
 
 async def test_a_peer_that_stops_reading_does_not_affect_others(path, served):
-    """One client is stopped with megabytes under way; another is answered as ever, and memory has its bound."""
     page = msgspec.Raw(b'"' + b"x" * 200_000 + b'"')
 
     async def pour(peer, _params):

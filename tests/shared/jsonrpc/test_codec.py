@@ -34,7 +34,6 @@ def in_pieces(data: bytes, cuts: list[int]) -> list[bytes]:
 
 @given(st.lists(text_without_ends), st.lists(st.integers(0, 800)))
 def test_any_pieces_give_the_same_lines(wanted, cuts):
-    """However the bytes arrive, the lines are the ones that were sent."""
     splitter = LineSplitter()
 
     got = [
@@ -47,7 +46,6 @@ def test_any_pieces_give_the_same_lines(wanted, cuts):
 
 @given(st.lists(text_without_ends), st.lists(st.integers(0, 800)))
 def test_any_pieces_find_the_same_overlong_line(sent, cuts):
-    """The lines before one that is too long come out, nothing after it, wherever the cuts are."""
     data = b"".join(line + b"\n" for line in sent)
     whole, pieces = LineSplitter(limit=20), LineSplitter(limit=20)
 
@@ -59,7 +57,6 @@ def test_any_pieces_find_the_same_overlong_line(sent, cuts):
 
 
 def test_a_line_of_exactly_the_limit_is_not_too_long():
-    """1 MiB is allowed, one byte more is not, with or without its end."""
     exactly = LineSplitter()
     assert exactly.feed(b"x" * MAX_LINE + b"\n") == [b"x" * MAX_LINE]
 
@@ -82,7 +79,6 @@ def test_a_line_that_trickles_in_costs_its_length_once():
 
 @given(ids, st.text(max_size=20), st.dictionaries(st.text(max_size=8), json_values, max_size=4))
 def test_a_request_is_read_as_it_was_written(number, method, params):
-    """Method, params and id come through; the id goes back as it came, byte for byte."""
     line = json.dumps({"jsonrpc": "2.0", "id": number, "method": method, "params": params}).encode()
 
     call = decode(line)
@@ -95,7 +91,6 @@ def test_a_request_is_read_as_it_was_written(number, method, params):
 
 
 def test_a_message_without_id_is_a_notification():
-    """No id, no answer; a null id is an id."""
     assert decode(b'{"jsonrpc":"2.0","method":"m"}') == Request(
         "m", decode(b'{"jsonrpc":"2.0","method":"m"}').params, None
     )
@@ -134,7 +129,6 @@ def test_a_message_without_id_is_a_notification():
     ],
 )  # fmt: skip
 def test_a_line_that_is_no_request_gets_its_own_code(line, code, fatal):
-    """Not JSON, no object, no request and no params are distinguished; only what is not UTF-8 ends the connection."""
     bad = decode(line)
 
     assert isinstance(bad, InvalidRequest)
@@ -142,7 +136,6 @@ def test_a_line_that_is_no_request_gets_its_own_code(line, code, fatal):
 
 
 def test_an_error_carries_the_id_where_one_can_be_read():
-    """A client finds its own mistake by its id; where there is none it is null."""
     assert decode(b'{"jsonrpc":"1.0","id":"a","method":"m"}').id == b'"a"'
     assert decode(b'{"id":7,"jsonrpc":"2.0","method":"m","params":[]}').id == b"7"
     assert decode(b"{").id == b"null"
@@ -153,7 +146,6 @@ good = b'{"jsonrpc":"2.0","id":17,"method":"watch","params":{"topics":["link","q
 
 @given(st.lists(st.tuples(st.integers(0, len(good)), st.integers(0, 2), st.binary(max_size=4)), max_size=6))
 def test_no_mutation_of_a_line_raises(edits):
-    """Whatever the bytes, there is an answer: a call or a declared error."""
     line = bytearray(good)
     for place, dropped, put in edits:
         line[place : place + dropped] = put
@@ -165,13 +157,11 @@ def test_no_mutation_of_a_line_raises(edits):
 
 @given(st.binary(max_size=200))
 def test_no_bytes_raise(data):
-    """Noise is an error like any other."""
     assert isinstance(decode(data), Request | InvalidRequest)
 
 
 @given(json_values, st.text(max_size=30))
 def test_what_is_written_is_one_line_of_json(value, text):
-    """No value can end the line early, and each kind of line is read back as what it was."""
     written = [
         request(1, text, {"v": value}),
         notification(text, {"v": value}),
@@ -189,12 +179,10 @@ def test_what_is_written_is_one_line_of_json(value, text):
 
 
 def test_what_is_encoded_already_is_not_encoded_again():
-    """Rows are encoded once by the daemon and pass through as bytes."""
     assert response(b"1", b'{"a":1}') == b'{"jsonrpc":"2.0","id":1,"result":{"a":1}}\n'
 
 
 def test_the_request_behind_a_call_is_taken_if_it_is_well_formed():
-    """A member of ours beside JSON-RPC's; anything else in it is as if it were not there."""
     for given_id, taken in (("a-1.B_", "a-1.B_"), ("", ""), ("a b", ""), ("x" * 65, ""), (7, ""), ("a\n", "")):
         line = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "m", "requestId": given_id}).encode()
         assert decode(line).request_id == taken

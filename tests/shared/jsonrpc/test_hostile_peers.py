@@ -90,7 +90,6 @@ LAST_WORDS = {
 
 @pytest.mark.parametrize("what", LAST_WORDS)
 async def test_what_ends_a_conversation_ends_that_one_alone(path, service, bad, what):
-    """The error is said, the connection closed, and the next client served."""
     said, codes = LAST_WORDS[what]
     peer = await bad()
 
@@ -119,7 +118,6 @@ SURVIVED = {
 
 @pytest.mark.parametrize("what", SURVIVED)
 async def test_what_is_bad_but_framed_costs_one_error(path, service, bad, what):
-    """The same conversation goes on, and so do the others."""
     peer = await bad()
 
     peer.transport.write(HELLO + SURVIVED[what] + PING)
@@ -135,7 +133,6 @@ async def test_what_is_bad_but_framed_costs_one_error(path, service, bad, what):
 
 
 async def test_silent_peers_in_every_place_keep_no_client_out(path, service, bad, monkeypatch):
-    """Connections that say nothing make room for one that does."""
     monkeypatch.setattr(module, "MAX_CONNECTIONS", 16)
     monkeypatch.setattr(module, "HELLO_TIMEOUT", 600.0)  # none goes by itself
     for _ in range(16):
@@ -149,7 +146,6 @@ async def test_silent_peers_in_every_place_keep_no_client_out(path, service, bad
 
 
 async def test_a_peer_that_sends_requests_and_never_reads_is_bounded(path, service, bad):
-    """Its questions stay in its own buffers once its answers are not read; what we hold has an end."""
     peer = await bad()
     peer.transport.write(HELLO)
     await until(lambda: service.connections and next(iter(service.connections)).client)
@@ -169,7 +165,6 @@ async def test_a_peer_that_sends_requests_and_never_reads_is_bounded(path, servi
 
 
 async def test_calls_that_never_end_are_bounded(path, service, bad):
-    """A client over its budget is refused at once, with the budget's name."""
     peer = await bad()
 
     peer.transport.write(HELLO + b'{"jsonrpc":"2.0","id":1,"method":"hang"}\n' * 2000)
@@ -180,7 +175,6 @@ async def test_calls_that_never_end_are_bounded(path, service, bad):
 
 
 async def test_peers_that_vanish_in_the_middle_leave_nothing(path, service, bad):
-    """Half a line, half a hello, a call under way: gone is gone."""
     for said in (b"", HELLO[:20], HELLO, HELLO + PING[:10], HELLO + b'{"jsonrpc":"2.0","id":1,"method":"hang"}\n'):
         peer = await bad()
         peer.transport.write(said)

@@ -119,7 +119,6 @@ async def settled(it):
 
 
 async def test_nothing_is_sent_before_the_hello():
-    """The client sends hello first; the answer names the daemon."""
     it = conversation(greet=False)
     assert it.wire.written == b""
 
@@ -132,7 +131,6 @@ async def test_nothing_is_sent_before_the_hello():
 
 
 async def test_a_silent_peer_gets_an_error_and_is_closed_after_five_seconds():
-    """Who says nothing gets −32001 and the end, not a moment earlier."""
     it = conversation(greet=False)
 
     it.time.passes(HELLO_TIMEOUT - 0.01)
@@ -159,7 +157,6 @@ async def test_a_silent_peer_gets_an_error_and_is_closed_after_five_seconds():
     ],
 )
 async def test_anything_else_first_ends_the_conversation(first):
-    """A browser, a scanner, a careless script: −32001 and the end, and what follows is not listened to."""
     it = conversation(greet=False)
 
     it.peer.data_received(first + HELLO)
@@ -169,7 +166,6 @@ async def test_anything_else_first_ends_the_conversation(first):
 
 
 async def test_another_protocol_is_named_and_the_end():
-    """A newer client learns that the two must be of one age, even if its hello looks different."""
     it = conversation(greet=False)
 
     it.peer.data_received(b'{"jsonrpc":"2.0","id":1,"method":"hello","params":{"protocol":2}}\n')
@@ -181,7 +177,6 @@ async def test_another_protocol_is_named_and_the_end():
 
 
 async def test_a_hello_in_time_is_never_punished_later():
-    """The limit belongs to the first message alone."""
     it = conversation()
 
     it.time.passes(3600)
@@ -208,7 +203,6 @@ def come(service):
 
 
 async def test_the_peer_after_the_last_place_is_closed_without_a_byte():
-    """256 conversations at once; one that ends makes room."""
     service, peers = full_house(greeted=True)
 
     last = come(service)
@@ -220,7 +214,6 @@ async def test_the_peer_after_the_last_place_is_closed_without_a_byte():
 
 
 async def test_connections_without_hello_keep_no_client_out():
-    """A script that opens connections and says nothing loses the oldest of them to who comes next."""
     service, peers = full_house(greeted=False)
     peers[0].data_received(HELLO)
 
@@ -235,7 +228,6 @@ async def test_connections_without_hello_keep_no_client_out():
 
 
 async def test_a_call_is_answered_under_its_own_id():
-    """Numbers, texts and null come back as they were; a notification gets nothing."""
     it = conversation({"double": double})
 
     for number in ("1", '"a"', "null", "-12345678901234567890"):
@@ -250,8 +242,6 @@ async def test_a_call_is_answered_under_its_own_id():
 
 
 async def test_each_refusal_has_its_code():
-    """What is not known, what does not fit, what was refused, what took too long and what broke are five answers."""
-
     async def refuse(_peer, _params):
         raise RpcError(-32000, "No.", {"reason": "notConnected"})
 
@@ -297,7 +287,6 @@ def test_no_call_ends_before_the_longest_that_its_client_may_want():
 
 
 async def test_bad_lines_are_answered_and_the_conversation_goes_on():
-    """Bad JSON and arrays cost an error each; the next call is answered."""
     it = conversation()
 
     it.peer.data_received(b"{\n[]\n{}\n" + PING)
@@ -310,7 +299,6 @@ async def test_bad_lines_are_answered_and_the_conversation_goes_on():
 
 @pytest.mark.parametrize(("line", "code"), [(b"\xff", -32700), (b"x" * (module.MAX_LINE + 1), -32600)])
 async def test_a_line_that_is_no_text_or_too_long_is_the_last(line, code):
-    """Where the framing cannot be trusted nothing after it is read."""
     it = conversation()
 
     it.peer.data_received(PING + line + b"\n" + PING)
@@ -339,7 +327,6 @@ async def test_a_line_begun_must_end_in_ten_seconds():
 
 
 async def test_calls_under_way_are_bounded_and_ping_still_answers():
-    """The call after the last place is refused at once, and the loop still proves that it turns."""
     gate = asyncio.Event()
 
     async def wait(_peer, _params):
@@ -359,7 +346,6 @@ async def test_calls_under_way_are_bounded_and_ping_still_answers():
 
 
 async def test_a_flood_leaves_the_loop_to_others():
-    """Some lines a turn; until the last of them is dealt with nothing more is read."""
     it = conversation()
 
     it.peer.data_received(PING * 1000)
@@ -415,7 +401,6 @@ class Reader(ServerConnection):
 
 
 async def test_a_peer_that_does_not_read_is_not_listened_to():
-    """Its questions wait with it; when it reads again they are answered in order and the subclass is notified."""
     it = conversation(cls=Reader)
     it.peer.pause_writing()
     it.time.passes(0)
@@ -435,7 +420,6 @@ async def test_a_peer_that_does_not_read_is_not_listened_to():
 
 
 async def test_a_peer_that_never_reads_is_dropped():
-    """After thirty seconds it is stopped, not slow."""
     it = conversation(cls=Reader)
     it.peer.pause_writing()
     it.time.passes(SLOW_READER_TIMEOUT - 1)
@@ -450,7 +434,6 @@ async def test_a_peer_that_never_reads_is_dropped():
 
 
 async def test_a_peer_that_reads_in_time_may_stop_again():
-    """The limit starts again with each stop."""
     it = conversation()
     for _ in range(10):
         it.peer.pause_writing()
@@ -461,7 +444,6 @@ async def test_a_peer_that_reads_in_time_may_stop_again():
 
 
 async def test_unread_bytes_have_an_end():
-    """Answers to calls made before it stopped reading cannot pile up without bound."""
     it = conversation()
     it.peer.pause_writing()
     it.wire.unread = module.MAX_WRITE_BUFFER + 1
@@ -476,7 +458,6 @@ async def test_unread_bytes_have_an_end():
 
 
 async def test_a_lost_connection_takes_its_tasks_along():
-    """No request goes on for a client that has left."""
     ended = []
 
     async def wait(_peer, _params):
@@ -507,7 +488,6 @@ async def test_a_lost_connection_takes_its_tasks_along():
 
 
 async def test_a_peer_may_close_its_sending_side_and_receive_its_answers():
-    """`printf … | nc -UN` gets its answers, then the end."""
     gate = asyncio.Event()
 
     async def wait(_peer, _params):
@@ -529,7 +509,6 @@ async def test_a_peer_may_close_its_sending_side_and_receive_its_answers():
 
 
 async def test_a_peer_without_open_requests_that_leaves_is_gone_at_once():
-    """The end of an idle conversation is its end."""
     it = conversation()
 
     assert it.peer.eof_received() is False
@@ -537,7 +516,6 @@ async def test_a_peer_without_open_requests_that_leaves_is_gone_at_once():
 
 
 async def test_closing_waits_for_the_last_word_but_not_for_ever():
-    """A peer that does not read its last answer is cut off."""
     it = conversation()
 
     it.peer.close("the daemon ends")
@@ -556,7 +534,6 @@ session = (
 
 @given(cuts=st.lists(st.integers(0, len(session)), max_size=8))
 async def test_any_pieces_of_a_session_give_the_same_answers(cuts):
-    """The kernel may cut where it likes."""
     whole, pieces = conversation({"double": double}, greet=False), conversation({"double": double}, greet=False)
     places = sorted({*cuts, 0, len(session)})
 
@@ -577,7 +554,6 @@ async def test_any_pieces_of_a_session_give_the_same_answers(cuts):
     )
 )
 async def test_no_mutation_of_a_session_does_more_than_cost_an_error(edits):
-    """Whatever a peer sends, what it receives is JSON-RPC, and the daemon has no fault."""
     data = bytearray(session)
     for place, dropped, put in edits:
         data[place : place + dropped] = put

@@ -10,7 +10,6 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="runtime directories 
 
 
 def test_the_setting_wins():
-    """`IBKR_SOCKET` is taken as it is."""
     assert default_path({"IBKR_SOCKET": "/x/y", "XDG_RUNTIME_DIR": "/run/user/0"}) == "/x/y"
 
 
@@ -34,7 +33,6 @@ def test_the_runtime_directory_is_used_where_it_is_private(tmp_path):
 @posix
 @pytest.mark.skipif(sys.platform == "darwin", reason="macOS has one place")
 def test_without_home_the_password_file_knows(monkeypatch):
-    """cron and services have odd environments."""
     monkeypatch.setattr(address, "_is_private", lambda _: False)
 
     assert default_path({}).endswith("/.local/state/ibkr/run/daemon.sock")

@@ -18,7 +18,6 @@ def mode(path):
 
 @posix
 def test_missing_directories_are_made_for_their_owner_alone(tmp_path):
-    """Every directory that had to be made is 0700, whatever the umask."""
     before = os.umask(0o777)
     try:
         with private_directory(str(tmp_path / "a" / "b" / "c"), "IBKR_STATE_DIR"):
@@ -32,7 +31,6 @@ def test_missing_directories_are_made_for_their_owner_alone(tmp_path):
 @posix
 @pytest.mark.parametrize("bits", [0o701, 0o710, 0o720, 0o755, 0o777])
 def test_a_directory_open_to_others_is_refused_with_the_command_that_closes_it(tmp_path, bits):
-    """Nothing is mended behind the user's back; the command in the text is enough."""
     directory = tmp_path / "it's open"
     directory.mkdir()
     directory.chmod(bits)
@@ -62,7 +60,6 @@ def test_a_shared_directory_gets_no_advice_to_close_it(tmp_path):
 
 @posix
 def test_a_link_is_refused(tmp_path):
-    """Even one that leads to a good directory: it can be turned elsewhere."""
     real = tmp_path / "real"
     real.mkdir(0o700)
     (tmp_path / "link").symlink_to(real)
@@ -72,7 +69,6 @@ def test_a_link_is_refused(tmp_path):
 
 
 def test_what_is_no_directory_is_refused_and_untouched(tmp_path):
-    """A file of that name belongs to the user."""
     file = tmp_path / "file"
     file.write_text("mine")
 
@@ -85,7 +81,6 @@ def test_what_is_no_directory_is_refused_and_untouched(tmp_path):
 @posix
 @pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="needs root to give things away")
 def test_a_directory_of_another_user_is_refused(tmp_path):
-    """Whoever owns it can open it to anybody tomorrow."""
     directory = tmp_path / "theirs"
     directory.mkdir(0o700)
     os.chown(directory, 65534, 65534)
@@ -95,7 +90,6 @@ def test_a_directory_of_another_user_is_refused(tmp_path):
 
 
 def test_one_claim_at_a_time(tmp_path):
-    """The second daemon learns who holds the directory; after the release it may have it."""
     directory = tmp_path / "state"
     first = claim(directory)
 
@@ -120,7 +114,6 @@ sys.stdin.read()
 
 
 def test_the_claim_of_a_killed_daemon_is_free(tmp_path):
-    """The lock dies with its process, whatever pid the file still names."""
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path / "state")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as holder:
@@ -145,7 +138,6 @@ def test_the_lock_is_not_inherited(tmp_path):
 @posix
 @pytest.mark.parametrize("kind", ["link", "directory", "fifo"])
 def test_a_lock_file_that_is_none_is_refused_and_untouched(tmp_path, kind):
-    """A link could make us write elsewhere; nothing is followed, opened for long or removed."""
     tmp_path.chmod(0o700)
     lock = tmp_path / LOCK
     if kind == "link":
@@ -179,7 +171,6 @@ def test_a_claim_knows_that_its_lock_file_is_gone(tmp_path, replaced):
 
 
 def test_a_directory_that_cannot_be_written_is_refused_with_another_to_use(tmp_path, monkeypatch):
-    """Nothing is there that could be moved aside."""
     opened = os.open
 
     def read_only(path, flags, *arguments, **more):

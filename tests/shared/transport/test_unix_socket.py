@@ -47,7 +47,6 @@ def dead_socket(path):
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
 async def test_the_socket_is_its_owners_alone(path, peers, umask):
-    """0600 in a 0700 directory, whatever the umask, and the umask is as it was."""
     before = os.umask(umask)
     try:
         async with serving(path, peers):
@@ -59,7 +58,6 @@ async def test_the_socket_is_its_owners_alone(path, peers, umask):
 
 
 async def test_the_two_ends_know_each_other(path, peers):
-    """Process and user come from the kernel."""
     async with serving(path, peers):
         transport, _ = await connect(Talk, path, 5)
         await until(lambda: peers)
@@ -71,7 +69,6 @@ async def test_the_two_ends_know_each_other(path, peers):
 
 
 async def test_a_long_path_is_served_and_found(tmp_path, peers):
-    """A home directory deeper than the kernel's 107 bytes is no obstacle."""
     path = str(tmp_path / ("d" * 100) / "daemon.sock")
     assert len(path) > 107
 
@@ -89,7 +86,6 @@ async def test_a_long_path_is_served_and_found(tmp_path, peers):
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root to be another user")
 async def test_a_peer_of_another_user_is_closed_without_a_byte(peers):
-    """Even where the modes let him in, the kernel's word on who he is decides; he is counted."""
     directory = tempfile.mkdtemp()
     path = os.path.join(directory, "daemon.sock")
     try:
@@ -151,7 +147,6 @@ def test_nothing_is_said_to_another_users_server():
 
 
 async def test_a_stale_socket_is_replaced(path, peers):
-    """What a killed daemon left behind does not stop the next one."""
     dead_socket(path)
 
     async with serving(path, peers):
@@ -160,7 +155,6 @@ async def test_a_stale_socket_is_replaced(path, peers):
 
 
 async def test_a_live_socket_is_never_stolen(path, peers):
-    """The second daemon's error names the first; the first goes on serving under the same inode."""
     async with serving(path, peers):
         before = os.lstat(path)
         with pytest.raises(AlreadyRunning) as refused:
@@ -173,7 +167,6 @@ async def test_a_live_socket_is_never_stolen(path, peers):
 
 
 async def test_a_live_socket_with_a_full_queue_is_not_stolen(path):
-    """A daemon that is stopped or busy is still a daemon."""
     os.makedirs(os.path.dirname(path), mode=0o700)
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(socket.socket(socket.AF_UNIX))
@@ -192,7 +185,6 @@ async def test_a_live_socket_with_a_full_queue_is_not_stolen(path):
 
 
 async def test_of_many_daemons_that_start_at_once_one_serves(path, peers):
-    """Looking, unlinking and binding are one act."""
     dead_socket(path)
 
     results = await asyncio.gather(*(listen(lambda: Talk(peers), path) for _ in range(8)), return_exceptions=True)
@@ -207,7 +199,6 @@ async def test_of_many_daemons_that_start_at_once_one_serves(path, peers):
 
 @pytest.mark.parametrize("kind", ["file", "directory", "link", "dangling", "fifo"])
 async def test_what_is_no_socket_of_ours_is_refused_and_untouched(path, tmp_path, kind):
-    """A user's file stays as it is; the text says how to move it."""
     os.makedirs(os.path.dirname(path), mode=0o700)
     if kind == "file":
         with open(path, "w", encoding="utf-8") as file:  # noqa: ASYNC230 - a test's file
@@ -228,7 +219,6 @@ async def test_what_is_no_socket_of_ours_is_refused_and_untouched(path, tmp_path
 
 
 async def test_an_unsafe_directory_is_refused(path):
-    """Whoever can enter the directory could put his socket in place of ours."""
     os.makedirs(os.path.dirname(path))
     os.chmod(os.path.dirname(path), 0o755)
 
@@ -237,7 +227,6 @@ async def test_an_unsafe_directory_is_refused(path):
 
 
 async def test_closing_takes_the_name_away_and_only_ours(path, peers):
-    """A socket that another process put at our path is not ours to remove."""
     async with serving(path, peers):
         pass
     assert not is_there(path)
@@ -249,7 +238,6 @@ async def test_closing_takes_the_name_away_and_only_ours(path, peers):
 
 
 async def test_closing_twice_is_closing_once(path, peers):
-    """An orderly end may meet a hasty one: the second takes nothing from whoever listens there by then."""
     listener = await listen(lambda: Talk(peers), path)
     listener.close()
     assert not is_there(path)
@@ -260,7 +248,6 @@ async def test_closing_twice_is_closing_once(path, peers):
 
 
 async def test_a_socket_without_a_listener_is_distinguished(path, peers):
-    """No socket, a dead socket: two errors, at once."""
     with pytest.raises(FileNotFoundError):
         await connect(Talk, path, 5)
     dead_socket(path)
@@ -287,7 +274,6 @@ def descriptors_left(count):
 
 
 async def test_without_descriptors_it_waits_and_says_so_once(path, peers, monkeypatch):
-    """One counted warning, no busy loop, one line when it works again; who waited is served."""
     monkeypatch.setattr(unix_socket, "ACCEPT_PAUSE", 0.01)
     async with serving(path, peers) as listener:
         with capture_logs() as logs:
@@ -306,7 +292,6 @@ async def test_without_descriptors_it_waits_and_says_so_once(path, peers, monkey
 
 
 async def test_a_starved_listener_can_be_closed(path, peers):
-    """The pause does not outlive the listener."""
     async with serving(path, peers) as listener:
         with socket.socket(socket.AF_UNIX) as client, descriptors_left(0):
             client.setblocking(False)
@@ -315,7 +300,6 @@ async def test_a_starved_listener_can_be_closed(path, peers):
 
 
 async def test_a_factory_that_fails_costs_its_own_peer(path):
-    """The next peer is accepted as ever."""
     made = []
 
     def factory():
