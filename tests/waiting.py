@@ -9,6 +9,9 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import psutil
+import pytest
+
+from shared.reasons import Problem
 
 T = TypeVar("T")
 
@@ -56,3 +59,10 @@ def until_now(condition: Callable[[], T], what: str = "it did not come true", li
                 return found
         assert time.monotonic() < ends, what
         time.sleep(10 * LOOK_EVERY)
+
+
+async def refused(request: Awaitable[object]) -> Problem:
+    """The problem with which `request` is refused."""
+    with pytest.raises(Problem) as caught:
+        await request
+    return caught.value

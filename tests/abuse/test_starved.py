@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 import signal
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -171,12 +170,3 @@ def test_a_second_daemon_or_facade_of_one_place_ends_with_its_reason(attacked: C
     assert f"cannot listen on {attacked.authority}: program" in said.read_text()
     assert "IBKR_FACADE_PORT=" in said.read_text()
     attacked.served()
-
-
-def test_the_sockets_directory_is_private(attacked: Chain) -> None:
-    """0600 in a 0700 directory, and every file of the state directory is its owner's alone."""
-    for path in (attacked.directory / "run", attacked.state, *attacked.state.rglob("*")):
-        assert path.stat().st_mode & 0o077 == 0, path
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.connect(attacked.socket)
-    assert (attacked.directory / "run" / "d.sock").stat().st_mode & 0o777 == 0o600

@@ -222,9 +222,11 @@ class Story:
 
 
 @asynccontextmanager
-async def supervised(**options: Any) -> AsyncIterator[Story]:
-    """The link from the daemon's start to its clean end."""
+async def supervised(*, gateway: Mapping[str, Any] | None = None, **options: Any) -> AsyncIterator[Story]:
+    """The link from the daemon's start to its clean end. `gateway`: attributes of the gateway that it finds."""
     story = Story(**options)
+    for name, value in (gateway or {}).items():
+        setattr(story.gateway, name, value)
     running = asyncio.create_task(story.link.run(), name="the link under test")
     await settled()
     try:

@@ -123,20 +123,6 @@ async def test_a_second_daemon_names_the_first() -> None:
             client.abort()
 
 
-async def test_a_killed_daemon_leaves_nothing_in_the_way() -> None:
-    async with place() as directory:
-        environ = environment(directory)
-        epochs = set()
-        for _ in range(2):
-            async with started(environ, directory) as process:
-                client = await listening(environ["IBKR_SOCKET"], process)
-                epochs.add(client.welcome.epoch)
-                process.kill()
-                await process.wait()
-                client.abort()
-        assert len(epochs) == 2
-
-
 @posix
 @pytest.mark.parametrize("removed", ["run/d.sock", "run"])
 async def test_a_socket_that_is_removed_is_served_again(removed: str) -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import signal
 import sqlite3
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -21,9 +19,9 @@ from daemon.simulator.market import World
 from daemon.simulator.server import Gateway
 from daemon.state.ledger import Ledger
 from shared.messages import Fill
-from tests.daemon.running import Mirror, environment, place, running, settings
+from tests.daemon.running import Mirror, place, running, settings
 from tests.ports import free_port
-from tests.waiting import answered, until
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 DESCRIBED = (
@@ -145,22 +143,6 @@ async def test_fills_of_a_time_without_link_appear_once_and_recovered() -> None:
         assert daemon.store.replica.state("fills").seq == steps
 
 
-@pytest.mark.parametrize("data_lost", [False, True])
-async def test_fills_of_a_time_without_upstream_appear_once_and_recovered(data_lost: bool) -> None:
-    async with linked(World(5)) as (gateway, _, mirror):
-        session = mirror.link["session"]
-        gateway.lose_upstream()
-        await mirror.until(lambda: mirror.link["phase"] == "upstreamLost")
-        missed = {gateway.fill("AAPL", shares).execId for shares in (10, -3)}
-        gateway.restore_upstream(data_lost=data_lost)
-        await mirror.until(lambda: set(mirror.rows("fills")) >= missed and bool(mirror.rows("gaps")))
-        rows = mirror.rows("fills")
-
-        assert all(rows[exec_id]["recovered"] for exec_id in missed)
-        assert mirror.link["session"] == session
-        assert gateway.connections.total == 1
-
-
 async def test_a_live_fill_is_not_recovered_and_its_correction_takes_its_place() -> None:
     async with linked(World(5)) as (gateway, _, mirror):
         fill = gateway.fill("AAPL", 10)
@@ -189,19 +171,6 @@ async def test_while_the_gateway_is_away_rows_are_old_and_not_gone() -> None:
         assert mirror.rows("positions") == held
 
 
-async def test_a_list_without_an_end_is_unknown() -> None:
-    async with Gateway(World(5), tick_rate=0.0) as gateway, place() as directory:
-        gateway.withhold_end("positions")
-        config = settings(directory, auto_connect=True, port=gateway.port, connect_timeout=1.0)
-        async with running(config):
-            mirror = await Mirror.join(config.socket_path)
-            await mirror.until(lambda: mirror.link["phase"] == "ready")
-            assert mirror.rows("sync")["positions"]["known"] is False
-            assert mirror.rows("positions") == {}
-            assert mirror.rows("sync")["fills"]["known"]
-            await mirror.leave()
-
-
 async def test_history_knows_how_long_the_link_was_up() -> None:
     async with linked(World(5)) as (gateway, _, mirror):
         gateway.drop()
@@ -216,24 +185,6 @@ async def test_history_knows_how_long_the_link_was_up() -> None:
         assert answer["events"][-1]["durationS"] is None
         assert set(answer["uptime"]) == {"24h", "7d", "30d"}
         assert 0 < answer["uptime"]["24h"]["ratio"] <= 1
-
-
-async def test_the_market_is_queried_and_watched_over_the_socket() -> None:
-    async with linked(World(5)) as (gateway, _, mirror):
-        gateway.quiet(False)
-        (match, *_) = await mirror.all("contracts.search", q="AAPL")
-        contract = match["conId"]
-        assert (await mirror.all("contracts.get", conId=contract))[0]["symbol"] == "AAPL"
-        assert (await mirror.all("quotes.get", conIds=[contract]))[0]["marketDataType"] == "live"
-        params = {"conId": contract, "durationStr": "1 M", "barSizeSetting": "1 min"}
-        assert (await mirror.call("bars.fetch", **params))["next"] is not None
-        dates = [bar["date"] for bar in await mirror.all("bars.fetch", **params)]
-        assert dates == sorted(set(dates))
-        assert len(dates) > 5_000
-
-        (topic,) = (await mirror.call("watch", topics=[f"bars:{contract}:5 mins"]))["topics"]
-        await mirror.until(lambda: bool(mirror.rows(topic)))
-        assert mirror.rows("sync")[topic]["known"]
 
 
 async def test_the_figures_count_the_session_under_way() -> None:
@@ -268,36 +219,6 @@ async def test_fills_of_earlier_daemons_are_read_again_where_the_ledger_could_no
     async with place() as directory, running(settings(directory)) as daemon:
         await until(lambda: daemon.store.rows("fills"))
         assert daemon.store.rows("fills") == {"a.01": earlier}
-
-
-@pytest.mark.skipif(os.name == "nt", reason="kill -9")
-async def test_a_killed_daemon_knows_every_fill_that_it_has_shown() -> None:
-    async with Gateway(World(5), tick_rate=0.0) as gateway, place() as directory:
-        environ = environment(
-            directory,
-            IBKR_AUTO_CONNECT="true",
-            IBKR_PORT=str(gateway.port),
-            PYTHONPATH=str(ROOT),
-            IBKR_LOG_LEVEL="ERROR",
-        )
-        process = await asyncio.create_subprocess_exec(sys.executable, "-m", "daemon", env=environ, cwd=directory)
-        try:
-            mirror = await answered(lambda: Mirror.join(environ["IBKR_SOCKET"]))
-            await mirror.until(lambda: mirror.link["connected"])
-            filled = [gateway.fill("AAPL", 1).execId for _ in range(50)]
-            await mirror.until(lambda: len(set(filled) & set(mirror.rows("fills"))) > 20)
-        finally:
-            process.send_signal(signal.SIGKILL)
-            await process.wait()
-        shown = mirror.rows("fills")
-        await mirror.leave()
-        async with running(settings(directory)):
-            again = await Mirror.join(environ["IBKR_SOCKET"])
-            now = again.rows("fills")
-            assert {key: now[key]["recovered"] for key in shown} == {
-                key: row["recovered"] for key, row in shown.items()
-            }
-            await again.leave()
 
 
 @pytest.mark.parametrize("seed", range(int(os.environ.get("LINK_TEST_SEEDS", "4"))))

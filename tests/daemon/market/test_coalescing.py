@@ -11,6 +11,7 @@ from daemon.market.coalescing import Requests
 from shared.reasons import Problem
 from tests.clock import settled
 from tests.daemon.market.fakes import Tasks
+from tests.waiting import refused
 
 
 @pytest.fixture
@@ -63,11 +64,10 @@ async def test_each_waiter_has_its_own_deadline(tasks: Tasks) -> None:
         return 1
 
     patient = asyncio.ensure_future(requests.ask("k", "it", request, 9.0))
-    with pytest.raises(Problem) as raised:
-        await requests.ask("k", "it", request, 0.0)
+    raised = await refused(requests.ask("k", "it", request, 0.0))
     answer.set()
 
-    assert raised.value.reason == "brokerTimeout"
+    assert raised.reason == "brokerTimeout"
     assert await patient == 1
 
 
@@ -82,9 +82,7 @@ async def test_the_end_of_the_daemon_ends_what_is_in_flight(tasks: Tasks) -> Non
     await settled()
     await tasks.end()
 
-    with pytest.raises(Problem) as raised:
-        await waiting
-    assert raised.value.reason == "shuttingDown"
+    assert (await refused(waiting)).reason == "shuttingDown"
 
 
 async def test_an_interruption_ends_what_is_in_flight_at_once(tasks: Tasks) -> None:

@@ -25,6 +25,7 @@ from shared.messages import Contract, ContractDetails, ContractMatch, ContractQu
 from shared.reasons import Problem
 from tests.clock import HandClock, settled
 from tests.daemon.market.fakes import START, FakeSession, Tasks, details
+from tests.waiting import refused
 
 AAPL = 265598
 NOTHING = TwsRefused(200, "No security definition has been found for the request")
@@ -87,9 +88,8 @@ async def test_a_look_up_is_cancelled_with_its_last_client_only(desk: Desk) -> N
 async def test_an_unknown_contract_is_not_found_and_that_is_remembered_for_a_while(desk: Desk) -> None:
     desk.tws.contracts[AAPL] = NOTHING
     for _ in range(2):
-        with pytest.raises(Problem) as raised:
-            await desk.contracts.details(AAPL)
-        assert (raised.value.reason, raised.value.ibCode) == ("notFound", 200)
+        raised = await refused(desk.contracts.details(AAPL))
+        assert (raised.reason, raised.ibCode) == ("notFound", 200)
     assert desk.tws.count("details") == 2  # once more for a contract that has expired
 
     del desk.tws.contracts[AAPL]
@@ -124,9 +124,8 @@ async def test_no_such_contract_means_little_in_an_outage(desk: Desk, outage: di
     desk.tws.contracts[AAPL] = NOTHING
     desk.link(**outage)
     for _ in range(2):
-        with pytest.raises(Problem) as raised:
-            await desk.contracts.details(AAPL)
-        assert (raised.value.reason, raised.value.ibCode) == ("upstreamLost", 200)
+        raised = await refused(desk.contracts.details(AAPL))
+        assert (raised.reason, raised.ibCode) == ("upstreamLost", 200)
 
     assert desk.tws.count("details") == 4
 
@@ -141,10 +140,9 @@ async def test_just_after_an_outage_it_is_requested_again_and_then_not_found_wit
     for _ in range(2):
         requests = asyncio.ensure_future(desk.contracts.details(AAPL))
         await desk.clock.pass_(RECHECK)
-        with pytest.raises(Problem) as raised:
-            await requests
-        assert (raised.value.reason, raised.value.ibCode) == ("notFound", 200)
-        assert "was down" in raised.value.detail
+        raised = await refused(requests)
+        assert (raised.reason, raised.ibCode) == ("notFound", 200)
+        assert "was down" in raised.detail
     assert desk.tws.count("details") == 8
 
     requests = asyncio.ensure_future(desk.contracts.details(AAPL))
@@ -160,9 +158,7 @@ async def test_finding_nothing_is_an_empty_list_but_not_in_an_outage(desk: Desk)
     desk.link(secdef="broken")
     requests = asyncio.ensure_future(desk.contracts.search("OTHER"))
     await desk.clock.pass_(SEARCH_INTERVAL)
-    with pytest.raises(Problem) as raised:
-        await requests
-    assert raised.value.reason == "upstreamLost"
+    assert (await refused(requests)).reason == "upstreamLost"
 
 
 async def test_searches_go_out_at_ibkrs_pace(desk: Desk) -> None:
@@ -175,8 +171,8 @@ async def test_searches_go_out_at_ibkrs_pace(desk: Desk) -> None:
 
     assert sent == [1, 2, 3, 4, 5, 6, 7, 8, 9, 9]
     assert [what[1] for what in desk.tws.requests] == [f"S{number}" for number in range(9)]
-    refused = [each.exception() for each in requests[9:]]
-    assert [(each.reason, each.retryAfter) for each in refused if isinstance(each, Problem)] == [
+    problems = [each.exception() for each in requests[9:]]
+    assert [(each.reason, each.retryAfter) for each in problems if isinstance(each, Problem)] == [
         ("pacingBudget", 9.0)
     ] * 3
     assert all(each.result().rows == () for each in requests[:9])
@@ -191,9 +187,7 @@ async def test_an_upstream_loss_ends_what_is_in_flight_at_once(desk: Desk) -> No
     desk.contracts.upstream_lost()
 
     for each in (requests, asyncio.ensure_future(desk.contracts.details(2))):
-        with pytest.raises(Problem) as raised:
-            await each
-        assert raised.value.reason == "upstreamLost"
+        assert (await refused(each)).reason == "upstreamLost"
     assert (await desk.contracts.details(1)).rows
 
 
@@ -215,9 +209,7 @@ async def test_search(desk: Desk) -> None:
 
 @pytest.mark.parametrize("q", ["", "  ", "x" * 65, "a\nb", "a\x00"])
 async def test_what_cannot_be_searched_for(desk: Desk, q: str) -> None:
-    with pytest.raises(Problem) as raised:
-        await desk.contracts.search(q)
-    assert raised.value.reason == "invalidParameters"
+    assert (await refused(desk.contracts.search(q))).reason == "invalidParameters"
 
 
 async def test_qualify_gives_the_one_contract(desk: Desk) -> None:
@@ -234,28 +226,26 @@ async def test_qualify_gives_the_one_contract(desk: Desk) -> None:
 async def test_qualify_names_the_candidates_of_an_ambiguous_description(desk: Desk) -> None:
     desk.tws.contracts[0] = [details(number) for number in range(1, 71)]
 
-    with pytest.raises(Problem) as raised:
-        await desk.contracts.qualify(ContractQuery(symbol="ES", secType="FUT"))
-
-    assert raised.value.reason == "contractAmbiguous"
-    candidates = raised.value.extra["candidates"]
+    raised = await refused(desk.contracts.qualify(ContractQuery(symbol="ES", secType="FUT")))
+    assert raised.reason == "contractAmbiguous"
+    candidates = raised.extra["candidates"]
     assert [each["conId"] for each in candidates] == list(range(1, 51))
-    assert "70 contracts, of which 50" in raised.value.detail
+    assert "70 contracts, of which 50" in raised.detail
 
 
 async def test_qualify_needs_a_name(desk: Desk) -> None:
-    with pytest.raises(Problem) as raised:
-        await desk.contracts.qualify(ContractQuery(secType="STK", exchange="SMART"))
-    assert raised.value.reason == "invalidParameters"
+    assert (
+        await refused(desk.contracts.qualify(ContractQuery(secType="STK", exchange="SMART")))
+    ).reason == "invalidParameters"
 
 
 @pytest.mark.parametrize("name", ["symbol", "exchange", "secId", "lastTradeDateOrContractMonth"])
 async def test_qualify_takes_no_field_that_would_end_one_on_the_wire(desk: Desk, name: str) -> None:
     """A NUL ends a field: what stands behind it would be read as the next, and the request be another one."""
-    with pytest.raises(Problem) as raised:
-        await desk.contracts.qualify(msgspec.structs.replace(ContractQuery(symbol="AAPL"), **{name: "AAPL\x00OPT"}))
-
-    assert (raised.value.reason, raised.value.extra) == ("invalidParameters", {"field": name})
+    raised = await refused(
+        desk.contracts.qualify(msgspec.structs.replace(ContractQuery(symbol="AAPL"), **{name: "AAPL\x00OPT"}))
+    )
+    assert (raised.reason, raised.extra) == ("invalidParameters", {"field": name})
     assert desk.tws.requests == []
 
 
@@ -286,10 +276,8 @@ async def test_failures_have_their_reason_and_the_passing_ones_are_not_cached(
 ) -> None:
     desk.tws.contracts[AAPL] = failure
 
-    with pytest.raises(Problem) as raised:
-        await desk.contracts.details(AAPL)
-
-    assert raised.value.reason == reason
+    raised = await refused(desk.contracts.details(AAPL))
+    assert raised.reason == reason
     if reason != "contractAmbiguous":
         del desk.tws.contracts[AAPL]
         assert (await desk.contracts.details(AAPL)).rows
@@ -300,9 +288,7 @@ async def test_without_a_session_only_what_is_remembered_is_known(desk: Desk) ->
     desk.contracts.lost()
 
     assert (await desk.contracts.details(AAPL)).rows
-    with pytest.raises(Problem) as raised:
-        await desk.contracts.details(1)
-    assert raised.value.reason == "notConnected"
+    assert (await refused(desk.contracts.details(1))).reason == "notConnected"
 
 
 async def test_the_cache_drops_what_was_requested_least_recently(desk: Desk) -> None:

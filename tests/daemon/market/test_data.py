@@ -16,6 +16,7 @@ from shared.messages import Bar, FarmState, Quote, Sync, Upstream
 from shared.reasons import Problem
 from tests.clock import HandClock, settled
 from tests.daemon.market.fakes import START, FakeSession, Tasks, details
+from tests.waiting import refused
 
 AAPL, IBM, MSFT = 265598, 8314, 272093
 
@@ -352,9 +353,8 @@ async def test_what_stands_against_a_quote_is_raised_for_one_and_a_row_for_sever
     requests = asyncio.ensure_future(house.market.quotes([AAPL]))
     await settled()
     house.tws.say(AAPL, code, "IBKR's text")
-    with pytest.raises(Problem) as raised:
-        await requests
-    assert (raised.value.reason, raised.value.ibCode) == (reason, code)
+    raised = await refused(requests)
+    assert (raised.reason, raised.ibCode) == (reason, code)
 
     requests = asyncio.ensure_future(house.market.quotes([IBM, AAPL]))
     await settled()
@@ -419,10 +419,9 @@ async def test_too_many_subscriptions_are_refused_with_the_count_and_served_when
     await house.watch("quotes:3", who="second")
 
     assert house.quote(3) == Quote(conId=3, ibCode=101)
-    with pytest.raises(Problem) as raised:
-        await house.market.quotes([4])
-    assert raised.value.reason == "tooManySubscriptions"
-    assert raised.value.extra == {"lines": 2, "limit": 2}
+    raised = await refused(house.market.quotes([4]))
+    assert raised.reason == "tooManySubscriptions"
+    assert raised.extra == {"lines": 2, "limit": 2}
 
     house.market.unwatch("quotes:1", "first")
     await house.pass_time(1)
@@ -476,18 +475,13 @@ async def test_an_upstream_loss_ends_the_wait_for_a_first_tick(house: House) -> 
     await settled()
     house.link(upstream="lost")
 
-    with pytest.raises(Problem) as raised:
-        await requests
-    assert raised.value.reason == "upstreamLost"
+    assert (await refused(requests)).reason == "upstreamLost"
 
 
 async def test_an_unknown_contract_has_no_quote(house: House) -> None:
     house.tws.contracts[AAPL] = []
 
-    with pytest.raises(Problem) as raised:
-        await house.market.quotes([AAPL])
-
-    assert raised.value.reason == "notFound"
+    assert (await refused(house.market.quotes([AAPL]))).reason == "notFound"
 
 
 @pytest.mark.parametrize("conIds", [[], [0], [-1], [2**63], list(range(1, 102))])
@@ -497,9 +491,7 @@ async def test_quotes_of_what_is_no_contract_are_refused(house: House, conIds: l
 
 
 async def test_quotes_without_a_session_say_so(tasks: Tasks) -> None:
-    with pytest.raises(Problem) as raised:
-        await House(tasks).market.quotes([AAPL])
-    assert raised.value.reason == "notConnected"
+    assert (await refused(House(tasks).market.quotes([AAPL]))).reason == "notConnected"
 
 
 async def test_a_refused_line_is_not_repeated_but_requested_again_for_a_new_client(house: House) -> None:

@@ -18,6 +18,7 @@ from shared.messages import Bar, BarsParams, FarmState
 from shared.reasons import Problem
 from tests.clock import HandClock, settled
 from tests.daemon.market.fakes import LOST, START, FakeSession, Tasks, details
+from tests.waiting import refused
 
 AAPL = 265598
 BARS = [Bar(date="2026-11-24", open=1.0, high=2.0, low=0.5, close=1.5)]
@@ -49,12 +50,6 @@ async def desk() -> AsyncIterator[Desk]:
     tasks = Tasks()
     yield Desk(tasks)
     await tasks.end()
-
-
-async def reason_of(request: asyncio.Task[Any]) -> str:
-    with pytest.raises(Problem) as raised:
-        await request
-    return raised.value.reason
 
 
 async def test_equal_requests_share_one_and_its_answer_for_15_s(desk: Desk) -> None:
@@ -100,10 +95,10 @@ async def test_a_burst_is_answered_or_truthfully_refused_and_never_above_the_lim
     await desk.clock.pass_(QUEUE_LIMIT + 1)
 
     outcomes = await asyncio.gather(*requests, return_exceptions=True)
-    refused = [each for each in outcomes if isinstance(each, Problem)]
-    assert {each.reason for each in refused} == {"pacingBudget"}
-    assert all(QUEUE_LIMIT < each.retryAfter <= 5 * (WINDOW + SLACK) for each in refused)
-    assert (len(outcomes) - len(refused), desk.tws.count("bars")) == (2 * LIMIT, LIMIT)
+    problems = [each for each in outcomes if isinstance(each, Problem)]
+    assert {each.reason for each in problems} == {"pacingBudget"}
+    assert all(QUEUE_LIMIT < each.retryAfter <= 5 * (WINDOW + SLACK) for each in problems)
+    assert (len(outcomes) - len(problems), desk.tws.count("bars")) == (2 * LIMIT, LIMIT)
     assert desk.history.queue.figures().used == LIMIT
     assert desk.history.queue.waiting == 0
 
@@ -127,7 +122,7 @@ async def test_a_request_that_waits_too_long_for_one_of_the_fifty_is_refused(des
         await settled()
     await desk.clock.pass_(QUEUE_LIMIT + 1)
 
-    assert await reason_of(requests[-1]) == "pacingBudget"
+    assert (await refused(requests[-1])).reason == "pacingBudget"
     assert not any(each.done() for each in requests[:-1])
 
 
@@ -174,10 +169,8 @@ async def test_a_waiting_request_leaves_the_queue_with_its_client(desk: Desk) ->
 async def test_the_meanings_of_162_are_distinguished(desk: Desk, text: str, reason: str) -> None:
     desk.tws.bars = TwsRefused(162, ERROR + text)
 
-    with pytest.raises(Problem) as raised:
-        await desk.ask()
-
-    assert (raised.value.reason, raised.value.ibCode) == (reason, 162)
+    raised = await refused(desk.ask())
+    assert (raised.reason, raised.ibCode) == (reason, 162)
 
 
 @pytest.mark.parametrize(
@@ -195,14 +188,13 @@ async def test_no_data_from_a_broken_farm_is_no_empty_answer(desk: Desk) -> None
     desk.conditions.observe("ok", farm, 0.0)
     desk.tws.bars = TwsRefused(162, ERROR + "HMDS query returned no data: AAPL@SMART Trades")
 
-    assert await reason_of(desk.ask()) == "upstreamLost"
+    assert (await refused(desk.ask())).reason == "upstreamLost"
 
 
 async def test_a_violation_by_daily_bars_holds_that_request_alone(desk: Desk) -> None:
     desk.tws.bars = TwsRefused(162, ERROR + "Historical data request pacing violation")
-    with pytest.raises(Problem) as raised:
-        await desk.ask(barSizeSetting="1 day")
-    assert (raised.value.reason, raised.value.retryAfter) == ("pacingBudget", IDENTICAL + SLACK)
+    raised = await refused(desk.ask(barSizeSetting="1 day"))
+    assert (raised.reason, raised.retryAfter) == ("pacingBudget", IDENTICAL + SLACK)
     desk.tws.bars = BARS
 
     assert (await desk.ask(1, barSizeSetting="1 day")).rows
@@ -218,10 +210,10 @@ async def test_the_figures_are_published_before_a_refusal(desk: Desk) -> None:
     published: list[int] = []
     desk.history.queue.on_refusal = lambda: published.append(desk.history.queue.figures().used)
     desk.tws.bars = TwsRefused(162, ERROR + "Historical data request pacing violation")
-    assert await reason_of(desk.ask(barSizeSetting="5 secs")) == "pacingBudget"
+    assert (await refused(desk.ask(barSizeSetting="5 secs"))).reason == "pacingBudget"
     assert published == [LIMIT]
 
-    assert await reason_of(desk.ask(1, barSizeSetting="5 secs")) == "pacingBudget"
+    assert (await refused(desk.ask(1, barSizeSetting="5 secs"))).reason == "pacingBudget"
     assert published == [LIMIT, LIMIT]
 
 
@@ -238,17 +230,17 @@ async def test_an_upstream_loss_ends_what_is_in_flight_at_once(desk: Desk) -> No
     desk.conditions.observe("lost", {}, 0.0)
     desk.history.upstream_lost()
 
-    assert {await reason_of(each) for each in requests} == {"upstreamLost"}
-    assert await reason_of(desk.ask(1, barSizeSetting="1 hour")) == "upstreamLost"
+    assert {(await refused(each)).reason for each in requests} == {"upstreamLost"}
+    assert (await refused(desk.ask(1, barSizeSetting="1 hour"))).reason == "upstreamLost"
     assert (desk.history.queue.budget.open, desk.history.queue.waiting) == (0, 0)
 
 
 async def test_a_violation_spends_the_budget_for_everybody(desk: Desk) -> None:
     desk.tws.bars = TwsRefused(162, ERROR + "Historical data request pacing violation")
-    assert await reason_of(desk.ask(barSizeSetting="5 secs")) == "pacingBudget"
+    assert (await refused(desk.ask(barSizeSetting="5 secs"))).reason == "pacingBudget"
     desk.tws.bars = BARS
 
-    assert await reason_of(desk.ask(1, barSizeSetting="5 secs")) == "pacingBudget"
+    assert (await refused(desk.ask(1, barSizeSetting="5 secs"))).reason == "pacingBudget"
     assert (await desk.ask(1, barSizeSetting="1 day")).rows
     assert desk.tws.count("bars") == 2
     assert desk.history.queue.figures().used == LIMIT
@@ -266,7 +258,7 @@ async def test_a_lost_link_ends_open_and_waiting_requests(desk: Desk) -> None:
     desk.history.lost()
     desk.tws.let_go()
 
-    assert {await reason_of(each) for each in requests} == {"notConnected"}
+    assert {(await refused(each)).reason for each in requests} == {"notConnected"}
     assert (desk.history.queue.budget.open, desk.history.queue.waiting) == (0, 0)
 
 
@@ -302,12 +294,10 @@ async def test_what_was_sent_in_an_earlier_session_still_counts(desk: Desk) -> N
     ],
 )
 async def test_a_bad_parameter_is_named_with_what_is_accepted(desk: Desk, field: str, value: str) -> None:
-    with pytest.raises(Problem) as raised:
-        await desk.ask(**{field: value})
-
-    assert raised.value.reason == "invalidParameters"
-    assert raised.value.detail.startswith(f"{field} is ")
-    assert raised.value.extra == {"field": field}
+    raised = await refused(desk.ask(**{field: value}))
+    assert raised.reason == "invalidParameters"
+    assert raised.detail.startswith(f"{field} is ")
+    assert raised.extra == {"field": field}
     assert desk.tws.requests == []
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from daemon.market.pacing import OPEN, Request
 from daemon.market.pacing_queue import QUEUE, PacingQueue
-from shared.reasons import Problem
 from tests.clock import HandClock, settled
 from tests.daemon.market.fakes import START
+from tests.waiting import refused
 
 
 @pytest.fixture
@@ -71,9 +71,8 @@ async def test_the_queue_is_bounded(queue: PacingQueue) -> None:
     waiting = [asyncio.ensure_future(queue.enter(day_bars(number))) for number in range(OPEN, OPEN + QUEUE)]
     await settled()
 
-    with pytest.raises(Problem) as raised:
-        await queue.enter(day_bars(0))
-    assert (raised.value.reason, queue.waiting) == ("pacingBudget", QUEUE)
+    raised = await refused(queue.enter(day_bars(0)))
+    assert (raised.reason, queue.waiting) == ("pacingBudget", QUEUE)
 
     queue.lost()
     assert {each.reason for each in await asyncio.gather(*waiting, return_exceptions=True)} == {"notConnected"}

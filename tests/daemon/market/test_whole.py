@@ -138,14 +138,6 @@ async def test_delayed_data_flows_where_it_was_requested(house: House, code: int
     assert rows[0]["bid"] > 0
 
 
-async def test_part_of_the_data_is_no_problem(house: House) -> None:
-    house.gateway.entitlement(10090, "AAPL")
-
-    rows = (await house.peer.call("quotes.get", conIds=[house.conId("AAPL")]))["rows"]
-
-    assert (rows[0]["ibCode"], rows[0]["bid"] > 0) == (None, True)
-
-
 async def test_too_many_tickers_of_which_tws_itself_uses_some(house: House) -> None:
     """101 from the gateway, before our own count of a hundred is reached."""
     house.gateway.quotes.limit = 1
@@ -221,17 +213,6 @@ async def test_a_burst_of_500_violates_no_pacing_rule(house: House) -> None:
     await house.peer.until(lambda: house.peer.link["pacing"]["used"] == 60)
 
 
-async def test_a_budget_that_another_client_has_used_up_is_pacing(house: House) -> None:
-    house.gateway.history.limits = type(house.gateway.history.limits)(requests=0)
-
-    data = await refusal(house.bars(conId=house.conId("AAPL"), durationStr="60 S", barSizeSetting="5 secs"))
-    assert house.daemon.store.row("link", "link").pacing.used == 60  # no later than the refusal
-    again = await refusal(house.bars(conId=house.conId("MSFT"), durationStr="60 S", barSizeSetting="5 secs"))
-
-    assert (data["reason"], data["ibCode"], again["reason"]) == ("pacingBudget", 162, "pacingBudget")
-    assert house.gateway.history.requests == 1
-
-
 async def test_the_last_client_leaving_cancels_a_long_request_at_the_gateway(house: House) -> None:
     house.gateway.mute("historicalData")
     peer = await house.join("link")
@@ -261,20 +242,3 @@ async def test_contracts_are_found_described_and_qualified(house: House) -> None
     assert one["rows"][0]["conId"] == aapl
     assert all(row["expirations"] and row["strikes"] == sorted(row["strikes"]) for row in chain)
     assert len(chain) > 0
-
-
-async def test_an_ambiguous_contract_is_refused_with_its_candidates(house: House) -> None:
-    data = await refusal(house.peer.call("contracts.qualify", symbol="ES", secType="FUT"))
-
-    assert data["reason"] == "contractAmbiguous"
-    assert len({each["conId"] for each in data["candidates"]}) > 1
-
-
-async def test_an_unknown_contract_is_not_found_unless_the_farm_is_down(house: House) -> None:
-    data = await refusal(house.peer.call("contracts.get", conId=999_999_999))
-    assert (data["reason"], data["ibCode"]) == ("notFound", 200)
-
-    house.gateway.farm(2157)
-    await house.peer.until(lambda: house.peer.link["farms"]["secdefil"]["state"] == "broken")
-    data = await refusal(house.peer.call("contracts.get", conId=999_999_998))
-    assert (data["reason"], data["ibCode"]) == ("upstreamLost", 200)

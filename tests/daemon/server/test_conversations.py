@@ -14,7 +14,6 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.process import Daemon
-from shared.jsonrpc.client import Client
 from shared.jsonrpc.codec import RpcError
 from shared.messages import STATE_TOPICS, Account, Fill, Order, PnL, Position, Quote
 from tests.daemon.running import LIMIT, Mirror, place, running, settings
@@ -69,26 +68,6 @@ async def test_a_facade_that_restarts_goes_on_where_it_was(daemon: Daemon, mirro
     answer = await again.call("watch", topics=["pnl"], epoch="another", since=3)
     assert answer["reset"]
     await again.leave()
-
-
-async def test_a_reader_that_never_reads_delays_no_other(daemon: Daemon, mirror: Mirror) -> None:
-    stalled = await Client.open(daemon.settings.socket_path, "stalled/1")
-    transport = stalled._transport
-    assert transport is not None
-    await stalled.call("watch", {"topics": ["positions"]}, LIMIT)
-    transport.pause_reading()
-    for step in range(60):
-        rows = {f"DU1:{n}": Position(account="DU1", conId=n, position=float(step)) for n in range(500)}
-        daemon.store.replace("positions", rows)
-        await mirror.until(lambda: mirror.replica is not None and mirror.replica.seq >= daemon.store.seq)
-
-    (peer,) = (peer for peer in daemon.server.service.connections if peer.client == "stalled/1")
-    assert not peer.writable
-    assert daemon.feed.merged > 0
-    assert peer._transport is not None
-    assert peer._transport.get_write_buffer_size() < 1_000_000
-    transport.resume_reading()
-    stalled.abort()
 
 
 async def test_a_step_of_other_topics_is_named_when_it_is_a_commands(daemon: Daemon) -> None:
@@ -291,10 +270,6 @@ async def test_the_pnl_of_the_day_is_read_per_account(daemon: Daemon, mirror: Mi
     error = await refused(mirror, "account.pnl.history", allowStale=True)
     assert (error.data["reason"], error.data["accounts"]) == ("accountAmbiguous", ["DU1", "DU2"])
     assert (await refused(mirror, "account.pnl.history")).data["reason"] == "autoConnectOff"
-
-
-async def test_the_link_row_is_the_body_of_get_link(mirror: Mirror) -> None:
-    assert (await mirror.call("link.get"))["phase"] == "disabled"
 
 
 async def test_holding_the_link_down_survives_the_daemon() -> None:

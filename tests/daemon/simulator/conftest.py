@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 import ib_async
 import pytest
 
-from daemon.simulator import Gateway, World
-from tests.daemon.simulator.waiting import LIMIT, Connect
+from daemon.simulator import Gateway, ManualClock, World
+from tests.daemon.simulator.waiting import LIMIT, Connect, Raw
 from tests.ports import free_port
 from tests.waiting import until
 
@@ -20,6 +20,25 @@ async def gateway() -> AsyncIterator[Gateway]:
     gateway.port = free_port()
     async with gateway:
         yield gateway
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+async def clocked(clock: ManualClock) -> AsyncIterator[Gateway]:
+    """A gateway whose time is moved by hand."""
+    async with Gateway(World(), clock=clock) as gateway:
+        yield gateway
+
+
+@pytest.fixture(autouse=True)
+async def clients_are_closed() -> AsyncIterator[None]:
+    yield
+    while Raw.opened:
+        await Raw.opened.pop().close()
 
 
 @pytest.fixture

@@ -19,11 +19,9 @@ async def gateway() -> AsyncIterator[Gateway]:
 
 
 @pytest.fixture
-async def client(gateway: Gateway) -> AsyncIterator[Raw]:
+async def client(gateway: Gateway) -> Raw:
     """A client whose session has begun."""
-    client = await ready(gateway)
-    yield client
-    await client.close()
+    return await ready(gateway)
 
 
 def history(client: Raw, req_id: int = 1, *, size: str = "1 min", format_date: int = 1, keep: int = 0) -> None:
@@ -74,7 +72,6 @@ async def test_an_account_list_that_cannot_be_decoded(gateway: Gateway) -> None:
     faults.apply(gateway, "alter=managedAccounts,fewer")
     client = await Raw.open(gateway.port)
     assert await client.until("15") == ["15", "1"]
-    await client.close()
 
 
 async def test_the_market_data_type_comes_before_the_terms(gateway: Gateway, client: Raw) -> None:
@@ -184,14 +181,12 @@ async def test_the_version_comes_late_or_cut_off(gateway: Gateway) -> None:
     assert await client.silent()
     gateway.clock.advance(8)  # type: ignore[attr-defined]
     assert len(await client.read()) == 2
-    await client.close()
 
     faults.apply(gateway, "behave")
     faults.apply(gateway, "close-in-handshake=off,off,on")
     client = await Raw.dial(gateway.port)
     client.greet()
     assert 0 < len(await client.rest()) < 20
-    await client.close()
 
 
 async def test_an_account_has_as_many_values_as_a_real_one(gateway: Gateway, client: Raw) -> None:

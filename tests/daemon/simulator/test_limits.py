@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ib_async
 import pytest
-from ib_async.wrapper import RequestError
 
 from daemon.simulator import Gateway, HistoryLimits, ManualClock, World
 from daemon.simulator.pacing import HistoryPacing
@@ -50,7 +49,6 @@ async def test_an_entitlement_decides_what_a_line_gets(
         assert await first(client, 2) == ["tick", "66"]
     quote(client, 3, MICROSOFT)
     assert await first(client, 3) == ["tick", "1"]
-    await client.close()
 
 
 async def test_a_refused_line_has_its_terms_all_the_same(gateway: Gateway) -> None:
@@ -63,7 +61,6 @@ async def test_a_refused_line_has_its_terms_all_the_same(gateway: Gateway) -> No
     said = await client.read()
     assert said[2:4] == ["1", "10089"]
     assert said[4].endswith("Delayed market data is available.AAPL NASDAQ.NMS/TOP/ALL")
-    await client.close()
 
 
 async def test_a_competing_session_takes_every_line_and_each_new_one(gateway: Gateway) -> None:
@@ -79,7 +76,6 @@ async def test_a_competing_session_takes_every_line_and_each_new_one(gateway: Ga
     gateway.compete(on=False)
     quote(client, 3)
     assert await first(client, 3) == ["tick", "1"]
-    await client.close()
 
 
 async def test_lines_beyond_the_limit_are_refused_and_snapshots_need_none() -> None:
@@ -94,7 +90,6 @@ async def test_lines_beyond_the_limit_are_refused_and_snapshots_need_none() -> N
         quote(client, 5)
         assert await first(client, 5) == ["tick", "1"]
         assert gateway.quotes.by_contract() == {265598: 2}
-        await client.close()
 
 
 @pytest.mark.parametrize(
@@ -126,7 +121,6 @@ async def test_a_request_that_cannot_be_served_says_why(
         said = await client.until("4")
         assert said[3] == code
         assert words in said[4]
-    await client.close()
 
 
 async def test_a_third_account_summary_and_a_used_id_are_refused(gateway: Gateway) -> None:
@@ -140,7 +134,6 @@ async def test_a_third_account_summary_and_a_used_id_are_refused(gateway: Gatewa
     client.send(63, 1, 1)
     client.send(62, 1, 4, "All", "NetLiquidation")
     await client.until("64", "1", "4")
-    await client.close()
 
 
 async def test_a_used_ticker_id_is_refused(gateway: Gateway) -> None:
@@ -156,7 +149,6 @@ async def test_a_used_ticker_id_is_refused(gateway: Gateway) -> None:
     client.send(2, 2, 1)
 
     await until(lambda: not gateway.quotes.lines)
-    await client.close()
 
 
 async def test_a_display_group_shows_what_a_client_puts_there(gateway: Gateway) -> None:
@@ -165,7 +157,6 @@ async def test_a_display_group_shows_what_a_client_puts_there(gateway: Gateway) 
     assert await client.until("68") == ["68", "1", "5", "none"]
     client.send(69, 1, 5, "265598@SMART")
     assert await client.until("68") == ["68", "1", "5", "265598@SMART"]
-    await client.close()
 
 
 async def test_real_time_bars_can_be_forbidden_for_a_contract(gateway: Gateway) -> None:
@@ -175,7 +166,6 @@ async def test_real_time_bars_can_be_forbidden_for_a_contract(gateway: Gateway) 
 
     said = await client.until("4")
     assert said[2:5] == ["2", "420", "Invalid Real-time Query:No market data permissions for NASDAQ STK"]
-    await client.close()
 
 
 # orders
@@ -250,28 +240,25 @@ def bars(
     client.send(20, req_id, *APPLE, 0, end, size, span, 1, show, 1, 0, "")
 
 
-async def test_small_bars_are_paced_like_ibkr_paces_them() -> None:
+async def test_small_bars_are_paced_like_ibkr_paces_them(clocked: Gateway, clock: ManualClock) -> None:
     """162 for an equal request within 15 s and for the sixth of a contract in 2 s; large bars are free."""
-    clock = ManualClock()
-    async with Gateway(World(), clock=clock) as gateway:
-        client = await ready(gateway)
-        bars(client, 1)
-        await client.until("17", "1")
-        bars(client, 2)
-        said = await client.until("4", "2", "2", "162")
-        assert said[4] == ("Historical Market Data Service error message:Historical data request pacing violation")
-        clock.advance(16)
-        bars(client, 3)
-        await client.until("17", "3")
-        clock.advance(16)
-        for n in range(4, 10):
-            bars(client, n, span=f"{n * 10} S")
-        assert (await client.until("4"))[2:4] == ["9", "162"]
-        for n in range(10, 18):
-            bars(client, n, size="1 hour", span="1 D")
-        await client.until("17", "17")
-        assert gateway.history.violations == 2
-        await client.close()
+    client = await ready(clocked)
+    bars(client, 1)
+    await client.until("17", "1")
+    bars(client, 2)
+    said = await client.until("4", "2", "2", "162")
+    assert said[4] == ("Historical Market Data Service error message:Historical data request pacing violation")
+    clock.advance(16)
+    bars(client, 3)
+    await client.until("17", "3")
+    clock.advance(16)
+    for n in range(4, 10):
+        bars(client, n, span=f"{n * 10} S")
+    assert (await client.until("4"))[2:4] == ["9", "162"]
+    for n in range(10, 18):
+        bars(client, n, size="1 hour", span="1 D")
+    await client.until("17", "17")
+    assert clocked.history.violations == 2
 
 
 async def test_pacing_can_end_the_connection() -> None:
@@ -280,7 +267,6 @@ async def test_pacing_can_end_the_connection() -> None:
         for n in range(3):
             bars(client, n)
         await client.rest()
-        await client.close()
 
 
 def test_sixty_requests_fit_into_ten_minutes_and_bid_ask_counts_twice() -> None:
@@ -324,7 +310,6 @@ async def test_a_historical_request_that_makes_no_sense_is_explained(
     said = await client.until("4", "2", "1")
     assert said[3] == code
     assert words in said[4]
-    await client.close()
 
 
 async def test_cancelling_a_query_or_a_stream_is_confirmed_with_162(gateway: Gateway) -> None:
@@ -341,17 +326,6 @@ async def test_cancelling_a_query_or_a_stream_is_confirmed_with_162(gateway: Gat
     gateway.no_history("AAPL")
     bars(client, 3, "1 hour", "1 D")
     assert (await client.until("4", "2", "3"))[4].endswith("HMDS query returned no data: AAPL@SMART Trades")
-    await client.close()
-
-
-async def test_a_refused_history_raises_in_an_unmodified_client(gateway: Gateway, connect: Connect) -> None:
-    ib = await connect()
-    gateway.no_history("AAPL")
-    [contract] = await ib.qualifyContractsAsync(ib_async.Stock("AAPL", "SMART", "USD"))
-
-    with pytest.raises(RequestError) as refused:
-        await ib.reqHistoricalDataAsync(contract, "", "1 D", "1 hour", "TRADES", True)
-    assert refused.value.code == 162
 
 
 async def test_account_updates_can_be_taken_away(gateway: Gateway) -> None:
@@ -362,7 +336,6 @@ async def test_account_updates_can_be_taken_away(gateway: Gateway) -> None:
     await client.until("4", "2", "-1", "2100")
     gateway.update_accounts()
     assert await client.silent()
-    await client.close()
 
 
 async def test_account_updates_that_are_subscribed_to_are_not_sent_in_full_again(gateway: Gateway) -> None:
@@ -375,4 +348,3 @@ async def test_account_updates_that_are_subscribed_to_are_not_sent_in_full_again
     client.send(6, 2, 0, "DU1234567")
     client.send(6, 2, 1, "DU1234567")
     await client.until("54")
-    await client.close()

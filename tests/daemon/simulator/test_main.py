@@ -56,7 +56,6 @@ async def test_it_serves_a_client_and_ends_at_ctrl_c() -> None:
     await client.until("62")
 
     assert await ended(process) == 0
-    await client.close()
 
 
 async def test_its_standard_input_takes_verbs() -> None:

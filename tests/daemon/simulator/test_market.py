@@ -48,10 +48,6 @@ def test_positions_are_dealt_to_the_accounts_in_turn(accounts: int, positions: i
     assert max(shares) - min(shares) <= 1
 
 
-def test_an_advisor_stands_before_his_clients() -> None:
-    assert world(accounts=3, advisor="DF1").managed == ("DF1", "DU1234567", "DU1234568", "DU1234569")
-
-
 @given(trades=st.lists(st.tuples(st.integers(-300, 300).filter(bool), st.integers(50, 400)), max_size=12))
 @settings(deadline=None)
 def test_cash_position_and_profit_add_up_after_any_trades(trades: list[tuple[int, int]]) -> None:

@@ -13,48 +13,42 @@ from tests.daemon.simulator.waiting import APPLE, Connect, quote, ready
 from tests.waiting import until
 
 
-async def test_a_lost_upstream_says_1100_and_lets_ticks_and_requests_hang() -> None:
-    clock = ManualClock()
-    async with Gateway(World(), clock=clock) as gateway:
-        client = await ready(gateway)
-        quote(client, 1)
-        await client.until("46")
-        await client.until("45")
-        gateway.lose_upstream()
-        assert (await client.until("4"))[2:4] == ["-1", "1100"]
+async def test_a_lost_upstream_says_1100_and_lets_ticks_and_requests_hang(clocked: Gateway, clock: ManualClock) -> None:
+    client = await ready(clocked)
+    quote(client, 1)
+    await client.until("46")
+    await client.until("45")
+    clocked.lose_upstream()
+    assert (await client.until("4"))[2:4] == ["-1", "1100"]
 
-        clock.advance(10)
-        client.send(9, 8, 2, *APPLE, 0, "", "", "")
-        client.send(61, 1)
-        client.send(49, 1)
+    clock.advance(10)
+    client.send(9, 8, 2, *APPLE, 0, "", "", "")
+    client.send(61, 1)
+    client.send(49, 1)
 
-        assert (await client.read())[0] == "49"
-        assert await client.silent()
-        await client.close()
+    assert (await client.read())[0] == "49"
+    assert await client.silent()
 
 
-async def test_1102_keeps_streams_and_1101_forgets_them() -> None:
-    clock = ManualClock()
-    async with Gateway(World(), clock=clock) as gateway:
-        client = await ready(gateway)
-        quote(client, 1)
-        client.send(50, 3, 2, *APPLE, 5, "TRADES", 0, "")
-        await until(lambda: gateway.quotes.lines and len(gateway.ready_sessions()[0].subscriptions.bars) == 1)
-        gateway.lose_upstream()
-        gateway.restore_upstream()
-        assert "All data farms are connected" in (await client.until("4", "2", "-1", "1102"))[4]
-        clock.advance(6)
-        await client.until("50")
+async def test_1102_keeps_streams_and_1101_forgets_them(clocked: Gateway, clock: ManualClock) -> None:
+    client = await ready(clocked)
+    quote(client, 1)
+    client.send(50, 3, 2, *APPLE, 5, "TRADES", 0, "")
+    await until(lambda: clocked.quotes.lines and len(clocked.ready_sessions()[0].subscriptions.bars) == 1)
+    clocked.lose_upstream()
+    clocked.restore_upstream()
+    assert "All data farms are connected" in (await client.until("4", "2", "-1", "1102"))[4]
+    clock.advance(6)
+    await client.until("50")
 
-        gateway.lose_upstream()
-        gateway.restore_upstream(data_lost=True)
-        await client.until("4", "2", "-1", "1101")
-        clock.advance(20)
-        assert await client.silent()
-        assert not gateway.quotes.lines
-        quote(client, 1)
-        assert (await client.read())[0] == "58"
-        await client.close()
+    clocked.lose_upstream()
+    clocked.restore_upstream(data_lost=True)
+    await client.until("4", "2", "-1", "1101")
+    clock.advance(20)
+    assert await client.silent()
+    assert not clocked.quotes.lines
+    quote(client, 1)
+    assert (await client.read())[0] == "58"
 
 
 @pytest.mark.parametrize("code", [1100, 2110])
@@ -65,7 +59,6 @@ async def test_2110_stands_at_the_beginning_of_a_session(gateway: Gateway, code:
     client = await ready(gateway)
 
     assert (await client.read())[2:4] == ["-1", "2110"]
-    await client.close()
 
 
 async def test_an_outage_can_answer_with_nothing_or_with_its_own_code(gateway: Gateway, connect: Connect) -> None:
@@ -150,20 +143,16 @@ async def test_a_correction_has_the_next_number_and_commission_may_come_later() 
         assert corrected.execId == fill.execId[:-3] + ".02"
         execution = await client.until("11")
         assert (execution[14], execution[20]) == (corrected.execId, "201")
-        await client.close()
 
 
-async def test_a_farm_blip_kills_bar_streams_for_good() -> None:
-    clock = ManualClock()
-    async with Gateway(World(), clock=clock) as gateway:
-        client = await ready(gateway)
-        client.send(50, 3, 2, *APPLE, 5, "TRADES", 0, "")
-        await until(lambda: gateway.ready_sessions()[0].subscriptions.bars)
-        gateway.farm_blip()
-        assert [(await client.read())[2:4] for _ in range(3)] == [["-1", "2105"], ["2", "10182"], ["-1", "2106"]]
-        clock.advance(60)
-        assert await client.silent()
-        await client.close()
+async def test_a_farm_blip_kills_bar_streams_for_good(clocked: Gateway, clock: ManualClock) -> None:
+    client = await ready(clocked)
+    client.send(50, 3, 2, *APPLE, 5, "TRADES", 0, "")
+    await until(lambda: clocked.ready_sessions()[0].subscriptions.bars)
+    clocked.farm_blip()
+    assert [(await client.read())[2:4] for _ in range(3)] == [["-1", "2105"], ["2", "10182"], ["-1", "2106"]]
+    clock.advance(60)
+    assert await client.silent()
 
 
 @pytest.mark.parametrize("code", [2103, 2104, 2105, 2106, 2107, 2108, 2119, 2157, 2158])
@@ -173,7 +162,6 @@ async def test_farm_notices_name_their_farm_in_the_words_of_the_wire(gateway: Ga
 
     said = (await client.read())[4]
     assert said.endswith(".eufarm" if code in (2107, 2108) else ":eufarm")
-    await client.close()
 
 
 async def test_a_moved_port_is_named_before_the_connection_ends(gateway: Gateway) -> None:
@@ -183,19 +171,15 @@ async def test_a_moved_port_is_named_before_the_connection_ends(gateway: Gateway
     said = await client.read()
     assert (said[3], said[4].rsplit(maxsplit=1)[-1]) == ("1300", "4711")
     assert await client.rest() == b""
-    await client.close()
 
 
-async def test_the_nightly_reset_repeats_itself_and_ends() -> None:
-    clock = ManualClock()
-    async with Gateway(World(), clock=clock) as gateway:
-        client = await ready(gateway)
-        gateway.nightly_reset(for_s=15, every_s=5)
-        clock.advance(15)
-        codes = [(await client.read())[3] for _ in range(10)]
+async def test_the_nightly_reset_repeats_itself_and_ends(clocked: Gateway, clock: ManualClock) -> None:
+    client = await ready(clocked)
+    clocked.nightly_reset(for_s=15, every_s=5)
+    clock.advance(15)
+    codes = [(await client.read())[3] for _ in range(10)]
 
-        assert codes == ["1100", "2103", "2105", "2157", "1100", "1100", "1102", "2104", "2106", "2158"]
-        await client.close()
+    assert codes == ["1100", "2103", "2105", "2157", "1100", "1100", "1102", "2104", "2106", "2158"]
 
 
 async def test_farms_that_stay_broken_are_named(gateway: Gateway) -> None:
@@ -206,7 +190,6 @@ async def test_farms_that_stay_broken_are_named(gateway: Gateway) -> None:
 
     said = await client.until("4", "2", "-1", "1102")
     assert said[4].endswith("data maintained. The following farms are not connected: eufarm; cashfarm.")
-    await client.close()
 
 
 async def test_orders_made_by_hand_are_bound_to_client_0_alone(gateway: Gateway) -> None:
@@ -220,8 +203,6 @@ async def test_orders_made_by_hand_are_bound_to_client_0_alone(gateway: Gateway)
     assert (client_id, int(order_id) < 0) == ("0", True)
     assert gateway.world.orders[int(perm_id)].status == "Cancelled"
     assert (await other.until("4"))[3] == "321"
-    await client.close()
-    await other.close()
 
 
 async def test_an_execution_by_hand_has_the_unset_order_id(gateway: Gateway) -> None:
@@ -232,4 +213,3 @@ async def test_an_execution_by_hand_has_the_unset_order_id(gateway: Gateway) -> 
     rows = {row[14]: row for row in [await client.until("11") for _ in gateway.world.fills]}
 
     assert (rows[fill.execId][2], rows[fill.execId][22]) == ("2147483647", "0")
-    await client.close()

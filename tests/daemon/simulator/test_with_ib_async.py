@@ -124,56 +124,6 @@ async def test_a_what_if_order_gives_its_margin_and_is_no_order(gateway: Gateway
     assert len(gateway.world.orders) == orders
 
 
-async def test_contracts_are_described_searched_and_found_ambiguous(connect: Connect) -> None:
-    ib = await connect()
-
-    [details] = await ib.reqContractDetailsAsync(ib_async.Stock("AAPL", "SMART", "USD"))
-    several = await ib.reqContractDetailsAsync(ib_async.Stock("IBM", "SMART"))
-    found = await ib.reqMatchingSymbolsAsync("app")
-    chains = await ib.reqSecDefOptParamsAsync("AAPL", "", "STK", 265598)
-    [option] = await ib.reqContractDetailsAsync(
-        ib_async.Option("AAPL", chains[0].expirations[0], chains[0].strikes[0], "C", "SMART")
-    )
-    [rule] = await ib.reqMarketRuleAsync(int(details.marketRuleIds.split(",")[0]))
-
-    assert details.longName == "APPLE INC"
-    assert details.contract is not None
-    assert details.contract.conId == 265598
-    assert details.tradingSessions()
-    assert len({d.contract.conId for d in several if d.contract}) == 3
-    assert [d.contract.symbol for d in found if d.contract] == ["AAPL"]
-    assert found[0].derivativeSecTypes
-    assert option.underConId == 265598
-    assert rule.increment == 0.01
-    with pytest.raises(ib_async.wrapper.RequestError) as refused:
-        await ib.reqContractDetailsAsync(ib_async.Stock("NOSUCH", "SMART", "USD"))
-    assert refused.value.code == 200
-
-
-async def test_market_data_begins_with_the_whole_picture_and_goes_on(connect: Connect) -> None:
-    ib = await connect()
-    ticker = ib.reqMktData(await apple(ib), "165,233,236,456")
-    await until(lambda: ticker.bid > 0 and ticker.volume > 0 and ticker.close > 0)
-    first = ticker.time
-
-    await until(lambda: ticker.time != first)
-
-    assert ticker.bid < ticker.ask
-    assert ticker.low <= ticker.high
-    assert ticker.marketDataType == 1
-    assert ticker.shortableShares > 0
-
-
-async def test_a_snapshot_ends(gateway: Gateway, connect: Connect) -> None:
-    ib = await connect()
-    [pair] = await ib.qualifyContractsAsync(ib_async.Forex("EURUSD"))
-
-    [ticker] = await ib.reqTickersAsync(pair)
-
-    assert 0.5 < ticker.bid < ticker.ask < 2
-    assert not gateway.quotes.lines
-
-
 @pytest.mark.parametrize(
     ("span", "size", "count"),
     [
@@ -206,20 +156,6 @@ async def test_daily_bars_have_dates_and_intraday_bars_times(connect: Connect) -
     assert [bar.date for bar in daily] == [date(2025, 11, 10), date(2025, 11, 11), date(2025, 11, 12)]
     assert all(isinstance(bar.date, datetime) for bar in local)
     assert [bar.date for bar in local] == [bar.date for bar in epoch]
-
-
-async def test_clock_summary_and_pnl_are_answered(connect: Connect) -> None:
-    ib = await connect()
-
-    assert (await ib.reqCurrentTimeAsync()).year >= 2025
-    summary = await ib.accountSummaryAsync()
-    pnl = ib.reqPnL("DU1234567")
-    single = ib.reqPnLSingle("DU1234567", "", 265598)
-    await until(lambda: pnl.unrealizedPnL == pnl.unrealizedPnL and single.value == single.value)
-
-    assert {"NetLiquidation", "BuyingPower", "TotalCashValue"} <= {row.tag for row in summary}
-    assert single.position
-    assert (await ib.reqHeadTimeStampAsync(ib.positions()[0].contract, "TRADES", True, 1)).year >= 1980
 
 
 @pytest.mark.parametrize("version", [157, 158, 159, 160, 162, 163, 164, 166, 169, 170, 171, 173, 176, 177])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import ClassVar
 
 import ib_async
 
@@ -15,14 +16,17 @@ Connect = Callable[..., Awaitable[ib_async.IB]]
 
 
 class Raw:
-    """A client that is nothing but a socket: sends fields, keeps the messages that come and how the end came."""
+    """A client that is nothing but a socket. `opened`: those of the test, closed at its end."""
+
+    opened: ClassVar[list[Raw]] = []
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
 
     @classmethod
     async def dial(cls, port: int) -> Raw:
-        return cls(*await asyncio.open_connection("127.0.0.1", port))
+        cls.opened.append(cls(*await asyncio.open_connection("127.0.0.1", port)))
+        return cls.opened[-1]
 
     @classmethod
     async def open(cls, port: int, client_id: int = 1, versions: str = "v157..178") -> Raw:

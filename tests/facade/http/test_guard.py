@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import random
 import re
 import socket
 from collections.abc import Mapping
@@ -18,7 +17,6 @@ from facade.http import peers
 from facade.http.guard import names, spelled
 from tests.facade.conftest import LIMIT, Served, running
 from tests.facade.fake_daemon import FakeDaemon
-from tests.waiting import until
 
 STATUS = "/api/ibkr/status"
 EVERYWHERE = (
@@ -462,54 +460,6 @@ async def test_a_proxys_name_is_one_of_ours_also_by_tls(tmp_path: Path, daemon: 
             assert (await served.get(STATUS, headers={"Host": "trade.example", "Origin": origin}))[0] == 200
         own = f"https://127.0.0.1:{served.port}"  # no TLS is served there
         assert (await served.get(STATUS, headers={"Origin": own}))[0] == 403
-
-
-@pytest.mark.parametrize("seed", range(6))
-async def test_no_bytes_cause_an_internal_error(
-    tmp_path: Path, daemon: FakeDaemon, seed: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("serving.KEEP_ALIVE", "serving.LINGER", "http.request_data.BODY_TIMEOUT"):
-        monkeypatch.setattr(f"facade.{name}", 0.1)
-    chance = random.Random(seed)
-    async with running(tmp_path, daemon) as served:
-        await until(lambda: served.facade.default.mirror.state.connected)
-        good = [text.replace(b"HOST", f"127.0.0.1:{served.port}".encode()) for text in GOOD]
-        for _ in range(6):
-            requests = [mutated(chance, chance.choice(good)) for _ in range(40)]
-            for request, raw in zip(requests, await asyncio.gather(*map(served.raw_or_reset, requests)), strict=True):
-                assert not raw or raw.startswith(b"HTTP/"), request
-                assert raw.split(b" ")[1:2] != [b"500"], request
-        assert (await served.get(STATUS))[0] == 200
-        assert served.facade.server is not None
-        assert len(served.facade.server.connections) <= 2
-    assert "Traceback" not in caplog.text
-    assert not [record for record in caplog.records if record.levelname == "ERROR"]
-
-
-GOOD = (
-    b'GET /api/ibkr/contracts/265598?allowStale=true HTTP/1.1\r\nHost: HOST\r\nIf-None-Match: "e1-1"\r\n\r\n',
-    b"GET /ui/docs.js HTTP/1.1\r\nHost: HOST\r\nSec-Fetch-Site: none\r\nConnection: close\r\n\r\n",
-    b"POST /api/ibkr/reconnect HTTP/1.1\r\nHost: HOST\r\nContent-Type: application/json\r\n"
-    b"Content-Length: 2\r\nConnection: close\r\n\r\n{}",
-    b"POST /api/ibkr/connect HTTP/1.1\r\nHost: HOST\r\nContent-Type: application/json\r\n"
-    b'Transfer-Encoding: chunked\r\n\r\n5\r\n{"a":\r\n2\r\n1}\r\n0\r\n\r\n',
-)
-
-
-def mutated(chance: random.Random, good: bytes) -> bytes:
-    request = bytearray(good)
-    for _ in range(chance.randrange(1, 5)):
-        at = chance.randrange(len(request))
-        match chance.randrange(4):
-            case 0:
-                request[at] = chance.randrange(256)
-            case 1:
-                del request[at : at + chance.randrange(1, 8)]
-            case 2:
-                request[at:at] = chance.randbytes(chance.randrange(1, 6))
-            case _:
-                request[at:at] = request[: chance.randrange(len(request))]
-    return bytes(request)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ import json
 
 import pytest
 
-from shared.jsonrpc import server as module
 from shared.jsonrpc.client import Client
 from shared.jsonrpc.codec import MAX_LINE
 from shared.jsonrpc.server import MAX_WRITE_BUFFER
@@ -132,19 +131,6 @@ async def test_what_is_bad_but_framed_costs_one_error(path, service, bad, what):
     assert service.faults == 0
 
 
-async def test_silent_peers_in_every_place_keep_no_client_out(path, service, bad, monkeypatch):
-    monkeypatch.setattr(module, "MAX_CONNECTIONS", 16)
-    monkeypatch.setattr(module, "HELLO_TIMEOUT", 600.0)  # none goes by itself
-    for _ in range(16):
-        await bad()
-    await until(lambda: len(service.connections) == 16)
-
-    await good_is_served(path)
-
-    assert len(service.connections) <= 16
-    assert service.rejected == 1
-
-
 async def test_a_peer_that_sends_requests_and_never_reads_is_bounded(path, service, bad):
     peer = await bad()
     peer.transport.write(HELLO)
@@ -162,16 +148,6 @@ async def test_a_peer_that_sends_requests_and_never_reads_is_bounded(path, servi
 
     assert held._transport.get_write_buffer_size() < MAX_WRITE_BUFFER
     assert len(held._received) * len(PING) <= 1 << 20
-
-
-async def test_calls_that_never_end_are_bounded(path, service, bad):
-    peer = await bad()
-
-    peer.transport.write(HELLO + b'{"jsonrpc":"2.0","id":1,"method":"hang"}\n' * 2000)
-    await until(lambda: peer.received.count(b"pacingBudget") == 2000 - 512)
-    await good_is_served(path)
-
-    assert len(next(iter(service.connections))._calls) == 512
 
 
 async def test_peers_that_vanish_in_the_middle_leave_nothing(path, service, bad):
