@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,37 +13,10 @@ import pytest
 
 from daemon.simulator import Gateway, World
 from shared.jsonrpc.client import Client
-from tests.daemon.running import environment, place
+from tests.daemon.running import LIMIT, environment, place, process
 from tests.waiting import answered, until
 
-ROOT = Path(__file__).resolve().parent.parent
-LIMIT = 60.0  # s; only ends a test that would hang
-
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="SIGSTOP and SIGKILL")
-
-
-@asynccontextmanager
-async def process(
-    *arguments: str, env: dict[str, str] | None = None, cwd: Path
-) -> AsyncIterator[asyncio.subprocess.Process]:
-    """`python -m …`, killed if it is still there at the end."""
-    running = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        *arguments,
-        env={**(env or dict(os.environ)), "PYTHONPATH": str(ROOT)},
-        cwd=cwd,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        yield running
-    finally:
-        if running.returncode is None:
-            running.kill()
-            running.send_signal(signal.SIGCONT)
-        await running.communicate()
 
 
 class Daemon:
@@ -58,13 +28,9 @@ class Daemon:
     async def row(self) -> dict[str, Any]:
         client = await Client.open(self.path, "test/1", timeout=LIMIT)
         try:
-            answer = msgspec.json.decode(await client.call("link.get", {}, LIMIT))
+            return dict(msgspec.json.decode(await client.call("link.get", {}, LIMIT)))
         finally:
             await client.close()
-        assert isinstance(answer, dict)
-        row = answer.get("link", answer)
-        assert isinstance(row, dict)
-        return row
 
     async def becomes(self, **wanted: Any) -> dict[str, Any]:
         """Ask until the row has these values."""
@@ -87,7 +53,7 @@ async def test_a_daemon_stopped_for_longer_than_any_limit_does_not_take_the_gate
     async with place() as directory, Gateway(World(), tick_rate=0.0) as gateway:
         env = settings(directory, gateway.port)
         scene = Daemon(env["IBKR_SOCKET"])
-        async with process("daemon", env=env, cwd=directory) as daemon:
+        async with process("-m", "daemon", env=env, cwd=directory) as daemon:
             await scene.becomes(phase="ready", session=1)
             for _ in range(3):
                 daemon.send_signal(signal.SIGSTOP)
@@ -104,13 +70,21 @@ async def test_a_daemon_stopped_for_longer_than_any_limit_does_not_take_the_gate
 
 
 async def test_a_gateway_that_is_stopped_is_noticed_and_found_again() -> None:
-    async with place() as directory, process("daemon.simulator", "--port", "0", cwd=directory) as gateway:
+    async with (
+        place() as directory,
+        process(
+            *("-m", "daemon.simulator", "--port", "0"),
+            env=dict(os.environ),
+            cwd=directory,
+            stdout=asyncio.subprocess.PIPE,
+        ) as gateway,
+    ):
         assert gateway.stdout is not None
         async with asyncio.timeout(LIMIT):
             line = (await gateway.stdout.readline()).decode()
         env = settings(directory, int(line.rpartition(":")[2]))
         scene = Daemon(env["IBKR_SOCKET"])
-        async with process("daemon", env={**env, "IBKR_CONNECT_TIMEOUT": "2"}, cwd=directory):
+        async with process("-m", "daemon", env={**env, "IBKR_CONNECT_TIMEOUT": "2"}, cwd=directory):
             await scene.becomes(phase="ready", session=1)
             gateway.send_signal(signal.SIGSTOP)
             row = await scene.becomes(connected=False)
@@ -126,12 +100,12 @@ async def test_a_daemon_killed_at_any_moment_gets_its_client_id_back_when_its_gh
     async with place() as directory, Gateway(World(), tick_rate=0.0) as gateway:
         env = settings(directory, gateway.port)
         scene = Daemon(env["IBKR_SOCKET"])
-        async with process("daemon", env=env, cwd=directory) as daemon:
+        async with process("-m", "daemon", env=env, cwd=directory) as daemon:
             await scene.becomes(phase="ready")
             gateway.client_id_in_use()
             daemon.kill()
             await daemon.wait()
-        async with process("daemon", env=env, cwd=directory):
+        async with process("-m", "daemon", env=env, cwd=directory):
             row = await scene.becomes(phase="waiting", reason="clientIdInUse")
             assert row["gateway"]["clientId"] == 1
             gateway.client_id_free()
@@ -144,14 +118,14 @@ async def test_a_hold_survives_a_killed_daemon() -> None:
     async with place() as directory, Gateway(World(), tick_rate=0.0) as gateway:
         env = settings(directory, gateway.port)
         scene = Daemon(env["IBKR_SOCKET"])
-        async with process("daemon", env=env, cwd=directory) as daemon:
+        async with process("-m", "daemon", env=env, cwd=directory) as daemon:
             await scene.becomes(phase="ready")
             client = await Client.open(scene.path, "test/1")
             await client.call("link.disconnect", {}, LIMIT)
             await client.close()
             daemon.kill()
             await daemon.wait()
-        async with process("daemon", env=env, cwd=directory):
+        async with process("-m", "daemon", env=env, cwd=directory):
             row = await scene.becomes(phase="held")
 
             assert row["reason"] == "manual"

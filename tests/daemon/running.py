@@ -25,6 +25,8 @@ from shared.replica import Replica, TopicDelta, TopicState
 from shared.settings import Settings
 from shared.transport.private_paths import private_directory
 
+ROOT = Path(__file__).resolve().parents[2]
+
 LIMIT = 60.0
 """s for anything here to come true."""
 
@@ -163,3 +165,29 @@ def environment(directory: Path, **more: str) -> dict[str, str]:
     config = settings(directory)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("IBKR_")}
     return {**kept, "IBKR_STATE_DIR": str(config.state_dir), "IBKR_SOCKET": config.socket, **more}
+
+
+@asynccontextmanager
+async def process(
+    *program: str,
+    env: dict[str, str],
+    cwd: Path,
+    stdout: int | None = None,
+    stderr: int | None = asyncio.subprocess.DEVNULL,
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """`python PROGRAM`, killed if it is still there at the end."""
+    started = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *program,
+        env=env | {"PYTHONPATH": str(ROOT)},
+        cwd=cwd,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+    )
+    try:
+        yield started
+    finally:
+        if started.returncode is None:
+            started.kill()
+        await started.communicate()

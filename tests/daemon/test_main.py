@@ -9,8 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import msgspec
@@ -19,32 +19,17 @@ import pytest
 from daemon.__main__ import ALREADY_RUNNING, BAD_USAGE, FAILED, main, watchdog
 from shared.jsonrpc.client import Client, ConnectionLost
 from shared.settings import BAD_SETTINGS
-from tests.daemon.running import LIMIT, Mirror, environment, place, settings
+from tests.daemon.running import LIMIT, ROOT, Mirror, environment, place, settings
+from tests.daemon.running import process as started_process
 from tests.waiting import answered
 
-ROOT = Path(__file__).resolve().parents[2]
 posix = pytest.mark.skipif(os.name == "nt", reason="signals and modes of POSIX")
 
 
-@asynccontextmanager
-async def started(
+def started(
     environ: dict[str, str], directory: Path, program: Sequence[str] = ("-m", "daemon")
-) -> AsyncIterator[asyncio.subprocess.Process]:
-    """`python -m daemon`, killed if it is still there at the end."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *program,
-        env={**environ, "PYTHONPATH": str(ROOT)},
-        cwd=directory,
-        stdin=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()  # until its pipe is closed: `wait` returns before
+) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
+    return started_process(*program, env=environ, cwd=directory, stderr=asyncio.subprocess.PIPE)
 
 
 async def listening(path: str, process: asyncio.subprocess.Process) -> Client:

@@ -5,42 +5,24 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
 
 from shared.jsonrpc.client import Client
 from tests.daemon.alerts.receiver import receiving, verified
-from tests.daemon.running import environment, place
+from tests.daemon.running import ROOT, environment, place, process
 from tests.ports import free_port
 from tests.waiting import answered, until
-
-ROOT = Path(__file__).resolve().parents[3]
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
 
 
-@asynccontextmanager
-async def daemon(directory: Path, url: str) -> AsyncIterator[asyncio.subprocess.Process]:
+def daemon(directory: Path, url: str) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
     """A daemon whose gateway is not there, killed in the end."""
-    env = environment(directory) | {
-        "IBKR_AUTO_CONNECT": "true",
-        "IBKR_PORT": str(free_port()),
-        "IBKR_ALERTS": url,
-        "IBKR_ALERTS_AFTER": "0.5",
-        "PYTHONPATH": str(ROOT),
-    }
-    running = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "daemon"), env=env, cwd=directory, stderr=asyncio.subprocess.DEVNULL
-    )
-    try:
-        yield running
-    finally:
-        if running.returncode is None:
-            running.kill()
-        await running.wait()
+    more = {"IBKR_AUTO_CONNECT": "true", "IBKR_PORT": str(free_port()), "IBKR_ALERTS": url, "IBKR_ALERTS_AFTER": "0.5"}
+    return process("-m", "daemon", env=environment(directory) | more, cwd=directory)
 
 
 async def alert_test(directory: Path) -> tuple[int, str]:

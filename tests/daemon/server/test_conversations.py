@@ -15,8 +15,9 @@ from msgspec.structs import replace
 
 from daemon.process import Daemon
 from shared.jsonrpc.codec import RpcError
-from shared.messages import STATE_TOPICS, Account, Fill, Order, PnL, Position, Quote
+from shared.messages import STATE_TOPICS, Account, Order, PnL, Position, Quote
 from tests.daemon.running import LIMIT, Mirror, place, running, settings
+from tests.rows import fill
 
 
 @pytest.fixture
@@ -36,11 +37,6 @@ async def refused(mirror: Mirror, method: str, **params: Any) -> RpcError:
     with pytest.raises(RpcError) as error:
         await mirror.call(method, **params)
     return error.value
-
-
-def fill(exec_id: str, time: datetime, **more: Any) -> Fill:
-    facts = {"account": "DU1", "side": "BOT", "shares": 1.0, "price": 2.0, "permId": 1, "orderId": 1, "clientId": 1}
-    return Fill(execId=exec_id, time=time, **(facts | more))
 
 
 async def test_a_watch_brings_every_topic_and_what_comes(daemon: Daemon, mirror: Mirror) -> None:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from daemon.link import events as ev
 from shared import log
-from shared.messages import BROKER_TOPICS, ConnectParams, Expected, Farm, Fill, Sync
+from shared.messages import BROKER_TOPICS, ConnectParams, Expected, Farm, Sync
 from shared.reasons import CATALOGUE, Problem
 from tests.clock import WEDNESDAY, settled
 from tests.daemon.scripted import HOME, Story, supervised
@@ -33,22 +33,6 @@ def logged(lines: pytest.LogCaptureFixture) -> list[str]:
     """The console lines, without the fields."""
     form = log.ConsoleLine("utf-8")
     return [form.format(record) for record in lines.records if record.name.startswith("daemon")]
-
-
-def fill(exec_id: str, **changes: object) -> Fill:
-    known = Fill(
-        execId=exec_id,
-        time=WEDNESDAY,
-        account="DU1234567",
-        side="BOT",
-        shares=1.0,
-        price=2.0,
-        permId=1,
-        orderId=1,
-        clientId=1,
-        recovered=True,
-    )
-    return replace(known, **changes)
 
 
 # --- up, and what is published of it --------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ from pathlib import Path
 from daemon.state.ledger import Ledger
 from daemon.state.store import Store
 from shared.clock import SystemClock
-from shared.messages import Fill, LinkEvent
+from shared.messages import LinkEvent
+from tests.rows import fill
 
 
 async def main(directory: Path) -> None:
@@ -30,24 +31,10 @@ async def main(directory: Path) -> None:
     while True:
         number += 1
         ledger.phase(LinkEvent(at=clock.now(), phase="ready" if number % 2 else "upstreamLost"))
-        store.put({"fills": {f"{ledger.epoch}.{number}.01": fill(f"{ledger.epoch}.{number}.01", clock)}})
+        store.put({"fills": {f"{ledger.epoch}.{number}.01": fill(f"{ledger.epoch}.{number}.01", clock.now())}})
         if number % 50 == 0:
             await ledger.set_held(number % 100 == 0)
         await asyncio.sleep(0)
-
-
-def fill(exec_id: str, clock: SystemClock) -> Fill:
-    return Fill(
-        execId=exec_id,
-        time=clock.now(),
-        account="DU1",
-        side="BOT",
-        shares=1.0,
-        price=1.0,
-        permId=1,
-        orderId=1,
-        clientId=1,
-    )
 
 
 if __name__ == "__main__":

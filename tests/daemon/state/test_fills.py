@@ -7,19 +7,9 @@ from datetime import UTC, datetime
 from msgspec.structs import replace
 
 from daemon.state.fills import identity, newer
-from shared.messages import Fill
+from tests.rows import fill
 
-FILL = Fill(
-    execId="0000e0d5.6534a1f2.01.01",
-    time=datetime(2026, 1, 2, 15, 0, tzinfo=UTC),
-    account="DU1",
-    side="BOT",
-    shares=10.0,
-    price=5.0,
-    permId=1,
-    orderId=2,
-    clientId=3,
-)
+FILL = fill("0000e0d5.6534a1f2.01.01", datetime(2026, 1, 2, 15, 0, tzinfo=UTC))
 
 
 def test_a_correction_has_the_identity_of_what_it_corrects() -> None:

@@ -1,22 +1,13 @@
 from __future__ import annotations
 
-import json
+import pytest
 
-from daemon.link.events import UpstreamRestored
 from daemon.simulator import Gateway, World
 from daemon.state.store import Store
 from shared.clock import SystemClock
 from tests.daemon.tws.scripted import Peer, frame
 from tests.daemon.tws.sessions import joined, session, synced
 from tests.waiting import until
-
-
-async def test_a_fill_as_it_happens_is_not_recovered():
-    async with Gateway(World(positions=2, fills=0)) as gateway, synced(gateway) as made:
-        fill = gateway.fill("AAPL", 100, client_id=7)
-        row = await until(lambda: made.rows("fills").get(fill.execId))
-        assert not row.recovered
-        await until(lambda: made.rows("fills")[fill.execId].commission is not None)
 
 
 async def test_fills_first_learnt_from_an_answer_are_recovered():
@@ -44,74 +35,47 @@ async def test_fills_of_a_gap_are_recovered_once():
         assert len(made.rows("fills")) == 4
 
 
-async def test_a_correction_takes_the_place_of_what_it_corrects():
-    async with Gateway(World(fills=0)) as gateway, synced(gateway) as made:
-        fill = gateway.fill("AAPL", 10, price=100.0, client_id=7)
-        await until(lambda: made.rows("fills").get(fill.execId))
-        corrected = gateway.correct_fill(fill.execId, 99.0)
-        await until(lambda: corrected.execId in {row["execId"] for row in shown(made.store)})
-
-        assert [(row["execId"], row["price"]) for row in shown(made.store)] == [(corrected.execId, 99.0)]
-
-
 def execution(exec_id: str) -> tuple[object, ...]:
     """An execDetails message that was not requested."""
     contract = (265598, "AAPL", "STK", "", 0, "", "", "NASDAQ", "USD", "AAPL", "NMS")
-    report = (exec_id, "20261125-10:00:00", "DU1234567", "NASDAQ", "BOT", 10, 100.5, 77, 7, 0, 10, 100.5)
+    report = (f"0001.{exec_id}", "20261125-10:00:00", "DU1234567", "NASDAQ", "BOT", 10, 100.5, 77, 7, 0, 10, 100.5)
     return (11, -1, 5, *contract, *report, "", "", "", "", 1, 0)
 
 
 def commission(exec_id: str, amount: float) -> tuple[object, ...]:
-    return (59, 1, exec_id, amount, "USD", 0, "", "")
+    return (59, 1, f"0001.{exec_id}", amount, "USD", 0, "", "")
 
 
-async def test_each_commission_goes_to_its_own_execution_whichever_comes_first():
+@pytest.mark.parametrize(
+    ("messages", "commissions"),
+    [
+        # whichever comes first
+        (
+            [commission("b.01", 2.0), execution("a.01"), commission("a.01", 1.0), execution("b.01")],
+            {"a.01": 1, "b.01": 2},
+        ),
+        # a late one of what was corrected is not the correction's
+        ([execution("a.01"), execution("a.02"), commission("a.02", 2.0), commission("a.01", 1.0)], {"a.02": 2}),
+        # one that comes before its correction waits for it
+        ([execution("a.01"), commission("a.01", 1.0), commission("a.02", 2.0), execution("a.02")], {"a.02": 2}),
+        # one without an execution is no other's
+        ([commission("d.01", 4.0), execution("c.01")], {"c.01": None}),
+    ],
+)
+async def test_each_commission_goes_to_its_own_execution(
+    messages: list[tuple[object, ...]], commissions: dict[str, float | None]
+) -> None:
     async def gateway(peer: Peer) -> None:
         await peer.shake(version=178)
-        peer.send(*commission("0001.b.01", 2.0))
-        peer.send(*commission("0001.a.01", 1.0))
-        for name in ("a", "b", "c"):
-            peer.send(*execution(f"0001.{name}.01"))
-        peer.send(*commission("0001.d.01", 4.0))
-        peer.send(*commission("0001.c.01", 3.0))
-        peer.send(*execution("0001.e.01"))
+        for message in (*messages, execution("end.01")):
+            peer.send(*message)
         await peer.finish()
 
     async with session(gateway) as made:
-        await until(lambda: "0001.e.01" in made.rows("fills"))
-        commissions = {row.execId: row.commission for row in made.rows("fills").values()}
+        await until(lambda: "0001.end.01" in made.rows("fills"))
+        found = {row.execId: row.commission for row in made.rows("fills").values()}
 
-    assert commissions == {"0001.a.01": 1.0, "0001.b.01": 2.0, "0001.c.01": 3.0, "0001.e.01": None}
-
-
-async def test_a_late_commission_of_what_was_corrected_is_not_the_corrections():
-    async def gateway(peer: Peer) -> None:
-        await peer.shake(version=178)
-        peer.send(*execution("0001.a.01"))
-        peer.send(*execution("0001.a.02"))
-        peer.send(*commission("0001.a.02", 2.0))
-        peer.send(*commission("0001.a.01", 1.0))
-        peer.send(*execution("0001.b.01"))
-        await peer.finish()
-
-    async with session(gateway) as made:
-        await until(lambda: "0001.b.01" in made.rows("fills"))
-        assert made.rows("fills")["0001.a.02"].commission == 2.0
-
-
-async def test_a_commission_that_comes_before_its_correction_waits_for_it():
-    async def gateway(peer: Peer) -> None:
-        await peer.shake(version=178)
-        peer.send(*execution("0001.a.01"))
-        peer.send(*commission("0001.a.01", 1.0))
-        peer.send(*commission("0001.a.02", 2.0))
-        peer.send(*execution("0001.a.02"))
-        peer.send(*execution("0001.b.01"))
-        await peer.finish()
-
-    async with session(gateway) as made:
-        await until(lambda: "0001.b.01" in made.rows("fills"))
-        assert made.rows("fills")["0001.a.02"].commission == 2.0
+    assert found == {"0001.end.01": None} | {f"0001.{name}": amount for name, amount in commissions.items()}
 
 
 async def test_no_text_of_the_gateway_carries_a_control_character_into_a_row():
@@ -135,10 +99,6 @@ async def test_no_text_of_the_gateway_carries_a_control_character_into_a_row():
             report = [f"{key} {row}" for key, row in made.rows(topic).items()]
             assert report
             assert all(text.isprintable() for text in report), report
-
-
-def shown(store: Store) -> list[dict[str, object]]:
-    return [json.loads(line) for line in store.replica.rows("fills").values()]
 
 
 async def test_live_positions_come_and_go():
@@ -182,33 +142,6 @@ async def test_an_order_lives_through_its_states():
         gateway.cancel(int(perm))
         await until(lambda: made.rows("orders")[perm].done)
         assert made.rows("orders")[perm].status == "Cancelled"
-
-
-async def test_orders_of_other_clients_appear_and_end_when_they_are_read_again():
-    async with Gateway(World(positions=1, orders=0, fills=0, completed=0)) as gateway, synced(gateway) as made:
-        perm = gateway.place("AAPL", 10, 1.0, client_id=9)
-        await made.tws.sync({"orders"})
-        assert made.rows("orders")[str(perm)].placedBy == "otherClient"
-        gateway.cancel(perm)
-        await made.tws.sync({"orders"})
-        row = made.rows("orders")[str(perm)]
-        assert (row.status, row.done, row.clientId) == ("Cancelled", True, 9)
-
-
-async def test_no_error_code_changes_an_order():
-    """ib_async would call the order cancelled, or invalid; IBKR has reported neither (FAULTS 11)."""
-    async with (
-        Gateway(World(positions=1, orders=0, fills=0, completed=0)) as gateway,
-        synced(gateway, client_id=1) as made,
-    ):
-        perm = gateway.place("AAPL", 10, 1.0, client_id=1)
-        row = await until(lambda: made.rows("orders").get(str(perm)))
-        for code in (1100, 104, 201, 202, 399, 10147, 10148):
-            gateway.send_error(code, "about your order", req_id=row.orderId)
-        gateway.send_error(1102)
-        await until(lambda: made.of(UpstreamRestored))
-
-        assert made.rows("orders")[str(perm)] == row
 
 
 async def test_unset_values_are_null():

@@ -10,7 +10,7 @@ from daemon.simulator import Gateway, World
 from daemon.tws import LinkLost, TwsRefused, TwsSilent
 from shared.messages import ContractQuery
 from tests.daemon.tws.scripted import Peer
-from tests.daemon.tws.sessions import joined, session
+from tests.daemon.tws.sessions import Session, joined, session
 from tests.waiting import until
 
 AAPL = ContractQuery(conId=265598, exchange="SMART")
@@ -134,34 +134,26 @@ async def test_a_warning_does_not_end_a_request():
         assert len(await made.tws.option_chain("AAPL", "", "STK", 265598, 10)) == 1
 
 
-@pytest.mark.parametrize("code", [1100, 2110])
-async def test_an_outage_with_a_requests_id_interrupts_it(code: int):
-    """It is no refusal, and an empty answer least of all (FAULTS 11)."""
+async def hanging_bars(gateway: Gateway, made: Session) -> asyncio.Task[Any]:
+    """A request for bars that the gateway has received and does not answer."""
+    gateway.mute("historicalData")
+    pending = asyncio.create_task(made.tws.historical_bars(AAPL, **MINUTES, timeout=60))
+    await until(lambda: any(seen.name == "reqHistoricalData" for seen in gateway.requests))
+    return pending
 
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("code", [1100, 2110])
+async def test_an_outage_with_a_requests_id_interrupts_it(code: int, named: bool):
+    """It is no refusal, and an empty answer least of all (FAULTS 11). Without an id it interrupts all (A23)."""
     async with Gateway(World()) as gateway, joined(gateway.port) as made:
-        gateway.mute("historicalData")
-        pending = asyncio.create_task(made.tws.historical_bars(AAPL, **MINUTES, timeout=60))
-        await until(lambda: any(seen.name == "reqHistoricalData" for seen in gateway.requests))
-        gateway.send_error(code, req_id=next(iter(made.tws.pending)))
+        pending = await hanging_bars(gateway, made)
+        gateway.send_error(code, req_id=next(iter(made.tws.pending)) if named else -1)
         with pytest.raises(LinkLost) as lost:
             await pending
 
         assert lost.value.code == code
         assert not made.tws.pending
-
-
-@pytest.mark.parametrize("code", [1100, 2110])
-async def test_an_outage_interrupts_what_was_requested_before(code: int):
-    """IBKR will not answer: there is no reason to wait for the deadline (A23)."""
-    async with Gateway(World()) as gateway, joined(gateway.port) as made:
-        gateway.mute("historicalData")
-        pending = asyncio.create_task(made.tws.historical_bars(AAPL, **MINUTES, timeout=60))
-        await until(lambda: any(seen.name == "reqHistoricalData" for seen in gateway.requests))
-        gateway.send_error(code)
-        with pytest.raises(LinkLost) as lost:
-            await pending
-
-        assert lost.value.code == code
 
 
 @pytest.mark.parametrize("code", [321, 322])
@@ -193,9 +185,7 @@ async def test_a_validation_error_without_a_request_id_fails_none_of_several():
 
 async def test_the_end_of_the_session_fails_its_requests():
     async with Gateway(World()) as gateway, joined(gateway.port) as made:
-        gateway.mute("historicalData")
-        pending = asyncio.create_task(made.tws.historical_bars(AAPL, **MINUTES, timeout=60))
-        await until(lambda: any(seen.name == "reqHistoricalData" for seen in gateway.requests))
+        pending = await hanging_bars(gateway, made)
         gateway.reset()
         with pytest.raises(LinkLost):
             await pending
@@ -205,9 +195,7 @@ async def test_the_end_of_the_session_fails_its_requests():
 
 async def test_a_cancelled_request_for_bars_is_cancelled_at_the_gateway():
     async with Gateway(World()) as gateway, joined(gateway.port) as made:
-        gateway.mute("historicalData")
-        pending = asyncio.create_task(made.tws.historical_bars(AAPL, **MINUTES, timeout=60))
-        await until(lambda: any(seen.name == "reqHistoricalData" for seen in gateway.requests))
+        pending = await hanging_bars(gateway, made)
         pending.cancel()
         with pytest.raises(asyncio.CancelledError):
             await pending

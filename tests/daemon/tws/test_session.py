@@ -106,18 +106,6 @@ async def test_an_unsupported_version_is_reported_at_once(version: int):
     assert str(version) in made.failed.text
 
 
-async def test_a_taken_client_id_is_reported_at_once():
-    async def gateway(peer: Peer) -> None:
-        await peer.greet()
-        peer.error(326, "Unable to connect as the client id is already in use. Retry with a unique client id.")
-        await peer.finish()
-
-    made = await attempt(gateway, timeout=60)
-
-    assert (made.failed.reason, made.failed.code) == ("clientIdInUse", 326)
-    assert made.failed.text.startswith("Unable to connect as the client id is already in use")
-
-
 @pytest.mark.parametrize("how", ["close", "reset"])
 @pytest.mark.parametrize("when", ["at once", "after the hello", "after the version", "after the accounts"])
 async def test_an_end_before_the_session_is_reported_at_once(when: str, how: str):
@@ -160,17 +148,6 @@ async def test_half_a_session_reports_which_half_is_missing(sent: list[tuple[obj
 
     assert overdue.reason == "sessionIncomplete"
     assert missing in overdue.text
-
-
-async def test_silence_after_the_dial_is_a_handshake_timeout():
-    async def gateway(peer: Peer) -> None:
-        await peer.hello()
-        await peer.finish()
-
-    async with ScriptedGateway(gateway) as scripted, attempting(scripted.port, timeout=0.2) as made:
-        overdue = await made.overdue()
-
-    assert overdue.reason == "handshakeTimeout"
 
 
 async def test_an_overdue_attempt_stays_open_and_reports_once_more_when_only_a_version_came():
@@ -386,18 +363,6 @@ async def test_close_fails_the_open_requests_at_once():
         await asyncio.wait([closing])
 
 
-async def test_close_does_not_wait_for_ever_on_a_peer_that_stays():
-    async def gateway(peer: Peer) -> None:
-        await peer.shake()
-        await peer.finish()
-        await asyncio.Event().wait()  # it stays
-
-    async with session(gateway) as made:
-        await made.tws.close(0.05)
-
-    assert not made.of(Lost)
-
-
 async def test_a_peer_that_has_stopped_reading_does_not_hold_us():
     """ib_async's own disconnect never ends with unsent bytes, and its next connect waits for it."""
 
@@ -451,19 +416,6 @@ async def test_an_attempt_that_was_aborted_opens_nothing():
     assert made.events == []
 
 
-async def test_a_probe_measures_the_answer():
-    async def gateway(peer: Peer) -> None:
-        await peer.shake()
-        await peer.until(49)
-        peer.send(49, 1, 1700000000)
-        await peer.finish()
-
-    async with session(gateway) as made:
-        before = made.tws.last_received
-        assert 0 <= await made.tws.probe(10) < 10
-        assert made.tws.last_received >= before > 0
-
-
 async def test_probes_at_the_same_time_share_one_request():
     """reqCurrentTime has no request id: a second one would take the first one's answer."""
     received: list[list[str]] = []
@@ -502,16 +454,6 @@ async def test_an_overdue_probe_leaves_nothing_behind_and_the_next_message_is_ne
         await made.tws.probe(10)
 
     assert made.of(MessageReceived) == [MessageReceived(session=3)]
-
-
-async def test_a_lost_link_fails_the_open_probe():
-    async def gateway(peer: Peer) -> None:
-        await peer.shake()
-        await peer.until(49)
-
-    async with session(gateway) as made:
-        with pytest.raises(LinkLost):
-            await made.tws.probe(10)
 
 
 async def test_an_answer_and_the_end_in_one_segment_are_an_answer_and_an_end():

@@ -49,15 +49,6 @@ async def test_every_server_version_we_offer_is_understood(version: int):
         assert made.tws.decode_errors == {}
 
 
-async def test_positions_carry_the_portfolios_figures():
-    async with Gateway(World(positions=25)) as gateway, synced(gateway) as made:
-        await until(lambda: all(row.marketPrice is not None for row in made.rows("positions").values()))
-
-        row = made.rows("positions")["DU1234567:265598"]
-        assert (row.symbol, row.secType, row.currency) == ("AAPL", "STK", "USD")
-        assert row.marketValue == pytest.approx(row.position * row.marketPrice, rel=1e-3)
-
-
 async def test_no_positions_is_known_to_be_empty():
     async with Gateway(World(positions=0, fills=0)) as gateway, synced(gateway) as made:
         assert made.is_current("positions")
@@ -349,17 +340,6 @@ async def test_nothing_is_requested_or_trusted_while_ibkr_is_away():
         gateway.restore_upstream()
         await until(lambda: made.of(UpstreamRestored))
         assert await made.tws.sync({"positions", "fills"}) == frozenset()
-
-
-async def test_an_outage_ends_the_open_requests():
-    async with Gateway(World(positions=3, fills=0)) as gateway:
-        gateway.delay(0.2, "positions")
-        async with joined(gateway.port, timeout=60) as made:
-            sync = asyncio.create_task(made.tws.sync())
-            await until(lambda: requested(gateway, "reqPositions"))
-            gateway.lose_upstream(answers="hang")
-            assert "positions" in await sync
-            assert not made.is_current("positions")
 
 
 async def test_a_session_that_ends_meanwhile_has_recovered_nothing():

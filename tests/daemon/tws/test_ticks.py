@@ -117,34 +117,34 @@ async def test_ibkrs_ways_to_say_nothing_are_null(nothing: Sequence[object], sid
         assert quote.ask == 225.12
 
 
-async def test_prices_below_zero_are_prices():
-    async with line_with([(1, 6, REQUEST, 1, "-1", "5", 0), (1, 6, REQUEST, 2, "-0.5", "5", 0)]) as (_, reader):
-        ((_, quote),) = reader.packets[0]
+@pytest.mark.parametrize(
+    ("ticks", "quote"),
+    [
+        # below zero with a size
+        ([(1, 6, REQUEST, 1, "-1", "5", 0), (1, 6, REQUEST, 2, "-0.5", "5", 0)], {"bid": -1.0, "ask": -0.5}),
+        # zero with a size
+        ([(1, 6, REQUEST, kind, "0", "5", 0) for kind in (1, 2, 4)], {"bid": 0, "ask": 0, "last": 0}),
+        # zero whose size follows as zero
+        ([(1, 6, REQUEST, 4, "0", "", 0), (2, 6, REQUEST, 5, "0")], {"last": None, "lastSize": None}),
+        # an empty size is unknown and not zero: recorded of an index (E6)
+        ([(1, 6, REQUEST, 4, "4594.45", "", 0)], {"last": 4594.45, "lastSize": None}),
+        # delayed ticks fill the same fields
+        (
+            [
+                (58, 1, REQUEST, 3),
+                *((1, 6, REQUEST, kind, price, "300", 1) for kind, price in ((66, "1.5"), (67, "2.5"), (68, "2"))),
+                (2, 6, REQUEST, 74, "1000"),
+                (1, 6, REQUEST, 75, "223", "0", 0),
+            ],
+            {"marketDataType": "delayed", "bid": 1.5, "ask": 2.5, "last": 2, "volume": 1000, "close": 223},
+        ),
+    ],
+)
+async def test_ticks_become_fields_of_the_quote(ticks: Sequence[Sequence[object]], quote: dict[str, object]):
+    async with line_with(ticks) as (_, reader):
+        ((_, found),) = reader.packets[0]
 
-        assert (quote.bid, quote.ask) == (-1.0, -0.5)
-
-
-async def test_a_price_of_zero_with_a_size_is_a_price():
-    zero = [(1, 6, REQUEST, kind, "0", "5", 0) for kind in (1, 2, 4)]
-    async with line_with(zero) as (_, reader):
-        ((_, quote),) = reader.packets[0]
-
-        assert (quote.bid, quote.ask, quote.last) == (0, 0, 0)
-
-
-async def test_a_last_price_of_zero_whose_size_follows_as_zero_is_none():
-    async with line_with([(1, 6, REQUEST, 4, "0", "", 0), (2, 6, REQUEST, 5, "0")]) as (_, reader):
-        ((_, quote),) = reader.packets[0]
-
-        assert (quote.last, quote.lastSize) == (None, None)
-
-
-async def test_an_empty_size_is_unknown_and_not_zero():
-    """Recorded: an index (E6)."""
-    async with line_with([(1, 6, REQUEST, 4, "4594.45", "", 0)]) as (_, reader):
-        ((_, quote),) = reader.packets[0]
-
-        assert (quote.last, quote.lastSize) == (4594.45, None)
+        assert {name: getattr(found, name) for name in quote} == quote
 
 
 def test_a_quote_shows_how_old_its_price_is():
@@ -181,22 +181,6 @@ class Numbered:
 
     def reqMktData(self, *_: object) -> None:
         pass
-
-
-async def test_delayed_ticks_fill_the_same_fields():
-    delayed = [
-        (58, 1, REQUEST, 3),
-        (1, 6, REQUEST, 66, "225.10", "300", 1),
-        (1, 6, REQUEST, 67, "225.12", "400", 1),
-        (1, 6, REQUEST, 68, "225.11", "100", 0),
-        (2, 6, REQUEST, 74, "1000"),
-        (1, 6, REQUEST, 75, "223", "0", 0),
-    ]
-    async with line_with(delayed, 3) as (_, reader):
-        ((_, quote),) = reader.packets[0]
-
-        assert quote.marketDataType == "delayed"
-        assert (quote.bid, quote.ask, quote.last, quote.volume, quote.close) == (225.10, 225.12, 225.11, 1000, 223)
 
 
 async def test_the_kind_of_data_alone_is_no_quote():

@@ -17,10 +17,11 @@ import pytest
 from facade.events import frames
 from facade.events.stream import MAX_PENDING, Reader
 from facade.routes.events import topics_of
-from shared.messages import STATE_TOPICS, Account, Fill, Notice, Position, Quote
+from shared.messages import STATE_TOPICS, Account, Notice, Position, Quote
 from shared.reasons import Problem
 from tests.facade.conftest import LIMIT, Served, running
 from tests.facade.fake_daemon import FakeDaemon
+from tests.rows import fill
 from tests.waiting import until
 
 EVENTS = "/api/ibkr/events"
@@ -161,11 +162,11 @@ async def test_the_rows_of_one_account(served: Served, last: str | None) -> None
     daemon = served.daemon
     daemon.store.put({"accounts": account("DU1") | account("DU2")})
     daemon.store.put({"positions": {f"{name}:1": Position(account=name, position=1.0) for name in ("DU1", "DU2")}})
-    daemon.store.put({"fills": {name: fill(name, f"DU{name}") for name in ("1", "2")}})
+    daemon.store.put({"fills": {name: fill(name, account=f"DU{name}") for name in ("1", "2")}})
     await until(lambda: served.facade.default.mirror.state.row("fills", "2"))
     async with reading(served, "link,accounts,positions,fills&account=DU2", last) as client:
         await client.until(lambda: client.has("fills", "2"))
-        daemon.store.put({"fills": {name: fill(name, f"DU{name}"[:3]) for name in ("11", "22")}})
+        daemon.store.put({"fills": {name: fill(name, account=f"DU{name}"[:3]) for name in ("11", "22")}})
         daemon.store.put({"positions": {"DU1:1": Position(account="DU1", position=2.0), "DU2:1": None}})
         await client.until(lambda: client.has("fills", "22") and not client.has("positions", "DU2:1"))
         assert {topic: set(rows) for topic, rows in client.state.items()} == {
@@ -582,20 +583,6 @@ async def test_a_reader_that_is_stopped_for_good_is_disconnected(
         (reader,) = served.facade.default.streams.readers
         await stalled(served, reader)
         await until(lambda: not served.facade.default.streams.slots.used)
-
-
-def fill(name: str, account: str = "DU1") -> Fill:
-    return Fill(
-        execId=name,
-        time=datetime.now(UTC),
-        account=account,
-        side="BOT",
-        shares=1.0,
-        price=1.0,
-        permId=1,
-        orderId=1,
-        clientId=1,
-    )
 
 
 async def test_a_large_snapshot_comes_in_pages(served: Served) -> None:

@@ -5,31 +5,17 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from shared.messages import Account, Fill, Quote
+from shared.messages import Account, Quote
 from tests.facade.conftest import Served
+from tests.rows import fill
 from tests.waiting import until
 
 API = "/api/ibkr"
 NOW = "2026-01-02T12:00:00Z"
-
-
-def fill(name: str, account: str = "DU1") -> Fill:
-    return Fill(
-        execId=name,
-        time=datetime.now(UTC),
-        account=account,
-        side="BOT",
-        shares=1.0,
-        price=1.0,
-        permId=1,
-        orderId=1,
-        clientId=1,
-    )
 
 
 def paged(pages: list[list[Any]], **more: Any) -> Any:
@@ -108,7 +94,7 @@ async def test_more_of_the_last_day_than_a_page_holds_comes_from_the_ledger(serv
 
 async def test_executions_of_one_account(served: Served) -> None:
     served.daemon.set_rows("accounts", {name: Account(account=name, paper=True) for name in ("DU1", "DU2")})
-    served.daemon.set_rows("fills", {name: fill(name, f"DU{name}") for name in ("1", "2")})
+    served.daemon.set_rows("fills", {name: fill(name, account=f"DU{name}") for name in ("1", "2")})
     await until(lambda: served.facade.default.mirror.state.row("fills", "2"))
     _, body, _ = await served.get(f"{API}/executions?account=DU2")
     assert [row["execId"] for row in body["data"]] == ["2"]
