@@ -159,14 +159,3 @@ def test_a_clock_that_jumps_changes_nothing(attacked: Chain, seconds: int) -> No
         assert attacked.get("/api/ibkr/link/events").status == 200
     assert {row["execId"] for row in everything(attacked, "executions.list")} >= known
     assert attacked.ask("daemon.info")["link"]["attempts"] == before["attempts"]
-
-
-def test_a_second_daemon_or_facade_of_one_place_ends_with_its_reason(attacked: Chain) -> None:
-    said = attacked.directory / "second.txt"
-    assert attacked.run("daemon", said).wait(30) == 75
-    assert str(attacked.daemon.pid) in said.read_text()
-    # it has a place of its own, and wants the first one's port
-    assert attacked.run("facade", said, IBKR_STATE_DIR=str(attacked.directory / "second")).wait(30) == 1
-    assert f"cannot listen on {attacked.authority}: program" in said.read_text()
-    assert "IBKR_FACADE_PORT=" in said.read_text()
-    attacked.served()

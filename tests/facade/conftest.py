@@ -18,6 +18,7 @@ from yarl import URL
 from facade import serving
 from facade.app import Facade
 from facade.doctor import checks as doctor
+from facade.replica.state import ReplicaState
 from shared.settings import Settings
 from tests.facade.fake_daemon import FakeDaemon
 from tests.waiting import until
@@ -34,6 +35,15 @@ class Served:
     port: int
     http: ClientSession
     daemon: FakeDaemon
+
+    @property
+    def state(self) -> ReplicaState:
+        """What the facade holds of the daemon's state."""
+        return self.facade.default.mirror.state
+
+    async def holds(self, topic: str, key: str) -> None:
+        """Wait until the facade has this row."""
+        await until(lambda: self.state.row(topic, key))
 
     async def get(self, path: str | URL, **kwargs: Any) -> tuple[int, Any, CIMultiDict[str]]:
         return await self.request("GET", path, **kwargs)
@@ -62,13 +72,6 @@ class Served:
         finally:
             writer.close()
             await writer.wait_closed()
-
-    async def raw_or_reset(self, request: bytes) -> bytes:
-        """As `raw`; nothing where the facade cut the connection."""
-        try:
-            return await self.raw(request)
-        except ConnectionError:
-            return b""
 
 
 def listening(host: str = "127.0.0.1") -> socket.socket:

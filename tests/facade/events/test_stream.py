@@ -163,7 +163,7 @@ async def test_the_rows_of_one_account(served: Served, last: str | None) -> None
     daemon.store.put({"accounts": account("DU1") | account("DU2")})
     daemon.store.put({"positions": {f"{name}:1": Position(account=name, position=1.0) for name in ("DU1", "DU2")}})
     daemon.store.put({"fills": {name: fill(name, account=f"DU{name}") for name in ("1", "2")}})
-    await until(lambda: served.facade.default.mirror.state.row("fills", "2"))
+    await served.holds("fills", "2")
     async with reading(served, "link,accounts,positions,fills&account=DU2", last) as client:
         await client.until(lambda: client.has("fills", "2"))
         daemon.store.put({"fills": {name: fill(name, account=f"DU{name}"[:3]) for name in ("11", "22")}})
@@ -215,7 +215,7 @@ async def test_resuming_brings_what_was_missed_and_nothing_else(served: Served) 
     served.daemon.store.put({"accounts": account("DU1")})
     served.daemon.store.put({"accounts": account("DU2")})
     served.daemon.store.put({"accounts": {"DU1": None}})
-    await until(lambda: served.facade.default.mirror.state.row("accounts", "DU2"))
+    await served.holds("accounts", "DU2")
     async with reading(served, "accounts", last) as client:
         await client.until(lambda: client.ids)
         assert client.events == [
@@ -273,7 +273,7 @@ async def test_an_id_that_is_too_old_is_a_reset_and_a_snapshot(served: Served) -
     served.daemon.store.put({"accounts": {"DU1": None}})
     served.daemon.store.replica.trim("9999")
     served.daemon.store.put({"accounts": account("DU2")})
-    await until(lambda: served.facade.default.mirror.state.row("accounts", "DU2"))
+    await served.holds("accounts", "DU2")
     async with reading(served, "accounts", last) as client:
         assert await client.event() == ("reset", {"reason": "tooOld"}, None)
         await client.until(lambda: client.has("accounts", "DU2"))
@@ -290,7 +290,7 @@ async def test_an_id_is_good_in_another_facade_process(tmp_path: Path, served: S
         await other.until(lambda: other.has("quotes:1", "1"))
         last = client.ids[-1]
     async with running(tmp_path, served.daemon) as second:
-        await until(lambda: second.facade.default.mirror.state.complete)
+        await until(lambda: second.state.complete)
         async with reading(second, "accounts", last) as client:
             served.daemon.store.put({"accounts": account("DU2")})
             assert (await client.event())[0] == "delta"
@@ -305,7 +305,7 @@ async def test_the_id_of_a_snapshot_is_good_in_a_process_that_watches_other_line
     tmp_path: Path, served: Served
 ) -> None:
     async with running(tmp_path, served.daemon) as second, reading(served, "quotes:1") as other:
-        await until(lambda: second.facade.default.mirror.state.complete)
+        await until(lambda: second.state.complete)
         await other.snapshot()
         served.daemon.store.put({"quotes:1": {"1": Quote(conId=1, bid=1.0)}})
         await other.until(lambda: other.has("quotes:1", "1"))
@@ -369,7 +369,7 @@ async def test_a_reader_that_resumes_after_an_absence_receives_its_end(served: S
         await served.daemon.stop()
         await client.until(lambda: all(row["stale"] for row in client.state["sync"].values()))
     await served.daemon.start()
-    await until(lambda: served.facade.default.mirror.state.connected)
+    await until(lambda: served.state.connected)
     async with reading(served, last=client.ids[-1]) as again:
         again.state = client.state
         await again.until(lambda: again.state == daemon_state(served.daemon))
@@ -379,11 +379,7 @@ async def test_a_topic_that_arrives_late_arrives_whole(served: Served, monkeypat
     monkeypatch.setattr("facade.events.stream.FIRST_ROWS_TIMEOUT", 0.0)
     served.daemon.store.put({"quotes:1": {"1": Quote(conId=1, bid=1.0)}})
     served.daemon.link(session=2)
-    await until(
-        lambda: (
-            served.facade.default.mirror.state.link is not None and served.facade.default.mirror.state.link.session == 2
-        )
-    )
+    await until(lambda: served.state.link is not None and served.state.link.session == 2)
     async with reading(served, "link,quotes:1") as client:
         await client.until(lambda: client.has("quotes:1", "1"))
 
@@ -587,7 +583,7 @@ async def test_a_reader_that_is_stopped_for_good_is_disconnected(
 
 async def test_a_large_snapshot_comes_in_pages(served: Served) -> None:
     served.daemon.store.put({"positions": many(10_000, 1.0)})
-    await until(lambda: served.facade.default.mirror.state.row("positions", "DU1:9999"))
+    await served.holds("positions", "DU1:9999")
     async with reading(served, "positions,accounts") as client:
         await client.snapshot()
         pages = [data for event, data, _ in client.events if event == "snapshot"]
@@ -601,13 +597,13 @@ async def test_a_snapshot_that_is_overtaken_by_changes_is_right(served: Served) 
     """Rows change, come and go while it is being read; its last page is then no point to go on from, the next id is."""
     daemon = served.daemon
     daemon.store.put({"positions": many(20_000, 1.0)})
-    await until(lambda: served.facade.default.mirror.state.row("positions", "DU1:19999"))
+    await served.holds("positions", "DU1:19999")
     async with reading(served, "accounts,positions", room=1 << 18) as client:
         (reader,) = served.facade.default.streams.readers
         await until(lambda: reader.transport.get_write_buffer_size() > HIGH_WATER)
         daemon.store.put({"positions": {"DU1:0": None, "DU1:19999": None, "DU1:20001": many(1, 2.0)["DU1:0"]}})
         daemon.store.put({"accounts": account("DU7")})
-        await until(lambda: served.facade.default.mirror.state.row("accounts", "DU7"))
+        await served.holds("accounts", "DU7")
         await client.snapshot()
         assert client.state == daemon_state(daemon, ("accounts", "positions"))
         last_page = next(here for event, data, here in client.events if event == "snapshot" and data["complete"])
@@ -624,7 +620,7 @@ async def test_a_reader_that_folds_has_the_daemons_state_through_any_sequence(
     topics = "accounts,positions,quotes:1"
     for _ in range(4):
         async with running(tmp_path, daemon) as served:
-            await until(lambda served=served: served.facade.default.mirror.state.complete)
+            await until(lambda served=served: served.state.complete)
             for _ in range(3):
                 async with reading(served, topics, last) as client:
                     client.state, client.complete = state, False

@@ -17,6 +17,7 @@ from facade.http import peers
 from facade.http.guard import names, spelled
 from tests.facade.conftest import LIMIT, Served, running
 from tests.facade.fake_daemon import FakeDaemon
+from tests.waiting import until
 
 STATUS = "/api/ibkr/status"
 EVERYWHERE = (

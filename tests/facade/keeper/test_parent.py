@@ -223,38 +223,33 @@ async def test_settings_that_went_bad_cost_the_restart_and_not_the_facade(tmp_pa
         assert (await facade.status())["available"] is True
 
 
-async def test_bad_settings_stop_the_start(tmp_path: Path, daemon: FakeDaemon) -> None:
-    env = environment(tmp_path, daemon, free_port()) | {"IBKR_FACADE_PORT": "many"}
-    process = await started(env, stderr=asyncio.subprocess.PIPE)
+async def ended(env: dict[str, str], *arguments: str) -> tuple[int | None, str]:
+    """Exit status and standard error of a facade that does not start."""
+    process = await started(env, *arguments, stderr=asyncio.subprocess.PIPE)
     _, output = await process.communicate()
-    assert process.returncode == 78
-    assert b"IBKR_FACADE_PORT" in output
     assert b"Traceback" not in output
+    return process.returncode, output.decode()
 
 
-async def test_an_unusable_secret_for_alerts_stops_the_start(tmp_path: Path, daemon: FakeDaemon) -> None:
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"IBKR_FACADE_PORT": "many"}, "IBKR_FACADE_PORT"),
+        ({"IBKR_FACADE_HOST": "0.0.0.0"}, "IBKR_FACADE_TOKEN_FILE"),  # others can reach it, so it needs a token
+        ({"IBKR_FACADE_HOST": "::"}, "IBKR_FACADE_TOKEN_FILE"),
+        ({"IBKR_ALERTS": "https://example.com/x", "IBKR_ALERTS_ON": "daemon"}, "holds no secret for alerts"),
+    ],
+)
+async def test_bad_settings_stop_the_start(
+    tmp_path: Path, daemon: FakeDaemon, more: dict[str, str], words: str
+) -> None:
     secret = tmp_path / "alerts.secret"
     secret.write_text("nonsense")
     secret.chmod(0o600)
-    alerts = {
-        "IBKR_ALERTS": "https://example.com/x",
-        "IBKR_ALERTS_ON": "daemon",
-        "IBKR_ALERTS_SECRET_FILE": str(secret),
-    }
-    process = await started(environment(tmp_path, daemon, free_port()) | alerts, stderr=asyncio.subprocess.PIPE)
-    _, output = await process.communicate()
-    assert process.returncode == 78
-    assert b"holds no secret for alerts" in output
-    assert b"Traceback" not in output
-
-
-@pytest.mark.parametrize("bind", ["0.0.0.0", "::"])
-async def test_a_bind_that_others_can_reach_needs_a_token(tmp_path: Path, daemon: FakeDaemon, bind: str) -> None:
-    env = environment(tmp_path, daemon, free_port()) | {"IBKR_FACADE_HOST": bind}
-    process = await started(env, stderr=asyncio.subprocess.PIPE)
-    _, output = await process.communicate()
-    assert process.returncode == 78
-    assert b"IBKR_FACADE_TOKEN_FILE" in output
+    own = environment(tmp_path, daemon, free_port()) | {"IBKR_ALERTS_SECRET_FILE": str(secret)}
+    status, output = await ended(own | more)
+    assert status == 78
+    assert words in output
 
 
 async def test_a_port_that_is_taken_stops_the_start(tmp_path: Path, daemon: FakeDaemon) -> None:
@@ -262,26 +257,19 @@ async def test_a_port_that_is_taken_stops_the_start(tmp_path: Path, daemon: Fake
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        process = await started(environment(tmp_path, daemon, port), stderr=asyncio.subprocess.PIPE)
-        _, output = await process.communicate()
-    assert process.returncode == 1
-    assert b"cannot listen" in output
-    assert f"(process {os.getpid()}) holds the port".encode() in output
-    assert f"IBKR_FACADE_PORT={port + 1}".encode() in output
+        status, output = await ended(environment(tmp_path, daemon, port))
+    assert status == 1
+    assert f"cannot listen on 127.0.0.1:{port}: program" in output
+    assert f"(process {os.getpid()}) holds the port" in output
+    assert f"IBKR_FACADE_PORT={port + 1}" in output
 
 
-async def test_restart_without_a_facade_says_so(tmp_path: Path, daemon: FakeDaemon) -> None:
+async def test_restart_needs_a_facade_and_other_words_are_usage(tmp_path: Path, daemon: FakeDaemon) -> None:
     (tmp_path / "state").mkdir(mode=0o700)
-    process = await started(environment(tmp_path, daemon, free_port()), "restart", stderr=asyncio.subprocess.PIPE)
-    _, output = await process.communicate()
-    assert process.returncode == 1
-    assert b"No facade runs for" in output
-
-
-async def test_words_it_does_not_know_are_usage(tmp_path: Path, daemon: FakeDaemon) -> None:
-    process = await started(environment(tmp_path, daemon, 1), "dance", stderr=asyncio.subprocess.PIPE)
-    await process.communicate()
-    assert process.returncode == 2
+    env = environment(tmp_path, daemon, free_port())
+    status, output = await ended(env, "restart")
+    assert (status, "No facade runs for" in output) == (1, True)
+    assert (await ended(env, "dance"))[0] == 2
 
 
 async def test_systemds_socket_is_served(tmp_path: Path, daemon: FakeDaemon) -> None:

@@ -39,7 +39,7 @@ async def test_a_response_waits_for_its_effect_however_late_the_delta_is(served:
     """Also a refusal: what failed may have left the link in another state, which the next read must show."""
     daemon = served.daemon
     daemon.link(phase="held", reason="manual", connected=False)
-    await until(lambda: not served.facade.default.mirror.state.connected)
+    await until(lambda: not served.state.connected)
     (speaker,) = daemon.service.connections
     write, news = speaker.write, list[bytes]()
     speaker.write = lambda line: (news.append if b'"delta"' in line else write)(line)  # type: ignore[method-assign]
@@ -66,7 +66,7 @@ async def test_a_response_waits_for_its_effect_however_late_the_delta_is(served:
 
 async def test_a_session_without_a_proof_is_no_success(served: Served) -> None:
     served.daemon.link(proof=Proof(ageMs=60_000))
-    await until(lambda: not served.facade.default.mirror.state.connected)
+    await until(lambda: not served.state.connected)
     status, body, _ = await served.post(f"{API}/connect")
     assert (status, body["reason"]) == (503, "notConnected")
     status, body, _ = await served.post(f"{API}/connect?wait=false")
@@ -123,12 +123,7 @@ async def test_a_failed_connect_is_answered_when_its_effect_can_be_read(served: 
 
     async def fail(_params: Mapping[str, Any]) -> Any:
         daemon.link(phase="connecting", connected=False)
-        await until(
-            lambda: (
-                served.facade.default.mirror.state.link is not None
-                and served.facade.default.mirror.state.link.phase == "connecting"
-            )
-        )
+        await until(lambda: served.state.link is not None and served.state.link.phase == "connecting")
         daemon.link(phase="held", reason="manual", connected=False)
         raise RpcError(APPLICATION_ERROR, "portClosed", {"reason": "portClosed"})
 

@@ -60,7 +60,7 @@ def value(samples: dict[Any, float], name: str, session: str | None = "default",
 async def test_the_names_of_the_contract(served: Served) -> None:
     served.daemon.answer("daemon.info", INFO)
     served.daemon.link(proof=Proof(ageMs=2000))
-    await until(lambda: (served.facade.default.mirror.state.proof_age or 0) > 1)
+    await until(lambda: (served.state.proof_age or 0) > 1)
     await served.get("/api/ibkr/positions")
     await served.get("/api/ibkr/contracts/1?x=1")
     await served.get("/nothing/of/the/kind")
@@ -97,7 +97,7 @@ async def test_a_scrape_without_a_daemon_shows_it_unreachable(tmp_path: Path, so
 
 async def test_a_daemon_that_went_away_leaves_no_phase_behind(served: Served) -> None:
     await served.daemon.stop()
-    await until(lambda: not served.facade.default.mirror.state.reachable)
+    await until(lambda: not served.state.reachable)
     samples = await scraped(served)
     assert value(samples, "ibkr_daemon_reachable") == 0
     assert value(samples, "ibkr_link_connected") == 0
@@ -120,7 +120,7 @@ async def test_alerts_and_dashboard_use_existing_metrics(served: Served) -> None
 
 async def test_the_reason_and_a_planned_window_are_series_from_the_start(served: Served) -> None:
     served.daemon.link(phase="waiting", reason="portClosed", expected=Expected(active=True, kind="nightlyReset"))
-    await until(lambda: served.facade.default.mirror.state.link.reason == "portClosed")
+    await until(lambda: served.state.link.reason == "portClosed")
     samples = await scraped(served)
     assert value(samples, "ibkr_link_reason", reason="portClosed") == 1
     assert value(samples, "ibkr_link_reason", reason="loginRequired") == 0

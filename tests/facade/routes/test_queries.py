@@ -84,7 +84,7 @@ async def test_a_page_must_be_one(served: Served, query: str) -> None:
 
 async def test_more_of_the_last_day_than_a_page_holds_comes_from_the_ledger(served: Served) -> None:
     served.daemon.set_rows("fills", {str(number): fill(str(number)) for number in range(3)})
-    await until(lambda: served.facade.default.mirror.state.row("fills", "2"))
+    await served.holds("fills", "2")
     served.daemon.replies["executions.list"] = ledger(3, 10)
     assert (await served.get(f"{API}/executions?limit=3"))[1]["meta"]["source"] == "live"
     _, body, headers = await served.get(f"{API}/executions?limit=2")
@@ -95,7 +95,7 @@ async def test_more_of_the_last_day_than_a_page_holds_comes_from_the_ledger(serv
 async def test_executions_of_one_account(served: Served) -> None:
     served.daemon.set_rows("accounts", {name: Account(account=name, paper=True) for name in ("DU1", "DU2")})
     served.daemon.set_rows("fills", {name: fill(name, account=f"DU{name}") for name in ("1", "2")})
-    await until(lambda: served.facade.default.mirror.state.row("fills", "2"))
+    await served.holds("fills", "2")
     _, body, _ = await served.get(f"{API}/executions?account=DU2")
     assert [row["execId"] for row in body["data"]] == ["2"]
     await served.get(f"{API}/executions?account=DU2&since={NOW}")
@@ -127,7 +127,7 @@ async def test_an_unescaped_plus_sign_in_a_time_is_accepted(served: Served) -> N
 async def test_without_a_link_the_ledger_is_read_where_stale_rows_are_allowed(served: Served) -> None:
     served.daemon.replies["executions.list"] = paged([[{"execId": "a"}]])
     served.daemon.link(phase="waiting", reason="portClosed", connected=False)
-    await until(lambda: not served.facade.default.mirror.state.connected)
+    await until(lambda: not served.state.connected)
     assert (await served.get(f"{API}/executions?since={NOW}"))[1]["reason"] == "portClosed"
     status, body, _ = await served.get(f"{API}/executions?since={NOW}&allowStale=true")
     assert (status, body["meta"]["stale"]) == (200, True)
@@ -137,7 +137,7 @@ async def test_the_ledger_is_not_current_before_the_gateway_has_listed_its_fills
     """It may lack fills of while the daemon was away: refused, or marked stale where that is allowed."""
     served.daemon.replies["executions.list"] = paged([[]])
     served.daemon.store.forget("fills")
-    await until(lambda: not (sync := served.facade.default.mirror.state.sync("fills")) or not sync.known)
+    await until(lambda: not (sync := served.state.sync("fills")) or not sync.known)
     status, body, _ = await served.get(f"{API}/executions?since={NOW}")
     assert (status, body["reason"]) == (503, "snapshotIncomplete")
     status, body, _ = await served.get(f"{API}/executions?since={NOW}&allowStale=true")
@@ -146,7 +146,7 @@ async def test_the_ledger_is_not_current_before_the_gateway_has_listed_its_fills
 
 async def test_the_links_history_is_there_without_a_link(served: Served) -> None:
     served.daemon.link(phase="waiting", reason="portClosed", connected=False)
-    await until(lambda: not served.facade.default.mirror.state.connected)
+    await until(lambda: not served.state.connected)
     served.daemon.answer(
         "link.events", {"events": [{"phase": "ready"}], "uptime": {"24h": {"ratio": 1.0}}, "next": None}
     )
@@ -218,9 +218,9 @@ async def test_each_quote_is_requested_once(served: Served) -> None:
 async def test_last_known_quotes_without_a_daemon(served: Served) -> None:
     served.daemon.store.put({"quotes:1": {"1": Quote(conId=1, bid=2.5)}})
     served.facade.default.mirror.subscribe(["quotes:1"])
-    await until(lambda: served.facade.default.mirror.state.row("quotes:1", "1"))
+    await served.holds("quotes:1", "1")
     await served.daemon.stop()
-    await until(lambda: not served.facade.default.mirror.state.reachable)
+    await until(lambda: not served.state.reachable)
     status, body, _ = await served.get(f"{API}/quotes?conIds=1&allowStale=true")
     assert (status, body["data"][0]["bid"], body["meta"]["stale"]) == (200, 2.5, True)
     assert (await served.get(f"{API}/quotes?conIds=1,2&allowStale=true"))[1]["reason"] == "daemonUnreachable"
@@ -231,9 +231,9 @@ async def test_last_known_quotes_without_a_link(served: Served) -> None:
     served.daemon.refuse("quotes.get", "notConnected")
     served.daemon.store.put({"quotes:1": {"1": Quote(conId=1, bid=2.5)}})
     served.facade.default.mirror.subscribe(["quotes:1"])
-    await until(lambda: served.facade.default.mirror.state.row("quotes:1", "1"))
+    await served.holds("quotes:1", "1")
     served.daemon.link(phase="held", reason="manual", connected=False)
-    await until(lambda: not served.facade.default.mirror.state.connected)
+    await until(lambda: not served.state.connected)
     status, body, _ = await served.get(f"{API}/quotes?conIds=1&allowStale=true")
     assert (status, body["data"][0]["bid"], body["meta"]["stale"]) == (200, 2.5, True)
     assert (await served.get(f"{API}/quotes?conIds=1,2&allowStale=true"))[1]["reason"] == "notConnected"

@@ -31,9 +31,7 @@ def order(number: int, done: bool) -> Order:
 async def settled(served: Served) -> None:
     """The facade holds the daemon's present state."""
     seq = served.daemon.store.seq
-    await until(
-        lambda: served.facade.default.mirror.state.replica and served.facade.default.mirror.state.replica.seq >= seq
-    )
+    await until(lambda: served.state.replica and served.state.replica.seq >= seq)
 
 
 async def test_status_is_two_keys_in_this_order(served: Served) -> None:
@@ -48,7 +46,7 @@ async def test_status_distinguishes_a_lost_link_from_a_lost_daemon(served: Serve
     await settled(served)
     assert (await served.get(f"{API}/status"))[1] == {"connected": False, "available": True}
     await served.daemon.stop()
-    await until(lambda: not served.facade.default.mirror.state.reachable)
+    await until(lambda: not served.state.reachable)
     assert (await served.get(f"{API}/status"))[1] == {"connected": False, "available": False}
 
 
@@ -75,7 +73,7 @@ async def test_link_is_the_daemons_row(served: Served) -> None:
 
 async def test_link_without_a_daemon_is_the_last_known_row_marked_stale(served: Served) -> None:
     await served.daemon.stop()
-    await until(lambda: not served.facade.default.mirror.state.reachable)
+    await until(lambda: not served.state.reachable)
     status, body, _ = await served.get(f"{API}/link")
     assert status == 200
     assert (body["phase"], body["reason"], body["stale"], body["connected"]) == (None, "daemonUnreachable", True, False)
@@ -153,7 +151,7 @@ async def test_without_a_daemon_the_last_known_rows_stay_readable(served: Served
     served.daemon.set_rows("accounts", {"DU1234567": Account(account="DU1234567", paper=True)})
     await settled(served)
     await served.daemon.stop()
-    await until(lambda: not served.facade.default.mirror.state.reachable)
+    await until(lambda: not served.state.reachable)
     status, body, _ = await served.get(f"{API}/accounts")
     assert (status, body["reason"]) == (503, "daemonUnreachable")
     status, body, _ = await served.get(f"{API}/accounts?allowStale=true")
