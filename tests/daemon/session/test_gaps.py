@@ -5,9 +5,14 @@ from __future__ import annotations
 from datetime import timedelta
 
 from daemon.session.gaps import Gaps, Moment
-from shared.messages import Gap, Recovered
+from shared.messages import Fill, Gap, Recovered
 from tests.clock import WEDNESDAY
-from tests.daemon.session.test_supervisor import fill
+from tests.rows import fill
+
+
+def recovered_fill(exec_id: str) -> Fill:
+    return fill(exec_id, WEDNESDAY, recovered=True)
+
 
 BEGIN = Moment(WEDNESDAY, 1000.0)
 LATER = Moment(WEDNESDAY + timedelta(minutes=1), 1060.0)
@@ -18,7 +23,9 @@ def test_a_gap_is_a_row_when_it_has_ended() -> None:
     gaps.begin("upstreamLost", BEGIN, expected=False, fills=["old"])
     gaps.replayed(3)
 
-    assert gaps.end(LATER, fills={"old": fill("old"), "new": fill("new")}, unrecovered={"pnl", "orders"}) == Gap(
+    assert gaps.end(
+        LATER, fills={"old": recovered_fill("old"), "new": recovered_fill("new")}, unrecovered={"pnl", "orders"}
+    ) == Gap(
         cause="upstreamLost",
         from_=WEDNESDAY,
         to=LATER.wall,
@@ -32,7 +39,7 @@ def test_what_follows_before_it_has_ended_is_part_of_it() -> None:
     gaps = Gaps()
     gaps.begin("upstreamLost", BEGIN, expected=False, fills=())
     gaps.begin("socketLost", LATER, expected=False, fills=["in the gap"])
-    gap = gaps.end(LATER, fills={"in the gap": fill("in the gap")}, unrecovered=())
+    gap = gaps.end(LATER, fills={"in the gap": recovered_fill("in the gap")}, unrecovered=())
 
     assert gap is not None
     assert (gap.cause, gap.from_, gap.recovered.fills) == ("upstreamLost", WEDNESDAY, ("in the gap",))
@@ -41,7 +48,7 @@ def test_what_follows_before_it_has_ended_is_part_of_it() -> None:
 def test_fills_seen_as_they_happened_are_not_recovered() -> None:
     gaps = Gaps()
     gaps.begin("socketLost", BEGIN, expected=False, fills=())
-    gap = gaps.end(LATER, fills={"seen": fill("seen", recovered=False)}, unrecovered=())
+    gap = gaps.end(LATER, fills={"seen": fill("seen", WEDNESDAY)}, unrecovered=())
 
     assert gap is not None
     assert gap.recovered.fills == ()
