@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
@@ -52,11 +52,18 @@ async def peers() -> AsyncIterator[list[Talk]]:
 
 
 @contextlib.asynccontextmanager
-async def serving(path: str, peers: list[Talk], protocol: type[Talk] = Talk) -> AsyncIterator[Listener]:
+async def listening(path: str, protocol: Callable[[], asyncio.Protocol]) -> AsyncIterator[Listener]:
     """A listener that is closed in the end."""
-    listener = await listen(lambda: protocol(peers), path)
+    listener = await listen(protocol, path)
     try:
         yield listener
     finally:
         listener.close()
         await listener.wait_closed()
+
+
+def serving(
+    path: str, peers: list[Talk], protocol: type[Talk] = Talk
+) -> contextlib.AbstractAsyncContextManager[Listener]:
+    """A listener whose ends of the connections are in `peers`."""
+    return listening(path, lambda: protocol(peers))

@@ -284,6 +284,9 @@ BODIES: tuple[tuple[str, bytes, int], ...] = (
     ("a prototype", b'{"__proto__": {}}', 422),
     ("a number without end", b'{"port": ' + b"9" * 4000 + b"}", 422),
     ("a number of digits", b'{"port": ' + b"9" * 16000 + b"}", 400),
+    ("an infinite number", b'{"timeout": 1e999}', 422),
+    ("arrays, 65 deep", b"[" * 65 + b"]" * 65, 400),
+    ("arrays, 64 deep", b"[" * 64 + b"]" * 64, 422),
     ("too large", b'{"host": "' + b"a" * 16384 + b'"}', 413),
     ("much too large", b" " * 900_000, 413),
 )

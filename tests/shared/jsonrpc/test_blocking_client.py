@@ -9,7 +9,7 @@ from shared import messages
 from shared.jsonrpc import blocking_client, codec
 from shared.jsonrpc.blocking_client import CallError, call_once, call_while_alive
 from shared.jsonrpc.codec import RpcError
-from shared.transport import local_socket
+from tests.talking import listening
 
 
 async def ask(*arguments, **named):
@@ -87,13 +87,9 @@ class Imposter(asyncio.Protocol):
 )
 async def test_what_is_no_daemon_of_ours_is_an_oserror(path, words):
     made = type("Made", (Imposter,), {"words": words})
-    listener = await local_socket.listen(made, path)
-    try:
+    async with listening(path, made):
         with pytest.raises(OSError, match=r"."):
             await ask(path, "ping", timeout=60)
-    finally:
-        listener.close()
-        await listener.wait_closed()
 
 
 class Slow(asyncio.Protocol):
@@ -124,22 +120,14 @@ class Slow(asyncio.Protocol):
 
 
 async def test_a_call_takes_as_long_as_the_daemon_needs_while_it_answers_pings(path):
-    listener = await local_socket.listen(lambda: Slow(3, in_the_end=True), path)
-    try:
+    async with listening(path, lambda: Slow(3, in_the_end=True)):
         assert await asyncio.to_thread(call_while_alive, path, "slow", {}, 0.1) == {"pings": 3}
-    finally:
-        listener.close()
-        await listener.wait_closed()
 
 
 async def test_a_call_ends_when_the_daemon_answers_no_ping_any_more(path):
-    listener = await local_socket.listen(lambda: Slow(3, in_the_end=False), path)
-    try:
+    async with listening(path, lambda: Slow(3, in_the_end=False)):
         with pytest.raises(TimeoutError):
             await asyncio.to_thread(call_while_alive, path, "slow", {}, 0.1)
-    finally:
-        listener.close()
-        await listener.wait_closed()
 
 
 def test_the_numbers_are_the_ones_of_the_long_conversations():

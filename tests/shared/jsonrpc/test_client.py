@@ -8,7 +8,7 @@ from shared.jsonrpc import client as module
 from shared.jsonrpc.client import Client, ConnectionLost
 from shared.jsonrpc.codec import RpcError
 from shared.log import REQUEST_ID
-from shared.transport import local_socket
+from tests.talking import listening
 from tests.waiting import until
 
 
@@ -16,33 +16,36 @@ async def echo(_peer, params):
     return params
 
 
-async def test_a_call_comes_back(path, served):
+@pytest.fixture
+async def client(path, served):
+    opened = await Client.open(path, "test/1")
+    yield opened
+    await opened.close()
+
+
+async def test_a_call_comes_back(served, client):
     served.methods = {"echo": echo}
-    client = await Client.open(path, "test/1")
 
     assert (client.welcome.daemon, client.welcome.epoch) == ("ibkr/1.0", "E1")
     assert bytes(await client.call("echo", {"a": [1, None]}, 5)) == b'{"a":[1,null]}'
     assert [peer.client for peer in served.connections] == ["test/1"]
-    await client.close()
 
 
-async def test_a_call_carries_the_request_behind_it(path, served):
+async def test_a_call_carries_the_request_behind_it(served, client):
     """The log lines of both processes name the same HTTP request; a call without one names none."""
 
     async def name(_peer, _params):
         return REQUEST_ID.get()
 
     served.methods = {"name": name}
-    client = await Client.open(path, "test/1")
     assert bytes(await client.call("name", {}, 5)) == b'""'
     token = REQUEST_ID.set("abc.1")
     assert bytes(await client.call("name", {}, 5)) == b'"abc.1"'
     REQUEST_ID.reset(token)
     assert bytes(await client.call("name", {}, 5)) == b'""'
-    await client.close()
 
 
-async def test_many_calls_cross_without_mixing(path, served):
+async def test_many_calls_cross_without_mixing(served, client):
     gates = {n: asyncio.Event() for n in range(50)}
 
     async def wait(_peer, params):
@@ -51,14 +54,12 @@ async def test_many_calls_cross_without_mixing(path, served):
         return n
 
     served.methods = {"wait": wait}
-    client = await Client.open(path, "test/1")
     calls = [asyncio.create_task(client.call("wait", {"n": n}, 30)) for n in range(50)]
     await asyncio.sleep(0)
     for n in reversed(range(50)):
         gates[n].set()
 
     assert [int(bytes(answer)) for answer in await asyncio.gather(*calls)] == list(range(50))
-    await client.close()
 
 
 async def test_notifications_come_in_their_order(path, served):
@@ -78,29 +79,26 @@ async def test_notifications_come_in_their_order(path, served):
     await client.close()
 
 
-async def test_a_refusal_is_raised_with_its_data(path, served):
+async def test_a_refusal_is_raised_with_its_data(served, client):
     async def refuse(_peer, _params):
         raise RpcError(-32000, "No.", {"reason": "notConnected"})
 
     served.methods = {"refuse": refuse}
-    client = await Client.open(path, "test/1")
 
     with pytest.raises(RpcError) as refused:
         await client.call("refuse", {}, 5)
 
     assert (refused.value.code, refused.value.message) == (-32000, "No.")
     assert refused.value.data == {"reason": "notConnected"}
-    await client.close()
 
 
-async def test_a_late_answer_is_nobodys(path, served):
+async def test_a_late_answer_is_nobodys(served, client):
     gate = asyncio.Event()
 
     async def wait(_peer, _params):
         await gate.wait()
 
     served.methods = {"wait": wait, "echo": echo}
-    client = await Client.open(path, "test/1")
 
     with pytest.raises(TimeoutError):
         await client.call("wait", {}, 0.01)
@@ -108,7 +106,6 @@ async def test_a_late_answer_is_nobodys(path, served):
 
     assert bytes(await client.call("echo", {}, 5)) == b"{}"
     assert client._pending == {}
-    await client.close()
 
 
 async def test_the_end_of_the_daemon_ends_every_call(path, served):
@@ -142,14 +139,13 @@ async def test_a_client_that_closes_is_not_notified_of_its_own_close(path, serve
     assert ends == []
 
 
-async def test_calls_under_way_are_bounded(path, served):
+async def test_calls_under_way_are_bounded(served, client):
     gate = asyncio.Event()
 
     async def wait(_peer, _params):
         await gate.wait()
 
     served.methods = {"wait": wait}
-    client = await Client.open(path, "test/1")
     calls = [asyncio.create_task(client.call("wait", {}, 60)) for _ in range(module.MAX_CALLS)]
     await until(lambda: len(client._pending) == module.MAX_CALLS)
 
@@ -159,7 +155,6 @@ async def test_calls_under_way_are_bounded(path, served):
     await asyncio.gather(*calls)
 
     assert refused.value.data["reason"] == "pacingBudget"
-    await client.close()
 
 
 async def test_a_socket_without_a_listener_is_an_oserror(path):
@@ -198,14 +193,12 @@ async def test_what_is_no_daemon_of_ours_is_left(path, words, error):
         peers.append(Imposter(words))
         return peers[-1]
 
-    listener = await local_socket.listen(imposter, path)
-    with pytest.raises(error):
-        await Client.open(path, "test/1", timeout=0.2 if error is TimeoutError else 60)
-    await until(lambda: peers)
-    for peer in peers:
-        peer.transport.abort()
-    listener.close()
-    await listener.wait_closed()
+    async with listening(path, imposter):
+        with pytest.raises(error):
+            await Client.open(path, "test/1", timeout=0.2 if error is TimeoutError else 60)
+        await until(lambda: peers)
+        for peer in peers:
+            peer.transport.abort()
     await asyncio.sleep(0)
 
 
