@@ -55,6 +55,7 @@ def test_what_is_badly_framed_is_refused(attacked: Chain) -> None:
             "Transfer-Encoding: chunked",
             body=b"0\r\n\r\n",
         ),
+        raw("POST /api/ibkr/connect HTTP/1.1", ours, "Transfer-Encoding: gzip, chunked", body=b"0\r\n\r\n"),
         raw("GET / HTTP/1.1", ours, "X: a\x00b"),
         raw("GET / HTTP/1.1", ours, "X: " + "a" * 9000),
         raw("GET / HTTP/1.1", ours, *(f"X-{number}: 1" for number in range(300))),

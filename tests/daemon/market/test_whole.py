@@ -178,7 +178,11 @@ async def test_bars_of_a_day_and_of_a_minute(house: House) -> None:
     days = await house.bars(conId=aapl, durationStr="1 M", barSizeSetting="1 day")
     minutes = await house.bars(conId=aapl, durationStr="1 D", barSizeSetting="1 min", endDateTime="20261120-20:00:00")
 
+    pages = await house.bars(conId=aapl, durationStr="1 M", barSizeSetting="1 min")
+
     assert len(days) > 15
+    assert len(pages) > 5000
+    assert [bar["date"] for bar in pages] == sorted({bar["date"] for bar in pages})
     assert all(len(bar["date"]) == 10 and bar["date"][4] == bar["date"][7] == "-" for bar in days)
     assert len(minutes) > 100
     assert all(bar["date"].endswith("Z") and bar["date"][10] == "T" for bar in minutes)
@@ -235,6 +239,7 @@ async def test_contracts_are_found_described_and_qualified(house: House) -> None
     details = (await house.peer.call("contracts.get", conId=aapl))["rows"][0]
     one = await house.peer.call("contracts.qualify", symbol="AAPL", secType="STK", exchange="SMART", currency="USD")
     chain = await house.peer.all("contracts.options", conId=aapl)
+    ambiguous = await refusal(house.peer.call("contracts.qualify", symbol="ES", secType="FUT"))
 
     assert aapl in [match["conId"] for match in found]
     assert (details["conId"], details["symbol"]) == (aapl, "AAPL")
@@ -242,3 +247,5 @@ async def test_contracts_are_found_described_and_qualified(house: House) -> None
     assert one["rows"][0]["conId"] == aapl
     assert all(row["expirations"] and row["strikes"] == sorted(row["strikes"]) for row in chain)
     assert len(chain) > 0
+    assert ambiguous["reason"] == "contractAmbiguous"
+    assert len({each["conId"] for each in ambiguous["candidates"]}) > 1

@@ -168,6 +168,19 @@ async def test_a_probe_that_is_overdue_is_one_change_of_the_row() -> None:
         assert rows == {("ready", True), ("unproven", False)}
 
 
+async def test_an_answer_to_the_second_probe_is_enough() -> None:
+    async with supervised() as story:
+        story.gateway.frozen = True
+        await story.pass_(12)
+        assert story.row.phase == "unproven"
+        story.session.receives()
+        await story.pass_(0.3)
+
+        assert (story.row.phase, story.row.connected) == ("ready", True)
+        assert [gap.cause for gap in story.gaps] == ["probeTimeout"]
+        assert len(story.gateway.sessions) == 1
+
+
 async def test_a_proof_that_has_grown_too_old_proves_nothing_whoever_was_slow() -> None:
     """Late turns of our own loop put off the probe's verdict, but not the age at which a proof ends."""
     async with supervised() as story:
@@ -689,6 +702,19 @@ async def test_the_end_of_a_window_ends_a_wait() -> None:
         await story.pass_(2)
 
         assert len(story.gateway.sessions) == 2
+
+
+async def test_2110_is_undone_when_ibkrs_servers_prove_to_answer() -> None:
+    async with supervised() as story:
+        story.session.emits(ev.UpstreamLost, code=2110, text="broken")
+        await story.pass_(25)
+        assert story.row.phase == "upstreamLost"
+        assert 2 <= story.requests()["prove"] <= 3
+        story.gateway.upstream_answers = True
+        await story.pass_(11)
+
+        assert story.row.phase == "ready"
+        assert story.requests()["recover 2110"] == 1
 
 
 async def test_reading_is_stopped_when_upstream_is_lost_and_starts_again_when_it_is_back() -> None:

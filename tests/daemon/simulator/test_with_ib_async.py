@@ -124,6 +124,22 @@ async def test_a_what_if_order_gives_its_margin_and_is_no_order(gateway: Gateway
     assert len(gateway.world.orders) == orders
 
 
+async def test_a_line_begins_with_the_whole_picture_and_a_snapshot_leaves_none(
+    gateway: Gateway, connect: Connect
+) -> None:
+    ib = await connect()
+    [pair] = await ib.qualifyContractsAsync(ib_async.Forex("EURUSD"))
+    [snapshot] = await ib.reqTickersAsync(pair)
+    assert 0.5 < snapshot.bid < snapshot.ask < 2
+    assert not gateway.quotes.lines
+
+    ticker = ib.reqMktData(await apple(ib), "165,233,236,456")
+    await until(lambda: ticker.bid > 0 and ticker.volume > 0 and ticker.close > 0)
+    assert ticker.bid < ticker.ask
+    assert ticker.low <= ticker.high
+    assert (ticker.marketDataType, ticker.shortableShares > 0) == (1, True)
+
+
 @pytest.mark.parametrize(
     ("span", "size", "count"),
     [

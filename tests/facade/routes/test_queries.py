@@ -100,6 +100,15 @@ async def test_executions_of_one_account(served: Served) -> None:
     assert [row["execId"] for row in body["data"]] == ["2"]
     await served.get(f"{API}/executions?account=DU2&since={NOW}")
     assert served.daemon.requests[-1][1]["account"] == "DU2"
+    for path in ("executions", "orders"):
+        assert (await served.get(f"{API}/{path}?account=DU9"))[1]["reason"] == "notFound"
+
+
+async def test_the_days_profit_and_loss_is_the_ledgers(served: Served) -> None:
+    served.daemon.replies["account.pnl.history"] = paged([[{"dailyPnL": 1.5}]])
+    status, body, _ = await served.get(f"{API}/account/pnl/history?allowStale=true")
+    assert (status, body["data"], body["meta"]["source"]) == (200, [{"dailyPnL": 1.5}], "ledger")
+    assert served.daemon.requests[-1][1]["allowStale"] is True
 
 
 async def test_the_last_days_executions_are_the_topic(served: Served) -> None:
@@ -185,6 +194,7 @@ async def test_an_ambiguous_contract_comes_with_its_candidates(served: Served) -
         "contracts/9223372036854775808",
         "contracts/1.0",
         "contracts/%D9%A3",
+        "contracts/0/options",
         "contracts/search",
         "contracts/search?q=",
         "contracts/search?q=" + "a" * 65,

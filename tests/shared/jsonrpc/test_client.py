@@ -77,6 +77,9 @@ async def test_notifications_come_in_their_order(path, served):
 
     assert received == [("delta", {"n": n}) for n in range(1000)]
     await client.close()
+    without = await Client.open(path, "test/1")  # without a callback they are dropped
+    assert bytes(await without.call("watch", {}, 5)) == b"null"
+    await without.close()
 
 
 async def test_a_refusal_is_raised_with_its_data(served, client):
