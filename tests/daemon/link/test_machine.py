@@ -361,23 +361,6 @@ def test_what_needs_a_person_is_blocked_and_goes_on_slowly(reason: str) -> None:
     assert dials(driver.wakes()) == [HOME]
 
 
-def test_our_own_ghost_is_waited_for_then_a_person_must_act() -> None:
-    """Two minutes of 326 are probably our own dead session; the id stays what it is."""
-    driver = Driver()
-    driver.fails("clientIdInUse")
-    began = driver.monotonic
-    while driver.link.phase == "waiting":
-        driver.wakes()
-        driver.fails("clientIdInUse")
-
-    assert 120 <= driver.monotonic - began <= 150
-    assert (driver.link.phase, driver.wait()) == ("blocked", 60.0)
-    driver.wakes()
-    driver.fails("clientIdInUse")
-    assert (driver.link.phase, driver.wait()) == ("blocked", 60.0)
-    assert {target.clientId for target in dials(driver.ordered)} == {1}
-
-
 def test_the_latest_attempts_own_reason_decides_the_next_wait() -> None:
     driver = Driver(AWAY)
     assert driver.waits("portClosed", 3) == [1.0, 2.0, 4.0]
@@ -478,18 +461,6 @@ def test_an_open_attempt_that_the_gateway_ends_is_what_it_ended_for() -> None:
     assert (driver.link.phase, driver.link.reason, driver.wait()) == ("waiting", "closedDuringHandshake", 1.0)
 
 
-@pytest.mark.parametrize("event", [connect_requested(bare=True), connect_requested()])
-def test_connect_closes_the_open_attempt_and_dials_again(event: ev.Event) -> None:
-    driver = Driver()
-    driver.overdue()
-
-    assert driver.post(event)[:3] == (act.Abort(session=1), act.Dial(session=2, target=HOME), act.Await(session=2))
-    assert driver.overdue() == (act.Settled(session=2, reason="handshakeTimeout"),), (
-        "the answer comes at the time limit"
-    )
-    assert driver.link.current == 2, "and the attempt stays open, since the target is an automatic one"
-
-
 def test_connect_elsewhere_closes_the_open_attempt_and_goes_back_to_dialling_if_it_fails() -> None:
     driver = Driver()
     driver.overdue()
@@ -552,16 +523,6 @@ def test_the_time_limit_of_a_request_is_kept_only_by_a_session_that_it_brought()
 # --- losses ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_socket_lost_again_within_moments_waits() -> None:
-    driver = Driver().up().after(60)
-    driver.lost()
-    driver.up().after(29)
-
-    driver.lost()
-
-    assert (driver.link.phase, driver.link.reason, driver.wait()) == ("waiting", "socketLost", 1.0)
-
-
 def test_what_was_said_last_is_kept_as_one_bounded_line() -> None:
     driver = Driver()
 
@@ -583,29 +544,6 @@ def test_an_event_of_an_old_session_changes_nothing() -> None:
 
 
 # --- upstream -------------------------------------------------------------------------------------------------------
-
-
-def test_repeats_of_1100_are_one_loss() -> None:
-    driver = Driver().up()
-    driver.says(1100)
-    since = driver.link.since
-
-    for _ in range(20):
-        assert driver.after(5).says(1100) == ()
-    assert (driver.link.phase, driver.link.since) == ("upstreamLost", since)
-
-
-def test_2110_in_the_handshake_postpones_the_snapshots() -> None:
-    """What TWS answers without IBKR behind it cannot be trusted, so it is not requested."""
-    driver = Driver()
-    driver.says(2110)
-    assert driver.opens() == (act.Settled(session=1, reason="upstreamLost"),)
-    assert driver.link.phase == "upstreamLost"
-
-    assert driver.says(1102) == (act.Read(session=1),)
-    assert driver.link.phase == "syncing"
-    driver.syncs()
-    assert driver.link.phase == "ready"
 
 
 @pytest.mark.parametrize("codes", [(2110, 1100), (1100, 2110)])
@@ -651,19 +589,6 @@ def test_a_session_that_freezes_while_upstream_is_lost_is_unproven_then_gone() -
 
 
 # --- what things probably mean --------------------------------------------------------------------------------------
-
-
-def test_upstream_lost_for_minutes_outside_the_windows_is_probably_another_login() -> None:
-    driver = Driver().up()
-    driver.says(1100)
-    assert driver.after(299).post(ev.TimerExpired()) == ()
-    assert driver.link.reason == "upstreamLost"
-
-    driver.wakes()
-
-    assert (driver.link.phase, driver.link.reason, driver.link.wake) == ("upstreamLost", "competingSession", None)
-    driver.says(1102)
-    assert driver.link.reason is None
 
 
 def test_inside_a_planned_window_a_lost_upstream_is_expected() -> None:
@@ -732,39 +657,7 @@ def test_in_the_week_a_closed_port_is_a_closed_port() -> None:
     assert driver.link.reason == "portClosed"
 
 
-def test_an_expected_restart_that_does_not_come_back_probably_needs_a_login() -> None:
-    driver = Driver(restart_at=WEDNESDAY).up()
-    driver.after(30).lost()
-    driver.fails("portClosed")
-    assert driver.link.reason == "portClosed"
-    driver.after(301).post(ev.TimerExpired())
-    driver.fails("portClosed")
-
-    assert driver.link.reason == "loginRequired"
-
-
 # --- accounts -------------------------------------------------------------------------------------------------------
-
-
-def test_the_configured_account_must_be_behind_the_port() -> None:
-    driver = Driver(replace(HOME, account="U7654321"))
-
-    ordered = driver.opens(("DU1234567",))
-
-    assert act.Close(session=1) in ordered
-    assert (driver.link.phase, driver.link.reason) == ("blocked", "accountMismatch")
-    assert act.Settled(session=1, reason="accountMismatch") in ordered
-
-
-def test_another_login_is_not_taken_for_the_last_one() -> None:
-    driver = Driver().up()
-    driver.lost()
-
-    driver.opens(("U7654321",))
-
-    assert (driver.link.phase, driver.link.reason) == ("blocked", "accountMismatch")
-    assert driver.link.connection is not None
-    assert (driver.link.connection.accounts, driver.link.connection.found) == (("DU1234567",), ("U7654321",))
 
 
 def test_an_account_more_or_less_is_the_same_login() -> None:
@@ -930,25 +823,6 @@ def test_a_moved_port_is_dialled_at_once_and_stays_the_target() -> None:
     assert (driver.link.target, driver.link.base, driver.link.policy.configured) == (moved, moved, HOME)
     driver.after(60).lost()
     assert driver.link.target == moved
-
-
-def test_a_moved_port_that_fails_gives_way_to_the_configured_one() -> None:
-    driver = Driver().up()
-    driver.post(ev.PortMoved(session=1, port=7498, text="reset"))
-
-    assert dials(driver.fails("portClosed")) == [HOME]
-    assert driver.link.base == HOME
-    assert (driver.link.phase, driver.link.reason) == ("connecting", "socketLost"), "what is dialled now was not named"
-
-
-def test_behind_a_moved_port_there_must_be_the_same_login() -> None:
-    driver = Driver().up()
-    driver.post(ev.PortMoved(session=1, port=7496, text="reset"))
-
-    ordered = driver.opens(("U7654321",))
-
-    assert act.Close(session=2) in ordered
-    assert dials(ordered) == [HOME]
 
 
 def test_two_gateways_that_name_each_other_are_followed_with_longer_and_longer_waits() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -60,30 +59,6 @@ async def house(options: dict[str, Any]) -> AsyncIterator[House]:
             await peer.until(lambda: bool(peer.link["connected"]))
             yield House(gateway, daemon, peer)
             await peer.leave()
-
-
-async def test_many_readers_of_one_contract_cost_one_line(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("daemon.market.streams.LINGER", 0.2)
-    aapl = house.conId("AAPL")
-    topic = f"quotes:{aapl}"
-    peers = [await house.join(topic) for _ in range(50)]
-    for peer in peers:
-        await peer.until(lambda peer=peer: bool(peer.rows(topic)))
-    assert house.lines() == {aapl: 1}
-    row = dict(peers[0].rows(topic)[str(aapl)])
-    assert (row["marketDataType"], row["bid"] > 0) == ("live", True)
-
-    first = peers.pop()
-    await first.leave()
-    peers.append(await Mirror.join(house.daemon.settings.socket_path, (topic,), first.replica))
-    steps = len(peers[-1].steps)
-    await peers[-1].until(lambda: len(peers[-1].steps) > steps + 3)
-    assert (len(house.requests("reqMktData")), house.requests("cancelMktData")) == (1, [])
-
-    await asyncio.gather(*(peer.leave() for peer in peers))
-    await until(lambda: not house.lines())
-    await house.peer.until(lambda: topic not in house.peer.rows("sync"))
-    assert house.daemon.store.rows(topic) == {}
 
 
 async def test_a_share_cfd_is_quoted_by_its_underlying(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,26 +125,6 @@ async def test_too_many_tickers_of_which_tws_itself_uses_some(house: House) -> N
     await peer.leave()
 
 
-async def test_nothing_that_is_no_number_leaves_as_one(house: House) -> None:
-    aapl = house.conId("AAPL")
-    topic = f"quotes:{aapl}"
-    peer = await house.join(topic)
-    await peer.until(lambda: bool(peer.rows(topic)))
-    house.gateway.quotes.rate = 0.0
-    for value in (math.nan, math.inf, -math.inf, 1.7976931348623157e308):
-        house.gateway.tick("AAPL", bid=11.0, ask=12.0, last=value)
-        await peer.until(lambda: peer.rows(topic)[str(aapl)]["bid"] == 11.0)
-        await peer.until(lambda: peer.rows(topic)[str(aapl)]["last"] is None)
-        house.gateway.tick("AAPL", bid=10.0, ask=12.0, last=11.5)
-        await peer.until(lambda: peer.rows(topic)[str(aapl)]["last"] == 11.5)
-    house.gateway.tick("AAPL", bid=-1.0, size=0)
-    await peer.until(lambda: peer.rows(topic)[str(aapl)]["bid"] is None)
-
-    bars = await house.bars(conId=aapl, durationStr="5 D", barSizeSetting="1 day", whatToShow="MIDPOINT")
-    assert [(bar["volume"], bar["average"], bar["barCount"]) for bar in bars] == [(None, None, None)] * 5
-    await peer.leave()
-
-
 # --- bars -----------------------------------------------------------------------------------------------------------
 
 
@@ -215,19 +170,6 @@ async def test_a_burst_of_500_violates_no_pacing_rule(house: House) -> None:
     assert (house.gateway.history.violations, house.gateway.history.requests) == (0, 60)
     assert house.gateway.connections.over_rate == 0
     await house.peer.until(lambda: house.peer.link["pacing"]["used"] == 60)
-
-
-async def test_the_last_client_leaving_cancels_a_long_request_at_the_gateway(house: House) -> None:
-    house.gateway.mute("historicalData")
-    peer = await house.join("link")
-    requests = asyncio.create_task(peer.call("bars.fetch", conId=house.conId("AAPL")), name="a long request")
-    await until(lambda: len(house.requests("reqHistoricalData")) == 1)
-
-    await peer.leave()
-    with pytest.raises((OSError, RpcError)):
-        await requests
-
-    await until(lambda: len(house.requests("cancelHistoricalData")) == 1)
 
 
 # --- contracts ------------------------------------------------------------------------------------------------------

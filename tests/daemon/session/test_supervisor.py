@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from daemon.link import events as ev
 from shared import log
-from shared.messages import BROKER_TOPICS, ConnectParams, Expected, Farm, Sync
+from shared.messages import BROKER_TOPICS, ConnectParams, Expected, Sync
 from shared.reasons import CATALOGUE, Problem
 from tests.clock import WEDNESDAY, settled
 from tests.daemon.scripted import HOME, Story, supervised
@@ -112,17 +112,6 @@ async def test_a_refused_dial_is_tried_again_when_the_row_says() -> None:
 
 
 # --- proof ----------------------------------------------------------------------------------------------------------
-
-
-async def test_silence_is_probed_and_an_answer_is_proof() -> None:
-    async with supervised() as story:
-        await story.pass_(4.9)
-        assert story.requests()["probe"] == 0
-        await story.pass_(0.2)
-
-        assert story.requests()["probe"] == 1
-        assert (story.row.phase, story.row.proof.rttMs) == ("ready", 4.0)
-        assert story.row.proof.at == WEDNESDAY + timedelta(seconds=5)
 
 
 async def test_while_messages_come_nothing_is_probed_and_the_proof_stays_young() -> None:
@@ -514,22 +503,6 @@ async def test_questions_to_the_gateway_need_a_ready_session() -> None:
 # --- what is read, and when -----------------------------------------------------------------------------------------
 
 
-async def test_what_stayed_unknown_is_requested_again_every_ten_seconds() -> None:
-    async with supervised() as story:
-        story.gateway.incomplete = frozenset({"positions"})
-        story.store.forget("positions")
-        await story.pass_(40)
-        before = story.requests()["sync positions"]
-        assert 3 <= before <= 4
-
-        story.gateway.incomplete = frozenset()
-        await story.pass_(60)
-        assert story.requests()["sync positions"] == before + 1
-        known = story.store.row("sync", "positions")
-        assert isinstance(known, Sync)
-        assert known.known
-
-
 async def test_a_list_whose_end_never_comes_is_requested_again_every_ten_seconds() -> None:
     """FIELD F3: the time for which it was waited is part of the ten seconds. Others' orders are read all the same."""
     async with supervised() as story:
@@ -569,37 +542,6 @@ async def test_what_stays_unknown_does_not_keep_others_orders_from_being_read() 
 
         assert reads(story, "orders") == 3
         assert reads(story, "pnl") >= 8
-
-
-async def test_orders_are_not_requested_of_a_read_only_api(lines: pytest.LogCaptureFixture) -> None:
-    async with supervised() as story:
-        story.gateway.incomplete = frozenset({"orders"})
-        story.store.forget("orders")
-        story.session.emits(ev.ReadOnlyApi, text="The API interface is currently in Read-Only mode.")
-        await story.pass_(100)
-
-        assert (story.row.phase, story.row.readOnly) == ("ready", True)
-        assert not any("orders" in name for name in story.requests())
-        assert sum("read-only" in line for line in logged(lines)) == 1
-
-
-async def test_after_1102_everything_is_read_again_and_no_stream_requested() -> None:
-    async with supervised() as story:
-        story.market.wanted = 3
-        story.session.emits(ev.UpstreamLost, code=1100, text="gone")
-        await settled()
-        assert (story.row.phase, story.row.upstream, story.row.connected) == ("upstreamLost", "lost", False)
-        assert all(isinstance(row, Sync) and row.stale for row in story.store.rows("sync").values())
-        await story.pass_(30)
-        story.session.emits(ev.UpstreamRestored, code=1102, text="back", dataLost=False)
-        await settled()
-
-        assert story.row.connected
-        assert story.requests()["recover 1102"] == 1
-        assert len(story.market.requested) == 1, "at the beginning of the session only"
-        (gap,) = story.gaps
-        assert (gap.cause, gap.from_, gap.to) == ("upstreamLost", WEDNESDAY, WEDNESDAY + timedelta(seconds=30))
-        assert not any(isinstance(row, Sync) and row.stale for row in story.store.rows("sync").values())
 
 
 async def test_the_market_receives_each_change_of_upstream_and_farms_also_where_several_come_at_once() -> None:
@@ -648,16 +590,6 @@ async def test_a_gap_whose_reading_is_cut_off_by_a_loss_ends_with_the_next_sessi
         assert [gap.cause for gap in story.gaps] == ["upstreamLost"]
 
 
-async def test_what_could_not_be_read_again_is_named_in_the_gap() -> None:
-    async with supervised() as story:
-        story.gateway.incomplete = frozenset({"orders", "pnl"})
-        story.session.emits(ev.Lost)
-        await settled()
-
-        assert story.gaps[0].unrecovered == ("orders", "pnl")
-        assert story.row.connected
-
-
 async def test_a_gap_in_a_planned_window_says_so() -> None:
     """05:20 UTC is 00:20 in New York: the nightly reset."""
     night = datetime(2025, 11, 19, 5, 20, tzinfo=UTC)
@@ -675,16 +607,6 @@ async def test_a_gap_in_a_planned_window_says_so() -> None:
         story.clock.jump(5400)
         await settled()
         assert not story.row.expected.active
-
-
-async def test_a_gap_that_a_planned_window_comes_over_says_so_too() -> None:
-    async with supervised(wall=datetime(2025, 11, 19, 5, 14, 50, tzinfo=UTC)) as story:
-        story.session.emits(ev.UpstreamLost, code=1100, text="gone")
-        await story.pass_(15)
-        story.session.emits(ev.UpstreamRestored, code=1102, text="back", dataLost=False)
-        await settled()
-
-        assert story.gaps[0].expected
 
 
 async def test_a_window_is_published_when_it_begins_whatever_the_link_is() -> None:
@@ -730,22 +652,6 @@ async def test_reading_is_stopped_when_upstream_is_lost_and_starts_again_when_it
 
 
 # --- farms, accounts, floods ----------------------------------------------------------------------------------------
-
-
-async def test_farms_are_rows_of_their_own_and_go_with_their_session() -> None:
-    async with supervised() as story:
-        for state in ("ok", "broken"):
-            story.session.emits(ev.FarmChanged, farm="usfarm", type="market", state=state)
-        await settled()
-        assert story.store.rows("farms") == {
-            "usfarm": Farm(farm="usfarm", type="market", state="broken", since=WEDNESDAY)
-        }
-        assert story.row.farms["usfarm"].state == "broken"
-        assert story.row.connected
-
-        story.session.emits(ev.Lost)
-        await settled()
-        assert story.store.rows("farms") == {}
 
 
 async def test_rows_of_another_login_do_not_outlive_it() -> None:

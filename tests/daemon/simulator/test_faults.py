@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
 import random
 
-import ib_async
 import pytest
 
 from daemon.simulator import Gateway, ManualClock, World, faults
 from daemon.simulator.behaviour import kind_of
 from daemon.simulator.broken import MALFORMED
 from daemon.simulator.requests import NAMES
-from tests.daemon.simulator.waiting import Connect, Raw, quote, ready
+from tests.daemon.simulator.waiting import Raw, quote, ready
 from tests.waiting import until
 
 
@@ -189,35 +187,6 @@ async def test_a_ghost_holds_its_id_until_its_time_is_over(clocked: Gateway, clo
 # connections that stand
 
 
-async def test_a_frozen_gateway_keeps_the_socket_and_answers_after_the_thaw(gateway: Gateway, connect: Connect) -> None:
-    ib = await connect()
-    gateway.freeze()
-    requested = asyncio.ensure_future(ib.reqCurrentTimeAsync())
-    late = await Raw.dial(gateway.port)
-    late.greet()
-    assert await late.silent()
-    assert sorted(session.version for session in gateway.sessions) == [0, 178]
-    assert not requested.done()
-    assert ib.isConnected()
-
-    gateway.thaw()
-
-    assert (await requested).year >= 2025
-    assert (await late.read())[0] == "178"
-
-
-async def test_dropping_and_resetting_end_a_session(gateway: Gateway) -> None:
-    first = await Raw.open(gateway.port, 1)
-    await first.until("9")
-    gateway.drop()
-    await first.rest()
-    second = await Raw.open(gateway.port, 1)
-    await second.until("9")
-    gateway.reset()
-    with pytest.raises(ConnectionResetError):
-        await second.rest()
-
-
 async def test_a_dripping_gateway_sends_so_many_bytes_a_second(clocked: Gateway, clock: ManualClock) -> None:
     client = await ready(clocked)
     clocked.slow_drip(100)
@@ -247,26 +216,6 @@ async def test_a_client_that_does_not_read_is_dropped() -> None:
 # answers
 
 
-async def test_a_muted_request_is_never_answered_and_an_endless_one_never_ends(
-    gateway: Gateway, connect: Connect
-) -> None:
-    ib = await connect()
-    gateway.mute("executions")
-    gateway.withhold_end("positions")
-    waiting = [asyncio.ensure_future(coro) for coro in (ib.reqExecutionsAsync(), ib.reqPositionsAsync())]
-    await until(lambda: len(ib.wrapper._results.get("positions", ())) == 25)
-    assert (await ib.reqCurrentTimeAsync()).year >= 2025
-    assert not any(task.done() for task in waiting)
-
-    gateway.unmute("executions")
-    gateway.unmute("positions")
-
-    assert len(await ib.reqExecutionsAsync()) == 4
-    assert len(await ib.reqPositionsAsync()) == 25
-    for task in waiting:
-        task.cancel()
-
-
 async def test_a_delayed_answer_waits_for_its_time(clocked: Gateway, clock: ManualClock) -> None:
     client = await Raw.open(clocked.port)
     await client.until("9")
@@ -277,32 +226,6 @@ async def test_a_delayed_answer_waits_for_its_time(clocked: Gateway, clock: Manu
     clock.advance(2)
 
     assert (await client.until("62"))[0] == "62"
-
-
-async def test_a_connection_can_end_in_the_middle_of_a_snapshot(gateway: Gateway) -> None:
-    gateway.close_during("positions", after=3)
-    client = await ready(gateway)
-    client.send(61, 1)
-    rows = [await client.read() for _ in range(3)]
-    assert {row[0] for row in rows} == {"61"}
-    assert await client.rest() == b""
-
-    again = await Raw.open(gateway.port)
-    await again.until("4", "2", "-1", "2158")
-    again.send(61, 1)
-    await again.until("62")
-
-
-async def test_a_read_only_api_refuses_everything_about_orders(gateway: Gateway) -> None:
-    gateway.read_only()
-    client = await ready(gateway)
-    for request in ((5, 1), (99, 0), (4, 1, 77, "")):
-        client.send(*request)
-        refused = await client.until("4")
-        assert refused[3] == "321"
-        assert "Read-Only" in refused[4]
-    client.send(61, 1)
-    await client.until("62")
 
 
 @pytest.mark.parametrize("how", MALFORMED)
@@ -348,17 +271,6 @@ async def test_more_than_fifty_messages_a_second_get_an_error_and_then_the_end(
 
     assert clocked.connections.over_rate == 3
     await until(lambda: not clocked.sessions)
-
-
-async def test_the_inside_of_a_session_is_recorded(gateway: Gateway, connect: Connect) -> None:
-    ib = await connect(client_id=4)
-    await ib.reqContractDetailsAsync(ib_async.Stock("AAPL", "SMART", "USD"))
-    ib.disconnect()
-    await until(lambda: not gateway.sessions)
-
-    [requested] = [seen for seen in gateway.requests if seen.name == "reqContractDetails"]
-    assert (requested.clientId, requested.fields["symbol"], requested.fields["secType"]) == (4, "AAPL", "STK")
-    assert (gateway.connections.total, gateway.connections.now, gateway.connections.clean) == (1, 0, 1)
 
 
 NONSENSE = ["", "0", "1", "-1", "x", "1e400", "nan", "AAPL", "STK", "SMART", "USD", "DU1234567", "\u00fc", "9" * 14]

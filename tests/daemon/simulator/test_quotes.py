@@ -92,20 +92,6 @@ async def test_a_new_day_has_its_own_high_and_low() -> None:
         assert (await client.read())[3:5] == ["7", trade]
 
 
-async def test_a_tick_can_be_said_exactly(gateway: Gateway, connect: Connect) -> None:
-    ib = await connect()
-    apple, microsoft = (p.contract for p in ib.positions()[:2])
-    gateway.quotes.rate = 0.0
-    tickers = [ib.reqMktData(contract) for contract in await ib.qualifyContractsAsync(apple, microsoft)]
-    await until(lambda: all(ticker.bid > 0 and ticker.open > 0 for ticker in tickers))
-
-    assert gateway.tick("AAPL", bid=101.5, ask=101.75, last=101.6, size=300) == 1
-    await until(lambda: tickers[0].last == 101.6)
-
-    assert (tickers[0].bid, tickers[0].ask, tickers[0].bidSize) == (101.5, 101.75, 300)
-    assert tickers[1].last != 101.6
-
-
 async def test_lines_end_with_their_client(gateway: Gateway, connect: Connect) -> None:
     ib = await connect()
     [contract] = await ib.qualifyContractsAsync(ib.positions()[0].contract)

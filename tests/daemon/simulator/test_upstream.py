@@ -51,16 +51,6 @@ async def test_1102_keeps_streams_and_1101_forgets_them(clocked: Gateway, clock:
     assert (await client.read())[0] == "58"
 
 
-@pytest.mark.parametrize("code", [1100, 2110])
-async def test_2110_stands_at_the_beginning_of_a_session(gateway: Gateway, code: int) -> None:
-    """A gateway that has not reached IBKR, or not any more, begins a session all the same, and says so instead of its
-    farms."""
-    gateway.lose_upstream(code=code)
-    client = await ready(gateway)
-
-    assert (await client.read())[2:4] == ["-1", "2110"]
-
-
 async def test_an_outage_can_answer_with_nothing_or_with_its_own_code(gateway: Gateway, connect: Connect) -> None:
     """`empty`: lists without rows and 200; `per_request`: 1100 with the request's id, the unanswered ones too."""
     ib = await connect()
@@ -106,24 +96,6 @@ async def test_a_fill_is_sent_live_to_its_client_alone(gateway: Gateway, connect
     assert received == [fill.execId]
     assert fill.execId not in {f.execution.execId for f in other.fills()}
     assert fill.execId in {f.execution.execId for f in await other.reqExecutionsAsync()}
-
-
-@pytest.mark.parametrize("how", ["outage", "no client"])
-async def test_a_fill_in_a_gap_is_sent_only_when_requested(gateway: Gateway, connect: Connect, how: str) -> None:
-    ib = await connect()
-    if how == "outage":
-        gateway.lose_upstream()
-        fill = gateway.fill("AAPL", 10)
-        gateway.restore_upstream()
-    else:
-        ib.disconnect()
-        await until(lambda: not gateway.client_ids)
-        fill = gateway.fill("AAPL", 10)
-        ib = await connect(fetchFields=ib_async.StartupFetchNONE)
-    await ib.reqCurrentTimeAsync()
-    assert fill.execId not in {f.execution.execId for f in ib.fills()}
-
-    assert fill.execId in {f.execution.execId for f in await ib.reqExecutionsAsync()}
 
 
 async def test_a_correction_has_the_next_number_and_commission_may_come_later() -> None:

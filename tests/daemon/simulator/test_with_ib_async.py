@@ -27,35 +27,6 @@ async def apple(ib: ib_async.IB) -> ib_async.Contract:
     return contract
 
 
-async def test_connecting_fetches_account_positions_orders_and_executions(gateway: Gateway, connect: Connect) -> None:
-    ib = await connect(raiseSyncErrors=True)
-
-    assert ib.client.serverVersion() == 178
-    assert ib.managedAccounts() == ["DU1234567"]
-    assert len(ib.positions()) == len(ib.portfolio()) == 25
-    assert {p.contract.conId: p.position for p in ib.positions()} == {
-        held.contract.conId: held.position for held in gateway.world.held()
-    }
-    assert {row.contract.right for row in ib.portfolio()} == {"0"}
-    assert {p.contract.right for p in ib.positions()} == {""}
-    assert [t.order.orderId for t in ib.openTrades()] == [100]
-    assert [fill.execution.execId for fill in ib.fills()] == [fill.execId for fill in gateway.world.fills]
-    assert all(fill.commissionReport.commission > 0 for fill in ib.fills())
-    assert any(v.tag == "NetLiquidation" and float(v.value) > 0 for v in ib.accountValues())
-
-
-async def test_orders_of_all_clients_and_by_hand_are_listed_on_request(connect: Connect) -> None:
-    ib = await connect()
-
-    own = await ib.reqOpenOrdersAsync()
-    everybody = await ib.reqAllOpenOrdersAsync()
-    completed = await ib.reqCompletedOrdersAsync(False)
-
-    assert [t.order.clientId for t in own] == [1]
-    assert sorted(t.order.clientId for t in everybody) == [0, 1, 9]
-    assert {t.orderStatus.status for t in completed} == {"Filled", "Cancelled"}
-
-
 async def test_an_order_is_placed_filled_and_another_cancelled(gateway: Gateway, connect: Connect) -> None:
     ib = await connect()
     contract = await apple(ib)

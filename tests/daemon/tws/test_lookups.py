@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -23,16 +22,6 @@ MINUTES: dict[str, Any] = {
 }
 
 
-async def test_contract_details_are_rows():
-    async with Gateway(World()) as gateway, joined(gateway.port) as made:
-        (row,) = await made.tws.contract_details(AAPL, 10)
-
-        assert (row.conId, row.symbol, row.primaryExchange) == (265598, "AAPL", "NASDAQ")
-        assert row.tradingHours
-        assert row.minTick == 0.01
-        assert not made.tws.pending
-
-
 async def test_none_is_ibkrs_own_refusal():
     async with Gateway(World()) as gateway, joined(gateway.port) as made:
         with pytest.raises(TwsRefused) as refused:
@@ -42,34 +31,6 @@ async def test_none_is_ibkrs_own_refusal():
         assert not made.tws.pending
         (notice,) = [row for row in made.rows("notices").values() if row.code == 200]
         assert notice.conId == 999
-
-
-async def test_search_and_option_chain_are_rows():
-    async with Gateway(World()) as gateway, joined(gateway.port) as made:
-        found = await made.tws.matching_symbols("AAP", 10)
-        chain = await made.tws.option_chain("AAPL", "", "STK", 265598, 10)
-
-        assert 265598 in {row.conId for row in found}
-        assert chain
-        assert all(list(row.strikes) == sorted(row.strikes) and row.expirations for row in chain)
-        assert not made.tws.pending
-
-
-async def test_bars_are_dated_in_utc():
-    async with Gateway(World()) as gateway, joined(gateway.port) as made:
-        minutes = await made.tws.historical_bars(AAPL, **MINUTES, timeout=60)
-        days = await made.tws.historical_bars(
-            AAPL, **{**MINUTES, "durationStr": "1 M", "barSizeSetting": "1 day"}, timeout=60
-        )
-        past = await made.tws.historical_bars(
-            AAPL, **{**MINUTES, "endDateTime": datetime(2026, 11, 20, 18, tzinfo=UTC)}, timeout=60
-        )
-
-        moments = [datetime.strptime(bar.date, "%Y-%m-%dT%H:%M:%SZ") for bar in minutes]
-        assert moments == sorted(moments)
-        assert all(len(bar.date) == len("2026-11-25") for bar in days)
-        assert past[-1].date < "2026-11-20T18:00:00Z"
-        assert not made.tws.pending
 
 
 async def test_silence_is_not_an_empty_list():

@@ -273,22 +273,6 @@ async def test_an_end_of_an_open_session_is_a_loss(how: str):
     assert made.events[-1] is lost
 
 
-async def test_a_length_no_message_has_ends_the_session():
-    """A corrupt length prefix is `notTws`: nothing that follows could be read (FAULTS 55)."""
-
-    async def gateway(peer: Peer) -> None:
-        await peer.shake()
-        peer.raw(b"\xff\xff\xff\xff and then anything")
-        await peer.finish()
-
-    async with session(gateway) as made:
-        await until(lambda: made.of(Lost))
-
-    (lost,) = made.of(Lost)
-    assert isinstance(lost, Lost)
-    assert lost.reason == "notTws"
-
-
 async def test_a_message_that_cannot_be_decoded_is_counted_and_the_session_goes_on(caplog: pytest.LogCaptureFixture):
     """No traceback, and what follows is read (FAULTS 54)."""
 

@@ -20,19 +20,6 @@ def requested(gateway: Gateway, name: str) -> int:
     return sum(seen.name == name for seen in gateway.requests)
 
 
-async def test_first_snapshots_make_every_topic_known():
-    async with Gateway(World(positions=25)) as gateway, joined(gateway.port) as made:
-        unknown = await made.tws.sync()
-
-        assert unknown == frozenset()
-        assert all(made.is_current(topic) for topic in BROKER_TOPICS)
-        assert made.rows("accounts")["DU1234567"].paper
-        assert len(made.rows("positions")) == 25
-        assert made.rows("summary")["DU1234567:NetLiquidation:USD"].value
-        assert made.rows("pnl")["DU1234567"].dailyPnL is not None
-        assert len(made.rows("fills")) == 4
-
-
 @pytest.mark.parametrize("version", [157, 163, 164, 170, 177, 178])
 async def test_every_server_version_we_offer_is_understood(version: int):
     query = ContractQuery(conId=265598, exchange="SMART")

@@ -265,18 +265,6 @@ async def test_bars_come_with_their_past_and_then_grow():
         assert made.tws.decode_errors == {}
 
 
-async def test_a_dead_bar_stream_is_reported():
-    """10182 kills a stream while everything is green (FAULTS 3)."""
-    async with Gateway(World()) as gateway, joined(gateway.port) as made:
-        reader = Reader(made)
-        request = made.tws.subscribe_bars(AAPL, **BARS)
-        await until(lambda: reader.bars)
-        gateway.lose_streams()
-        await until(lambda: reader.troubles)
-
-        assert reader.troubles == [(request, 10182)]
-
-
 async def test_echoes_of_our_own_cancel_are_not_noted():
     """300, 366 and a cancelled query, for a stream that was given up (FAULTS 50)."""
     async with Gateway(World()) as gateway, joined(gateway.port) as made:

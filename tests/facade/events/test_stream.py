@@ -452,17 +452,6 @@ def test_topics_are_named_once_in_their_own_spelling() -> None:
         topics_of(",".join(f"quotes:{n}" for n in range(1, 130)))
 
 
-async def test_there_is_a_bound_on_readers(served: Served) -> None:
-    served.facade.default.streams.slots.limit = 2
-    async with reading(served) as one, reading(served):
-        await one.snapshot()
-        status, body, headers = await served.get(EVENTS)
-        assert (status, body["reason"], headers["Retry-After"]) == (503, "tooManyStreams", "1")
-    await until(lambda: not served.facade.default.streams.slots.used)
-    async with reading(served) as again:
-        await again.snapshot()
-
-
 async def test_a_reader_that_connects_during_shutdown_reconnects_to_the_next_process(served: Served) -> None:
     """The stream just ends. After an error response, a browser's EventSource would give up for good."""
     served.facade.default.streams.close()

@@ -134,21 +134,6 @@ async def test_localhost_is_both_loopback_addresses_also_after_a_restart(tmp_pat
         assert facade.state["address"] == f"127.0.0.1:{facade.port}"
 
 
-async def test_the_real_process_serves_every_kind_of_route(tmp_path: Path, daemon: FakeDaemon) -> None:
-    async with kept(tmp_path, daemon) as facade:
-        for path in (
-            "/",
-            "/docs",
-            "/docs/reasons",
-            "/metrics",
-            "/metrics",
-            "/api/ibkr/openapi.json",
-            "/api/ibkr/positions",
-        ):
-            status, body = await facade.get(path)
-            assert (status, bool(body)) == (b"HTTP/1.1 200 OK", True)
-
-
 async def test_what_it_says_is_kept_where_ibkr_logs_looks(tmp_path: Path, daemon: FakeDaemon) -> None:
     async with kept(tmp_path, daemon) as facade:
         assert await facade.restart() == 0
@@ -168,32 +153,6 @@ async def test_a_restart_without_a_daemon_is_done_and_said(tmp_path: Path, daemo
         await until(lambda: facade.state.get("child") not in (None, before))
         await daemon.start()
         assert await waiting == 0  # it was still waiting for the replica, which is complete now
-
-
-async def test_a_child_that_dies_is_replaced(tmp_path: Path, daemon: FakeDaemon) -> None:
-    async with kept(tmp_path, daemon) as facade:
-        before = facade.state["child"]
-        os.kill(before, signal.SIGKILL)
-        await until(lambda: facade.state.get("child") not in (None, before))
-        assert (await facade.status())["available"] is True
-
-
-async def test_a_child_ends_with_its_parent(tmp_path: Path, daemon: FakeDaemon) -> None:
-    async with kept(tmp_path, daemon) as facade:
-        await until(lambda: daemon.service.connections)
-        facade.process.kill()
-        await until(lambda: not daemon.service.connections)
-        async with asyncio.timeout(60):
-            while await answers(facade):
-                pass
-
-
-async def answers(facade: Kept) -> bool:
-    try:
-        await facade.status()
-    except OSError:
-        return False
-    return True
 
 
 async def test_a_child_that_finds_its_parent_gone_ends_without_a_word(tmp_path: Path, daemon: FakeDaemon) -> None:

@@ -191,23 +191,3 @@ async def test_a_daemon_that_ends_during_a_command_is_reported(served: Served) -
     await served.daemon.stop()
     status, body, _ = await connecting
     assert (status, body["reason"]) == (503, "daemonUnreachable")
-
-
-async def test_a_client_that_leaves_ends_its_call(served: Served) -> None:
-    waiting = asyncio.Event()
-
-    async def never(_params: Mapping[str, Any]) -> Any:
-        waiting.set()
-        await asyncio.Event().wait()
-
-    served.daemon.replies["link.connect"] = never
-    _, writer = await asyncio.open_connection("127.0.0.1", served.port)
-    writer.write(
-        f"POST {API}/connect HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n"
-        "Content-Type: application/json\r\nContent-Length: 0\r\n\r\n".encode()
-    )
-    await waiting.wait()
-    assert served.facade.default.mirror.pending_calls == 1
-    writer.close()
-    await writer.wait_closed()
-    await until(lambda: served.facade.default.mirror.pending_calls == 0)

@@ -286,29 +286,6 @@ def test_no_call_ends_before_the_longest_that_its_client_may_want():
     assert max(longest, 600) < CALL_TIMEOUT
 
 
-async def test_bad_lines_are_answered_and_the_conversation_goes_on():
-    it = conversation()
-
-    it.peer.data_received(b"{\n[]\n{}\n" + PING)
-
-    said = it.wire.said()
-    assert [message["error"]["code"] for message in said[:3]] == [-32700, -32600, -32600]
-    assert said[3] == {"jsonrpc": "2.0", "id": 1, "result": {}}
-    assert not it.wire.ended
-
-
-@pytest.mark.parametrize(("line", "code"), [(b"\xff", -32700), (b"x" * (module.MAX_LINE + 1), -32600)])
-async def test_a_line_that_is_no_text_or_too_long_is_the_last(line, code):
-    it = conversation()
-
-    it.peer.data_received(PING + line + b"\n" + PING)
-
-    said = it.wire.said()
-    assert said[0]["result"] == {}
-    assert [message["error"]["code"] for message in said[1:]] == [code]
-    assert it.wire.ended == "closed"
-
-
 async def test_a_line_begun_must_end_in_ten_seconds():
     """Each line has its own ten seconds, however its bytes trickle."""
     it = conversation()
@@ -546,26 +523,3 @@ async def test_any_pieces_of_a_session_give_the_same_answers(cuts):
     said = pieces.wire.said()
     assert said == whole.wire.said()
     assert [message.get("id") for message in said] == [0, 1, "x"]
-
-
-@given(
-    edits=st.lists(
-        st.tuples(st.integers(0, len(session)), st.integers(0, 30), st.binary(max_size=6)), min_size=1, max_size=6
-    )
-)
-async def test_no_mutation_of_a_session_does_more_than_cost_an_error(edits):
-    data = bytearray(session)
-    for place, dropped, put in edits:
-        data[place : place + dropped] = put
-    it = conversation({"double": double}, greet=False)
-
-    it.peer.data_received(bytes(data))
-    await settled(it)
-    it.peer.eof_received()
-    it.peer.connection_lost(None)
-
-    codes = {-32700, -32600, -32601, -32602, -32000, -32001}
-    for message in it.wire.said():
-        assert message["jsonrpc"] == "2.0"
-        assert "result" in message or message["error"]["code"] in codes
-    assert it.service.faults == 0
