@@ -144,7 +144,7 @@ def test_the_import_law(module: str, allowed: tuple[str, ...], within: tuple[str
         ("facade/terminal", ("facade.doctor",), "the terminal does not go by HTTP"),
     ],
 )
-def test_each_room_knows_only_what_it_needs(room: str, knows: tuple[str, ...], why: str) -> None:
+def test_each_package_imports_only_what_it_needs(room: str, knows: tuple[str, ...], why: str) -> None:
     allowed = tuple(f"{package}." for package in (room.replace("/", "."), *knows))
     inside = [path for path in sources() if ROOT / room in path.parents or path == ROOT / f"{room}.py"]
     assert inside, f"there is no room {room}"
@@ -190,7 +190,7 @@ def test_the_environment_is_read_at_the_door() -> None:
     assert not found
 
 
-def test_every_module_says_what_it_owns() -> None:
+def test_every_module_begins_with_what_it_owns() -> None:
     silent = [str(path) for path in sources() if not ast.get_docstring(tree(path))]
     assert not silent
 

@@ -83,7 +83,7 @@ def demo(tmp_path: Path) -> Iterator[Started]:
                     one.kill()
 
 
-def test_the_demonstration_needs_nothing_and_says_the_seeds_lines(demo: Started, tmp_path: Path) -> None:
+def test_the_demonstration_needs_nothing_and_prints_the_seeds_lines(demo: Started, tmp_path: Path) -> None:
     lines = (tmp_path / "output").read_text().splitlines()
     port = demo.get("link")["gateway"]["port"]
     for line in (
@@ -164,7 +164,7 @@ def test_a_process_that_keeps_dying_is_started_less_and_less_often() -> None:
     assert waited == [1, 2, 4, 8, 16, 32, 60, 60, 1]
 
 
-def test_a_demonstration_whose_gateway_does_not_start_says_so(tmp_path: Path) -> None:
+def test_a_demonstration_whose_gateway_does_not_start_is_reported(tmp_path: Path) -> None:
     start = Foreground(Settings(state_dir=tmp_path), {**os.environ, "PYTHONHOME": str(tmp_path)}, demo=True)
     try:
         with pytest.raises(SystemExit, match="ended before it listened"):

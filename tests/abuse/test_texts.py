@@ -43,7 +43,7 @@ def talkative(request: pytest.FixtureRequest) -> Iterator[Chain]:
         yield built
 
 
-def test_what_ibkr_says_is_whole_in_the_data_and_one_clean_line_in_the_log(talkative: Chain) -> None:
+def test_ibkrs_texts_are_whole_in_the_data_and_one_clean_line_in_the_log(talkative: Chain) -> None:
     """Markup arrives letter by letter, control characters as spaces; a log line stays one line, has no full account
     id and no token, and nothing in it reaches a terminal."""
     gateway = talkative.simulated

@@ -129,7 +129,7 @@ async def test_a_socket_that_is_removed_is_served_again(removed: str) -> None:
 
 
 @posix
-async def test_a_daemon_whose_state_directory_is_removed_ends_and_says_so() -> None:
+async def test_a_daemon_whose_state_directory_is_removed_ends_with_its_reason() -> None:
     """A second one could lock the new directory: there are never two."""
     async with place() as directory:
         environ = environment(directory)
@@ -229,7 +229,7 @@ async def test_systemd_is_notified() -> None:
                 client.abort()
 
 
-async def test_the_daemon_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_help_is_no_error_and_an_unknown_argument_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     assert "usage" in capsys.readouterr().out
     assert main(["--port=1"]) == BAD_USAGE

@@ -171,7 +171,7 @@ async def test_while_the_gateway_is_away_rows_are_old_and_not_gone() -> None:
         assert mirror.rows("positions") == held
 
 
-async def test_history_knows_how_long_the_link_was_up() -> None:
+async def test_history_has_how_long_the_link_was_up() -> None:
     async with linked(World(5)) as (gateway, _, mirror):
         gateway.drop()
         await mirror.until(lambda: bool(mirror.rows("gaps")))

@@ -222,7 +222,7 @@ def test_what_connect_cannot_take_is_usage_and_dials_nothing(tmp_path: Path, opt
     assert option[0] in done.stderr
 
 
-def test_without_a_command_the_help_is_all_that_is_said(tmp_path: Path) -> None:
+def test_without_a_command_the_help_is_all_that_is_printed(tmp_path: Path) -> None:
     done = ibkr(tmp_path)
     assert (done.returncode, done.stderr) == (2, "")
     assert "doctor" in done.stdout
@@ -260,7 +260,7 @@ def test_json_shows_a_failure_as_json_too(tmp_path: Path, command: str) -> None:
     assert (problem["reason"], bool(problem["detail"]), bool(problem["advice"])) == ("daemonUnreachable", True, True)
 
 
-def test_a_bundle_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+def test_a_bundle_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     target = tmp_path / "nowhere" / "bundle.tar.gz"
     done = ibkr(tmp_path, "support-bundle", "--yes", str(target), IBKR_SOCKET=str(tmp_path / "none"))
     assert (done.returncode, done.stderr) == (1, f"{target} cannot be written: No such file or directory\n")

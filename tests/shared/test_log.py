@@ -161,7 +161,7 @@ def test_the_file_is_its_owners_alone(tmp_path: Path) -> None:
     assert json.loads(path.read_text())["event"] == "started"
 
 
-def test_a_file_that_cannot_be_written_costs_one_warning_and_says_when_it_works_again(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_costs_one_warning_and_one_line_when_it_works_again(tmp_path: Path) -> None:
     path = tmp_path / "logs" / "daemon.log"
     stream = io.StringIO()
     log.set_up("INFO", "console", stream=stream, file=path)

@@ -26,7 +26,7 @@ def load(tmp_path: Path, file: str | None = None, **environ: str) -> Settings:
     return Settings.load({"IBKR_ENV_FILE": str(path), **environ})
 
 
-def test_nothing_said_means_the_documented_defaults(tmp_path: Path) -> None:
+def test_without_settings_the_documented_defaults_hold(tmp_path: Path) -> None:
     settings = load(tmp_path)
     assert (settings.auto_connect, settings.host, settings.port, settings.client_id) == (False, "127.0.0.1", 7497, 1)
     assert (settings.facade_host, settings.facade_port, settings.peer_check) == ("127.0.0.1", 9101, True)

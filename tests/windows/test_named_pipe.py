@@ -56,7 +56,7 @@ def unread(handle):
         return 0
 
 
-async def test_the_two_ends_know_each_other(path, peers):
+async def test_the_two_ends_identify_each_other(path, peers):
     async with serving(path, peers, Echo):
         transport, protocol = await connect(Talk, path, 10)
         await until(lambda: peers)
@@ -144,7 +144,7 @@ async def test_the_pipe_of_a_killed_daemon_is_free(path, peers):
         pass
 
 
-async def test_nothing_is_said_to_another_users_server(path):
+async def test_nothing_is_sent_to_another_users_server(path):
     sddl = f"O:SYD:(A;;GA;;;{security.own_sid()})"
     with contextlib.ExitStack() as stack:
         try:
@@ -168,7 +168,7 @@ def test_a_pipe_that_came_out_open_to_others_is_not_served(path):
             named_pipe.require_private(handle, path)
 
 
-async def test_without_memory_it_waits_and_says_so_once(path, peers, monkeypatch):
+async def test_without_memory_it_waits_and_logs_it_once(path, peers, monkeypatch):
     monkeypatch.setattr(named_pipe, "ACCEPT_PAUSE", 0.01)
     made, failing = named_pipe.create_instance, True
 

@@ -22,7 +22,7 @@ def test_a_closed_port_beside_an_open_standard_one_is_probably_the_wrong_port() 
     assert hints(driver.link, ()) == ()
 
 
-def test_what_listens_here_says_nothing_about_another_host() -> None:
+def test_a_listener_here_is_no_hint_about_another_host() -> None:
     driver = Driver(AWAY)
     driver.fails("portClosed")
 

@@ -523,7 +523,7 @@ def test_the_time_limit_of_a_request_is_kept_only_by_a_session_that_it_brought()
 # --- losses ---------------------------------------------------------------------------------------------------------
 
 
-def test_what_was_said_last_is_kept_as_one_bounded_line() -> None:
+def test_the_last_error_is_kept_as_one_bounded_line() -> None:
     driver = Driver()
 
     driver.post(ev.Failed(session=1, reason="notTws", code=None, text="a\r\nb\x1b[2J\u202ec" + "d" * 10_000))

@@ -36,7 +36,7 @@ def test_a_farm_on_demand_is_as_good_as_up() -> None:
     assert conditions.farm("hmds")
 
 
-def test_one_type_of_farm_says_nothing_of_another() -> None:
+def test_one_type_of_farm_is_independent_of_another() -> None:
     conditions = Conditions()
     conditions.observe(*link(hmds="broken"), 0.0)
 

@@ -490,7 +490,7 @@ async def test_quotes_of_what_is_no_contract_are_refused(house: House, conIds: l
         await house.market.quotes(conIds)
 
 
-async def test_quotes_without_a_session_say_so(tasks: Tasks) -> None:
+async def test_quotes_without_a_session_are_refused(tasks: Tasks) -> None:
     assert (await refused(House(tasks).market.quotes([AAPL]))).reason == "notConnected"
 
 

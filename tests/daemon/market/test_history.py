@@ -235,7 +235,7 @@ async def test_an_upstream_loss_ends_what_is_in_flight_at_once(desk: Desk) -> No
     assert (desk.history.queue.budget.open, desk.history.queue.waiting) == (0, 0)
 
 
-async def test_a_violation_spends_the_budget_for_everybody(desk: Desk) -> None:
+async def test_a_violation_spends_the_budget_for_every_client(desk: Desk) -> None:
     desk.tws.bars = TwsRefused(162, ERROR + "Historical data request pacing violation")
     assert (await refused(desk.ask(barSizeSetting="5 secs"))).reason == "pacingBudget"
     desk.tws.bars = BARS

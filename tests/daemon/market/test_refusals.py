@@ -57,7 +57,7 @@ def test_each_code_has_its_reason_and_keeps_its_number(code: int, reason: str, s
         ("Etwas anderes", "other", "brokerError"),
     ],
 )
-def test_162_says_many_things(text: str, kind: str, reason: str) -> None:
+def test_162_has_many_meanings(text: str, kind: str, reason: str) -> None:
     assert history(ERROR + text) == kind
     assert problem(162, ERROR + text).reason == reason
 

@@ -150,7 +150,7 @@ async def test_a_failed_connect_is_answered_with_what_it_was_to_connect_to(mirro
     await mirror.until(lambda: mirror.replica is not None and mirror.replica.seq >= error.data["seq"])
 
 
-async def test_a_refusal_says_what_http_will_say(mirror: Mirror) -> None:
+async def test_a_refusal_has_what_http_will_show(mirror: Mirror) -> None:
     error = await refused(mirror, "account.positions")
 
     assert error.code == -32000
@@ -169,7 +169,7 @@ async def test_unknown_is_refused_also_where_old_rows_are_welcome(daemon: Daemon
     assert answer["stale"] is True
 
 
-async def test_what_may_be_old_says_so_though_the_link_is_up(daemon: Daemon, mirror: Mirror) -> None:
+async def test_what_may_be_old_is_marked_stale_though_the_link_is_up(daemon: Daemon, mirror: Mirror) -> None:
     link = daemon.store.row("link", "link")
     daemon.store.put({"link": {"link": replace(link, connected=True)}})
     daemon.store.replace("positions", {}, known=True)

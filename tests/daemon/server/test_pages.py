@@ -46,6 +46,6 @@ def test_the_oldest_answers_are_forgotten_beyond_the_bound() -> None:
 
 
 @pytest.mark.parametrize("after", ["", "x", "x:1", ":", "x:-1", "x:99999999999", "x:²"])
-def test_what_no_page_said_is_refused(after: str) -> None:
+def test_a_cursor_that_no_page_gave_is_refused(after: str) -> None:
     with pytest.raises(Problem):
         Pages().following(after)

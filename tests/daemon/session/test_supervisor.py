@@ -38,7 +38,7 @@ def logged(lines: pytest.LogCaptureFixture) -> list[str]:
 # --- up, and what is published of it --------------------------------------------------------------------------------
 
 
-async def test_an_automatic_start_becomes_connected_and_says_so(lines: pytest.LogCaptureFixture) -> None:
+async def test_an_automatic_start_becomes_connected_and_logs_it(lines: pytest.LogCaptureFixture) -> None:
     async with supervised() as story:
         row = story.row
 
@@ -53,7 +53,9 @@ async def test_an_automatic_start_becomes_connected_and_says_so(lines: pytest.Lo
         ]
 
 
-async def test_without_auto_connect_nothing_is_dialled_and_the_log_says_why(lines: pytest.LogCaptureFixture) -> None:
+async def test_without_auto_connect_nothing_is_dialled_and_the_log_has_the_reason(
+    lines: pytest.LogCaptureFixture,
+) -> None:
     async with supervised(automatic=False) as story:
         await story.pass_(120)
 
@@ -96,7 +98,7 @@ async def test_the_history_holds_every_change_of_phase() -> None:
         ]
 
 
-async def test_a_refused_dial_is_tried_again_when_the_row_says() -> None:
+async def test_a_refused_dial_is_tried_again_at_the_time_in_the_row() -> None:
     async with supervised(gateway={"outcome": "hostUnreachable"}) as story:
         row = story.row
         assert (row.phase, row.reason, row.connected) == ("waiting", "hostUnreachable", False)
@@ -362,7 +364,7 @@ async def test_connect_that_is_not_waited_for_is_answered_at_once() -> None:
         assert story.row.phase == "connecting"
 
 
-async def test_two_who_connect_share_one_attempt_and_a_third_who_means_another_is_refused() -> None:
+async def test_two_equal_connects_share_one_attempt_and_a_different_one_is_refused() -> None:
     async with supervised(automatic=False) as story:
         story.gateway.outcome = "hang"
         first = asyncio.create_task(story.link.connect(BARE))
@@ -590,7 +592,7 @@ async def test_a_gap_whose_reading_is_cut_off_by_a_loss_ends_with_the_next_sessi
         assert [gap.cause for gap in story.gaps] == ["upstreamLost"]
 
 
-async def test_a_gap_in_a_planned_window_says_so() -> None:
+async def test_a_gap_in_a_planned_window_is_expected() -> None:
     """05:20 UTC is 00:20 in New York: the nightly reset."""
     night = datetime(2025, 11, 19, 5, 20, tzinfo=UTC)
     async with supervised(wall=night) as story:

@@ -124,7 +124,7 @@ async def test_closing_in_the_handshake_with_fin_or_rst_or_after_the_version(gat
     ("how", "begins"),
     [("http", b"HTTP/1.1 400"), ("tls", b"\x15\x03"), ("garbage", b"\x00\x01\x02"), ("hugeFrame", b"\xff" * 4)],
 )
-async def test_what_is_no_tws_says_something_else(gateway: Gateway, how: str, begins: bytes) -> None:
+async def test_another_protocol_begins_with_its_own_bytes(gateway: Gateway, how: str, begins: bytes) -> None:
     gateway.handshake(how)  # type: ignore[arg-type]
     client = await Raw.dial(gateway.port)
     client.greet()

@@ -110,7 +110,7 @@ async def test_lines_beyond_the_limit_are_refused_and_snapshots_need_none() -> N
         ((55, 1, 77, *APPLE, 0.3, 200, 0, ""), "321", "not an option"),
     ],
 )
-async def test_a_request_that_cannot_be_served_says_why(
+async def test_a_request_that_cannot_be_served_is_refused_with_its_code(
     gateway: Gateway, request_: tuple[object, ...], code: str, words: str
 ) -> None:
     client = await ready(gateway)

@@ -186,7 +186,7 @@ async def test_a_dead_control_socket_is_replaced_and_nothing_else_is(gateway: Ga
     assert (tmp_path / "control").read_text() == "mine"
 
 
-async def test_a_control_line_without_an_end_is_not_kept_for_ever(gateway: Gateway) -> None:
+async def test_a_control_line_without_an_end_is_refused(gateway: Gateway) -> None:
     written: list[bytes] = []
 
     class Wire(asyncio.WriteTransport):

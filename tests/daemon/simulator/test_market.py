@@ -121,7 +121,7 @@ def test_an_order_trades_at_the_price_its_type_allows(
     assert price_now(order, bid, ask) == price
 
 
-def test_contracts_are_found_by_what_is_said_of_them() -> None:
+def test_contracts_are_found_by_their_description() -> None:
     made: Catalogue = world().catalogue
     [apple] = made.find({"symbol": "AAPL", "secType": "STK"})
     chain = made.chains[apple.conId]

@@ -13,7 +13,9 @@ from tests.daemon.simulator.waiting import APPLE, Connect, quote, ready
 from tests.waiting import until
 
 
-async def test_a_lost_upstream_says_1100_and_lets_ticks_and_requests_hang(clocked: Gateway, clock: ManualClock) -> None:
+async def test_a_lost_upstream_sends_1100_and_lets_ticks_and_requests_hang(
+    clocked: Gateway, clock: ManualClock
+) -> None:
     client = await ready(clocked)
     quote(client, 1)
     await client.until("46")

@@ -291,7 +291,7 @@ async def test_a_file_system_without_room(tmp_path: Path, clock: HandClock) -> N
 
 
 @pytest.mark.parametrize("damage", ["not a database at all" * 100, ""])
-async def test_a_broken_file_is_moved_aside_and_said(tmp_path: Path, clock: HandClock, damage: str) -> None:
+async def test_a_broken_file_is_moved_aside_and_logged(tmp_path: Path, clock: HandClock, damage: str) -> None:
     """What cannot be read is kept for whoever can, and a new file begins. An empty file is a new one."""
     (tmp_path / FILE).write_text(damage)
     with structlog.testing.capture_logs() as logs:
@@ -336,7 +336,7 @@ async def test_a_directory_that_cannot_be_written_leaves_the_daemon_running(tmp_
     assert {line["event"] for line in logs} == {"ledger.failing", "ledger.unread"}
 
 
-async def test_a_value_that_cannot_be_written_stands_in_nobodys_way(ledger: Ledger) -> None:
+async def test_a_value_that_cannot_be_written_does_not_block_others(ledger: Ledger) -> None:
     with structlog.testing.capture_logs() as logs:
         ledger.keep([fill("lone surrogate \ud800.01")], lambda: None)
         await kept(ledger, fill("b.01"))

@@ -14,7 +14,7 @@ from daemon.tws.decoder import MessageDecoder
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def test_the_ib_async_we_know_is_the_one_installed():
+def test_the_installed_ib_async_is_the_pinned_one():
     """Its insides are what this package counts on: another release has to be read first."""
     assert version("ib_async") == VERSION
     check_version()

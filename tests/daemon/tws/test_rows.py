@@ -106,7 +106,7 @@ def fill(shares: float, price: float, second: int) -> rows.Fill:
     return rows.fill_row(ib.Contract(), execution, requested=True)
 
 
-def test_its_executions_say_it():
+def test_its_executions_give_its_average():
     row = rows.completed_order_row(ib.Contract(), order(filledQuantity=10), "Filled", None)
     row = rows.with_fills(row, [fill(4, 101.0, 2), fill(6, 100.0, 1)], 7)
 
@@ -115,7 +115,7 @@ def test_its_executions_say_it():
     assert row.lastFillPrice == 101.0
 
 
-def test_some_of_its_executions_say_no_average():
+def test_some_of_its_executions_give_no_average():
     row = rows.completed_order_row(ib.Contract(), order(filledQuantity=10), "Filled", None)
 
     assert rows.with_fills(row, [fill(4, 101.0, 2)], 7).avgFillPrice is None

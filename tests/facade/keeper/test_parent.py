@@ -134,7 +134,7 @@ async def test_localhost_is_both_loopback_addresses_also_after_a_restart(tmp_pat
         assert facade.state["address"] == f"127.0.0.1:{facade.port}"
 
 
-async def test_what_it_says_is_kept_where_ibkr_logs_looks(tmp_path: Path, daemon: FakeDaemon) -> None:
+async def test_its_log_is_where_ibkr_logs_looks(tmp_path: Path, daemon: FakeDaemon) -> None:
     async with kept(tmp_path, daemon) as facade:
         assert await facade.restart() == 0
         file = facade.state_dir / "logs" / "facade.log"
@@ -144,7 +144,7 @@ async def test_what_it_says_is_kept_where_ibkr_logs_looks(tmp_path: Path, daemon
         assert file.stat().st_mode & 0o077 == 0
 
 
-async def test_a_restart_without_a_daemon_is_done_and_said(tmp_path: Path, daemon: FakeDaemon) -> None:
+async def test_a_restart_without_a_daemon_is_done(tmp_path: Path, daemon: FakeDaemon) -> None:
     await daemon.stop()
     async with kept(tmp_path, daemon) as facade:
         assert await facade.status() == {"connected": False, "available": False}

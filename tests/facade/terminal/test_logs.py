@@ -29,7 +29,7 @@ def test_the_last_lines_are_shown(tmp_path: Path) -> None:
     assert out.getvalue() == "line 98\nline 99\n"
 
 
-def test_a_missing_log_says_where_it_was_looked_for(tmp_path: Path) -> None:
+def test_a_missing_log_is_reported_with_its_path(tmp_path: Path) -> None:
     with pytest.raises(LogMissing, match=r"daemon\.log"):
         show(tmp_path / "daemon.log", 1, follow=False, as_json=False, out=io.StringIO())
 

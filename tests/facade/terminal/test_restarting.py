@@ -114,7 +114,7 @@ def test_a_manager_that_refuses_is_quoted(tmp_path: Path, monkeypatch: pytest.Mo
     assert "restart ibkr-daemon.service" in calls.read_text()
 
 
-def test_a_restart_without_anything_running_says_so(tmp_path: Path) -> None:
+def test_a_restart_without_anything_running_is_reported(tmp_path: Path) -> None:
     out = io.StringIO()
     wanted = Settings(state_dir=tmp_path / "state")
     assert restarting.restart("all", machine("windows", tmp_path), wanted, out) == 3

@@ -137,7 +137,7 @@ def test_what_was_installed_goes_without_a_trace(tmp_path: Path, monkeypatch: py
     ]
 
 
-def test_an_install_that_fails_is_undone_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_install_that_fails_is_undone_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in = tmp_path / "bin" / "systemctl"
     stand_in.parent.mkdir()
     stand_in.write_text("#!/bin/sh\necho 'Failed to connect to bus' >&2\nexit 1\n")

@@ -95,7 +95,7 @@ async def test_a_refusal_is_raised_with_its_data(served, client):
     assert refused.value.data == {"reason": "notConnected"}
 
 
-async def test_a_late_answer_is_nobodys(served, client):
+async def test_a_late_answer_is_dropped(served, client):
     gate = asyncio.Event()
 
     async def wait(_peer, _params):

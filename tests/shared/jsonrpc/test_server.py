@@ -492,7 +492,7 @@ async def test_a_peer_without_open_requests_that_leaves_is_gone_at_once():
     assert it.wire.ended == "closed"
 
 
-async def test_closing_waits_for_the_last_word_but_not_for_ever():
+async def test_closing_waits_for_the_last_word_for_a_bounded_time():
     it = conversation()
 
     it.peer.close("the daemon ends")

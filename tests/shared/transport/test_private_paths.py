@@ -157,7 +157,7 @@ def test_a_lock_file_that_is_none_is_refused_and_untouched(tmp_path, kind):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not remove an open file")
 @pytest.mark.parametrize("replaced", [False, True])
-def test_a_claim_knows_that_its_lock_file_is_gone(tmp_path, replaced):
+def test_a_claim_notices_that_its_lock_file_is_gone(tmp_path, replaced):
     directory = tmp_path / "state"
     held = claim(directory)
     assert held.in_place()

@@ -57,7 +57,7 @@ async def test_the_socket_is_its_owners_alone(path, peers, umask):
         os.umask(before)
 
 
-async def test_the_two_ends_know_each_other(path, peers):
+async def test_the_two_ends_identify_each_other(path, peers):
     async with serving(path, peers):
         transport, _ = await connect(Talk, path, 5)
         await until(lambda: peers)
@@ -112,7 +112,7 @@ def as_another_user(path):
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root to be another user")
-def test_nothing_is_said_to_another_users_server():
+def test_nothing_is_sent_to_another_users_server():
     """A client of another user hangs up on the imposter before its hello. Root may speak to anybody."""
     directory = tempfile.mkdtemp()
     os.chmod(directory, 0o755)
@@ -273,7 +273,7 @@ def descriptors_left(count):
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-async def test_without_descriptors_it_waits_and_says_so_once(path, peers, monkeypatch):
+async def test_without_descriptors_it_waits_and_logs_it_once(path, peers, monkeypatch):
     monkeypatch.setattr(unix_socket, "ACCEPT_PAUSE", 0.01)
     async with serving(path, peers) as listener:
         with capture_logs() as logs:
