@@ -170,20 +170,6 @@ async def test_04_a_gateway_frozen_for_a_minute_answers_the_connection_that_wait
         assert scene.warned("handshakeTimeout") == 1
 
 
-async def test_04_a_version_that_comes_late_and_alone_is_an_incomplete_session() -> None:
-    def slow(gateway: Gateway) -> None:
-        gateway.silence_after_handshake()
-        gateway.freeze()
-
-    async with story(before=slow, connected=False, timeout=0.2) as scene:
-        await scene.becomes("waiting", "handshakeTimeout")
-        scene.gateway.thaw()
-        row = await scene.becomes("waiting", "sessionIncomplete")
-
-        assert "no account list came" in (row.lastError.text if row.lastError else "")
-        assert scene.dials == 1
-
-
 async def test_04_a_gateway_that_thaws_before_the_second_probe_is_overdue_keeps_its_session() -> None:
     async with story() as scene:
         scene.gateway.freeze()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import pytest
 
 from daemon.simulator import World
-from daemon.simulator.broken import Malformed
 from shared.messages import ContractQuery, Notice
 from tests.stories import Story, story
 from tests.waiting import refused, until
@@ -133,17 +132,6 @@ async def test_53_texts_in_other_languages_and_encodings_are_understood_by_their
         assert scene.dials == 1
         assert scene.session is not None
         assert scene.session.decode_errors == {}
-
-
-@pytest.mark.parametrize("how", ["unknownId", "fewFields", "manyFields", "notNumber", "notUtf8", "noFields"])
-async def test_54_one_message_that_cannot_be_read_is_counted_and_changes_nothing(how: Malformed) -> None:
-    async with story() as scene:
-        scene.gateway.malformed(how)
-        scene.gateway.farm(2104, "theend")
-        await until(lambda: "theend" in scene.row.farms)
-
-        await scene.stays("ready", None, 6)
-        assert scene.dials == 1
 
 
 async def test_54_many_that_cannot_be_read_are_counted_and_the_session_goes_on() -> None:

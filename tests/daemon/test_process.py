@@ -120,29 +120,6 @@ async def test_several_accounts_are_each_published(accounts: int, advisor: str) 
         assert published == {key: (row["position"], row["avgCost"]) for key, row in positions(gateway).items()}
 
 
-async def test_fills_of_a_time_without_link_appear_once_and_recovered() -> None:
-    async with linked(World(5)) as (gateway, daemon, mirror):
-        before = set(mirror.rows("fills"))
-        gateway.refuse()
-        gateway.drop()
-        await mirror.until(lambda: not mirror.link["connected"])
-        missed = {gateway.fill("AAPL", shares).execId for shares in (10, -3, 7)}
-        gateway.listen_after()
-        await mirror.until(lambda: set(mirror.rows("fills")) >= before | missed and mirror.link["connected"])
-        await mirror.until(lambda: len(mirror.rows("gaps")) == 1)
-        rows = mirror.rows("fills")
-        (gap,) = mirror.rows("gaps").values()
-
-        assert set(rows) == before | missed
-        assert all(rows[exec_id]["recovered"] for exec_id in missed)
-        assert set(gap["recovered"]["fills"]) == missed
-        steps = daemon.store.replica.state("fills").seq
-        gateway.drop()
-        await mirror.until(lambda: len(mirror.rows("gaps")) == 2)
-        assert mirror.rows("fills") == rows
-        assert daemon.store.replica.state("fills").seq == steps
-
-
 async def test_a_live_fill_is_not_recovered_and_its_correction_takes_its_place() -> None:
     async with linked(World(5)) as (gateway, _, mirror):
         fill = gateway.fill("AAPL", 10)
@@ -154,21 +131,6 @@ async def test_a_live_fill_is_not_recovered_and_its_correction_takes_its_place()
         assert fill.execId not in mirror.rows("fills")
         assert mirror.rows("fills")[corrected.execId]["price"] == 1.25
         assert not mirror.rows("fills")[corrected.execId]["recovered"]
-
-
-async def test_while_the_gateway_is_away_rows_are_old_and_not_gone() -> None:
-    async with linked(World(5)) as (gateway, _, mirror):
-        held = mirror.rows("positions")
-        gateway.refuse()
-        gateway.drop()
-        await mirror.until(lambda: all(row["stale"] for row in mirror.rows("sync").values()))
-        assert mirror.rows("positions") == held
-        answer = await mirror.call("account.positions", allowStale=True)
-        assert (len(answer["rows"]), answer["stale"]) == (len(held), True)
-
-        gateway.listen_after()
-        await mirror.until(lambda: known(mirror) >= ALL_KNOWN)
-        assert mirror.rows("positions") == held
 
 
 async def test_history_has_how_long_the_link_was_up() -> None:

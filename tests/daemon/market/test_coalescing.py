@@ -83,21 +83,3 @@ async def test_the_end_of_the_daemon_ends_what_is_in_flight(tasks: Tasks) -> Non
     await tasks.end()
 
     assert (await refused(waiting)).reason == "shuttingDown"
-
-
-async def test_an_interruption_ends_what_is_in_flight_at_once(tasks: Tasks) -> None:
-    requests: Requests[int] = Requests(tasks)
-    answer = asyncio.Event()
-
-    async def request() -> int:
-        await answer.wait()
-        return 1
-
-    waiting = [asyncio.ensure_future(requests.ask("k", "it", request, 9.0)) for _ in range(2)]
-    await settled()
-    requests.interrupt(lambda: Problem("upstreamLost"))
-    outcomes = await asyncio.gather(*waiting, return_exceptions=True)
-    assert [each.reason for each in outcomes if isinstance(each, Problem)] == ["upstreamLost"] * 2
-
-    answer.set()
-    assert await requests.ask("k", "it", request, 9.0) == 1

@@ -60,16 +60,6 @@ async def test_details_are_requested_once_and_answered_with_their_age(desk: Desk
     assert desk.tws.count("details") == 2
 
 
-async def test_equal_look_ups_in_flight_share_one(desk: Desk) -> None:
-    desk.tws.hold("details")
-    requests = [asyncio.ensure_future(desk.contracts.details(AAPL)) for _ in range(50)]
-    await settled()
-    desk.tws.let_go()
-
-    assert len({(await each).asOf for each in requests}) == 1
-    assert desk.tws.count("details") == 1
-
-
 async def test_a_look_up_is_cancelled_with_its_last_client_only(desk: Desk) -> None:
     desk.tws.hold("details")
     first, second = (asyncio.ensure_future(desk.contracts.details(AAPL)) for _ in range(2))

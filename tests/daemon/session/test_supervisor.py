@@ -529,23 +529,6 @@ async def test_a_snapshot_that_never_ends_does_not_keep_the_link_from_ready() ->
         assert not known.known
 
 
-async def test_other_clients_orders_are_read_again_every_thirty_seconds() -> None:
-    async with supervised() as story:
-        await story.pass_(100)
-
-        assert story.requests()["sync orders"] == 3
-
-
-async def test_what_stays_unknown_does_not_keep_others_orders_from_being_read() -> None:
-    async with supervised() as story:
-        story.gateway.incomplete = frozenset({"pnl"})
-        story.store.forget("pnl")
-        await story.pass_(95)
-
-        assert reads(story, "orders") == 3
-        assert reads(story, "pnl") >= 8
-
-
 async def test_the_market_receives_each_change_of_upstream_and_farms_also_where_several_come_at_once() -> None:
     """The published row holds only the last of them; a quote of before the loss must still become stale."""
     async with supervised() as story:
@@ -639,18 +622,6 @@ async def test_2110_is_undone_when_ibkrs_servers_prove_to_answer() -> None:
 
         assert story.row.phase == "ready"
         assert story.requests()["recover 2110"] == 1
-
-
-async def test_reading_is_stopped_when_upstream_is_lost_and_starts_again_when_it_is_back() -> None:
-    async with supervised(gateway={"slow_reads": True}) as story:
-        assert story.row.phase == "syncing"
-        story.session.emits(ev.UpstreamLost, code=1100, text="gone")
-        await settled()
-        story.gateway.slow_reads = False
-        story.session.emits(ev.UpstreamRestored, code=1102, text="back", dataLost=False)
-        await settled()
-
-        assert (story.row.phase, story.requests()["sync"]) == ("ready", 2)
 
 
 # --- farms, accounts, floods ----------------------------------------------------------------------------------------

@@ -103,43 +103,6 @@ async def test_silence_before_and_after_the_version(gateway: Gateway) -> None:
     assert not gateway.client_ids
 
 
-async def test_closing_in_the_handshake_with_fin_or_rst_or_after_the_version(gateway: Gateway) -> None:
-    gateway.close_in_handshake()
-    client = await Raw.dial(gateway.port)
-    assert await client.rest() == b""
-
-    gateway.close_in_handshake(reset=True)
-    client = await Raw.dial(gateway.port)
-    with pytest.raises(ConnectionResetError):
-        await client.rest()
-
-    gateway.close_in_handshake(after_version=True)
-    client = await Raw.dial(gateway.port)
-    client.greet()
-    assert (await client.read())[0] == "178"
-    assert await client.rest() == b""
-
-
-@pytest.mark.parametrize(
-    ("how", "begins"),
-    [("http", b"HTTP/1.1 400"), ("tls", b"\x15\x03"), ("garbage", b"\x00\x01\x02"), ("hugeFrame", b"\xff" * 4)],
-)
-async def test_another_protocol_begins_with_its_own_bytes(gateway: Gateway, how: str, begins: bytes) -> None:
-    gateway.handshake(how)  # type: ignore[arg-type]
-    client = await Raw.dial(gateway.port)
-    client.greet()
-
-    assert await client.exactly(len(begins)) == begins
-
-
-async def test_an_old_gateway_answers_its_version(gateway: Gateway) -> None:
-    gateway.old_version(120)
-    client = await Raw.dial(gateway.port)
-    client.greet()
-
-    assert (await client.read())[0] == "120"
-
-
 async def test_accounts_and_next_id_can_be_missing_or_empty(gateway: Gateway) -> None:
     gateway.no_accounts()
     first = await Raw.open(gateway.port, 1)
@@ -153,21 +116,6 @@ async def test_accounts_and_next_id_can_be_missing_or_empty(gateway: Gateway) ->
     third = await Raw.open(gateway.port, 3)
     assert await third.until("15") == ["15", "1", "DU1234567"]
     assert (await third.read())[:4] == ["4", "2", "-1", "2104"]
-
-
-async def test_a_client_id_in_use_gets_326_and_the_end(gateway: Gateway) -> None:
-    first = await Raw.open(gateway.port, 5)
-    await first.until("9")
-
-    second = await Raw.open(gateway.port, 5)
-    assert (await second.read())[2:4] == ["-1", "326"]
-    assert await second.rest() == b""
-    await first.close()
-    await until(lambda: not gateway.client_ids)
-    third = await Raw.open(gateway.port, 5)
-    await third.until("9")
-
-    assert gateway.connections.refused_ids == 1
 
 
 async def test_a_ghost_holds_its_id_until_its_time_is_over(clocked: Gateway, clock: ManualClock) -> None:

@@ -42,31 +42,26 @@ def test_1101_has_lost_the_streams_and_1102_has_not():
     assert not kept.dataLost
 
 
-def test_1102_names_the_farms_that_are_connected():
-    """No 2104 or 2106 follows for them (a recorded session)."""
-    text = "Connectivity has been restored- data maintained. All data farms are connected: ushmds; usfarm; secdefnj."
-    _, *farms = error_text.link_events(3, 1102, text)
+@pytest.mark.parametrize(
+    ("text", "state"),
+    [
+        ("restored- data maintained. All data farms are connected: ushmds; usfarm; secdefil.", "ok"),
+        ("restored. The following farms are not connected: ushmds; usfarm; secdefil.", "broken"),
+    ],
+)
+def test_1102_names_the_farms_that_are_not_back(text: str, state: str):
+    """Or those that are connected: no 2104 or 2106 follows for them (a recorded session)."""
+    _, *farms = error_text.link_events(3, 1102, f"Connectivity has been {text}")
 
     assert [(event.farm, event.type, event.state) for event in farms if isinstance(event, FarmChanged)] == [
-        ("ushmds", "hmds", "ok"),
-        ("usfarm", "market", "ok"),
-        ("secdefnj", "secdef", "ok"),
+        ("ushmds", "hmds", state),
+        ("usfarm", "market", state),
+        ("secdefil", "secdef", state),
     ]
 
 
 def test_a_text_in_another_language_names_no_farms():
     assert len(error_text.link_events(3, 1102, "Hinweis: Verbindung wiederhergestellt")) == 1
-
-
-def test_1102_names_the_farms_that_are_not_back():
-    text = "Connectivity has been restored. The following farms are not connected: usfarm; ushmds; secdefil."
-    _, *farms = error_text.link_events(3, 1102, text)
-
-    assert [(event.farm, event.type, event.state) for event in farms if isinstance(event, FarmChanged)] == [
-        ("usfarm", "market", "broken"),
-        ("ushmds", "hmds", "broken"),
-        ("secdefil", "secdef", "broken"),
-    ]
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ async def many_positions(served: Served) -> None:
     served.daemon.set_rows("accounts", {"DU1": Account(account="DU1", paper=True)})
     rows = {f"DU1:{n}": Position(account="DU1", conId=n, position=1.0) for n in range(40_000)}
     served.daemon.set_rows("positions", rows)
-    await until(lambda: served.facade.default.mirror.state.row("positions", "DU1:39999"))
+    await served.holds("positions", "DU1:39999")
 
 
 async def test_a_client_that_does_not_read_its_response_is_disconnected(
@@ -176,19 +176,9 @@ async def test_a_client_that_has_left_before_its_response_is_no_fault(served: Se
     assert not [label for label in served.facade.counts if label[1] == 500]
 
 
-async def test_a_client_that_does_not_read_delays_no_other(served: Served) -> None:
-    await many_positions(served)
-    reader, writer = await asyncio.open_connection("127.0.0.1", served.port, limit=1024)
-    writer.write(f"GET /api/ibkr/positions HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n\r\n".encode())
-    async with asyncio.timeout(LIMIT):
-        await reader.readexactly(100)
-    assert (await served.get(STATUS))[0] == 200
-    writer.transport.abort()
-
-
 async def test_requests_under_way_are_answered_at_shutdown(tmp_path: Path, daemon: FakeDaemon) -> None:
     async with running(tmp_path, daemon) as served:
-        await until(lambda: served.facade.default.mirror.state.connected)
+        await until(lambda: served.state.connected)
         reader, writer = await opened(served)
         assert b"Connection: close" not in await exchange(served, reader, writer)
         served.facade.draining = True

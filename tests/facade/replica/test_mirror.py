@@ -19,7 +19,7 @@ from shared.clock import SystemClock
 from shared.jsonrpc.client import ConnectionLost
 from shared.jsonrpc.codec import APPLICATION_ERROR, MAX_CALLS, RpcError
 from shared.jsonrpc.server import ServerConnection
-from shared.messages import STATE_TOPICS, Account, Proof, Quote
+from shared.messages import Account, Proof, Quote
 from shared.reasons import Problem
 from tests.facade.fake_daemon import FakeDaemon
 from tests.waiting import LIMIT, refused, until
@@ -38,20 +38,6 @@ async def mirroring(path: str, proof_limit: float = 10.0) -> AsyncIterator[Mirro
 
 def row(mirror: Mirror, topic: str, key: str) -> bytes | None:
     return mirror.state.row(topic, key)
-
-
-async def test_it_holds_what_the_daemon_holds(daemon: FakeDaemon) -> None:
-    daemon.set_rows("accounts", {"DU1": Account(account="DU1", paper=True)})
-    async with mirroring(daemon.path) as mirror:
-        await until(lambda: mirror.state.complete)
-        daemon.store.put({"accounts": {"DU2": Account(account="DU2", paper=True), "DU1": None}})
-        await until(lambda: mirror.state.row("accounts", "DU2"))
-
-        assert mirror.state.replica is not None
-        for topic in STATE_TOPICS:
-            assert mirror.state.replica.rows(topic) == daemon.store.replica.rows(topic)
-            assert mirror.state.replica.state(topic).seq == daemon.store.replica.state(topic).seq
-        assert mirror.state.replica.since(["accounts"], 0) == daemon.store.replica.since(["accounts"], 0)
 
 
 async def test_listeners_are_called_once_for_all_that_came_in_one_piece(daemon: FakeDaemon) -> None:

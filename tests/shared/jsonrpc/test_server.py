@@ -1,12 +1,9 @@
 import asyncio
-import itertools
 import json
 from types import SimpleNamespace
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from shared.jsonrpc import server as module
@@ -507,19 +504,3 @@ async def test_closing_waits_for_the_last_word_for_a_bounded_time():
 session = (
     HELLO + PING + b'{"jsonrpc":"2.0","id":"x","method":"double","params":{"n":21}}\n{"jsonrpc":"2.0","method":"no"}\n'
 )
-
-
-@given(cuts=st.lists(st.integers(0, len(session)), max_size=8))
-async def test_any_pieces_of_a_session_give_the_same_answers(cuts):
-    whole, pieces = conversation({"double": double}, greet=False), conversation({"double": double}, greet=False)
-    places = sorted({*cuts, 0, len(session)})
-
-    whole.peer.data_received(session)
-    for start, end in itertools.pairwise(places):
-        pieces.peer.data_received(session[start:end])
-    await settled(whole)
-    await settled(pieces)
-
-    said = pieces.wire.said()
-    assert said == whole.wire.said()
-    assert [message.get("id") for message in said] == [0, 1, "x"]
