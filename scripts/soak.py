@@ -44,6 +44,8 @@ NOTICE_LIMIT = PROOF_LIMIT + 1.5
 READY_LIMIT = 10.0
 """s to ready from the attempt that the link has promised (`nextAttemptAt`), or from the end of the fault: a session is
 there within one, a daemon that was killed takes a few to start, and an attempt under way may fail once more first."""
+START_LIMIT = 30.0
+"""s until a daemon that was started answers."""
 LONGEST_WAIT = 121.0
 """s; the longest wait that is allowed here: 120 s for a connection without an answer, then a new dial after 1 s."""
 STOCK, OPTION = 265598, 700_000_000
@@ -164,6 +166,7 @@ class Watch:
     counts: Counter[str] = field(default_factory=Counter)
     phase: str | None = None
     connected: bool = False
+    available: bool = False
     next_attempt: datetime | None = None
 
     def hold(self, what: str) -> None:
@@ -187,7 +190,7 @@ async def look(place: Place, http: aiohttp.ClientSession, watch: Watch, gateway:
         watch.counts["looks"] += 1
         if list(status) != ["connected", "available"]:
             watch.hold(f"status is {status}")
-        watch.connected, watch.phase = status["connected"], link["phase"]
+        watch.connected, watch.available, watch.phase = status["connected"], status["available"], link["phase"]
         watch.next_attempt = link["nextAttemptAt"] and datetime.fromisoformat(link["nextAttemptAt"])
         if link["connected"] and link["phase"] != "ready":
             watch.hold(f"connected in phase {link['phase']}")
@@ -345,7 +348,14 @@ class Soak:
             await self.place.daemon.wait()
 
         async def start_daemon() -> None:
+            """A busy machine takes a while to start a process, which is no part of what the link takes."""
             self.place.daemon = await self.place.start("daemon")
+            ends = time.monotonic() + START_LIMIT
+            while not self.watch.available:
+                if time.monotonic() > ends:
+                    self.watch.hold(f"a daemon that was started does not answer within {START_LIMIT:.0f} s")
+                    return
+                await asyncio.sleep(0.02)
 
         def pause_daemon(number: signal.Signals) -> Act:
             def act() -> None:
@@ -521,7 +531,7 @@ async def settle(place: Place, http: aiohttp.ClientSession, soak: Soak, readers:
 
 
 def summary(watch: Watch) -> str:
-    lines = ["", f"{'fault':<28}{'times':>6}{'noticed: median':>17}{'worst':>8}{'ready: median':>16}{'worst':>8}"]
+    lines = ["", f"{'fault':<32}{'times':>6}{'noticed: median':>17}{'worst':>10}{'ready: median':>16}{'worst':>10}"]
     for name in sorted({*watch.notice, *watch.ready}):
         notice, ready = watch.notice[name], watch.ready[name]
         cells = [
@@ -531,7 +541,7 @@ def summary(watch: Watch) -> str:
         cells[1] = f"{max(notice):.2f} s" if notice else "-"
         cells[3] = f"{max(ready):.2f} s" if ready else "-"
         times = max(len(notice), len(ready))
-        lines.append(f"{name:<28}{times:>6}{cells[0]:>17}{cells[1]:>8}{cells[2]:>16}{cells[3]:>8}")
+        lines.append(f"{name:<32}{times:>6}{cells[0]:>17}{cells[1]:>10}{cells[2]:>16}{cells[3]:>10}")
     lines.append("")
     lines.append(", ".join(f"{name} {count}" for name, count in sorted(watch.counts.items())))
     return "\n".join(lines)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import structlog
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from daemon.state import uptime
 from daemon.state.fills import Position, cursor, identity, newer, read_cursor
@@ -56,6 +56,7 @@ PAGE = 512 * 1024
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS flags (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS epochs (epoch TEXT PRIMARY KEY, started REAL NOT NULL, seen REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS seen (epoch TEXT PRIMARY KEY, monotonic REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS fills (base TEXT PRIMARY KEY, time REAL NOT NULL, row BLOB NOT NULL) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS fills_by_time ON fills (time, base);
 CREATE TABLE IF NOT EXISTS events (number INTEGER PRIMARY KEY, at REAL NOT NULL, row BLOB NOT NULL);
@@ -73,7 +74,7 @@ _LONGEST = max(uptime.PERIODS.values())
 
 _encode = msgspec.json.Encoder().encode
 _fill = msgspec.json.Decoder(Fill)
-_event = msgspec.json.Decoder(LinkEvent)
+_event = msgspec.json.Decoder(uptime.Recorded)
 
 
 class Slice(NamedTuple):
@@ -109,8 +110,8 @@ class Ledger:
         self._started = clock.now()
         self._loop = asyncio.get_running_loop()
         self._writer = Writer(directory / FILE, SCHEMA, VERSION, max_pages=max_pages)
-        self._last: LinkEvent | None = None
-        self._attempt: LinkEvent | None = None
+        self._last: uptime.Recorded | None = None
+        self._attempt: uptime.Recorded | None = None
 
     @classmethod
     async def open(cls, directory: Path, clock: Clock, *, max_pages: int = MAX_PAGES) -> Ledger:
@@ -152,13 +153,13 @@ class Ledger:
         timer = self._loop.call_later(SHOWN_ANYWAY, once)
         self.write(lambda db: _write_fills(db, kept), once)
 
-    def phase(self, event: LinkEvent) -> None:
+    def phase(self, reported: LinkEvent) -> None:
         """A change of phase, of this epoch.
 
         An attempt that ends where it began is part of the wait around it and leaves no trace: a gateway that is off
         for a night is one event, and costs the disk nothing.
         """
-        event = replace(event, epoch=self.epoch, durationS=None)
+        event = self._recorded(replace(reported, durationS=None))
         if self._attempt is not None and self._last is not None:
             attempt, self._attempt = self._attempt, None
             if uptime.same(event, self._last):
@@ -175,7 +176,11 @@ class Ledger:
         if self._attempt is not None:
             self._last, self._attempt = self._attempt, None
             self._write_event(self._last)
-        self._write_event(replace(event, epoch=self.epoch))
+        self._write_event(self._recorded(event))
+
+    def _recorded(self, event: LinkEvent) -> uptime.Recorded:
+        fields = asdict(event) | {"epoch": self.epoch}
+        return uptime.Recorded(**fields, monotonic=self._clock.monotonic())
 
     async def remedies(self, seconds: float) -> int:
         """Runs of `IBKR_REMEDY` in the last `seconds`; those that cannot be read count as none."""
@@ -245,6 +250,7 @@ class Ledger:
         An event that began before `since` and lasts into it belongs to it. Raises `ValueError` as `fills` does.
         """
         attempt, after = self._attempt, _read_number(part.cursor)
+        moment = uptime.Moment(now, self._clock.monotonic())
 
         def read(db: sqlite3.Connection) -> EventsPage:
             ends = _select_ends(db)
@@ -259,7 +265,7 @@ class Ledger:
             figures: dict[str, Uptime] = {}
             if not part.cursor:
                 recent = chain(_recent_events(db, now - _LONGEST), [attempt] if attempt is not None else [])
-                figures = uptime.uptimes(uptime.timed(recent, ends, self.epoch), now, planned)
+                figures = uptime.uptimes(uptime.placed(recent, ends, self.epoch, moment), now, planned)
             return EventsPage(rows, None if last is None else str(last), figures)
 
         return await self.read(read)
@@ -273,9 +279,10 @@ class Ledger:
     def _note(self, *, tidy: bool = False) -> None:
         """That this epoch lives; and `held` with it, so that it is there again after a broken file was moved aside."""
         now, held = self._clock.now(), self.held if self._held_known else None
+        monotonic = self._clock.monotonic()
 
         def note(db: sqlite3.Connection) -> None:
-            _set_seen(db, self.epoch, self._started, now)
+            _set_seen(db, self.epoch, self._started, now, monotonic)
             if held is not None:
                 set_flag(db, "held", _text(held))
             if tidy:
@@ -370,7 +377,7 @@ def _keyed(fills: Iterable[tuple[str, float, bytes]]) -> Iterator[tuple[Position
 
 def _events_since(
     db: sqlite3.Connection, since: datetime, after: int | None, limit: int
-) -> list[tuple[int, LinkEvent]]:
+) -> list[tuple[int, uptime.Recorded]]:
     """Numbered events, oldest first: those after number `after`, else the last one before `since` and what follows."""
     start = since.timestamp()
     if after is None:
@@ -380,7 +387,7 @@ def _events_since(
     return [(number, _event.decode(row)) for number, row in db.execute(query, (after, limit))]
 
 
-def _recent_events(db: sqlite3.Connection, since: datetime) -> Iterator[LinkEvent]:
+def _recent_events(db: sqlite3.Connection, since: datetime) -> Iterator[uptime.Recorded]:
     """The last event before `since` and those after it, oldest first, one at a time: there may be tens of thousands."""
     first = (
         "SELECT max(coalesce((SELECT max(number) FROM events WHERE at < ?), 0), (SELECT max(number) FROM events) - ?)"
@@ -390,9 +397,10 @@ def _recent_events(db: sqlite3.Connection, since: datetime) -> Iterator[LinkEven
         yield _event.decode(row)
 
 
-def _select_ends(db: sqlite3.Connection) -> dict[str, datetime]:
+def _select_ends(db: sqlite3.Connection) -> dict[str, uptime.Moment]:
     """When each epoch was last seen alive."""
-    return {epoch: datetime.fromtimestamp(seen, UTC) for epoch, seen in db.execute("SELECT epoch, seen FROM epochs")}
+    found = db.execute("SELECT epoch, epochs.seen, monotonic FROM epochs LEFT JOIN seen USING (epoch)")
+    return {epoch: uptime.Moment(datetime.fromtimestamp(wall, UTC), monotonic) for epoch, wall, monotonic in found}
 
 
 def _tidy(db: sqlite3.Connection, now: datetime) -> None:
@@ -401,14 +409,16 @@ def _tidy(db: sqlite3.Connection, now: datetime) -> None:
     db.execute("DELETE FROM fills WHERE time < (SELECT min(?, max(time)) FROM fills) - ?", (at, fills))
     db.execute("DELETE FROM events WHERE at < (SELECT min(?, max(at)) FROM events) - ?", (at, events))
     db.execute("DELETE FROM events WHERE number <= (SELECT max(number) FROM events) - ?", (EVENTS_HELD,))
-    db.execute("DELETE FROM epochs WHERE seen < ?", ((now - EVENTS_KEPT).timestamp(),))
+    db.execute("DELETE FROM epochs WHERE seen < (SELECT min(?, max(at)) FROM events) - ?", (at, events))
+    db.execute("DELETE FROM seen WHERE epoch NOT IN (SELECT epoch FROM epochs)")
 
 
-def _set_seen(db: sqlite3.Connection, epoch: str, started: datetime, now: datetime) -> None:
+def _set_seen(db: sqlite3.Connection, epoch: str, started: datetime, now: datetime, monotonic: float) -> None:
     db.execute(
         "INSERT INTO epochs VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET seen = excluded.seen",
         (epoch, started.timestamp(), now.timestamp()),
     )
+    db.execute("REPLACE INTO seen VALUES (?, ?)", (epoch, monotonic))
 
 
 def flag(db: sqlite3.Connection, name: str) -> str | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from shared.messages import LinkEvent, Uptime
@@ -17,29 +19,81 @@ UNWANTED = frozenset({"held", "disabled", "stopping"})
 Span = tuple[datetime, datetime]
 
 
+class Moment(NamedTuple):
+    """By both clocks. `monotonic`: s, comparable within one epoch; `None` where an older version recorded it."""
+
+    wall: datetime
+    monotonic: float | None
+
+
+class Recorded(LinkEvent, frozen=True, kw_only=True):
+    """An event as the ledger has it. `monotonic`: s, when it was; no part of what readers get."""
+
+    monotonic: float | UnsetType = UNSET
+
+
 def same(one: LinkEvent, other: LinkEvent) -> bool:
     """Whether two events say the same of the link, apart from when."""
-    return replace(one, at=other.at, session=other.session, durationS=None) == replace(other, durationS=None)
+    return _of(one) == _of(other)
 
 
-def timed(events: Iterable[LinkEvent], ends: Mapping[str, datetime], epoch: str) -> Iterator[LinkEvent]:
+def _of(event: LinkEvent) -> tuple[object, ...]:
+    return event.phase, event.reason, event.expected, event.epoch, event.remedy
+
+
+def timed(events: Iterable[LinkEvent], ends: Mapping[str, Moment], epoch: str) -> Iterator[LinkEvent]:
     """Each event with the seconds until the next one of its epoch, or until its daemon was last seen alive.
 
-    `events`: oldest first. The last one of the running `epoch` still lasts: `durationS` is `None`.
+    `events`: oldest first. The last one of the running `epoch` still lasts: `durationS` is `None`. The seconds are
+    those of the monotonic clock: the wall clock may have been set meanwhile.
     """
+    for event, end in _ended(events, ends, epoch):
+        yield _lasting(event, None if end is None else _seconds(event, end))
+
+
+def placed(events: Iterable[LinkEvent], ends: Mapping[str, Moment], epoch: str, now: Moment) -> Iterator[LinkEvent]:
+    """Timed events, `at` of each so far before the end of its epoch as the monotonic clock shows.
+
+    The last one of the running `epoch` lasts until `now`.
+    """
+    anchors = {**ends, epoch: now}
+    for event, end in _ended(events, ends, epoch):
+        begun, anchor = _moment(event), anchors.get(event.epoch)
+        at = event.at
+        if anchor is not None and anchor.monotonic is not None and begun.monotonic is not None:
+            at = anchor.wall - timedelta(seconds=anchor.monotonic - begun.monotonic)
+        yield replace(_lasting(event, _seconds(event, end or now)), at=at)
+
+
+def _ended(
+    events: Iterable[LinkEvent], ends: Mapping[str, Moment], epoch: str
+) -> Iterator[tuple[LinkEvent, Moment | None]]:
     before: LinkEvent | None = None
     for event in events:
         if before is not None:
-            end = event.at if event.epoch == before.epoch else ends.get(before.epoch, before.at)
-            yield _until(before, end)
+            yield before, _moment(event) if event.epoch == before.epoch else ends.get(before.epoch, _moment(before))
         before = event
     if before is not None:
-        yield before if before.epoch == epoch else _until(before, ends.get(before.epoch, before.at))
+        yield before, None if before.epoch == epoch else ends.get(before.epoch, _moment(before))
 
 
-def _until(event: LinkEvent, end: datetime) -> LinkEvent:
+def _moment(event: LinkEvent) -> Moment:
+    known = isinstance(event, Recorded) and event.monotonic is not UNSET
+    return Moment(event.at, event.monotonic if known else None)  # type: ignore[attr-defined]
+
+
+def _seconds(event: LinkEvent, end: Moment) -> float:
+    begun = _moment(event)
+    if begun.monotonic is not None and end.monotonic is not None:
+        return max(0.0, end.monotonic - begun.monotonic)
     # a wall clock that was set back makes no negative time
-    return replace(event, durationS=max(0.0, (end - event.at).total_seconds()))
+    return max(0.0, (end.wall - begun.wall).total_seconds())
+
+
+def _lasting(event: LinkEvent, seconds: float | None) -> LinkEvent:
+    if isinstance(event, Recorded):
+        return replace(event, durationS=seconds, monotonic=UNSET)
+    return replace(event, durationS=seconds)
 
 
 def lasts_into(event: LinkEvent, since: datetime, now: datetime) -> bool:

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -51,6 +52,12 @@ async def kept(ledger: Ledger, *fills: Fill) -> None:
     ledger.keep(fills, done.set)
     async with asyncio.timeout(60):
         await done.wait()
+
+
+def phase(ledger: Ledger, clock: HandClock, seconds: float, name: Any, reason: str | None = None) -> None:
+    """The link changes its phase, `seconds` after noon."""
+    clock.jump((NOON + timedelta(seconds=seconds) - clock.now()).total_seconds())
+    ledger.phase(LinkEvent(at=clock.now(), phase=name, reason=reason))
 
 
 async def events(ledger: Ledger, since: datetime, now: datetime, limit: int = 1000) -> list[LinkEvent]:
@@ -131,13 +138,13 @@ async def test_a_page_of_long_rows_is_bounded_in_bytes(ledger: Ledger) -> None:
     assert len({row for page in pages for row in page.rows}) == 1000
 
 
-async def test_events_are_read_in_pages_with_their_durations(ledger: Ledger) -> None:
+async def test_events_are_read_in_pages_with_their_durations(ledger: Ledger, clock: HandClock) -> None:
     """Any page size gives the same: first what lasted into the requested time, last an attempt under way."""
     phases = ("ready", "upstreamLost") * 5
-    for minute, phase in enumerate(phases):
-        ledger.phase(LinkEvent(at=NOON + timedelta(minutes=minute), phase=phase))
-    ledger.phase(LinkEvent(at=NOON + timedelta(minutes=10), phase="waiting", reason="portClosed"))
-    ledger.phase(LinkEvent(at=NOON + timedelta(minutes=11), phase="connecting"))
+    for minute, name in enumerate(phases):
+        phase(ledger, clock, minute * 60, name)
+    phase(ledger, clock, 600, "waiting", "portClosed")
+    phase(ledger, clock, 660, "connecting")
     since, now = NOON + timedelta(minutes=2, seconds=30), NOON + timedelta(minutes=12)
     whole = await events(ledger, since, now)
 
@@ -147,31 +154,31 @@ async def test_events_are_read_in_pages_with_their_durations(ledger: Ledger) -> 
         assert await events(ledger, since, now, limit) == whole
 
 
-async def test_an_attempt_that_changes_nothing_leaves_no_trace(ledger: Ledger) -> None:
+async def test_an_attempt_that_changes_nothing_leaves_no_trace(ledger: Ledger, clock: HandClock) -> None:
     """A gateway that is off for a night is one event; the attempt under way is seen while it lasts."""
-    ledger.phase(LinkEvent(at=NOON, phase="connecting"))
-    ledger.phase(LinkEvent(at=NOON, phase="waiting", reason="portClosed"))
+    phase(ledger, clock, 0, "connecting")
+    phase(ledger, clock, 0, "waiting", "portClosed")
     for second in range(100):
-        ledger.phase(LinkEvent(at=NOON + timedelta(seconds=second), phase="connecting"))
-        ledger.phase(LinkEvent(at=NOON + timedelta(seconds=second), phase="waiting", reason="portClosed"))
+        phase(ledger, clock, second, "connecting")
+        phase(ledger, clock, second, "waiting", "portClosed")
     assert [event.phase for event in await events(ledger, NOON, NOON)] == ["connecting", "waiting"]
 
-    ledger.phase(LinkEvent(at=NOON + timedelta(seconds=100), phase="connecting"))
+    phase(ledger, clock, 100, "connecting")
     found = await events(ledger, NOON, NOON + timedelta(seconds=101))
     assert [(event.phase, event.durationS) for event in found] == [
         ("connecting", 0.0),
         ("waiting", 100.0),
         ("connecting", None),
     ]
-    ledger.phase(LinkEvent(at=NOON + timedelta(seconds=102), phase="syncing"))
+    phase(ledger, clock, 102, "syncing")
     found = await events(ledger, NOON, NOON + timedelta(seconds=103))
     assert [event.phase for event in found] == ["connecting", "waiting", "connecting", "syncing"]
 
 
-async def test_a_different_failure_is_an_event_of_its_own(ledger: Ledger) -> None:
+async def test_a_different_failure_is_an_event_of_its_own(ledger: Ledger, clock: HandClock) -> None:
     for reason in ("portClosed", "portClosed", "handshakeTimeout"):
-        ledger.phase(LinkEvent(at=NOON, phase="waiting", reason=reason))
-        ledger.phase(LinkEvent(at=NOON, phase="connecting"))
+        phase(ledger, clock, 0, "waiting", reason)
+        phase(ledger, clock, 0, "connecting")
 
     found = await events(ledger, NOON, NOON)
     assert [event.reason or event.phase for event in found] == [
@@ -202,26 +209,49 @@ async def test_the_uptime_of_a_killed_daemon_ends_where_it_was_last_seen(tmp_pat
     await second.close()
 
 
-async def test_the_uptime_counts_what_follows_the_first_ready(ledger: Ledger) -> None:
+async def test_the_uptime_counts_what_follows_the_first_ready(ledger: Ledger, clock: HandClock) -> None:
     """Also the phase that still lasts; not the time before the link was ever ready."""
-    for minute, phase in ((0, "waiting"), (5, "ready"), (10, "waiting")):
-        ledger.phase(LinkEvent(at=NOON + timedelta(minutes=minute), phase=phase))
-    figures = (await ledger.history(NOON, NOON + timedelta(minutes=30))).uptime["24h"]
+    for minute, name in ((0, "waiting"), (5, "ready"), (10, "waiting")):
+        phase(ledger, clock, minute * 60, name)
+    clock.jump(20 * 60)
+    figures = (await ledger.history(NOON, clock.now())).uptime["24h"]
 
     assert (figures.upS, figures.downS, figures.ratio) == (300.0, 1200.0, 0.2)
 
 
-async def test_the_uptime_comes_with_the_first_page_alone(ledger: Ledger) -> None:
+async def test_the_uptime_comes_with_the_first_page_alone(ledger: Ledger, clock: HandClock) -> None:
     """A long history is read page by page, and its arithmetic done once."""
     for minute in range(3):
-        ledger.phase(LinkEvent(at=NOON + timedelta(minutes=minute), phase="ready", session=minute))
-    now = NOON + timedelta(minutes=3)
+        phase(ledger, clock, minute * 60, ("ready", "upstreamLost")[minute % 2])
+    clock.jump(60)
+    now = clock.now()
     first = await ledger.history(NOON, now, part=Slice(2))
     assert first.next is not None
     further = await ledger.history(NOON, now, part=Slice(2, first.next))
 
     assert set(first.uptime) == {"24h", "7d", "30d"}
     assert (len(further.rows), further.uptime) == (1, {})
+
+
+@pytest.mark.parametrize("set_by", [-86_400 * 3, -3600, 86_400 * 3])
+async def test_a_clock_that_is_set_changes_neither_durations_nor_uptime(
+    tmp_path: Path, clock: HandClock, set_by: int
+) -> None:
+    """Within one life of the daemon, and for the phase in which it was killed (A25)."""
+    first = await Ledger.open(tmp_path, clock)
+    phase(first, clock, 0, "ready")
+    clock.jump(60, wall=60 + set_by)
+    first.phase(LinkEvent(at=clock.now(), phase="waiting"))
+    clock.jump(30)
+    first.phase(LinkEvent(at=clock.now(), phase="ready"))
+    clock.jump(90, wall=90 - 2 * set_by)
+    figures = (await first.history(NOON, clock.now())).uptime["24h"]
+    assert (figures.upS, figures.downS, figures.knownS) == (150.0, 30.0, 180.0)
+    await first.close()
+
+    second = await Ledger.open(tmp_path, clock)
+    assert [event.durationS for event in await events(second, NOON - timedelta(days=900), clock.now())] == [60, 30, 90]
+    await second.close()
 
 
 async def test_old_rows_are_deleted(tmp_path: Path, clock: HandClock) -> None:

@@ -27,7 +27,8 @@ def event(minutes: float, phase: str, epoch: str = "e2", **more: object) -> Link
 
 def timed(events: list[LinkEvent], ends: dict[str, datetime], epoch: str) -> list[LinkEvent]:
     """Oldest first."""
-    return list(arithmetic.timed(events, ends, epoch))
+    seen = {name: arithmetic.Moment(wall, None) for name, wall in ends.items()}
+    return list(arithmetic.timed(events, seen, epoch))
 
 
 def test_a_phase_lasts_until_the_next() -> None:
