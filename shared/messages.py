@@ -271,7 +271,10 @@ class Fill(Contract, frozen=True, kw_only=True):
 
 
 class Recovered(Message, frozen=True, kw_only=True):
+    """`fills`: the first of them by time, `fillCount` all of them; the others are in `/executions?since=`."""
+
     fills: tuple[str, ...] = ()
+    fillCount: int = 0
     streams: int = 0
 
 
@@ -345,15 +348,17 @@ class Bar(Message, frozen=True, kw_only=True):
 
 
 class ContractMatch(Message, frozen=True, kw_only=True):
-    """What IBKR's symbol search finds: an underlying, and which derivatives of it exist."""
+    """What IBKR's symbol search finds: an underlying, and which derivatives of it exist; or an issuer of bonds, which
+    has no `conId` but an `issuerId`."""
 
-    conId: int
+    conId: int | None
     symbol: str = ""
     secType: str = ""
     primaryExchange: str = ""
     currency: str = ""
     description: str = ""
     derivativeSecTypes: tuple[str, ...] = ()
+    issuerId: str = ""
 
 
 class ContractDetails(Contract, frozen=True, kw_only=True):

@@ -20,6 +20,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 import ib_async as ib
@@ -66,11 +67,13 @@ class FieldError(ValueError):
 class MessageDecoder(Decoder):
     """One session's. Calls `callbacks`, whose methods have the API's names; messages without such a method are dropped.
 
-    `unreadable` is called for each message that cannot be decoded, and for each field of one that was lost.
+    `unreadable` is called for each message that cannot be decoded, and for each field of one that was lost. `now`: the
+    wall clock, for times that are written without a year.
     """
 
-    def __init__(self, callbacks: object, unreadable: Unreadable) -> None:
+    def __init__(self, callbacks: object, unreadable: Unreadable, now: Callable[[], datetime]) -> None:
         self._unreadable = unreadable
+        self._now = now
         super().__init__(callbacks, 0)  # type: ignore[arg-type] # all that the decoder needs of it are its methods
         self.names = {str(number): handler.__name__ for number, handler in self.handlers.items()}
         self._decode: dict[str, Callable[[Fields], object]] = {
@@ -214,7 +217,7 @@ class MessageDecoder(Decoder):
         if not fields[14]:
             raise FieldError("execId", "")
         try:
-            when, zone = read_time(fields[15])
+            when, zone = read_time(fields[15], self._now())
         except ValueError:
             raise FieldError("time", fields[15]) from None
         if zone:
@@ -259,7 +262,7 @@ class MessageDecoder(Decoder):
 
     def historicalDataUpdate(self, fields: Fields) -> None:
         _, request, count, date, opened, close, high, low, average, volume, *_ = fields
-        bar = read_bar(date, opened, high, low, close, volume, count=count, average=average)
+        bar = read_bar(date, opened, high, low, close, volume, count=count, average=average, near=self._now())
         self.wrapper.historicalDataUpdate(int(request), bar)  # type: ignore[arg-type] # a row
 
 
@@ -325,10 +328,20 @@ def last_trade(text: str) -> str:
 
 
 def read_bar(
-    date: str, opened: str, high: str, low: str, close: str, volume: str, *, average: str, count: str, until: str = ""
+    date: str,
+    opened: str,
+    high: str,
+    low: str,
+    close: str,
+    volume: str,
+    *,
+    average: str,
+    count: str,
+    until: str = "",
+    near: datetime | None = None,
 ) -> Bar:
     try:
-        when = read_bar_date(date, until)
+        when = read_bar_date(date, until, near)
     except ValueError:
         raise FieldError("date", date) from None
     return bar_row(

@@ -23,28 +23,53 @@ class PnlSingleSubscriptions:
         self._requests: dict[tuple[str, int], int] = {}
         self._positions: dict[int, tuple[str, int]] = {}
         self._contracts: Counter[int] = Counter()
+        self._left_out: dict[tuple[str, int], None] = {}
+
+    @property
+    def left_out(self) -> int:
+        """How many positions have no figures of their own."""
+        return len(self._left_out)
 
     def subscribe(self, account: str, con_id: int) -> None:
-        key, count = (account, con_id), len(self._requests)
-        if key in self._requests or count >= MOST or (count >= EVERY and self._contracts[con_id] > 0):
+        key = (account, con_id)
+        if key in self._requests:
             return
+        if not self._has_room(con_id):
+            self._left_out[key] = None
+            return
+        self._left_out.pop(key, None)
         request = self._client.getReqId()
         self._requests[key] = request
         self._positions[request] = key
         self._contracts[con_id] += 1
         self._queue.send(Lane.RESUBSCRIBE, lambda: self._client.reqPnLSingle(request, account, "", con_id))
 
+    def _has_room(self, con_id: int) -> bool:
+        count = len(self._requests)
+        return count < EVERY or (count < MOST and not self._contracts[con_id])
+
     def unsubscribe(self, account: str, con_id: int) -> None:
+        """The position is closed: another takes its place."""
+        self._left_out.pop((account, con_id), None)
+        if self._cancel(account, con_id):
+            following = next((key for key in self._left_out if self._has_room(key[1])), None)
+            if following is not None:
+                self.subscribe(*following)
+
+    def _cancel(self, account: str, con_id: int) -> bool:
         request = self._requests.pop((account, con_id), None)
-        if request is not None:
-            del self._positions[request]
-            self._contracts[con_id] -= 1
-            self._queue.send(Lane.RESUBSCRIBE, lambda: self._client.cancelPnLSingle(request))
+        if request is None:
+            return False
+        del self._positions[request]
+        self._contracts[con_id] -= 1
+        self._queue.send(Lane.RESUBSCRIBE, lambda: self._client.cancelPnLSingle(request))
+        return True
 
     def unsubscribe_all(self) -> None:
         """After a gap IBKR may have dropped them; positions that are reported again are subscribed again."""
+        self._left_out.clear()
         for account, con_id in list(self._requests):
-            self.unsubscribe(account, con_id)
+            self._cancel(account, con_id)
 
     def __contains__(self, request: int) -> bool:
         return request in self._positions

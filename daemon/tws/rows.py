@@ -302,18 +302,19 @@ def details_row(details: ib.ContractDetails) -> ContractDetails:
 
 
 def match_row(found: ib.ContractDescription) -> ContractMatch | None:
-    """`None` for an issuer of bonds, which is no contract."""
+    """`None` for what has no id at all: before server version 176, an issuer of bonds."""
     contract = found.contract or ib.Contract()
-    if contract.conId <= 0:
+    if contract.conId <= 0 and not contract.issuerId:
         return None
     return ContractMatch(
-        conId=contract.conId,
+        conId=contract.conId if contract.conId > 0 else None,
         symbol=contract.symbol,
         secType=contract.secType,
         primaryExchange=contract.primaryExchange,
         currency=contract.currency,
         description=contract.description,
         derivativeSecTypes=tuple(found.derivativeSecTypes),
+        issuerId=contract.issuerId,
     )
 
 

@@ -17,7 +17,7 @@ from daemon.link.events import AttemptOverdue, Dialled, Event, Failed, Greeted, 
 from daemon.state.sink import Sink
 from daemon.tws import rows
 from daemon.tws.bars import Bars
-from daemon.tws.book import Book
+from daemon.tws.book import OUR_NOTICE, Book
 from daemon.tws.callbacks import Callbacks
 from daemon.tws.client import HIGHEST, LOWEST, GatewayClient, check_version
 from daemon.tws.decode_errors import DecodeErrors
@@ -28,7 +28,7 @@ from daemon.tws.error_text import clean, plain
 from daemon.tws.errors import LinkLost
 from daemon.tws.lookups import Lookups, contract
 from daemon.tws.pending import PendingRequests
-from daemon.tws.pnl_single import PnlSingleSubscriptions
+from daemon.tws.pnl_single import MOST, PnlSingleSubscriptions
 from daemon.tws.probe import Probe
 from daemon.tws.receive import Frames, UnreadableError, Wire
 from daemon.tws.send_queue import RATE, SendQueue
@@ -36,7 +36,7 @@ from daemon.tws.snapshot import Snapshots
 from daemon.tws.startup import REQUESTED, Startup
 from daemon.tws.ticks import Ticks
 from shared.clock import Clock
-from shared.messages import Bar, ContractQuery, Quote, Recovered
+from shared.messages import Bar, ContractQuery, Notice, Quote, Recovered
 
 check_version()
 
@@ -73,6 +73,8 @@ class Tws:
         self.accounts: tuple[str, ...] = ()
         self._emit = emit
         self._clock = clock
+        self._store = store
+        self._left_out = 0  # positions without figures of their own, as a notice has reported
         self._over = False
         self._is_open = False
         self._has_id = False
@@ -124,7 +126,7 @@ class Tws:
             store, clock, self.snapshots, self.pending, self.bars, accounts_lost=self._accounts_unreadable
         )
         callbacks = Callbacks(self, self.book, self.snapshots, self.pending, self.ticks, self.bars)
-        self._decoder = MessageDecoder(callbacks, self._undecodable)
+        self._decoder = MessageDecoder(callbacks, self._undecodable, clock.now)
         self._probe = Probe(client, queue, clock)
         lookups = Lookups(client, queue, self.pending)
         self._prove_upstream = lookups.prove_upstream
@@ -298,9 +300,20 @@ class Tws:
         self.snapshots.flush()
         self.ticks.flush()
         self.bars.flush()
+        if self.pnl_singles.left_out > 2 * self._left_out and self.snapshots.is_live("positions"):
+            self._report_left_out()
         if self._probe.overdue:
             self._probe.overdue = False
             self.emit(MessageReceived(session=self.number))
+
+    def _report_left_out(self) -> None:
+        """Once, and again when there are twice as many."""
+        self._left_out = self.pnl_singles.left_out
+        text = (
+            f"{self._left_out} positions have no market value and no PnL: IBKR reports these for each position alone, "
+            f"except for the account of the session, and at most {MOST} positions are subscribed"
+        )
+        self._store.notice(Notice(at=self._clock.now(), code=OUR_NOTICE, text=text))
 
     # --- what the accounts hold -------------------------------------------------------------------------------------
 

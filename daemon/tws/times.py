@@ -37,9 +37,25 @@ def zone(name: str) -> tzinfo | None:
         return None
 
 
-def read_time(text: str) -> tuple[datetime, str]:
+def nearest_year(month: int, day: int, near: date) -> int:
+    """The year in which that day is nearest to `near`. Raises ValueError where there is no such day."""
+    days = []
+    for year in (near.year - 1, near.year, near.year + 1):
+        try:
+            days.append(date(year, month, day))
+        except ValueError:  # 29 February, or no day at all
+            continue
+    if not days:
+        raise ValueError(f"not a day: {month:02}{day:02}")
+    return min(days, key=lambda each: abs(each - near)).year
+
+
+def read_time(text: str, near: datetime | None = None) -> tuple[datetime, str]:
     """A time, and the name of its zone where that is not known: then it is read as the local zone, which is also meant
-    where none is named. `YYYYMMDD-HH:MM:SS` and seconds since 1970 are UTC. Raises ValueError."""
+    where none is named. `YYYYMMDD-HH:MM:SS` and seconds since 1970 are UTC. One without a year is of the year that is
+    nearest to `near`. Raises ValueError."""
+    if near is not None and (short := _NO_YEAR.fullmatch(text)) is not None and short[3]:
+        text = f"{nearest_year(int(short[1]), int(short[2]), near.date())}{text}"
     if text.isdecimal() and len(text) > 8:
         return datetime.fromtimestamp(int(text), UTC), ""
     if len(text) == 8:
@@ -55,14 +71,18 @@ def read_time(text: str) -> tuple[datetime, str]:
     return (when.astimezone(), name) if known is None else (when.replace(tzinfo=known), "")
 
 
-def read_bar_date(text: str, until: str = "") -> date | datetime:
+def read_bar_date(text: str, until: str = "", near: datetime | None = None) -> date | datetime:
     """When a bar begins; a date for daily bars and longer ones. `until`: the end that the message's header names, which
-    has the year of dates that are written without one. Raises ValueError."""
+    has the year of dates that are written without one; a message without a header is sent `near` that time. Raises
+    ValueError."""
     if (found := _NO_YEAR.fullmatch(text)) is not None:
-        month, day, clock, name = found.groups()
-        last = datetime.strptime(until[:8], "%Y%m%d").date()
-        year = last.year if (int(month), int(day)) <= (last.month, last.day) else last.year - 1
-        text = f"{year}{month}{day}" + (f" {clock} {name or ''}".rstrip() if clock else "")
+        month, day = int(found[1]), int(found[2])
+        if near is not None:
+            year = nearest_year(month, day, near.date())
+        else:
+            last = datetime.strptime(until[:8], "%Y%m%d").date()
+            year = last.year if (month, day) <= (last.month, last.day) else last.year - 1
+        text = f"{year}{text}"
     if len(text) == 8 and text.isdecimal():
         return datetime.strptime(text, "%Y%m%d").date()
     when, _ = read_time(text)

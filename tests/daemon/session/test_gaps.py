@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from daemon.session.gaps import Gaps, Moment
+import msgspec
+
+from daemon.session.gaps import FILLS_NAMED, Gaps, Moment
 from shared.messages import Fill, Gap, Recovered
 from tests.clock import WEDNESDAY
 from tests.rows import fill
@@ -29,7 +31,7 @@ def test_a_gap_is_a_row_when_it_has_ended() -> None:
         cause="upstreamLost",
         from_=WEDNESDAY,
         to=LATER.wall,
-        recovered=Recovered(fills=("new",), streams=3),
+        recovered=Recovered(fills=("new",), fillCount=1, streams=3),
         unrecovered=("orders", "pnl"),
     )
     assert gaps.end(LATER, fills={}, unrecovered=()) is None, "once"
@@ -43,6 +45,19 @@ def test_what_follows_before_it_has_ended_is_part_of_it() -> None:
 
     assert gap is not None
     assert (gap.cause, gap.from_, gap.recovered.fills) == ("upstreamLost", WEDNESDAY, ("in the gap",))
+
+
+def test_a_gap_names_the_first_of_many_fills_and_counts_all() -> None:
+    """Its row is one line of the event stream, which readers take up to 48 KB."""
+    fills = {name: recovered_fill(name) for name in (f"0000e0d5.{number:08x}.01.01" for number in range(5000))}
+    gaps = Gaps()
+    gaps.begin("socketLost", BEGIN, expected=False, fills=())
+    gap = gaps.end(LATER, fills=fills, unrecovered=())
+
+    assert gap is not None
+    assert gap.recovered.fillCount == 5000
+    assert gap.recovered.fills == tuple(fills)[:FILLS_NAMED]
+    assert len(msgspec.json.encode(gap)) < 24_000
 
 
 def test_fills_seen_as_they_happened_are_not_recovered() -> None:

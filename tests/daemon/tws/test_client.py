@@ -10,6 +10,7 @@ import pytest
 from daemon.tws.callbacks import Callbacks
 from daemon.tws.client import IDS_A_SESSION, REQUEST_IDS, SESSIONS, VERSION, check_version
 from daemon.tws.decoder import MessageDecoder
+from shared.clock import SystemClock
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -28,7 +29,7 @@ def test_another_ib_async_is_refused(monkeypatch: pytest.MonkeyPatch):
 
 def test_every_callback_is_one_of_the_decoders():
     ours = {name for name, value in vars(Callbacks).items() if inspect.isfunction(value) and not name.startswith("_")}
-    named = set(MessageDecoder(Callbacks, lambda *_: None).names.values())
+    named = set(MessageDecoder(Callbacks, lambda *_: None, SystemClock.now).names.values())
 
     assert ours - named == set()
 

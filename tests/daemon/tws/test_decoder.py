@@ -14,6 +14,7 @@ from daemon.tws.callbacks import Callbacks
 from daemon.tws.decode_errors import ANSWERS, LISTS
 from daemon.tws.decoder import MessageDecoder
 from daemon.tws.errors import DECODE_KINDS
+from shared.clock import SystemClock
 from shared.messages import ContractQuery
 from tests.daemon.tws.recorded import answering, execution, order_line, send
 from tests.daemon.tws.scripted import Peer
@@ -47,7 +48,7 @@ async def bars(*lines: str) -> list[Any]:
 
 
 def test_every_kind_that_is_counted_from_0_on_is_a_message_or_a_part_of_one():
-    names = set(MessageDecoder(Callbacks, lambda *_: None).names.values())
+    names = set(MessageDecoder(Callbacks, lambda *_: None, SystemClock.now).names.values())
 
     assert set(DECODE_KINDS) - names == {"unknown", "timezone"}
     assert {*LISTS, *ANSWERS} - {*DECODE_KINDS, "contractDetailsEnd", "securityDefinitionOptionParameterEnd"} == set()
@@ -98,6 +99,19 @@ async def test_empty_fields_of_a_bar_update_are_null():
         await until(lambda: len(received) == 2)
 
     assert (received[1].date, received[1].open, received[1].close) == ("2020-04-24", None, None)
+
+
+async def test_a_bar_update_without_a_year_is_shown():
+    """It has no header: the year is the one in which its day is nearest to now (E2)."""
+    received: list[Any] = []
+    today = SystemClock.now()
+    update = f"90|ID|5|{today:%m%d} 00:00:00 UTC|1|2|3|0.5|1.5|10|7"
+    async with session(answering({"20": (f"{HEADER}|1|20200423|1|1|1|1|1|1|1", update)})) as made:
+        made.tws.on_bars = lambda _, rows: received.extend(rows)
+        made.tws.subscribe_bars(QUERY, durationStr="2 D", barSizeSetting="1 day", whatToShow="TRADES", useRTH=True)
+        await until(lambda: len(received) == 2)
+
+    assert received[1].date == f"{today:%Y-%m-%d}T00:00:00Z"
 
 
 async def test_a_stream_whose_past_cannot_be_read_is_in_trouble():
@@ -171,9 +185,14 @@ async def test_contract_details_without_a_contract_fail_the_request():
     assert unreadable.value.field == "conId"
 
 
-async def test_issuers_of_bonds_are_no_contracts():
-    """Recorded: a symbol search finds them with `conId: -1` (A27)."""
+async def test_issuers_of_bonds_have_an_issuer_id_and_no_con_id():
+    """Recorded: a symbol search finds them with `conId: -1` (A27). Before server version 176 they have no id at all."""
     async with session(answering({"81": (SEARCH,)})) as made:
+        found = await made.tws.matching_symbols("IBM", 60)
+    assert [(row.conId, row.issuerId) for row in found] == [(265598, ""), (None, "e1400715")]
+
+    old = "79|ID|2|265598|AAPL|STK|NASDAQ|USD|1|OPT|-1|IBM|BOND|||0"
+    async with session(answering({"81": (old,)}, version=170)) as made:
         assert [row.conId for row in await made.tws.matching_symbols("IBM", 60)] == [265598]
 
 

@@ -5,9 +5,15 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import pytest
+
+from daemon.simulator import Gateway, World
+from daemon.tws import pnl_single
 from daemon.tws.pnl_single import EVERY, MOST, PnlSingleSubscriptions
 from daemon.tws.send_queue import SendQueue
 from tests.clock import HandClock
+from tests.daemon.tws.sessions import synced
+from tests.waiting import until
 
 
 class Numbered:
@@ -54,3 +60,20 @@ async def test_subscriptions_have_a_bound():
         singles.subscribe("DU1", con_id)
 
     assert len(client.subscribed) == MOST
+    assert singles.left_out == 9
+
+    for con_id in range(1, 4):
+        singles.unsubscribe("DU1", con_id)
+    assert len(client.subscribed) == MOST, "others take the place of positions that are closed"
+    assert singles.left_out == 6
+
+
+async def test_positions_beyond_the_bound_are_reported(monkeypatch: pytest.MonkeyPatch):
+    """Their figures are null, and a notice has the reason (A11)."""
+    monkeypatch.setattr(pnl_single, "EVERY", 2)
+    monkeypatch.setattr(pnl_single, "MOST", 3)
+    world = World(accounts=("DU1111111", "DU2222222"), positions=20, fills=0)
+    async with Gateway(world) as gateway, synced(gateway) as made:
+        notices = await until(lambda: [row for row in made.rows("notices").values() if "no market value" in row.text])
+        assert [row.text.split()[0] for row in notices] == ["7"]
+        await until(lambda: sum(row.marketValue is None for row in made.rows("positions").values()) == 7)

@@ -87,6 +87,38 @@ def test_times_of_executions(text: str, utc: str, unknown: str):
     assert (when.astimezone(UTC).strftime("%Y-%m-%d %H:%M"), zone) == (utc, unknown)
 
 
+@pytest.mark.parametrize(
+    ("text", "now", "utc"),
+    [
+        ("1125 10:00:00 US/Eastern", "2026-11-25", "2026-11-25 15:00"),
+        ("1231 23:59:59 UTC", "2027-01-01", "2026-12-31 23:59"),
+        ("0101 00:00:01 UTC", "2026-12-31", "2027-01-01 00:00"),
+        ("0229 10:00:00 UTC", "2028-03-01", "2028-02-29 10:00"),
+    ],
+)
+def test_a_time_without_a_year_is_of_the_nearest_year(text: str, now: str, utc: str):
+    """E2, in messages without a header: executions and updates of bars."""
+    near = datetime.fromisoformat(now).replace(tzinfo=UTC)
+    when, zone = read_time(text, near)
+    bar = read_bar_date(text, near=near)
+
+    assert (when.astimezone(UTC).strftime("%Y-%m-%d %H:%M"), zone) == (utc, "")
+    assert bar == when
+
+
+@pytest.mark.parametrize("text", ["0229 10:00:00 UTC", "1399 10:00:00 UTC"])
+def test_a_day_that_no_year_near_has_is_refused(text: str):
+    with pytest.raises(ValueError, match="not a day"):
+        read_time(text, datetime(2026, 11, 25, tzinfo=UTC))
+
+
+async def test_an_execution_without_a_year_is_kept():
+    line = execution("0001.a.01", time="1125 10:00:00 UTC")
+    async with session(answering(before_probe(line))) as made:
+        await made.tws.probe(60)
+        assert (made.rows("fills")["0001.a.01"].time.month, made.tws.decode_errors) == (11, {})
+
+
 @pytest.mark.parametrize("name", ["Nowhere/Atlantis", "中国标准时间", "GMT+99"])
 def test_a_time_in_an_unknown_zone_is_local_and_is_reported(name: str):
     when, zone = read_time(f"20261125 10:00:00 {name}")
