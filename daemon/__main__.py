@@ -68,7 +68,8 @@ def serve(settings: Settings, environ: Mapping[str, str], state_dir_held: Callab
     use_newest()  # before anything computes with a zone
     from shared import log as logs
 
-    logs.set_up(settings.log_level, settings.log_format, file=settings.state_dir / "logs" / "daemon.log")
+    file = settings.state_dir / "logs" / "daemon.log"
+    logs.set_up(settings.log_level, settings.log_format, file=file, environ=environ)
     for warning in settings.warnings:
         log.warning("settings.odd", message=warning)
     # what follows takes half a second to import, and is not needed to refuse

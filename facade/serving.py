@@ -202,7 +202,7 @@ def serve(environ: Mapping[str, str], handed: Sequence[str]) -> int:
     except (SettingsError, UnsafePath) as error:
         say(str(error))
         return BAD_SETTINGS
-    set_up(settings.log_level, settings.log_format, file=settings.state_dir / "logs" / "facade.log")
+    set_up(settings.log_level, settings.log_format, file=settings.state_dir / "logs" / "facade.log", environ=environ)
     try:
         sockets = inherited if "--activated" in handed else _listening(settings, inherited)
     except OSError as error:

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, TextIO
 
 import msgspec
@@ -56,17 +57,26 @@ def printable(text: str) -> str:
     return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
+LAUNCHD_LABELS = "io.ibkr."
+"""How the labels of the agents begin that `ibkr install` makes on macOS."""
+
+
 def set_up(
     level: str,
     form: Literal["console", "json"],
     *,
     stream: TextIO | None = None,
     file: Path | None = None,
+    environ: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Send every logger of the process to `stream` (default stderr, where there is one) and to `file` as JSON lines."""
+    """Send every logger of the process to `stream` (default stderr, where there is one) and to `file` as JSON lines.
+
+    As an agent of launchd only to `file`: launchd does not rotate the file that it makes of stderr.
+    """
     handlers: list[logging.Handler] = []
     console = stream if stream is not None else sys.stderr
-    if console is not None:  # pythonw has none
+    agent = file is not None and environ.get("XPC_SERVICE_NAME", "").startswith(LAUNCHD_LABELS)
+    if console is not None and not agent:  # pythonw has none
         handler: logging.Handler = logging.StreamHandler(console)
         handler.setFormatter(ConsoleLine(console.encoding or "ascii") if form == "console" else JsonLine())
         handlers.append(handler)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from facade.keeper.handover import WINDOWS, ParentChannel, spawn
-from facade.keeper.state_file import LOCK_FILE, REQUEST_FILE, STATE_FILE, locked, say, write_whole
+from facade.keeper.state_file import LOCK_FILE, REQUEST_FILE, STATE_FILE, locked, say, unwritable, write_whole
 
 START_TIMEOUT = 20.0
 """s for a new child to serve; a cold Python on a slow disk takes a few."""
@@ -70,6 +70,7 @@ class Keeper:
         self.status = 0
         self._state_dir: Path | None = None
         self._lock: int | None = None
+        self._unwritable = False
         self._address = ""
         self._wait = RETRY_FIRST
         self._due: float | None = 0.0
@@ -123,11 +124,28 @@ class Keeper:
 
     def _start(self, now: float) -> None:
         command = [*COMMAND, "--activated"] if self.activated else [*COMMAND]
-        process, channel = spawn(command, self.listeners)
+        try:
+            process, channel = spawn(command, self.listeners)
+        except OSError as error:  # no memory, no descriptor, no process is left
+            self._not_started(error, now)
+            return
         channel.sock.setblocking(False)
         child = Child(process, channel, now)
         self.children.append(child)
         self._selector.register(channel.sock, selectors.EVENT_READ, child)
+
+    def _not_started(self, error: OSError, now: float) -> None:
+        """The old child serves on; without one, it is tried again, as after a death, once one has served."""
+        self.failures += 1
+        serving = any(child.serving and child.retired_at is None for child in self.children)
+        step = "the old one serves on" if serving else "trying again" if self.generation else "the facade ends"
+        say(f"WARNING:  The facade's process cannot be started ({error.strerror}): {step}.")
+        self._write()
+        if not self.generation:
+            self.status, self.stopping = 1, True
+        elif not serving:
+            self._wait = min(RETRY_MOST, self._wait * 2)
+            self._due = now + self._wait
 
     # --- children ---
 
@@ -201,7 +219,11 @@ class Keeper:
             return
         self._release()
         self._state_dir = state_dir
-        self._lock = locked(state_dir / LOCK_FILE)
+        try:
+            self._lock = locked(state_dir / LOCK_FILE)
+        except OSError as error:
+            say(f"WARNING:  {unwritable(state_dir / LOCK_FILE, error)}")
+            return
         if self._lock is None:
             say(f"WARNING:  Another facade runs for {state_dir}; restart_facade restarts that one.")
 
@@ -220,20 +242,26 @@ class Keeper:
         path = self._state_dir / STATE_FILE
         try:
             write_whole(path, json.dumps(state).encode())
-        except OSError as error:  # a full disk: serving goes on, only the restart command times out
-            say(f"WARNING:  {path} cannot be written: {error.strerror}")
+        except OSError as error:
+            if not self._unwritable:
+                say(f"WARNING:  {unwritable(path, error)}")
+            self._unwritable = True
+        else:
+            self._unwritable = False
 
     def _check_request_file(self) -> None:
         if self._lock is None or self._state_dir is None:
             return
         request = self._state_dir / REQUEST_FILE
         if request.exists():
-            request.unlink(missing_ok=True)
-            self.restart_wanted = True
+            with contextlib.suppress(OSError):
+                request.unlink()
+                self.restart_wanted = True
 
     def _release(self) -> None:
         if self._lock is not None and self._state_dir is not None:
-            (self._state_dir / STATE_FILE).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                (self._state_dir / STATE_FILE).unlink()
             os.close(self._lock)
         self._lock = None
 

@@ -5,6 +5,7 @@ Standard library only, since the keeper imports it.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -46,6 +47,15 @@ def locked(path: Path) -> int | None:
         os.close(fd)
         return None
     return fd
+
+
+NO_ROOM = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+
+
+def unwritable(path: Path, error: OSError) -> str:
+    """One line about a file of the state directory: what happened, what it means, what to do."""
+    step = "make room on that disk" if error.errno in NO_ROOM else "ibkr doctor checks the state directory"
+    return f"{path} cannot be written ({error.strerror}): the facade serves on, but cannot be restarted; {step}."
 
 
 REPLACE_TRIES = 100

@@ -178,7 +178,10 @@ def stop(as_json: AsJson = False) -> int:
         pid = holder(ours.state_dir) if failure.status == link_view.NO_DAEMON else None
         if pid is None:
             raise
-        os.kill(pid, signal.SIGTERM)  # on Windows it ends at once: there is no such signal
+        try:
+            os.kill(pid, signal.SIGTERM)  # on Windows it ends at once: there is no such signal
+        except ProcessLookupError:  # it has ended since
+            raise failure from None
         how = f"The daemon (process {pid}) does not answer at {ours.socket_path}; it was sent SIGTERM and is stopping."
     print(json.dumps({"stopped": True}) if as_json else how)
     return 0
@@ -351,12 +354,19 @@ def logs(
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be written and run; change nothing.")]
 
 
+System = Annotated[
+    bool, typer.Option("--system", help="Services of the system, started at boot, with a user of their own (systemd).")
+]
+
+
 @app.command()
-def install(dry_run: DryRun = False) -> int:
-    """Start daemon and facade at login (systemd user units, launchd agents or scheduled tasks).
+def install(system: System = False, dry_run: DryRun = False) -> int:
+    """Start daemon and facade at login (systemd user units, launchd agents or scheduled tasks), or at boot (--system).
 
     With --session the daemon of that session alone: the facade that is installed without it serves all of them.
     """
+    if system:
+        return _change_system(service_install.install, dry_run)
     if differing := service_install.settings_not_in_env_file(settings(), os.environ):
         file = PROJECT_ROOT / (".env" if settings().session == DEFAULT_SESSION else f".env.{settings().session}")
         print(f"The services read {file} alone; these differ from it: {', '.join(differing)}.", file=sys.stderr)
@@ -364,8 +374,10 @@ def install(dry_run: DryRun = False) -> int:
 
 
 @app.command()
-def uninstall(dry_run: DryRun = False) -> int:
-    """Remove the login services; keeps settings and data."""
+def uninstall(system: System = False, dry_run: DryRun = False) -> int:
+    """Remove the services; keeps settings and data."""
+    if system:
+        return _change_system(service_install.uninstall, dry_run)
     return _change_services(service_install.uninstall, dry_run)
 
 
@@ -380,6 +392,18 @@ def restart(which: Annotated[str, typer.Argument(metavar="WHICH", help="daemon, 
 
 def _change_services(act: Callable[..., int], dry_run: bool) -> int:
     return act(_machine(), settings(), sys.stdout, dry_run=dry_run)
+
+
+def _change_system(act: Callable[..., int], dry_run: bool) -> int:
+    """Of the settings below /etc, where they are there already: not those of whoever installs."""
+    session = os.environ.get("IBKR_SESSION", "").strip()
+    session = "" if session == DEFAULT_SESSION else session
+    file = service_install.system_settings(session)
+    found = Settings(session=session or DEFAULT_SESSION)
+    if file.is_file():
+        found = Settings.load({"IBKR_ENV_FILE": str(file), "IBKR_SESSION": session}, Path("/"))
+    machine = service_install.Machine(system="system", python=Path(sys.executable), home=Path("/root"), user="root")
+    return act(machine, found, sys.stdout, dry_run=dry_run)
 
 
 def _machine() -> service_install.Machine:

@@ -71,6 +71,7 @@ MANAGERS: Mapping[System, Callable[[Service, Settings, TextIO], int]] = {
     "systemd": _systemd,
     "launchd": _launchd,
     "windows": _windows,
+    "system": _systemd,
 }
 
 

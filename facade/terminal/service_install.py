@@ -1,18 +1,20 @@
-"""Install daemon and facade as services that start at login, on three systems; and remove them.
+"""Install daemon and facade as services that start at login, on three systems, or at boot, with systemd; remove them.
 
-Plans are values (files and commands), shown as they are with `--dry-run`. Only the user's own directories are changed,
-with the user's own rights.
+Plans are values (files and commands), shown as they are with `--dry-run`. Login services change only the user's own
+directories, with the user's own rights; services of the system run as a user of their own and need root.
 """
 
 from __future__ import annotations
 
 import getpass
 import os
+import secrets
 import shlex
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
 from typing import Literal, TextIO
@@ -25,7 +27,8 @@ from shared.jsonrpc import blocking_client
 from shared.settings import PROJECT_ROOT, TABLE, Settings, SettingsError
 from shared.transport.address import DEFAULT_SESSION
 
-System = Literal["systemd", "launchd", "windows"]
+System = Literal["systemd", "launchd", "windows", "system"]
+"""`system`: systemd too, started at boot."""
 TEMPLATES = PROJECT_ROOT / "scripts" / "login"
 
 COMMAND_LIMIT = 60.0
@@ -60,11 +63,17 @@ class Machine:
 
 @dataclass(frozen=True)
 class Plan:
-    """Files and their content, the commands that register them, and the commands that undo it."""
+    """Files and their content, the commands that register them, and the commands that undo it.
+
+    `kept`: files that are written only where they are missing, and stay: content and mode; no content is a new token.
+    """
 
     files: Mapping[Path, bytes]
     begin: tuple[tuple[str, ...], ...]
     end: tuple[tuple[str, ...], ...]
+    kept: Mapping[Path, tuple[bytes, int]] = field(default_factory=dict)
+    reload: tuple[str, ...] = ()
+    """The command after files were removed."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +109,6 @@ def plan(machine: Machine, settings: Settings) -> Plan:
 
 
 def _systemd(machine: Machine, settings: Settings) -> Plan:
-    host = f"[{settings.facade_host}]" if ":" in settings.facade_host else settings.facade_host
-    # systemd takes no name here
-    listen = f"{'127.0.0.1' if host == 'localhost' else host}:{settings.facade_port}"
     daemon = services(settings)[0]
     units = {f"ibkr-{daemon.name('@')}.service": "ibkr-daemon.service"}  # by name, the template that is filled
     if not daemon.session:
@@ -111,7 +117,7 @@ def _systemd(machine: Machine, settings: Settings) -> Plan:
     values = {
         "python": _unit_quoted(str(machine.python)),
         "directory": str(PROJECT_ROOT).replace("%", "%%"),
-        "listen": listen,
+        "listen": _listen(settings),
         "arguments": " ".join(daemon.arguments),
         "session": f" {daemon.session}" if daemon.session else "",
     }
@@ -120,7 +126,72 @@ def _systemd(machine: Machine, settings: Settings) -> Plan:
         files={directory / name: _filled(template, values).encode() for name, template in units.items()},
         begin=((*systemctl, "daemon-reload"), (*systemctl, "enable", "--now", *units)),
         end=((*systemctl, "disable", "--now", *reversed(units)),),
+        reload=(*systemctl, "daemon-reload"),
     )
+
+
+def _listen(settings: Settings) -> str:
+    """The facade's address for a socket unit, which takes no name."""
+    host = f"[{settings.facade_host}]" if ":" in settings.facade_host else settings.facade_host
+    return f"{'127.0.0.1' if host == 'localhost' else host}:{settings.facade_port}"
+
+
+def _system(machine: Machine, settings: Settings) -> Plan:
+    """Units, a system user, and settings below /etc. The facade requires a token: its users are other users."""
+    daemon = services(settings)[0]
+    units = {f"ibkr-{daemon.name('@')}.service": "system/ibkr-daemon.service"}
+    if not daemon.session:
+        units |= {"ibkr-facade.socket": "ibkr-facade.socket", "ibkr-facade.service": "system/ibkr-facade.service"}
+    file, token = system_settings(daemon.session), ETC / "token"
+    state = f"ibkr/sessions/{daemon.session}" if daemon.session else "ibkr"
+    values = {
+        "python": _unit_quoted(str(machine.python)),
+        "path": _unit_quoted(str(PROJECT_ROOT)),
+        "home": "read-only" if any(map(_below_home, _read_by_services(machine))) else "yes",
+        "listen": _listen(settings),
+        "arguments": " ".join(daemon.arguments),
+        "session": f" {daemon.session}" if daemon.session else "",
+        "settings": str(file),
+        "state": state,
+    }
+    own = {**values, "state": f"/var/lib/{state}", "socket": f"{daemon.session or 'daemon'}.sock"}
+    content = _filled("system/settings.env", own)
+    kept = {file: (content.encode(), 0o640)}
+    secrets_of_service: tuple[tuple[str, ...], ...] = (("chown", "root:ibkr", str(file)),)
+    if not daemon.session:
+        kept = {file: (f"{content}IBKR_FACADE_TOKEN_FILE={token}\n".encode(), 0o640), token: (b"", 0o600)}
+        secrets_of_service += (("chown", "ibkr:ibkr", str(token)),)
+    kept[SYSUSERS] = ((TEMPLATES / "system" / "sysusers.conf").read_bytes(), 0o644)
+    return Plan(
+        files={UNITS / name: _filled(template, values).encode() for name, template in units.items()},
+        begin=(
+            ("systemd-sysusers", str(SYSUSERS)),
+            *secrets_of_service,
+            ("systemctl", "daemon-reload"),
+            ("systemctl", "enable", "--now", *units),
+        ),
+        end=(("systemctl", "disable", "--now", *reversed(units)),),
+        kept=kept,
+        reload=("systemctl", "daemon-reload"),
+    )
+
+
+ETC = Path("/etc/ibkr")
+UNITS = Path("/etc/systemd/system")
+SYSUSERS = Path("/etc/sysusers.d/ibkr.conf")
+
+
+def system_settings(session: str) -> Path:
+    """The settings file of the system's services for `session`; empty for the default one."""
+    return ETC / f"{session or 'ibkr'}.env"
+
+
+def _read_by_services(machine: Machine) -> tuple[Path, ...]:
+    return machine.python, machine.python.resolve(), Path(__file__)
+
+
+def _below_home(path: Path) -> bool:
+    return path.parts[1:2] in (("home",), ("root",))
 
 
 def _launchd(machine: Machine, settings: Settings) -> Plan:
@@ -179,6 +250,7 @@ PLANS: Mapping[System, Callable[[Machine, Settings], Plan]] = {
     "systemd": _systemd,
     "launchd": _launchd,
     "windows": _windows,
+    "system": _system,
 }
 
 
@@ -211,8 +283,13 @@ def install(machine: Machine, settings: Settings, out: TextIO, *, dry_run: bool)
     if dry_run:
         show(wanted, out)
         return 0
+    if machine.system == "system" and (refused := refusal(machine)):
+        print(refused, file=out)
+        return 1
+    for path, (content, mode) in wanted.kept.items():
+        print(f"{'wrote' if _keep(path, content, mode) else 'kept'} {path}", file=out)
     for path, content in wanted.files.items():
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o755 if machine.system == "system" else 0o700, parents=True, exist_ok=True)
         path.write_bytes(content)
         print(f"wrote {path}", file=out)
     for command in wanted.begin:
@@ -234,10 +311,50 @@ def uninstall(machine: Machine, settings: Settings, out: TextIO, *, dry_run: boo
         for path in wanted.files:
             print(f"would remove: {path}", file=out)
         return 0
+    if machine.system == "system" and (problem := needs_root()):
+        print(problem, file=out)
+        return 1
     if machine.system == "windows" and installed(wanted):
         close_daemon(settings)
     _undo(wanted, out)
+    for path in wanted.kept:
+        print(f"kept {path}", file=out)
     return 0
+
+
+def needs_root() -> str:
+    """Why services of the system cannot be installed or removed here; empty where they can."""
+    if sys.platform != "linux":
+        return "--system is for Linux with systemd; without it, install starts the services at login."
+    return "" if os.geteuid() == 0 else "--system changes /etc and starts services of the system: run it with sudo."
+
+
+def refusal(machine: Machine) -> str:
+    """Why the services of the system could not run from here; empty where they can."""
+    if problem := needs_root():
+        return problem
+    for path in _read_by_services(machine):
+        for place in (path, *path.parents):
+            wanted = stat.S_IXOTH if place.is_dir() else stat.S_IROTH
+            if not place.stat().st_mode & wanted:
+                return (
+                    f"The services run as the user ibkr, who cannot read {path}: {place} is closed to others. "
+                    "Install the project where every user can read it, such as /opt."
+                )
+    return ""
+
+
+def _keep(path: Path, content: bytes, mode: int) -> bool:
+    """Write a file that is missing, with its mode from the beginning; whether it was."""
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    except FileExistsError:
+        return False
+    with open(descriptor, "wb") as file:
+        os.fchmod(descriptor, mode)  # whatever the umask
+        file.write(content or secrets.token_urlsafe(32).encode() + b"\n")
+    return True
 
 
 def installed(wanted: Plan) -> bool:
@@ -258,6 +375,8 @@ def close_daemon(settings: Settings) -> bool:
 
 
 def show(wanted: Plan, out: TextIO) -> None:
+    for path, (content, mode) in wanted.kept.items():
+        print(f"--- {path} (only if it is missing; mode {mode:o})\n{content.decode() or 'a new token'}", file=out)
     for path, content in wanted.files.items():
         encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
         print(f"--- {path}\n{content.decode(encoding)}", file=out)
@@ -275,8 +394,8 @@ def _undo(wanted: Plan, out: TextIO) -> None:
         if path.exists():
             path.unlink()
             print(f"removed {path}", file=out)
-    if wanted.begin[0][-1] == "daemon-reload":
-        run(wanted.begin[0], out)
+    if wanted.reload:
+        run(wanted.reload, out)
 
 
 def run(command: tuple[str, ...], out: TextIO) -> str | None:

@@ -269,3 +269,18 @@ async def test_the_daemon_does_not_end_with_its_parent() -> None:
             await mirror.leave()
         finally:
             os.kill(pid, signal.SIGKILL)
+
+
+@posix
+async def test_an_agent_of_launchd_logs_to_its_rotated_file_alone() -> None:
+    """launchd writes stderr to a file that nothing rotates; there only what ends the start is written."""
+    async with place() as directory:
+        environ = environment(directory) | {"XPC_SERVICE_NAME": "io.ibkr.daemon"}
+        async with started(environ, directory) as process:
+            client = await listening(environ["IBKR_SOCKET"], process)
+            await client.close()
+            process.terminate()
+            assert await errors(process) == b""
+        assert "Daemon listening" in (directory / "state" / "logs" / "daemon.log").read_text()
+        async with started(environ | {"IBKR_PORT": "none"}, directory) as process:
+            assert b"IBKR_PORT" in await errors(process)

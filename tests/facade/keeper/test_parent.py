@@ -23,7 +23,7 @@ from facade.keeper.state_file import STATE_FILE
 from facade.terminal.logs import show
 from tests.facade.fake_daemon import FakeDaemon
 from tests.ports import free_port
-from tests.waiting import until
+from tests.waiting import answered, until
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals")
 
@@ -142,6 +142,29 @@ async def test_its_log_is_where_ibkr_logs_looks(tmp_path: Path, daemon: FakeDaem
         show(file, 50, follow=False, as_json=False, out=said)
         assert said.getvalue().count("Facade running on") == 2
         assert file.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("name", ["facade.lock", "facade.new"])
+async def test_a_state_directory_that_cannot_be_written_is_one_line_and_serving_goes_on(
+    tmp_path: Path, daemon: FakeDaemon, name: str
+) -> None:
+    """A directory stands where the file would be made; no traceback, and the same line is not repeated."""
+    port = free_port()
+    (tmp_path / "state").mkdir(mode=0o700)
+    (tmp_path / "state" / name).mkdir()
+    process = await started(environment(tmp_path, daemon, port), stderr=asyncio.subprocess.PIPE)
+    facade = Kept(process, port, tmp_path / "state", {})
+    try:
+        status = await answered(facade.status)
+        assert status["available"] is True
+    finally:
+        process.terminate()
+        async with asyncio.timeout(60):
+            _, errors = await process.communicate()
+    text = errors.decode()
+    assert "Traceback" not in text
+    assert text.count("cannot be written") == 1
+    assert "the facade serves on, but cannot be restarted; ibkr doctor checks the state directory." in text
 
 
 async def test_a_restart_without_a_daemon_is_done(tmp_path: Path, daemon: FakeDaemon) -> None:

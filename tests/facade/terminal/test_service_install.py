@@ -103,13 +103,13 @@ def test_the_windows_tasks_run_for_ever_without_more_rights(tmp_path: Path) -> N
         assert found["UserId"] == "DESK\\anna"
 
 
-@pytest.mark.parametrize("system", ["systemd", "launchd", "windows"])
+@pytest.mark.parametrize("system", ["systemd", "launchd", "windows", "system"])
 def test_a_dry_run_shows_everything_and_changes_nothing(system: service_install.System, tmp_path: Path) -> None:
     out = io.StringIO()
     wanted = plan(machine(system, tmp_path), settings(tmp_path))
     assert service_install.install(machine(system, tmp_path), settings(tmp_path), out, dry_run=True) == 0
     assert service_install.uninstall(machine(system, tmp_path), settings(tmp_path), out, dry_run=True) == 0
-    for path in wanted.files:
+    for path in (*wanted.files, *wanted.kept):
         assert str(path) in out.getvalue()
     for command in (*wanted.begin, *wanted.end):
         assert command[0] in out.getvalue()
