@@ -2,6 +2,7 @@
 
 import { mountAccounts } from './accounts.js';
 import { mountActions } from './actions.js';
+import { mountAlerts } from './alerts.js';
 import { mountBlotter } from './blotter.js';
 import { EventStream } from './events.js';
 import { mountHeader } from './header.js';
@@ -33,6 +34,7 @@ function subscribe() {
 mountHeader(model);
 mountActions(model);
 mountTimeline(model);
+mountAlerts(model);
 mountAccounts(model);
 const instrument = mountInstrument(model, subscribe, (conId) => quotes.conIds().includes(conId));
 mountBlotter(model, instrument.open);
