@@ -105,17 +105,34 @@ async def test_a_daemon_that_went_away_leaves_no_phase_behind(served: Served) ->
 
 
 async def test_alerts_and_dashboard_use_existing_metrics(served: Served) -> None:
-    served.daemon.answer("daemon.info", INFO)
+    """Each metric that is named, with each label that it is selected, grouped or shown by."""
+    sink = {"sink": "https://example.com", "delivered": 0, "failed": 0, "givenUp": 0, "pending": 0}
+    heartbeat = {"sent": 0, "failed": 0, "lastAt": None}
+    served.daemon.answer("daemon.info", {**INFO, "alerts": [sink], "incidents": [], "heartbeat": heartbeat})
     served.daemon.link(proof=Proof(ageMs=0))
     await served.get("/api/ibkr/positions")
-    known = {name for name, _ in await scraped(served)}
+    known: dict[str, set[str]] = {}
+    for name, labels in await scraped(served):
+        known.setdefault(name, {"instance", "job"}).update(label for label, _ in labels)
     groups = yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
-    panels = json.loads((MONITORING / "dashboard.json").read_text())["panels"]
-    expressions = [rule["expr"] for rule in rules] + [target["expr"] for panel in panels for target in panel["targets"]]
-    named = {name for expression in expressions for name in re.findall(r"\b(?:ibkr|process)_\w+", expression)}
-    assert named <= known
-    assert len(named) > 15
+    known |= {rule["record"]: {"instance", "session"} for rule in rules if "record" in rule}
+    shown = [(rule["expr"], "") for rule in rules]
+    shown += [(one["expr"], one["legendFormat"]) for panel in dashboard()["panels"] for one in panel["targets"]]
+    used: dict[str, set[str]] = {}
+    for expression, legend in shown:
+        names = re.findall(r"\b(?:ibkr|process)[_:]\w+", expression)
+        for name in names:
+            used.setdefault(name, set()).update(re.findall(r"{{(\w+)}}", legend))
+        if len(names) == 1:
+            grouped = ",".join(re.findall(r"\bby ?\(([^)]*)\)", expression))
+            used[names[0]].update(re.findall(r"\w+", grouped))
+        for name, selectors in re.findall(r"\b((?:ibkr|process)[_:]\w+)\{([^}]*)\}", expression):
+            used[name].update(re.findall(r"(\w+)=~?\"", selectors))
+    unknown = {name: labels - known.get(name, set()) for name, labels in used.items()}
+    assert set(used) <= set(known)
+    assert not {name: labels for name, labels in unknown.items() if labels}
+    assert len(used) > 20
 
 
 async def test_the_reason_and_a_planned_window_are_series_from_the_start(served: Served) -> None:
@@ -133,6 +150,30 @@ async def test_durations_are_counted_by_route_and_status_without_event_streams(s
     route = {"route": "/api/ibkr/status", "status": "200"}
     assert value(samples, "ibkr_http_request_duration_seconds_count", session=None, **route) == 1
     assert value(samples, "ibkr_build_info", session=None, version=version("ibkr-link"), python=python_version()) == 1
+
+
+def dashboard() -> Any:
+    return json.loads((MONITORING / "dashboard.json").read_text())
+
+
+def test_the_dashboard_is_of_one_data_source_and_its_queries_are_promql(tmp_path: Path) -> None:
+    """Every panel follows the variables, has a place of its own, and a query that Prometheus parses."""
+    board = dashboard()
+    assert [one["name"] for one in board["templating"]["list"]] == ["datasource", "instance", "session"]
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
+    places = [tuple(panel["gridPos"][key] for key in "xy") for panel in board["panels"]]
+    assert len(set(places)) == len(places)
+    expressions = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    assert all("$instance" in expression for expression in expressions)
+    assert sum("$session" in expression for expression in expressions) >= len(expressions) - 2
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed (Debian: apt-get install prometheus).")
+    rules = [{"record": f"panel:{number}", "expr": expression} for number, expression in enumerate(expressions)]
+    file = tmp_path / "panels.yml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
+    done = subprocess.run([promtool, "check", "rules", str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_alert_rules_fire_when_they_should_and_only_then() -> None:
