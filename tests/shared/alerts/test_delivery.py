@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from datetime import UTC, datetime
+from functools import partial
 
 import pytest
 
@@ -99,3 +101,34 @@ async def test_no_line_of_a_library_shows_a_url(sender: Sender, caplog: pytest.L
     assert (delivered.delivered, failed.delivered) == (True, False)
     lines = [record.getMessage() for record in caplog.records if record.name != "aiohttp.access"]  # the receiver's
     assert "secret" not in "\n".join(lines)
+
+
+@pytest.mark.filterwarnings("ignore")  # of its own modules
+async def test_apprise_delivers_mail(sender: Sender) -> None:
+    """To a mail server on loopback: one message, the title as its subject."""
+    pytest.importorskip("apprise")
+    received: list[str] = []
+    async with await asyncio.start_server(partial(serve_mail, received), "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        url = f"mailto://127.0.0.1:{port}?from=ibkr@example.org&to=me@example.org"
+        outcome = await sender.send(sink(url), "msg_1", BODY, NOON)
+
+    assert outcome.delivered
+    (mail,) = received
+    assert "Subject: IBKR default: down (firing)" in mail
+    assert "Down at DU" in mail
+    assert "DU1234567" not in mail
+
+
+async def serve_mail(received: list[str], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """As much of SMTP as a client needs."""
+    writer.write(b"220 mail.example.org ESMTP\r\n")
+    while line := await reader.readline():
+        verb = line[:4].upper()
+        writer.write(b"354 go on\r\n" if verb == b"DATA" else b"221 bye\r\n" if verb == b"QUIT" else b"250 ok\r\n")
+        if verb == b"DATA":
+            received.append((await reader.readuntil(b"\r\n.\r\n")).decode())
+            writer.write(b"250 ok\r\n")
+        elif verb == b"QUIT":
+            break
+    writer.close()
