@@ -1,7 +1,6 @@
 """The methods of the local socket: method → coroutine, params read into structs, guards, limits, refusals.
 
-Passes each call to its owner: the link, the market, the store, the ledger. Never talks
-to the gateway itself, and holds nothing but the rest of long answers.
+Each call is carried out by the link, the market, the store or the ledger.
 """
 
 from __future__ import annotations
@@ -132,8 +131,8 @@ class Commands:
             "daemon.stop": self._method(Nothing, self._end),
         }
 
-    def gone(self, peer: ServerConnection) -> None:
-        """The peer's conversation is over: its watches and its wishes end with it."""
+    def closed(self, peer: ServerConnection) -> None:
+        """End what a closed connection watched and subscribed to."""
         self._feed.forget(peer)
         self._market.leave(peer)
 
@@ -258,10 +257,10 @@ class Commands:
         given = {name: getattr(params, name) for name in BarsParams.__struct_fields__}
         return await self._found(peer, params.after, lambda: self._market.history.fetch(BarsParams(**given)))
 
-    async def _found(self, peer: ServerConnection, after: str, ask: Callable[[], Awaitable[Found[Any]]]) -> Any:
+    async def _found(self, peer: ServerConnection, after: str, look_up: Callable[[], Awaitable[Found[Any]]]) -> Any:
         if after:
             return self._paged(peer, self._pages.following(after))
-        found = await ask()
+        found = await look_up()
         return self._paged(peer, self._pages.first([_encode(row) for row in found.rows], {"asOf": found.asOf}))
 
     async def _quotes(self, peer: ServerConnection, params: OfContracts) -> Any:
@@ -308,9 +307,9 @@ class Commands:
 
 
 def refusal(problem: Problem, link: Link | None, seq: int, named: ConnectRequest | None = None) -> RpcError:
-    """A problem on the wire: our code, a sentence, and in `data` all that HTTP will say of it too.
+    """A problem on the wire: our code, a sentence, and in `data` all that an HTTP response has of it too.
 
-    `named`: what was to be connected to, where that need not be what the link is at.
+    `named`: the gateway of the request, where it may be another than the link's.
     """
     facts = {} if link is None or link.gateway is None else msgspec.structs.asdict(link.gateway)
     if named is not None:

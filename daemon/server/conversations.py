@@ -1,4 +1,4 @@
-"""The local socket's other side: one `Conversation` a peer, and the place where they are accepted.
+"""The local socket's server: accepts connections, one `Conversation` each.
 
 The methods are in `commands.py`, what is published in `state/feed.py`, lines and limits in `shared/jsonrpc/`.
 """
@@ -24,7 +24,7 @@ class Conversation(ServerConnection):
         self._feed.drained(self)
 
     def lost(self, reason: str) -> None:  # noqa: ARG002 - the peer keeps it
-        self._commands.gone(self)
+        self._commands.closed(self)
 
 
 class Server:

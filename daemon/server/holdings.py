@@ -1,4 +1,4 @@
-"""What an account holds and has traded, as the socket's own readers ask for it: rows of a topic, fills by time.
+"""What an account holds and has traded, for requests on the socket: rows of a topic, fills by time.
 
 Unknown, stale and empty are three answers here, as on HTTP.
 """
@@ -56,7 +56,7 @@ class Holdings:
         return self._pages.first(rows, {"asOf": self._store.replica.state(topic).asOf or None, "stale": stale})
 
     async def executions(self, params: Executions) -> Page:
-        """Fills by execution time: from memory where it has them all, which includes what the disk still owes.
+        """Fills by execution time: from memory where that has all of them, written to disk or not.
 
         `known`: whether the gateway has listed its fills to their end. `stale`: whether later ones may be missing.
         """

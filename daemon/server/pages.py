@@ -54,7 +54,7 @@ class Pages:
         answer = self._answers.get(name)
         start = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else -1
         if answer is None or not 0 <= start < len(answer.rows):
-            raise Problem("invalidParameters", "after: this answer is no longer held; ask for it again from the start.")
+            raise Problem("invalidParameters", "after: this answer is no longer held; request it again from the start.")
         self._answers.move_to_end(name)
         end = self._end(answer.rows, start)
         return Page(answer.rows[start:end], answer.facts, f"{name}:{end}" if end < len(answer.rows) else None)

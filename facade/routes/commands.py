@@ -37,7 +37,7 @@ async def connect(session: Session, context: RequestContext) -> web.StreamRespon
         params["wait"] = False
     await _run(session, "link.connect", params)
     if context.query.wait:
-        require_connected(session)  # a link that is gone again, or whose proof is too old, is no success
+        require_connected(session)  # a link that was lost since, or whose proof is too old, is no success
     return _status(session, 200 if context.query.wait else 202)
 
 

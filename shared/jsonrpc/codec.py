@@ -137,7 +137,7 @@ def decode(line: bytes) -> Request | InvalidRequest:
         return InvalidRequest(INVALID_REQUEST, "An id is a string (of at most 512 bytes), an integer or null.")
     error_id = client_id or NULL
     if value.get("jsonrpc") != "2.0":
-        return InvalidRequest(INVALID_REQUEST, 'A request says "jsonrpc": "2.0".', error_id)
+        return InvalidRequest(INVALID_REQUEST, 'A request has the member "jsonrpc": "2.0".', error_id)
     if not isinstance(value.get("method"), str):
         return InvalidRequest(INVALID_REQUEST, "A request names its method, a string.", error_id)
     if not isinstance(value.get("params", {}), dict):
