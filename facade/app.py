@@ -18,7 +18,7 @@ from prometheus_client import Histogram
 from facade.alerts import DaemonAlerts
 from facade.events.stream import Streams
 from facade.http.guard import BODY_LIMIT, Guard
-from facade.http.problems import fault, refusal
+from facade.http.problems import LinkState, fault, refusal
 from facade.http.responses import add_headers, may_wait, request_id, send_in_time
 from facade.http.routing import SESSION, SESSIONS, Route, add_routes
 from facade.replica.mirror import Mirror
@@ -135,22 +135,23 @@ def application(facade: Facade) -> web.Application:
         path = request.raw_path.partition("?")[0]
         begun = facade.clock.monotonic()
         request[SESSION] = session = facade.session_of(request)
-        name, state = (session.name, session.mirror.state) if session is not None else (None, None)
+        about: tuple[str | None, LinkState | None] = (None, None)  # a refusal by the guard reveals nothing of the link
         response: web.StreamResponse
         try:
             facade.guard.admit(request, path)
             if session is None:
                 served = ", ".join(facade.sessions)
                 raise Problem("notFound", f"There is no such path or session here. The sessions are {served}.")
+            about = (session.name, session.mirror.state)
             response = await handler(request)
         except Problem as problem:
-            response = refusal(problem, path, name, state)
+            response = refusal(problem, path, *about)
         except Exception:
             log.exception("facade.fault", message="A request failed inside the facade.", path=path)
             response = fault(path)
         resource = request.match_info.route.resource
         label = labels.get(resource.canonical, UNKNOWN) if resource is not None else UNKNOWN
-        facade.counts[label, response.status, name or ""] += 1
+        facade.counts[label, response.status, session.name if session is not None else ""] += 1
         if isinstance(response, web.Response):
             duration(label, response.status).observe(facade.clock.monotonic() - begun)
         if request.method == "POST" or _logger.isEnabledFor(logging.DEBUG):

@@ -21,7 +21,8 @@ ENCODER = msgspec.json.Encoder()
 
 
 class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of every refusal. `session`: the one that the request is about; null where it names none of ours.
+    """The body of every refusal. `session`: the one that the request is about; null where it names none of ours,
+    and in refusals of the guard.
 
     `nextAttemptAt`: when the link is tried next. `ibCode`: IBKR's own number.
     """

@@ -130,6 +130,7 @@ async def test_no_route_is_exempt_from_the_rules(tmp_path: Path, daemon: FakeDae
             for headers, status, reason in refusals[:2] if route.open else refusals:
                 answered, body, _ = await served.request(route.method, path, headers=headers)
                 assert (path, answered, body["reason"]) == (path, status, reason)
+                assert (body["session"], body["phase"], body["nextAttemptAt"]) == (None, None, None)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LocalHost", "[::1]"])
