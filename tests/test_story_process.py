@@ -112,21 +112,3 @@ async def test_a_daemon_killed_at_any_moment_gets_its_client_id_back_when_its_gh
             await scene.becomes(phase="ready", connected=True)
 
             assert set(gateway.client_ids) == {1}
-
-
-async def test_a_hold_survives_a_killed_daemon() -> None:
-    async with place() as directory, Gateway(World(), tick_rate=0.0) as gateway:
-        env = settings(directory, gateway.port)
-        scene = Daemon(env["IBKR_SOCKET"])
-        async with process("-m", "daemon", env=env, cwd=directory) as daemon:
-            await scene.becomes(phase="ready")
-            client = await Client.open(scene.path, "test/1")
-            await client.call("link.disconnect", {}, LIMIT)
-            await client.close()
-            daemon.kill()
-            await daemon.wait()
-        async with process("-m", "daemon", env=env, cwd=directory):
-            row = await scene.becomes(phase="held")
-
-            assert row["reason"] == "manual"
-            assert gateway.connections.total == 1

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterator
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -206,25 +203,3 @@ def test_a_reader_that_never_reads_costs_nothing_beyond_the_state() -> None:
     held = replica.snapshot(ALL)
     assert len(held["positions"].rows) == 100
     assert len(held["orders"].rows) <= 1 + 10 + 1
-
-
-def test_what_changed_is_found_without_looking_at_the_rest() -> None:
-    class Walked(OrderedDict[str, tuple[int, bytes | None]]):
-        looked = 0
-
-        def __reversed__(self) -> Iterator[str]:
-            for key in super().__reversed__():
-                type(self).looked += 1
-                yield key
-
-    replica = Replica("e")
-    replica.put(1, at(1), {"positions": {str(n): b"0" for n in range(1_000)}})
-    topic = replica._topics["positions"]
-    topic.rows = Walked(topic.rows)
-    for seq in range(2, 102):
-        replica.put(seq, at(seq), {"positions": {"7": b"%d" % seq}})
-        lacking = replica.since(ALL, seq - 1)
-        assert lacking is not None
-        assert lacking["positions"].rows == {"7": (seq, b"%d" % seq)}
-
-    assert Walked.looked <= 2 * 100

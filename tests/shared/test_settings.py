@@ -58,11 +58,6 @@ def test_the_example_begins_with_the_seeds_block() -> None:
     )
 
 
-def test_padded_comments_are_no_part_of_a_value(tmp_path: Path) -> None:
-    assert load(tmp_path, "IBKR_PORT=4002     # Gateway paper\n").port == 4002
-    assert load(tmp_path, IBKR_PORT="4001   # Gateway live").port == 4001
-
-
 def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
     assert load(tmp_path, "IBKR_PORT=4002\nIBKR_CLIENT_ID=5\n", IBKR_PORT="7496").port == 7496
 
@@ -234,11 +229,6 @@ def test_a_bad_value_is_named_with_what_is_accepted(tmp_path: Path, name: str, v
 def test_a_settings_file_that_cannot_even_be_looked_for_is_an_error(named: str) -> None:
     with pytest.raises(SettingsError, match="IBKR_ENV_FILE is"):
         Settings.load({"IBKR_ENV_FILE": named})
-
-
-def test_an_unknown_name_is_refused_with_the_nearest_known_one(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="IBKR_PROT is not a setting; did you mean IBKR_PORT"):
-        load(tmp_path, IBKR_PROT="7497")
 
 
 def test_names_of_others_are_none_of_our_business(tmp_path: Path) -> None:

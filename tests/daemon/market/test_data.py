@@ -127,20 +127,6 @@ async def test_a_line_wanted_while_the_link_is_down_is_requested_once_when_it_is
     assert house.tws.count("quote") == 1
 
 
-async def test_a_lost_link_leaves_the_row_and_marks_it_stale(house: House) -> None:
-    await house.watch(f"quotes:{AAPL}")
-    house.tws.tick(AAPL, bid=5.0)
-    house.market.over()
-
-    assert house.quote(AAPL) == Quote(conId=AAPL, bid=5.0)
-    assert house.sync(f"quotes:{AAPL}").stale
-
-    await house.ready()
-    assert house.sync(f"quotes:{AAPL}").stale
-    house.tws.tick(AAPL, bid=6.0)
-    assert not house.sync(f"quotes:{AAPL}").stale
-
-
 async def test_messages_of_an_old_session_are_ignored(house: House) -> None:
     await house.watch(f"quotes:{AAPL}")
     old = house.tws

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from daemon.process import Daemon
 from shared.jsonrpc.codec import RpcError
-from shared.messages import STATE_TOPICS, Account, Order, PnL, Position, Quote
+from shared.messages import Account, Order, PnL, Position, Quote
 from tests.daemon.running import LIMIT, Mirror, place, running, settings
 from tests.rows import fill
 
@@ -37,33 +37,6 @@ async def refused(mirror: Mirror, method: str, **params: Any) -> RpcError:
     with pytest.raises(RpcError) as error:
         await mirror.call(method, **params)
     return error.value
-
-
-async def test_a_watch_brings_every_topic_and_what_comes(daemon: Daemon, mirror: Mirror) -> None:
-    assert set(mirror.replica.topics() if mirror.replica else ()) == set(STATE_TOPICS)
-    assert mirror.link["phase"] == "disabled"
-    daemon.store.put({"pnl": {"DU1": PnL(account="DU1", dailyPnL=1.5)}})
-    await mirror.until(lambda: bool(mirror.rows("pnl")))
-
-    assert mirror.rows("pnl")["DU1"]["dailyPnL"] == 1.5
-    assert mirror.replica is not None
-    assert mirror.replica.rows("pnl") == daemon.store.replica.rows("pnl")
-
-
-async def test_a_facade_that_restarts_goes_on_where_it_was(daemon: Daemon, mirror: Mirror) -> None:
-    daemon.store.replace("positions", {f"DU1:{n}": Position(account="DU1", conId=n, position=1.0) for n in range(500)})
-    await mirror.until(lambda: len(mirror.rows("positions")) == 500)
-    held = mirror.replica
-    assert held is not None
-    await mirror.leave()
-    daemon.store.put({"positions": {"DU1:1": None, "DU1:2": Position(account="DU1", conId=2, position=7.0)}})
-    again = await Mirror.join(daemon.settings.socket_path, resume=held)
-
-    assert again.replica is held
-    assert again.replica.rows("positions") == daemon.store.replica.rows("positions")
-    answer = await again.call("watch", topics=["pnl"], epoch="another", since=3)
-    assert answer["reset"]
-    await again.leave()
 
 
 async def test_a_step_of_other_topics_is_named_when_it_is_a_commands(daemon: Daemon) -> None:

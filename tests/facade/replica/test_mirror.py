@@ -199,23 +199,6 @@ async def test_a_proof_that_was_sent_long_after_it_was_written_is_as_old_as_it_i
         await until(lambda: mirror.state.connected)
 
 
-async def test_a_topic_that_comes_and_goes_is_watched_while_anybody_wants_it(daemon: FakeDaemon) -> None:
-    daemon.store.put({"quotes:1": {"1": Quote(conId=1, bid=2.0)}})
-    async with mirroring(daemon.path) as mirror:
-        await until(lambda: mirror.state.complete)
-        mirror.subscribe(["quotes:1", "quotes:2"])
-        mirror.subscribe(["quotes:1"])
-        await until(lambda: mirror.state.has_topics(["quotes:1", "quotes:2"]))
-        assert mirror.state.row("quotes:1", "1") is not None
-
-        mirror.unsubscribe(["quotes:1", "quotes:2"])
-        await until(lambda: not mirror.state.has_topics(["quotes:2"]))
-        assert mirror.state.has_topics(["quotes:1"])
-        mirror.unsubscribe(["quotes:1"])
-        await until(lambda: not mirror.state.has_topics(["quotes:1"]))
-        assert all("quotes:1" not in daemon.feed.topics(peer) for peer in daemon.service.connections)  # type: ignore[arg-type]
-
-
 async def test_a_line_that_is_refused_costs_the_others_nothing(daemon: FakeDaemon) -> None:
     daemon.refuses.add("quotes:9")
     async with mirroring(daemon.path) as mirror:
