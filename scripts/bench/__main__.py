@@ -48,7 +48,7 @@ BEGIN, END = "<!-- measured -->\n", "<!-- end of what was measured -->\n"
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python scripts/bench", description=__doc__)
     parser.add_argument("rows", nargs="*", choices=[*ROWS, []], help="default: all")
-    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     parser.add_argument("--write", action="store_true", help=f"put the table into {DOCUMENT.name}")
     options = parser.parse_args()

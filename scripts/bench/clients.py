@@ -139,8 +139,8 @@ def ages(sock: socket.socket, rest: bytes, seconds: float, burst: int = 1) -> li
     return found
 
 
-def median_age(url: str, target: str, seconds: float = 1.0, burst: int = 1) -> float:
+def median_age(url: str, target: str, seconds: float = 0.8, burst: int = 1) -> float:
     sock, rest = subscribe(url, target)
     with sock:
-        ages(sock, rest, 0.3, burst)
+        ages(sock, rest, 0.2, burst)
         return statistics.median(ages(sock, b"", seconds, burst))

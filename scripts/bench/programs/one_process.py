@@ -1,7 +1,4 @@
-"""ib_async and a hand-written event stream in one process: the least a tick's way can be with this library.
-
-With `bare` as the last argument nothing is made of the ticks at all.
-"""
+"""ib_async and a hand-written event stream in one process: the least a tick's way can be with this library."""
 
 from __future__ import annotations
 
@@ -36,7 +33,7 @@ class Client(asyncio.Protocol):
         self.clients.discard(self.transport)
 
 
-async def main(port: int, gateway_port: int, con_id: int, *, bare: bool) -> None:
+async def main(port: int, gateway_port: int, con_id: int) -> None:
     clients: set[asyncio.Transport] = set()
     ib = IB()
     await ib.connectAsync("127.0.0.1", gateway_port, clientId=55)
@@ -58,7 +55,7 @@ async def main(port: int, gateway_port: int, con_id: int, *, bare: bool) -> None
             for transport in clients:
                 transport.write(event)
 
-    ib.pendingTickersEvent += (lambda _tickers: None) if bare else send
+    ib.pendingTickersEvent += send
     ib.reqMktData(contract)
     await asyncio.get_running_loop().create_server(lambda: Client(clients), "127.0.0.1", port)
     await asyncio.Event().wait()
@@ -66,4 +63,4 @@ async def main(port: int, gateway_port: int, con_id: int, *, bare: bool) -> None
 
 if __name__ == "__main__":
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(main(*(int(word) for word in sys.argv[1:4]), bare=sys.argv[4:] == ["bare"]))
+        asyncio.run(main(*(int(word) for word in sys.argv[1:4])))
