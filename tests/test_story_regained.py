@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import socket
+import sys
 from collections.abc import Callable
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -14,7 +13,7 @@ from daemon.link.windows import Calendar, calendar
 from daemon.simulator import Gateway, World
 from shared.messages import ConnectParams
 from shared.reasons import FINISH_LOGIN
-from tests.ports import free_port
+from tests.ports import free_port, full_backlog
 from tests.stories import story
 from tests.waiting import refused, until
 
@@ -329,27 +328,39 @@ async def test_26_the_address_that_answered_is_known() -> None:
         assert scene.target.host == "127.0.0.1", "the default is an address: a name may lead to ::1"
 
 
-@pytest.mark.skipif(
-    not hasattr(socket, "SO_REUSEPORT"), reason="a full backlog swallows dials only where it is counted"
-)
+ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="a full backlog swallows dials only where it is counted")
+
+
+@ON_LINUX
 async def test_27_a_swallowed_dial_is_no_refusal() -> None:
     """A host that drops the dial, as firewalls do: named, and not confused with a port that is closed."""
     async with story() as scene:
-        with closing(socket.socket()) as full:
-            full.bind(("127.0.0.1", 0))
-            full.listen(0)
-            port = full.getsockname()[1]
-            fillers = [socket.socket() for _ in range(8)]
-            try:
-                for filler in fillers:
-                    filler.setblocking(False)
-                    filler.connect_ex(("127.0.0.1", port))
-                caught = await refused(scene.link.connect(ConnectParams(port=port, timeout=0.5)))
-            finally:
-                for filler in fillers:
-                    filler.close()
+        with full_backlog() as full:
+            caught = await refused(scene.link.connect(ConnectParams(port=full.getsockname()[1], timeout=0.5)))
 
         assert caught.reason == "dialTimeout"
+        await scene.becomes("ready")
+
+
+@ON_LINUX
+async def test_27_a_dial_stuck_in_syn_ends_at_its_deadline_and_the_next_one_connects() -> None:
+    """FIELD B24, of the link that is kept up: not connected meanwhile, and no attempt waits for the one before it."""
+    async with story(timeout=0.3) as scene:
+        port = scene.gateway.port
+        scene.gateway.refuse()
+        scene.gateway.drop()
+        await scene.becomes("waiting", "portClosed")
+        with full_backlog(port):
+            for _ in range(2):
+                attempts = scene.link.figures().attempts
+                await scene.clock.pass_(20)
+                await until(lambda before=attempts: scene.link.figures().attempts > before)
+                await scene.becomes("waiting", "dialTimeout")
+                assert scene.row.lastError is not None
+                assert scene.row.lastError.text == f"no answer from 127.0.0.1:{port} within 0.3 s"
+                assert not scene.row.connected
+        await scene.gateway.listen()
+        await scene.clock.pass_(20)
         await scene.becomes("ready")
 
 
