@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,9 +47,27 @@ BEARER = re.compile(r"(?i)(bearer\s+)[^\s,;\"']+")
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
+SHORTEST_ID = 4
+"""Characters of an account id of another form that is masked; a shorter one may be any word."""
+IDS_HELD = 10_000
+_other_ids: dict[str, None] = {}  # account ids of another form than `ACCOUNT`
+_other_id: list[re.Pattern[str]] = []  # one pattern for all of them
+
+
+def protect(ids: Iterable[str]) -> None:
+    """Mask these account ids from here on, in whatever form they are: as IBKR has named them, or as configured."""
+    new = [each for each in ids if len(each) >= SHORTEST_ID and each not in _other_ids and not ACCOUNT.fullmatch(each)]
+    if new and len(_other_ids) < IDS_HELD:
+        _other_ids.update(dict.fromkeys(new))
+        longest_first = sorted(_other_ids, key=len, reverse=True)
+        _other_id[:] = [re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)")]
+
+
 def masked(text: str) -> str:
     """`DU1234567` → `DU…67`; bearer tokens → `Bearer …`."""
-    return BEARER.sub(r"\1…", ACCOUNT.sub(lambda found: f"{(found[0])[:2]}…{found[0][-2:]}", text))
+    for pattern in (ACCOUNT, *_other_id):
+        text = pattern.sub(lambda found: f"{found[0][:2]}…{found[0][-2:] if len(found[0]) > 6 else ''}", text)
+    return BEARER.sub(r"\1…", text)
 
 
 def printable(text: str) -> str:

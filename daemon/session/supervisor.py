@@ -31,6 +31,7 @@ from daemon.session.reading import GRACE, Reading
 from daemon.session.slots import Slots
 from daemon.tws.errors import DECODE_KINDS, TwsError
 from shared.clock import Clock
+from shared.log import protect
 from shared.messages import ConnectParams
 from shared.reasons import CATALOGUE, Problem
 from shared.settings import is_loopback
@@ -92,6 +93,7 @@ class Supervisor:
         version: str = "",
     ) -> None:
         self.counters = Counters(losses=Counter())
+        protect([policy.configured.account])
         self._policy = policy
         self._probing = (probeInterval, probeTimeout)
         self._factory = factory
@@ -155,6 +157,7 @@ class Supervisor:
         """Bring the link up to the target in `params`; returns the store's step that shows it. Raises `Problem`."""
         given = {name: value for name in params.__struct_fields__ if (value := getattr(params, name)) is not UNSET}
         target = replace(self._link.base, **given)
+        protect([target.account])
         limit = target.timeout + self._policy.configured.timeout + 3 * sum(self._probing) + CLOSING + GRACE
         return await self._request(ev.ConnectRequested(target=target, bare=not given), limit, wait=wait)
 

@@ -36,6 +36,7 @@ from daemon.tws.snapshot import Snapshots
 from daemon.tws.startup import REQUESTED, Startup
 from daemon.tws.ticks import Ticks
 from shared.clock import Clock
+from shared.log import protect
 from shared.messages import Bar, ContractQuery, Notice, Quote, Recovered
 
 check_version()
@@ -242,6 +243,7 @@ class Tws:
         self._maybe_open()
 
     def on_accounts(self, accounts: list[str]) -> None:
+        protect(accounts)
         self._list = "was empty"
         if not self._is_open:
             self.accounts = tuple(accounts)

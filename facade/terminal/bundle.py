@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 from facade.doctor import checks as doctor
 from shared.jsonrpc import blocking_client
-from shared.log import masked
+from shared.log import masked, protect
 from shared.settings import TABLE, Settings
 
 LOG_BYTES = 2_000_000
@@ -39,7 +39,9 @@ def bundle(environ: Mapping[str, str], target: Path | None, *, ask: Callable[[st
     settings = Settings.load(environ)
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     path = target or Path.cwd() / f"ibkr-support-{stamp}.tar.gz"
-    parts = {name: masked(text) for name, text in contents(environ, settings)}
+    found = dict(contents(environ, settings))
+    protect([settings.account, *_accounts(found["link.json"])])
+    parts = {name: masked(text) for name, text in found.items()}
     print(f"{path} will hold, with account ids masked:")
     for name, text in parts.items():
         print(f"  {name:<24} {len(text.encode()):>9} bytes")
@@ -67,6 +69,15 @@ def contents(environ: Mapping[str, str], settings: Settings) -> Iterator[tuple[s
         yield name, _answer_of(settings, method)
     for log in sorted((settings.state_dir / "logs").glob("*.log*")):
         yield f"logs/{log.name}", _end_of(log)
+
+
+def _accounts(link: str) -> list[str]:
+    """The accounts in the link row; none where the daemon did not answer with one."""
+    try:
+        row = json.loads(link)
+    except ValueError:
+        return []
+    return [str(each) for each in row.get("accounts") or ()] if isinstance(row, dict) else []
 
 
 def write(path: Path, parts: Mapping[str, str]) -> None:

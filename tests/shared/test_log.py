@@ -128,6 +128,19 @@ def test_account_ids_and_tokens_are_masked(text: str, shown: str) -> None:
     assert log.masked(text) == shown
 
 
+def test_account_ids_of_another_form_are_masked_once_they_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """IBKR names the accounts of a session, and `.env` one that may be misspelled (FIELD F11)."""
+    monkeypatch.setattr(log, "_other_ids", {})
+    monkeypatch.setattr(log, "_other_id", [])
+    text = "logged in to C12345, DU1234567, expected du1234567 or Joint.Margin (All)"
+    assert log.masked(text) == text.replace("DU1234567", "DU…67")
+    log.protect(["C12345", "DU1234567", "All", "du1234567"])
+    log.protect(["Joint.Margin"])
+
+    assert log.masked(text) == "logged in to C1…, DU…67, expected du…67 or Jo…in (All)"
+    assert log.masked("C123456, xdu1234567") == "C123456, xdu1234567"
+
+
 @given(st.text())
 def test_no_text_from_outside_starts_a_second_line_or_an_escape_sequence(text: str) -> None:
     shown = log.printable(text)
