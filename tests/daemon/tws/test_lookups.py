@@ -103,8 +103,7 @@ async def hanging_bars(gateway: Gateway, made: Session) -> asyncio.Task[Any]:
     return pending
 
 
-@pytest.mark.parametrize("named", [True, False])
-@pytest.mark.parametrize("code", [1100, 2110])
+@pytest.mark.parametrize(("code", "named"), [(1100, True), (1100, False), (2110, True), (2110, False), (1102, True)])
 async def test_an_outage_with_a_requests_id_interrupts_it(code: int, named: bool):
     """It is no refusal, and an empty answer least of all (FAULTS 11). Without an id it interrupts all (A23)."""
     async with Gateway(World()) as gateway, joined(gateway.port) as made:
