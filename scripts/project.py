@@ -25,9 +25,9 @@ CONSTRAINTS = ROOT / "constraints.txt"
 OLDEST, NEWEST = (3, 11), (3, 14)
 """The Pythons that constraints.txt is made for. On a newer one, a dependency without a release is no failure."""
 
-SIDE_BY_SIDE = ["-n", str(min(max(os.cpu_count() or 1, 2), 4)), "--dist", "loadfile"]
+SIDE_BY_SIDE = ["-n", str(min(max(os.cpu_count() or 1, 2), 4)), "--dist", "loadfile", "--no-loadscope-reorder"]
 """The whole suite in this many processes: most tests wait, so that one core serves two; each has its own browser.
-A file stays in one process, where its tests share what is slow to start."""
+A file stays in one process, where its tests share what is slow to start; tests/conftest.py puts the longest first."""
 
 
 def main(argv: Sequence[str]) -> int:

@@ -20,6 +20,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=3, help="how often test_survived kills the daemon under its clients")
 
 
+LONG_FILES = ("tests/browser/", "tests/abuse/", "tests/scaleout/", "tests/test_", "tests/facade/keeper/")
+"""Beginnings of the files that take longest, for their browser and processes: side by side they are to start first."""
+
 LONGEST_NAME = 100
 """Characters of a parameter in a test's name: what a person reads."""
 
@@ -35,6 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     twice = [name for name, count in Counter(item.nodeid for item in items).items() if count > 1]
     if twice:
         raise pytest.UsageError(f"several tests have one name: {', '.join(twice)}")
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG_FILES))
 
 
 @pytest.hookimpl(wrapper=True)
