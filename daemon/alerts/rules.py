@@ -24,7 +24,7 @@ Report = Literal["down", "action", "recovered"]
 
 
 class Condition(Struct, frozen=True, kw_only=True):
-    """What the link's row says. `expected`: inside a planned window."""
+    """The link's row, as far as the rules use it. `expected`: inside a planned window."""
 
     phase: str | None
     reason: str | None = None

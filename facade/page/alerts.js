@@ -21,7 +21,7 @@ export function alertLines({ known, incidents, receivers, heartbeat }, now) {
     if (one.failure) facts.push(`last failure ${at(one.failedAt)}: ${one.failure}`);
     if (one.waiting) facts.push(`${one.waiting} waiting`);
     if (one.givenUp) facts.push(`${one.givenUp} given up`);
-    if (one.ended) facts.push('it wants no more (410) until the next start');
+    if (one.ended) facts.push('answered 410: nothing is sent to it until the next start');
     const name = one.process === 'facade' ? `${one.receiver} (facade)` : one.receiver;
     lines.push({ name, text: facts.join(' · '), tone: one.failing || one.ended ? 'bad' : 'good' });
   }

@@ -74,7 +74,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 async def alerts(session: Session, _context: RequestContext) -> web.StreamResponse:
-    """Ask the daemon, with a deadline; what the facade itself sends is known always."""
+    """From the daemon, with a deadline, and from the facade itself."""
     info = await session.daemon_info()
     receivers = [_receiver("daemon", msgspec.convert(one, Health)) for one in info.get("alerts") or ()]
     incidents = [msgspec.convert({**one, "process": "daemon"}, Incident) for one in info.get("incidents") or ()]

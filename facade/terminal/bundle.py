@@ -81,7 +81,7 @@ def _accounts(link: str) -> list[str]:
 
 
 def write(path: Path, parts: Mapping[str, str]) -> None:
-    """A zip where the name says so, else a gzipped tar; only its owner can read it."""
+    """A zip where the name ends so, else a gzipped tar; only its owner can read it."""
     path.touch(mode=0o600)
     path.chmod(0o600)
     with path.open("wb") as file:

@@ -91,7 +91,7 @@ def descriptions() -> list[ToolDescription]:
 
 
 def schema(of: Any) -> dict[str, Any]:
-    """The JSON Schema of a struct, with an object at its root, as the protocol wants it."""
+    """The JSON Schema of a struct, with an object at its root, as the protocol requires."""
     (root,), definitions = msgspec.json.schema_components([of], ref_template=REFERENCE)
     members: dict[str, Any] = definitions.pop(root["$ref"].rpartition("/")[2])
     return {**members, "$defs": definitions} if definitions else members

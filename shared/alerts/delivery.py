@@ -26,7 +26,7 @@ class Outcome(NamedTuple):
 
     @property
     def gone(self) -> bool:
-        """The receiver wants no more."""
+        """The receiver refuses all further alerts."""
         return self.status == GONE
 
 

@@ -118,7 +118,8 @@ class Queue:
         health.failed, health.failedAt, health.failure = health.failed + 1, now, outcome.detail
         if outcome.gone:
             health.ended = True
-            log.warning("alerts.gone", message="A receiver of alerts wants no more (410).", sink=self.sink.label)
+            text = "A receiver of alerts answered 410: nothing is sent to it until the next start."
+            log.warning("alerts.gone", message=text, sink=self.sink.label)
             return
         if health.failed == 1 or waiting.delay == FIRST_RETRY:
             log.warning(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
+import signal
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,11 @@ from shared.alerts.delivery import Outcome
 from shared.alerts.sinks import Sink, read_sinks
 from shared.settings import Settings, SettingsError
 from tests.clock import HandClock, settled
+from tests.daemon.alerts.receiver import receiving
 from tests.daemon.market.fakes import START, Tasks
+from tests.facade.fake_daemon import FakeDaemon
+from tests.facade.keeper.test_parent import kept
+from tests.waiting import until
 
 
 class MemoryFile:
@@ -194,6 +200,29 @@ async def test_what_is_saved_is_replaced_as_a_whole(tmp_path: Path) -> None:
     await file.save(b"second")
     assert await file.load() == b"second"
     assert [path.name for path in tmp_path.iterdir()] == ["alerts.json"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
+async def test_a_facade_that_is_killed_while_it_sends_sends_the_same_alert_again(
+    tmp_path: Path, socket_path: str
+) -> None:
+    """Real processes: the same id and body, and one end of the incident once the daemon answers."""
+    daemon = FakeDaemon(socket_path)
+    wanted = {"IBKR_ALERTS_ON": "daemon", "IBKR_ALERTS_AFTER": "0.5"}
+    async with receiving(0) as receiver, kept(tmp_path, daemon, IBKR_ALERTS=receiver.url, **wanted) as facade:
+        await until(lambda: receiver.received)
+        os.kill(facade.state["child"], signal.SIGKILL)
+        receiver.status = 200
+        await until(lambda: len(receiver.received) == 2)
+        async with daemon:
+            daemon.set_all()
+            await until(lambda: len(receiver.received) == 3)
+    first, second, end = receiver.received
+    assert (first[0], first[2]) == (second[0], second[2])
+    firing, resolved = receiver.alerts[0]["data"], receiver.alerts[2]["data"]
+    assert (firing["state"], resolved["state"]) == ("firing", "resolved")
+    assert firing["incident"] == resolved["incident"]
+    assert end[0] != first[0]
 
 
 def test_it_is_sent_only_where_it_is_wanted_and_with_the_daemons_secret(tmp_path: Path) -> None:

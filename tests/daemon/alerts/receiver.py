@@ -1,4 +1,4 @@
-"""A webhook's receiver on loopback, that behaves as a test wants, and checks signatures as Standard Webhooks says."""
+"""A webhook's receiver on loopback, with a status that a test sets; checks signatures after Standard Webhooks."""
 
 from __future__ import annotations
 

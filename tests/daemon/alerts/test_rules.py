@@ -21,7 +21,7 @@ WEEK = timedelta(days=7)
 
 
 class Watched:
-    """A link that is as the test says, looked at every second; what was reported, with the second of each."""
+    """A link that a test sets, looked at every second; what was reported, with the second of each."""
 
     def __init__(self, start: datetime = NOON, windows: Calendar | None = None) -> None:
         self.start = self.now = start

@@ -28,7 +28,7 @@ GOOD_SINK, OTHER_SINK = read_sinks("https://good.example.com/x, https://other.ex
 
 
 class FakeSend:
-    """Answers as each sink's `outcomes` say; `None` never answers."""
+    """Answers with each sink's `outcomes`; `None` never answers."""
 
     def __init__(self) -> None:
         self.outcomes: dict[str, Outcome | None] = {}

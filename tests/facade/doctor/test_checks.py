@@ -1,4 +1,4 @@
-"""The doctor, tried against causes that were injected: named right, nothing named wrong, unknown said as unknown."""
+"""The doctor, tried against injected causes: each is named, nothing else is, unknown is reported as unknown."""
 
 from __future__ import annotations
 

@@ -106,17 +106,17 @@ async def test_a_restart_refuses_and_resets_no_connection(tmp_path: Path, daemon
         answers = []
         done = asyncio.Event()
 
-        async def ask() -> None:
+        async def request() -> None:
             while not done.is_set():
                 daemon.link(session=len(answers))
                 answers.append(await facade.status())
 
-        asking = [asyncio.create_task(ask(), name=f"asking {n}") for n in range(4)]
+        requests = [asyncio.create_task(request(), name=f"request {n}") for n in range(4)]
         before = facade.state
         for _ in range(2):
             assert await facade.restart() == 0
         done.set()
-        await asyncio.gather(*asking)
+        await asyncio.gather(*requests)
         assert facade.state["generation"] == before["generation"] + 2
         assert facade.state["child"] != before["child"]
         assert all(answer == {"connected": True, "available": True} for answer in answers)
@@ -138,9 +138,9 @@ async def test_its_log_is_where_ibkr_logs_looks(tmp_path: Path, daemon: FakeDaem
     async with kept(tmp_path, daemon) as facade:
         assert await facade.restart() == 0
         file = facade.state_dir / "logs" / "facade.log"
-        said = io.StringIO()
-        show(file, 50, follow=False, as_json=False, out=said)
-        assert said.getvalue().count("Facade running on") == 2
+        shown = io.StringIO()
+        show(file, 50, follow=False, as_json=False, out=shown)
+        assert shown.getvalue().count("Facade running on") == 2
         assert file.stat().st_mode & 0o077 == 0
 
 

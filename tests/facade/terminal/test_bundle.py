@@ -28,7 +28,7 @@ async def test_a_bundle_holds_neither_account_ids_nor_tokens_and_is_its_owners_a
     (logs / "daemon.log").write_text('{"message":"orders of DU1234567","header":"Bearer s3cret"}\n')
     daemon.answer("link.get", {"phase": "ready", "accounts": ["DU1234567"]})
     daemon.answer("link.events", {"events": [{"text": "logged in to U7654321"}]})
-    daemon.answer("daemon.info", {"said": "authorization: bearer s3cret"})
+    daemon.answer("daemon.info", {"text": "authorization: bearer s3cret"})
     environ = {
         "HOME": str(tmp_path),
         "IBKR_ACCOUNT": "DU1234567",

@@ -108,8 +108,8 @@ def test_without_a_link_nothing_is_shown_as_current(demo: dict[str, str]) -> Non
         last = run(demo, "positions", "--stale")
         assert last.returncode == 0
         assert "Not current" in last.stderr
-        said = run(demo, "reconnect")
-        assert "you have disconnected" in said.stdout
+        done = run(demo, "reconnect")
+        assert "you have disconnected" in done.stdout
     finally:
         assert run(demo, "connect").returncode == 0
     assert "Nothing to do" in run(demo, "reconnect").stdout
