@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import random
 import time
 from collections.abc import Iterator
 
+from ib_async import IB
 from measure import Figure, compared, interleaved
-from processes import Stack, first_line, python, stack
+from processes import Stack, stack
 
 PROBE = {"IBKR_PROBE_INTERVAL": "1", "IBKR_PROBE_TIMEOUT": "1"}
 """Shorter than the defaults, so that a round takes seconds; the goal is their sum."""
@@ -95,6 +97,7 @@ def ready(rounds: int) -> Iterator[Figure]:
             status.becomes(True)
 
             def reconnected(status: Status = status, positions: int = positions) -> float:
+                status.connection.close()  # idle for longer than one is kept; the next request opens another
                 status.post("disconnect")
                 begun = time.perf_counter()
                 status.post("connect")
@@ -105,12 +108,21 @@ def ready(rounds: int) -> Iterator[Figure]:
                 return taken
 
             def theirs(port: int = ours.gateway.port, positions: int = positions) -> float:
-                child = python("connecting", "connecting.py", str(port), str(positions), read=True)
-                try:
-                    return float(first_line(child))
-                finally:
-                    child.stop()
+                return asyncio.run(_connect_with_ib_async(port, positions))
 
+            theirs()  # nothing is cold then
             got = interleaved(min(rounds, 5), theirs=theirs, ours=reconnected, again=theirs)
         what = f"POST /connect → ready with {positions} positions ÷ connectAsync"
         yield compared("10", what, got, "ours", "theirs", "≤ 1.1" if positions == 1_000 else "", "again", "ms")
+
+
+async def _connect_with_ib_async(port: int, positions: int) -> float:
+    ib = IB()
+    begun = time.perf_counter()
+    await ib.connectAsync("127.0.0.1", port, clientId=33, timeout=60)
+    taken = time.perf_counter() - begun
+    if len(ib.positions()) != positions:
+        raise RuntimeError(f"{len(ib.positions())} positions after connectAsync")
+    ib.disconnect()
+    await asyncio.sleep(0.1)  # the gateway frees the client id
+    return taken
