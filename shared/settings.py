@@ -29,6 +29,7 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent
 BAD_SETTINGS = 78
 """Exit status for settings that cannot be used (EX_CONFIG)."""
 
+MAX_PORT = 65535
 LIVE_PORTS = (7496, 4001)
 STANDARD_PORTS = {7497: "TWS paper", 7496: "TWS live", 4002: "Gateway paper", 4001: "Gateway live"}
 
@@ -335,8 +336,12 @@ def _hosts(value: Value) -> tuple[str, ...]:
 
 def _names(value: Value) -> tuple[str, ...]:
     names = tuple(map(str.lower, _items(value)))
-    if not all(re.fullmatch(r"[0-9a-z._\[\]:-]+:\d{1,5}", name) for name in names):
-        raise ValueError(value.text)
+    for name in names:
+        found = re.fullmatch(r"[0-9a-z._\[\]:-]+:([0-9]{1,5})", name)
+        if found is None:
+            raise ValueError(value.text)
+        if not 1 <= int(found[1]) <= MAX_PORT:
+            raise Refused(f"{name} names port {found[1]}; a port is a whole number from 1 to {MAX_PORT}.")
     return names
 
 
@@ -425,14 +430,14 @@ def _clock_time(value: Value) -> time | None:
 
 SECONDS = "a number of seconds above 0 and at most 3600"
 BOOL = "true or false"
-PORT = "a whole number from 1 to 65535"
+PORT = f"a whole number from 1 to {MAX_PORT}"
 
 TABLE: dict[str, Row] = {
     "IBKR_SESSION": Row("session", _session, "a name of a-z, 0-9 and -, of at most 32 characters"),
     "IBKR_SESSIONS": Row("sessions", _sessions, "NAME, NAME=SOCKET or NAME=nats, separated by commas, or nothing"),
     "IBKR_AUTO_CONNECT": Row("auto_connect", _bool, BOOL),
     "IBKR_HOST": Row("host", _host("IBKR_PORT"), "a host name or address"),
-    "IBKR_PORT": Row("port", _int(1, 65535), PORT),
+    "IBKR_PORT": Row("port", _int(1, MAX_PORT), PORT),
     "IBKR_CLIENT_ID": Row("client_id", _int(0, 2**31 - 1), "a whole number from 0 to 2147483647"),
     "IBKR_ACCOUNT": Row("account", _account, "an account id such as DU1234567, or nothing"),
     "IBKR_CONNECT_TIMEOUT": Row("connect_timeout", _seconds, SECONDS),
@@ -446,7 +451,7 @@ TABLE: dict[str, Row] = {
     "IBKR_SOCKET": Row("socket", _socket, "a socket path (Windows: a pipe name), or nothing"),
     "IBKR_STATE_DIR": Row("state_dir", _path_or_none, "a directory, or nothing"),
     "IBKR_FACADE_HOST": Row("facade_host", _host("IBKR_FACADE_PORT"), "a host name or address"),
-    "IBKR_FACADE_PORT": Row("facade_port", _int(1, 65535), PORT),
+    "IBKR_FACADE_PORT": Row("facade_port", _int(1, MAX_PORT), PORT),
     "IBKR_FACADE_NAMES": Row("facade_names", _names, "host:port names separated by commas"),
     "IBKR_FACADE_TOKEN_FILE": Row("facade_token_file", _path_or_none, "a file, or nothing"),
     "IBKR_PEER_CHECK": Row("peer_check", _bool, BOOL),

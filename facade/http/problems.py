@@ -13,7 +13,7 @@ from aiohttp import web
 
 from facade.http.responses import PROBLEM, reply
 from shared.messages import Link
-from shared.reasons import Problem, describe
+from shared.reasons import LINK_REASONS, Problem, describe
 
 TYPES = "/docs/reasons#{}"
 
@@ -44,6 +44,9 @@ class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True):
 OWN_MEMBERS = frozenset(ProblemDetails.__struct_fields__) | {"daemon", "sentence", "allow", "retryAfter", "seq"}
 """Members of a problem that are set here; others (`candidates`, `accounts` …) pass through."""
 
+ABOUT_LINK = frozenset(LINK_REASONS) | {"notConnected"}
+"""Problems that the next attempt to connect may end."""
+
 
 class LinkState(Protocol):
     """`link`: the last row, which is of now while the daemon is `reachable`. `next_attempt_in`: s."""
@@ -59,7 +62,8 @@ def refusal(problem: Problem, path: str, session: str | None, state: LinkState |
     """`problem` as the response to a request for `path`, about `session` whose link is in `state`.
 
     A link row of the same reason, or the daemon's own answer, replaces the catalogue's words. 503 and 429 have
-    `Retry-After`: the problem's, the daemon's, else the time to the next attempt, else a second.
+    `Retry-After`: the problem's, the daemon's, else, of a problem of the link, the time to the next attempt, else a
+    second.
     """
     entry = problem.entry
     from_daemon: dict[str, Any] = problem.extra.get("daemon") or {}
@@ -89,7 +93,8 @@ def refusal(problem: Problem, path: str, session: str | None, state: LinkState |
     elif problem.reason == "tokenMissing":
         headers["WWW-Authenticate"] = 'Bearer realm="ibkr"'
     elif entry.status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
-        planned = state.next_attempt_in if state is not None and link is not None else None
+        waits = link is not None and problem.reason in ABOUT_LINK
+        planned = state.next_attempt_in if state is not None and waits else None
         headers["Retry-After"] = _retry_after(problem.retryAfter, from_daemon.get("retryAfter"), planned)
     extra = {key: value for key, value in {**problem.extra, **from_daemon}.items() if key not in OWN_MEMBERS}
     return reply(ENCODER.encode(msgspec.structs.asdict(details) | extra), PROBLEM, status=entry.status, headers=headers)

@@ -211,6 +211,8 @@ def test_a_named_file_that_is_missing_is_an_error(tmp_path: Path) -> None:
         ("IBKR_HOST", "", "host name"),
         ("IBKR_HOST", "a b", "host name"),
         ("IBKR_FACADE_NAMES", "dash.local", "host:port"),
+        ("IBKR_FACADE_NAMES", "a.local:9101,dash.local:99999", "dash.local:99999 names port 99999; a port is"),
+        ("IBKR_FACADE_NAMES", "dash.local:0", "a port is a whole number from 1 to 65535"),
         pytest.param("IBKR_STATE_DIR", "~no-such-user-here/x", "a directory", marks=homes),
         pytest.param("IBKR_SOCKET", "~no-such-user-here/x", "a socket path", marks=homes),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -273,6 +274,21 @@ async def test_a_refusal_of_the_daemon_is_passed_on(served: Served, reason: str,
     got, body, headers = await served.get(f"{API}/bars?conId=1")
     assert (got, body["reason"], body["detail"], body["ibCode"]) == (status, reason, "Said IBKR.", 162)
     assert headers.get("Retry-After") == (str(wait) if wait else None)
+
+
+async def test_a_refusal_that_is_not_about_the_link_does_not_wait_for_its_next_attempt(served: Served) -> None:
+    """The link's own problem carries the time to the next attempt; a ledger that cannot be read, a second."""
+    at = datetime.now(UTC) + timedelta(hours=1)
+    served.daemon.link(phase="waiting", reason="portClosed", connected=False, nextAttemptAt=at)
+    served.daemon.refuse("link.events", "ledgerUnavailable")
+    state = served.facade.default.mirror.state
+    await until(lambda: state.link is not None and state.link.phase == "waiting")
+    for path, reason, wait in (
+        ("link/events", "ledgerUnavailable", range(1, 2)),
+        ("executions", "portClosed", range(3000, 3601)),
+    ):
+        status, body, headers = await served.get(f"{API}/{path}")
+        assert (status, body["reason"], int(headers["Retry-After"]) in wait) == (503, reason, True)
 
 
 async def test_a_reason_of_a_newer_daemon_is_still_a_problem(served: Served) -> None:
