@@ -116,6 +116,7 @@ class Publisher:
         self._leases = Leases()
         self._snapshots: OrderedDict[str, Iterator[bytes]] = OrderedDict()
         self._calls: set[asyncio.Task[None]] = set()
+        self._misdelivered: set[str] = set()  # methods of which that was logged
         self._last_error = ""
         self._numbers = itertools.count(1)
         self._outbox: Outbox | None = None  # none before the name was claimed
@@ -146,6 +147,12 @@ class Publisher:
                 self._warn("scaleout.away", f"NATS is not available; only local readers are served ({_text(error)}).")
             self._expire()
             await self._clock.sleep(delay)
+
+    def _warn_misdelivered(self, subject: str, method: str) -> None:
+        if method not in self._misdelivered:
+            self._misdelivered.add(method)
+            message = f"A message of {subject} was delivered as a call of {method} and was not carried out."
+            log.warning("scaleout.refused", message=message)
 
     def _warn(self, event: str, message: str) -> None:
         if message != self._last_error:
@@ -342,7 +349,13 @@ class Publisher:
         return service
 
     def _endpoint(self, method: str) -> Callable[[Request], Any]:
+        subject = self._subjects.call(method)
+
         async def handle(request: Request) -> None:
+            if request.subject != subject:
+                # a stream's message: whoever may make a consumer may have the server deliver it here, without its body
+                self._warn_misdelivered(request.subject, method)
+                return
             if len(self._calls) >= MAX_CALLS:
                 data: dict[str, Any] = {"reason": "pacingBudget", "retryable": True}
                 await _respond_error(request, RpcError(APPLICATION_ERROR, "Too many calls are pending.", data))

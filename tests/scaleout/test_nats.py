@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import signal
-import subprocess
-from contextlib import AsyncExitStack
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -17,7 +13,6 @@ from daemon.process import Daemon
 from shared.messages import Account, Bar, Position, Quote
 from shared.reasons import Problem
 from shared.scaleout import LEASE
-from shared.settings import PROJECT_ROOT
 from tests.scaleout.conftest import FastClock, NatsServer, equal, published, remote, settled
 from tests.waiting import until
 
@@ -191,68 +186,3 @@ async def test_two_sessions_on_one_server_do_not_mix(nats_server: NatsServer) ->
         await settled(of_live, live)
         await settled(of_paper, paper)
         assert set(of_live.state.replica.rows("accounts") if of_live.state.replica else ()) == {"U1"}
-
-
-def documented_config(tmp_path: Path, port: int) -> str:
-    """The configuration of docs/scale-out.md, with this machine's paths, port and passwords."""
-    text = (PROJECT_ROOT / "docs" / "scale-out.md").read_text(encoding="utf-8")
-    config = next(block for block in text.split("```") if "jetstream {" in block)
-    for written, real in {
-        "0.0.0.0:4222": f"127.0.0.1:{port}",
-        "/var/lib/nats": f"{tmp_path}/store",
-        "/etc/nats": str(tmp_path),
-        "…": "p",
-    }.items():
-        config = config.replace(written, real)
-    return config
-
-
-def make_certificate(directory: Path) -> None:
-    """A self-signed one for `localhost`, under the names of the documented configuration."""
-    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext"
-    subprocess.run(
-        [*command.split(), "subjectAltName=DNS:localhost", "-keyout", "server.key", "-out", "server.pem"],
-        cwd=directory,
-        check=True,
-        capture_output=True,
-        timeout=60,
-    )
-
-
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
-async def test_the_documented_server_has_tls_and_two_roles(
-    tmp_path: Path, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A reader sees everything, and its command is refused by NATS as `notPermitted`; an operator commands."""
-    nats_server.kill()
-    make_certificate(tmp_path)
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "server.pem"))
-    guarded = NatsServer(tmp_path)
-    guarded.config = documented_config(tmp_path, guarded.port)
-    guarded.url = f"tls://localhost:{guarded.port}"
-    guarded.start()
-    files = {}
-    for user, password in (("daemon", "p"), ("reader", "p"), ("operator", "p"), ("stranger", "x")):
-        files[user] = tmp_path / user
-        files[user].write_text(f"{user}:{password}\n")
-        files[user].chmod(0o600)
-    try:
-        async with AsyncExitStack() as stack:
-            daemon = await stack.enter_async_context(published(guarded, nats_creds=files["daemon"]))
-            reader, operator, stranger = [
-                await stack.enter_async_context(remote(guarded, credentials=files[user]))
-                for user in ("reader", "operator", "stranger")
-            ]
-            for mirror in (reader, operator):
-                await settled(mirror, daemon)
-            daemon.store.put({"quotes:1": {"1": Quote(conId=1, bid=1.0)}})
-            reader.subscribe(["quotes:1"])
-            await until(lambda: equal(reader, daemon, ("quotes:1",)))
-            assert b"epoch" in bytes(await reader.call("daemon.info", {}, 30.0))
-            with pytest.raises(Problem) as refused:
-                await reader.call("link.disconnect", {}, 30.0)
-            assert (refused.value.reason, refused.value.entry.status) == ("notPermitted", 403)
-            assert not stranger.state.reachable
-            await operator.call("link.disconnect", {}, 30.0)
-    finally:
-        guarded.kill()
