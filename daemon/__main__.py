@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import structlog
 
-from shared.settings import BAD_SETTINGS, TABLE, Settings, SettingsError
+from shared.settings import BAD_SETTINGS, TABLE, Settings, SettingsError, shared_client_ids
 from shared.transport.private_paths import AlreadyRunning, UnsafePath, claim
 from shared.zones import use_newest
 
@@ -72,6 +72,8 @@ def serve(settings: Settings, environ: Mapping[str, str], state_dir_held: Callab
     logs.set_up(settings.log_level, settings.log_format, file=file, environ=environ)
     for warning in settings.warnings:
         log.warning("settings.odd", message=warning)
+    for sentence in shared_with_others(settings, environ):
+        log.warning("settings.client_id_shared", message=sentence)
     # what follows takes half a second to import, and is not needed to refuse
     from daemon.link.windows import calendar, read_overrides
     from daemon.process import StateDirectoryLost, Surroundings, run
@@ -112,6 +114,13 @@ def serve(settings: Settings, environ: Mapping[str, str], state_dir_held: Callab
         return FAILED
     log.info("daemon.stopped", message="Daemon stopped")
     return 0
+
+
+def shared_with_others(settings: Settings, environ: Mapping[str, str]) -> list[str]:
+    """A sentence for each session of this machine that uses the same gateway with the same client id."""
+    known = {settings.session: settings, **settings.other_sessions(environ)}
+    pairs = shared_client_ids({name: one.gateway_client for name, one in known.items()})
+    return [sentence for one, _, sentence in pairs if one == settings.session]
 
 
 def alerts_secret(settings: Settings) -> bytes:

@@ -165,7 +165,12 @@ class Daemon:
             stop=stop.set,
             figures=self._figures,
         )
-        service = RpcService(daemon=f"ibkr/{around.version}", epoch=ledger.epoch, methods=self.commands.table())
+        service = RpcService(
+            daemon=f"ibkr/{around.version}",
+            epoch=ledger.epoch,
+            methods=self.commands.table(),
+            session=settings.session,
+        )
         self.server = Server(service, self.feed, self.commands)
         self._loaded = False
         self._linking: asyncio.Task[None] | None = None

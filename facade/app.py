@@ -109,12 +109,23 @@ class Facade:
             return self.sessions.get(name)
         return None if request.path.startswith(SESSIONS) else self.default
 
+    def no_such_session(self) -> Problem:
+        served = ", ".join(self.sessions)
+        detail = f"There is no such path or session here. The sessions are {served}."
+        return Problem("notFound", detail, extra={"session": None})
+
+    def about(self, problem: Problem, session: Session | None) -> tuple[str | None, LinkState | None]:
+        """Name and state of the session that `problem` is about: the one in its `extra`, else `session`."""
+        if "session" in problem.extra:
+            session = self.sessions.get(problem.extra["session"])
+        return (session.name, session.mirror.state) if session is not None else (None, None)
+
 
 def _durations() -> Histogram:
     return Histogram(
         "ibkr_http_request_duration_seconds",
         "From the request's head to its response; event streams are not counted.",
-        ["route", "status"],
+        ["route", "status", "session"],
         buckets=(0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0),
         registry=None,
     )
@@ -124,9 +135,9 @@ def application(facade: Facade) -> web.Application:
     """The routes of `facade` behind its guard."""
     labels = {route.template: route.label or route.template for route in facade.routes}
 
-    @functools.cache  # of the routes' labels and the statuses in use
-    def duration(label: str, status: int) -> Histogram:
-        return facade.durations.labels(label, status)
+    @functools.cache  # of the routes' labels, the statuses in use and the sessions
+    def duration(label: str, status: int, session: str) -> Histogram:
+        return facade.durations.labels(label, status, session)
 
     @web.middleware
     async def respond(request: web.Request, handler: Any) -> web.StreamResponse:
@@ -135,25 +146,25 @@ def application(facade: Facade) -> web.Application:
         path = request.raw_path.partition("?")[0]
         begun = facade.clock.monotonic()
         request[SESSION] = session = facade.session_of(request)
-        about: tuple[str | None, LinkState | None] = (None, None)  # a refusal by the guard reveals nothing of the link
+        name = session.name if session is not None else ""
+        about: Session | None = None  # a refusal by the guard reveals nothing of the link
         response: web.StreamResponse
         try:
             facade.guard.admit(request, path)
             if session is None:
-                served = ", ".join(facade.sessions)
-                raise Problem("notFound", f"There is no such path or session here. The sessions are {served}.")
-            about = (session.name, session.mirror.state)
+                raise facade.no_such_session()
+            about = session
             response = await handler(request)
         except Problem as problem:
-            response = refusal(problem, path, *about)
+            response = refusal(problem, path, *facade.about(problem, about))
         except Exception:
             log.exception("facade.fault", message="A request failed inside the facade.", path=path)
             response = fault(path)
         resource = request.match_info.route.resource
         label = labels.get(resource.canonical, UNKNOWN) if resource is not None else UNKNOWN
-        facade.counts[label, response.status, session.name if session is not None else ""] += 1
+        facade.counts[label, response.status, name] += 1
         if isinstance(response, web.Response):
-            duration(label, response.status).observe(facade.clock.monotonic() - begun)
+            duration(label, response.status, name).observe(facade.clock.monotonic() - begun)
         if request.method == "POST" or _logger.isEnabledFor(logging.DEBUG):
             level = logging.INFO if request.method == "POST" else logging.DEBUG
             log.log(level, "facade.request", message=f"{request.method} {path}: {response.status}")

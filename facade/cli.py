@@ -34,14 +34,19 @@ def _run(arguments: list[str]) -> int:
         if not SESSION_CHARACTERS.issuperset(session) or not 0 < len(session) <= 32 or session[0] == "-":
             print(f"ibkr: --session {session!r} is not a name of a-z, 0-9 and -, of at most 32.", file=sys.stderr)
             return link_view.USAGE
+        if take_session(arguments) is not None:
+            print("ibkr: --session is there twice.", file=sys.stderr)
+            return link_view.USAGE
         os.environ["IBKR_SESSION"] = session
+    named = os.environ.get("IBKR_SESSION", "").strip()
+    named = "" if named == DEFAULT_SESSION else named
     if arguments in (["status"], ["status", "--json"]) and (path := socket_path(os.environ)):
         try:
-            link = blocking_client.call_once(path, "link.get", {}, link_view.TIMEOUT)
+            link = blocking_client.call_once(path, "link.get", {}, link_view.TIMEOUT, session=named)
         except (OSError, blocking_client.CallError):
             pass  # the explanation needs the settings and the catalogue
         else:
-            return link_view.show(link, sys.stdout, as_json="--json" in arguments, environ=os.environ)
+            return link_view.show(link, sys.stdout, as_json="--json" in arguments, environ=os.environ, session=named)
     from facade.terminal.commands import run
 
     return run(arguments)

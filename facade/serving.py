@@ -37,7 +37,8 @@ from facade.routes.paths import ROUTES
 from shared import scaleout
 from shared.clock import Clock, SystemClock
 from shared.log import set_up
-from shared.settings import BAD_SETTINGS, Settings, SettingsError
+from shared.settings import BAD_SETTINGS, Settings, SettingsError, shared_client_ids
+from shared.transport.address import DEFAULT_SESSION
 from shared.transport.private_paths import UnsafePath, private_directory
 
 log = structlog.get_logger(__name__)
@@ -97,7 +98,7 @@ def _reachable(state: ReplicaState) -> Callable[[], bool]:
 def _connector(settings: Settings, name: str, own: Settings, clock: Clock) -> Connect:
     """How the daemon of the session `name` is reached; nothing else depends on it."""
     if not settings.is_remote(name):
-        return local_connector(own.socket_path, clock)
+        return local_connector(own.socket_path, clock, name if name != DEFAULT_SESSION else "")
     from facade.replica.nats import nats_connector
 
     server = scaleout.Server(settings.nats_url, settings.nats_creds)
@@ -203,6 +204,11 @@ def serve(environ: Mapping[str, str], handed: Sequence[str]) -> int:
         say(str(error))
         return BAD_SETTINGS
     set_up(settings.log_level, settings.log_format, file=settings.state_dir / "logs" / "facade.log", environ=environ)
+    known = settings.other_sessions(environ)
+    if settings.session in sessions:
+        known[settings.session] = settings
+    for _, _, sentence in shared_client_ids({name: one.gateway_client for name, one in known.items()}):
+        log.warning("settings.client_id_shared", message=sentence)
     try:
         sockets = inherited if "--activated" in handed else _listening(settings, inherited)
     except OSError as error:

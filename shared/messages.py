@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from shared.transport.address import DEFAULT_SESSION
+
 PROTOCOL = 1
 """The number both sides name in `hello`. It rises when a line's meaning changes, not when a field is added."""
 
@@ -457,10 +459,13 @@ class Hello(Struct, frozen=True, kw_only=True):
     client: str
 
 
-class Welcome(Message, frozen=True, kw_only=True):
+class Welcome(Message, frozen=True, kw_only=True, omit_defaults=True):
+    """`session`: the name of the daemon's session; left out for the default one."""
+
     protocol: int
     daemon: str
     epoch: str
+    session: str = DEFAULT_SESSION
 
 
 class WatchParams(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

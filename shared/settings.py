@@ -5,14 +5,16 @@ Reads the mapping and the files that it is passed. A bad value is an error, neve
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import ipaddress
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import time
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
@@ -135,6 +137,33 @@ class Settings:
         return dict(self.sessions).get(session) == REMOTE
 
     @property
+    def gateway_client(self) -> GatewayClient:
+        return gateway_client(self.host, self.port, self.client_id)
+
+    def other_sessions(self, environ: Mapping[str, str], cwd: Path | None = None) -> dict[str, Settings]:
+        """The settings of this machine's other sessions as their files have them, by name.
+
+        What cannot be known is left out: remote sessions, and those whose settings are in no file.
+        """
+        outside = {name: value for name, value in environ.items() if not name.startswith(OURS)}
+        found = {}
+        for name in self.known_sessions(cwd):
+            if name == self.session or self.is_remote(name):
+                continue
+            with contextlib.suppress(SettingsError):
+                other = Settings.load({**outside, "IBKR_SESSION": name, "IBKR_SESSIONS": ""}, cwd)
+                if other.env_file is not None:
+                    found[name] = other
+        return found
+
+    def known_sessions(self, cwd: Path | None = None) -> tuple[str, ...]:
+        """The names of `IBKR_SESSIONS`, then those that have a settings file `.env.NAME`."""
+        places = (_working_directory() if cwd is None else cwd, PROJECT_ROOT)
+        files = sorted(file.name.removeprefix(".env.") for place in places for file in place.glob(".env.*"))
+        own = (name for name in files if SESSION_NAME.fullmatch(name) and name != "example")
+        return tuple(dict.fromkeys((*(name for name, _ in self.sessions), *own)))
+
+    @property
     def socket_path(self) -> str:
         """Where the daemon listens: `IBKR_SOCKET`, else the per-user default of the session."""
         return self.socket or default_path({}, self.session)
@@ -158,7 +187,8 @@ class Settings:
                 found[name] = own
                 continue
             for other, its in found.items():
-                if its.socket == own.socket and not self.is_remote(other):
+                same = os.path.realpath(its.socket) == os.path.realpath(own.socket)
+                if same and not self.is_remote(other):
                     raise SettingsError(f"IBKR_SESSIONS: {other} and {name} are the same socket, {own.socket}.")
             found[name] = own
         return found
@@ -184,6 +214,27 @@ class Settings:
                 )
             return None
         return _token(self.facade_token_file)
+
+
+GatewayClient = tuple[str, int, int]
+"""Host, port and client id; equal where they are the same for TWS, which accepts one connection of them at a time."""
+
+
+def gateway_client(host: str, port: int, client_id: int) -> GatewayClient:
+    return "127.0.0.1" if is_loopback(host) else host.lower(), port, client_id
+
+
+def shared_client_ids(sessions: Mapping[str, GatewayClient]) -> Iterator[tuple[str, str, str]]:
+    """Each two sessions that cannot both be connected, with a sentence."""
+    for (one, its), (other, others) in combinations(sessions.items(), 2):
+        if its == others:
+            host, port, client_id = its
+            yield (
+                one,
+                other,
+                f"The sessions {one} and {other} both use {host}:{port} with client id {client_id}: TWS accepts one of "
+                "them at a time. Give one of them another IBKR_CLIENT_ID, in its .env.NAME.",
+            )
 
 
 def is_loopback(host: str) -> bool:

@@ -29,7 +29,15 @@ from shared.jsonrpc import blocking_client
 from shared.listeners import listener_name, listening_pids
 from shared.log import masked, printable
 from shared.reasons import BY_PRODUCT, FIREWALL, PRODUCTS, describe
-from shared.settings import STANDARD_PORTS, Settings, SettingsError, is_loopback
+from shared.settings import (
+    STANDARD_PORTS,
+    GatewayClient,
+    Settings,
+    SettingsError,
+    gateway_client,
+    is_loopback,
+)
+from shared.transport.address import DEFAULT_SESSION, AnotherSession
 from shared.transport.private_paths import holder
 from shared.zones import newest, package_version
 
@@ -86,6 +94,8 @@ class DiagnosticContext:
     wall: Callable[[], float] = time.time
     ports: Mapping[int, str] = field(default_factory=lambda: STANDARD_PORTS)
     dial: bool = True
+    others: Mapping[str, GatewayClient] | None = None
+    """Gateway and client id of other sessions, by name; `None`: as the settings files have them."""
 
     @property
     def connected(self) -> bool:
@@ -116,17 +126,22 @@ def examine(
     settings: Settings | None = None,
     ports: Mapping[int, str] | None = None,
     dial: bool = True,
+    others: Mapping[str, GatewayClient] | None = None,
+    link: dict[str, Any] | None = None,
+    checks: Mapping[str, Look] | None = None,
 ) -> Iterator[Check]:
     """Every check in turn, as it is done. Account ids are masked, as in logs; no remedy is given twice.
 
     `settings`: those that are in force already; else they are read from `environ`. `dial`: where no session is up,
-    open a connection to the gateway for the checks that need one.
+    open a connection to the gateway for the checks that need one. `others`, `link`: see `DiagnosticContext`. `checks`:
+    other ones than `CHECKS`.
     """
-    context = DiagnosticContext(environ, ports=STANDARD_PORTS if ports is None else ports, dial=dial)
+    ports = STANDARD_PORTS if ports is None else ports
+    context = DiagnosticContext(environ, ports=ports, dial=dial, others=others, link=link)
     if settings is not None:
         context.settings, context.readable = settings, True
     given: set[str] = set()
-    for name, look in CHECKS.items():
+    for name, look in (CHECKS if checks is None else checks).items():
         try:
             check = look(context)
         except Exception as error:  # one check that fails must not hide the others
@@ -190,9 +205,12 @@ def _state_directory(context: DiagnosticContext) -> Check:
 def _daemon(context: DiagnosticContext) -> Check:
     path = context.settings.socket_path
     try:
-        context.link = blocking_client.call_once(path, "link.get", {}, DAEMON_TIMEOUT)
+        named = "" if context.settings.session == DEFAULT_SESSION else context.settings.session
+        context.link = blocking_client.call_once(path, "link.get", {}, DAEMON_TIMEOUT, session=named)
     except blocking_client.CallError as refused:
         return Check("daemon", "failed", f"The daemon refused: {refused.message}", ("Restart it.",))
+    except AnotherSession as error:
+        return Check("daemon", "failed", str(error), ("Restart the facade afterwards.",), "daemonUnreachable")
     except PermissionError as error:
         remedy = (f"Check who owns {path}; it must be yours, mode 0600 in a directory of mode 0700.",)
         return Check("daemon", "failed", f"The socket {path} may not be used: {error}.", remedy, "daemonUnreachable")
@@ -282,7 +300,7 @@ def _firewall(_context: DiagnosticContext) -> Check:
     return Check("firewall", "unknown", "It can be read only with administrator rights.", remedy)
 
 
-def _versions(_context: DiagnosticContext) -> Check:
+def versions(_context: DiagnosticContext) -> Check:
     parts = [f"Python {platform.python_version()}", platform.platform(terse=True)]
     for name in ("ibkr-link", "ib_async", "aiohttp", "msgspec"):
         try:
@@ -359,7 +377,7 @@ def _room(seconds: float, configured: float) -> int:
     return min(3600, max(math.ceil(configured * 2), math.ceil(seconds * 3)))
 
 
-def _handshake(context: DiagnosticContext) -> Check:
+def handshake(context: DiagnosticContext) -> Check:
     settings = context.settings
     if context.connected:
         link = context.link or {}
@@ -393,6 +411,9 @@ def _handshake(context: DiagnosticContext) -> Check:
 
 def _client_id(context: DiagnosticContext) -> Check:
     client_id = context.client_id
+    if shared := _shared_client_id(context):
+        remedy = ("Give one of them another IBKR_CLIENT_ID, in its .env.NAME, and restart its daemon.",)
+        return Check("client id", "failed", shared, remedy, "clientIdInUse")
     reason = (context.link or {}).get("reason")
     in_use = reason == "clientIdInUse" or (context.greeting is not None and context.greeting.reason == "clientIdInUse")
     if in_use:
@@ -403,6 +424,23 @@ def _client_id(context: DiagnosticContext) -> Check:
     if context.link is None and context.greeting is not None and context.greeting.complete:
         return Check("client id", "ok", f"{client_id} is free.")
     return Check("client id", "unknown", f"Whether {client_id} is free shows only in a complete handshake with it.")
+
+
+def _shared_client_id(context: DiagnosticContext) -> str:
+    """The other sessions that are known to use the same gateway with the same client id; empty for none."""
+    others = context.others
+    if others is None:
+        known = context.settings.other_sessions(context.environ)
+        others = {name: one.gateway_client for name, one in known.items()}
+    ours = gateway_client(*context.target, context.client_id)
+    same = [name for name, its in others.items() if its == ours]
+    if not same:
+        return ""
+    host, port, client_id = ours
+    return (
+        f"The sessions {', '.join((context.settings.session, *same))} use {host}:{port} with the same client id, "
+        f"{client_id}: TWS accepts one of them at a time."
+    )
 
 
 def _read_only(context: DiagnosticContext) -> Check:
@@ -489,6 +527,12 @@ def _alerts(context: DiagnosticContext) -> Check:
     health = info.get("alerts") or []
     if not health:
         return Check(name, "failed", "IBKR_ALERTS was set after the daemon's start; it sends none.", (RESTART_DAEMON,))
+    return delivered(health)
+
+
+def delivered(health: Sequence[Mapping[str, Any]]) -> Check:
+    """Whether the receivers of a daemon's alerts take them."""
+    name = "alerts"
     bad = [one for one in health if one["ended"] or one["lastError"]]
     if bad:
         found = "; ".join(f"{one['sink']}: {one['lastError']}, {one['pending']} waiting" for one in bad)
@@ -512,10 +556,16 @@ def _heartbeat(context: DiagnosticContext) -> Check:
     if not health:
         text = "IBKR_HEARTBEAT_URL was set after the daemon's start; it requests nothing."
         return Check(name, "failed", text, (RESTART_DAEMON,))
+    return accepted(health)
+
+
+def accepted(health: Mapping[str, Any]) -> Check:
+    """Whether the receiver of a daemon's heartbeats takes them."""
+    name = "heartbeat"
     if health["lastError"]:
-        accepted = f"accepted last {_local(health['lastAt'])}" if health["lastAt"] else "never accepted"
+        last = f"accepted last {_local(health['lastAt'])}" if health["lastAt"] else "never accepted"
         remedy = ("Check IBKR_HEARTBEAT_URL: the address, and that its service still expects it.",)
-        text = f"Heartbeats are not accepted by {health['receiver']}: {health['lastError']}; {accepted}."
+        text = f"Heartbeats are not accepted by {health['receiver']}: {health['lastError']}; {last}."
         return Check(name, "failed", text, remedy)
     if not health["sent"]:
         return Check(name, "ok", f"{health['receiver']} is requested once the link is connected.")
@@ -542,7 +592,9 @@ def _local(moment: str | None) -> str:
     return "-" if moment is None else f"{datetime.fromisoformat(moment).astimezone():%Y-%m-%d %H:%M}"
 
 
-CHECKS: dict[str, Callable[[DiagnosticContext], Check]] = {
+Look = Callable[[DiagnosticContext], Check]
+
+CHECKS: dict[str, Look] = {
     "settings": _settings,
     "state directory": _state_directory,
     "daemon": _daemon,
@@ -550,7 +602,7 @@ CHECKS: dict[str, Callable[[DiagnosticContext], Check]] = {
     "link": _link,
     "gateway port": _port,
     "listener": _listener,
-    "handshake": _handshake,
+    "handshake": handshake,
     "client id": _client_id,
     "accounts": _accounts,
     "read-only API": _read_only,
@@ -563,7 +615,7 @@ CHECKS: dict[str, Callable[[DiagnosticContext], Check]] = {
     "ipv6 localhost": _ipv6_localhost,
     "firewall": _firewall,
     "logout": _linger,
-    "versions": _versions,
+    "versions": versions,
 }
 """In the order in which a person would look: this machine, the daemon, the gateway, IBKR."""
 

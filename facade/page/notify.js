@@ -1,7 +1,7 @@
 // Owns what the page announces while its tab is in the background, if that is switched on: a loss that lasts, the
 // return, a fill, a login that is needed. What is announced when is decided by `announce`, which is pure.
 
-import { serverNow } from './api.js';
+import { serverNow, session } from './api.js';
 import { byId, setHidden, setText } from './dom.js';
 import { contractName, duration, price, quantity } from './format.js';
 import { everySecond } from './paint.js';
@@ -95,7 +95,9 @@ export function mountNotify(model) {
 
   function show({ tag, title, body }) {
     try {
-      const note = new Notification(title, { tag: `ibkr-${tag}`, body, icon: '/ui/icons/good.svg' });
+      // pages of two sessions share their notifications: one must neither replace nor pass for the other's
+      const [of, own] = session === null ? ['', ''] : [` · ${session}`, `${session}-`];
+      const note = new Notification(`${title}${of}`, { tag: `ibkr-${own}${tag}`, body, icon: '/ui/icons/good.svg' });
       note.addEventListener('click', () => {
         focus();
         note.close();

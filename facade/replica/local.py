@@ -12,6 +12,7 @@ from msgspec import Raw
 from facade.replica.conversation import CLIENT_NAME, Connect, Conversation, Watched
 from shared.clock import Clock
 from shared.jsonrpc.client import Client
+from shared.transport.address import AnotherSession, check_session
 
 PING_TIMEOUT = 2.0
 """s after which a daemon that does not answer a ping is unreachable (the contract's)."""
@@ -50,8 +51,10 @@ class LocalConversation:
         self._client.abort(reason)
 
 
-def local_connector(path: str, clock: Clock) -> Connect:
-    """Opens conversations with the daemon whose socket is at `path`, on this machine."""
+def local_connector(path: str, clock: Clock, session: str = "") -> Connect:
+    """Opens conversations with the daemon whose socket is at `path`, on this machine; not with one that names another
+    `session`.
+    """
 
     async def connect(
         on_delta: Callable[[Raw], None],
@@ -64,6 +67,11 @@ def local_connector(path: str, clock: Clock) -> Connect:
                 on_delta(params)
 
         client = await Client.open(path, CLIENT_NAME, on_notification, on_close, timeout, on_read)
+        try:
+            check_session(path, session, client.welcome.session)
+        except AnotherSession:
+            await client.close()
+            raise
         return LocalConversation(client, clock)
 
     return connect

@@ -55,7 +55,8 @@ class Mirror:
         self.pending_calls = 0
         """Calls that wait for the daemon's response."""
         self._connect = connect
-        self._last_error = ""  # each cause of absence is logged once, not at each attempt
+        self.last_error = ""
+        """Why the daemon is unreachable; empty while it is not. Each cause is logged once, not at each attempt."""
         self._conversation: Conversation | None = None
         self._subscribed: Counter[str] = Counter()
         self._subscriptions_changed = asyncio.Event()
@@ -293,15 +294,15 @@ class Mirror:
         self.state.resync_count += 1
         self.first_attempt_done.set()
         if reachable:
-            self._last_error = ""
+            self.last_error = ""
             log.info("mirror.reached", message="The daemon answers.", daemon=self.daemon)
         self._notify_listeners()
 
     def _disconnected(self, reason: str) -> None:
         """The conversation has ended: the last complete replica stays, marked stale."""
         self.state.discard_partial()
-        if reason not in (self._last_error, "aborted"):
-            self._last_error = reason
+        if reason not in (self.last_error, "aborted"):
+            self.last_error = reason
             log.warning("mirror.away", message="The daemon does not answer.", error=reason)
         self._set_reachable(False)
 

@@ -68,7 +68,7 @@ class SinceQuery(Struct, frozen=True, forbid_unknown_fields=True):
 
     since: Moment | UnsetType = UNSET
     limit: Annotated[int, Meta(ge=1, le=MAX_LIMIT)] = LIMIT
-    cursor: Annotated[str, Meta(max_length=300)] = ""
+    cursor: Annotated[str, Meta(max_length=340)] = ""
 
 
 class ExecutionsQuery(SinceQuery, frozen=True, forbid_unknown_fields=True):
@@ -109,7 +109,8 @@ async def link_events(session: Session, context: RequestContext) -> web.StreamRe
     """Changes of phase and uptime, from the ledger; also while there is no link."""
     pages = await _slice(session, "link.events", context.query, {})
     body = b'{"events":%s,"uptime":%s}' % (_array(page.events for page in pages), bytes(pages[0].uptime))
-    return _data(session, body, None, pages[-1].seq, "ledger", stale=False, headers=_next_link(context, pages[-1]))
+    following = _next_link(session, context, pages[-1])
+    return _data(session, body, None, pages[-1].seq, "ledger", stale=False, headers=following)
 
 
 async def executions(session: Session, context: RequestContext) -> web.StreamResponse:
@@ -129,7 +130,8 @@ async def executions(session: Session, context: RequestContext) -> web.StreamRes
     pages = await _slice(session, "executions.list", query, {"account": query.account} if query.account else {})
     seq, as_of = state.topic_state("fills")
     rows = _array(page.rows for page in pages)
-    return _data(session, rows, as_of, seq, "ledger", stale=stale, headers=_next_link(context, pages[-1]))
+    following = _next_link(session, context, pages[-1])
+    return _data(session, rows, as_of, seq, "ledger", stale=stale, headers=following)
 
 
 async def pnl_history(session: Session, context: RequestContext) -> web.StreamResponse:
@@ -204,7 +206,9 @@ async def _slice(session: Session, method: str, query: SinceQuery, params: Mappi
     """The daemon's pages from `query.cursor` on, until together they have `query.limit` rows."""
     given: dict[str, Any] = {**params, **_since(query.since), "limit": query.limit}
     if query.cursor:
-        given["cursor"] = query.cursor
+        given["cursor"], _, name = query.cursor.rpartition(".")
+        if name != session.name or not given["cursor"]:
+            raise Problem("invalidParameters", f"cursor: not one of the session {session.name}.")
     pages: list[Page] = []
     while True:
         page = _page.decode(await session.call(method, given, LEDGER_TIMEOUT))
@@ -215,13 +219,13 @@ async def _slice(session: Session, method: str, query: SinceQuery, params: Mappi
         given["cursor"] = page.next
 
 
-def _next_link(context: RequestContext, page: Page) -> Mapping[str, str]:
-    """The header that names the next page: the same query with another cursor."""
+def _next_link(session: Session, context: RequestContext, page: Page) -> Mapping[str, str]:
+    """The header that names the next page: the same query with another cursor, which is the session's own."""
     if page.next is None:
         return NO_HEADERS
     path, _, query = context.request.raw_path.partition("?")
     pairs = [(name, value) for name, value in parse_qsl(query, keep_blank_values=True) if name != "cursor"]
-    return {"Link": f'<{path}?{urlencode([*pairs, ("cursor", page.next)])}>; rel="next"'}
+    return {"Link": f'<{path}?{urlencode([*pairs, ("cursor", f"{page.next}.{session.name}")])}>; rel="next"'}
 
 
 def _array(pages: Iterable[Iterable[Raw]]) -> bytes:

@@ -97,11 +97,15 @@ class ReadyQuery(Struct, frozen=True):
 
 async def readyz(session: Session, context: RequestContext) -> web.StreamResponse:
     """Whether every session, or the named one, is ready."""
-    sessions, name = session.facade.sessions, context.query.session
-    if name and name not in sessions:
-        raise Problem("notFound", "This facade serves no such session.")
-    for one in (sessions[name],) if name else sessions.values():
-        require_connected(one)
+    facade, name = session.facade, context.query.session
+    if name and name not in facade.sessions:
+        raise facade.no_such_session()
+    for one in (facade.sessions[name],) if name else facade.sessions.values():
+        try:
+            require_connected(one)
+        except Problem as problem:
+            problem.extra["session"] = one.name
+            raise
     return reply(b'{"ready": true}')
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 from msgspec import Meta, Struct
 
 from facade.doctor import checks as doctor
-from facade.terminal import link_view
+from facade.terminal import diagnosis, link_view
 from facade.terminal.data import qualified
 from facade.terminal.requests import Failure, request, rows
 from shared.clock import Clock
@@ -267,7 +267,7 @@ def bars(session: Session, arguments: OfBars) -> Reading:
 
 
 def diagnose(session: Session, _arguments: Arguments) -> Reading:
-    checks = doctor.examine(session.environ, settings=session.settings, dial=False)
+    checks = diagnosis.examine(session.environ, session.settings, dial=False)
     return Reading([check.as_dict() for check in checks], session.now(), False)
 
 

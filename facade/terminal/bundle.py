@@ -17,7 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from facade.doctor import checks as doctor
+from facade.terminal import diagnosis
+from facade.terminal.requests import named_session
 from shared.jsonrpc import blocking_client
 from shared.log import masked, protect
 from shared.settings import TABLE, Settings
@@ -60,7 +61,7 @@ def bundle(environ: Mapping[str, str], target: Path | None, *, ask: Callable[[st
 def contents(environ: Mapping[str, str], settings: Settings) -> Iterator[tuple[str, str]]:
     """Name and text of each part, not yet masked."""
     yield "settings.json", json.dumps(_settings(settings), indent=2)
-    yield "doctor.txt", "\n".join(line for check in doctor.examine(environ) for line in check.lines(colour=False))
+    yield "doctor.txt", "\n".join(line for check in diagnosis.examine(environ) for line in check.lines(colour=False))
     for name, method in (
         ("link.json", "link.get"),
         ("link-events.json", "link.events"),
@@ -112,7 +113,11 @@ def _settings(settings: Settings) -> dict[str, str]:
 def _answer_of(settings: Settings, method: str) -> str:
     try:
         return json.dumps(
-            blocking_client.call_once(settings.socket_path, method, {}, REQUEST_TIMEOUT), indent=2, ensure_ascii=False
+            blocking_client.call_once(
+                settings.socket_path, method, {}, REQUEST_TIMEOUT, session=named_session(settings)
+            ),
+            indent=2,
+            ensure_ascii=False,
         )
     except (OSError, blocking_client.CallError) as error:
         return json.dumps({"unknown": f"The daemon did not answer: {error}"})

@@ -15,8 +15,8 @@ from typing import Annotated
 import typer
 
 from facade.doctor import checks as doctor
-from facade.terminal import data, link_view, restarting, service_install
-from facade.terminal.requests import Failure, request
+from facade.terminal import data, diagnosis, link_view, restarting, service_install
+from facade.terminal.requests import Failure, named_session, request, why_no_session
 from facade.terminal.tables import Form
 from shared.jsonrpc import blocking_client
 from shared.reasons import describe
@@ -91,9 +91,13 @@ def status(as_json: AsJson = False) -> int:
     """Whether the link is up, and if not, why and what to do. Exit status 0 connected, 1 not, 3 no daemon."""
     ours = settings()
     try:
-        link = blocking_client.call_once(ours.socket_path, "link.get", {}, link_view.TIMEOUT)
+        link = blocking_client.call_once(
+            ours.socket_path, "link.get", {}, link_view.TIMEOUT, session=named_session(ours)
+        )
     except (OSError, blocking_client.CallError) as error:
         sentence, advice = describe("daemonUnreachable")
+        if unknown := why_no_session(ours):
+            sentence, advice = unknown, ()
         link = {
             "phase": None,
             "reason": "daemonUnreachable",
@@ -103,7 +107,7 @@ def status(as_json: AsJson = False) -> int:
             "stale": True,
             "lastError": {"code": None, "text": str(error), "at": None},
         }
-    status = link_view.show(link, sys.stdout, as_json=as_json, environ=os.environ)
+    status = link_view.show(link, sys.stdout, as_json=as_json, environ=os.environ, session=named_session(ours))
     if link["phase"] is None and not as_json and (demo := restarting.demonstration(ours)):
         print(f"  demo      a demonstration is running; its status: IBKR_ENV_FILE={demo / 'demo.env'} ibkr status")
     return status
@@ -164,7 +168,9 @@ NOTHING_TO_RETRY = {
 
 
 def _state(as_json: bool) -> int:
-    return link_view.show(request(settings(), "link.get"), sys.stdout, as_json=as_json, environ=os.environ)
+    ours = settings()
+    link = request(ours, "link.get")
+    return link_view.show(link, sys.stdout, as_json=as_json, environ=os.environ, session=named_session(ours))
 
 
 @app.command()
@@ -175,7 +181,7 @@ def stop(as_json: AsJson = False) -> int:
         request(ours, "daemon.stop")
         how = "The daemon is stopping."
     except Failure as failure:
-        pid = holder(ours.state_dir) if failure.status == link_view.NO_DAEMON else None
+        pid = holder(ours.state_dir) if failure.reason == "daemonUnreachable" else None
         if pid is None:
             raise
         try:
@@ -294,7 +300,7 @@ def bars(
 @app.command("doctor")
 def doctor_command(as_json: AsJson = False) -> int:
     """Check everything between you and IBKR, one thing after the other. Exit status 1 if something was found."""
-    checks = doctor.examine(os.environ)
+    checks = diagnosis.examine(os.environ)
     if as_json:
         found = list(checks)
         print(json.dumps({"checks": [check.as_dict() for check in found]}, ensure_ascii=False))

@@ -41,14 +41,24 @@ TERMINAL_ADVICE = {"Press “🔌 Connect IBKR” or POST {} to /api/ibkr/connec
 """Advice of the catalogue that names the page's own button, in the terminal's words."""
 
 
-def show(link: Mapping[str, Any], out: TextIO, *, as_json: bool, environ: Mapping[str, str] | None = None) -> int:
-    """Print the link row; the exit status it stands for. `environ`: where a settings file may be named."""
+def show(
+    link: Mapping[str, Any],
+    out: TextIO,
+    *,
+    as_json: bool,
+    environ: Mapping[str, str] | None = None,
+    session: str = "",
+) -> int:
+    """Print the link row; the exit status it stands for. `environ`: where a settings file may be named.
+
+    `session`: the named one; empty: none is named.
+    """
     connected = bool(link.get("connected"))
     if as_json:
         print(json.dumps(link, ensure_ascii=False, allow_nan=False), file=out)
     else:
         colour = out.isatty() and not os.environ.get("NO_COLOR")
-        text = lines(link, colour=colour, now=datetime.now(UTC))
+        text = lines(link, colour=colour, now=datetime.now(UTC), session=session)
         if file := (environ or {}).get("IBKR_ENV_FILE", "").strip():
             text.append(f"  settings  {file} (IBKR_ENV_FILE)")
         print("\n".join(text), file=out)
@@ -64,11 +74,13 @@ def headline(link: Mapping[str, Any]) -> str:
     return PHASES.get(phase, phase) if phase else "the daemon is not running"
 
 
-def lines(link: Mapping[str, Any], *, colour: bool, now: datetime) -> list[str]:
+def lines(link: Mapping[str, Any], *, colour: bool, now: datetime, session: str = "") -> list[str]:
     """The link in lines, the most important first."""
     phase = link.get("phase")
     tint = COLOURS.get(phase or "", YELLOW) if colour else ""
     text = [f"{tint}IBKR: {headline(link)}{PLAIN if tint else ''}"]
+    if session:
+        text.append(f"  session   {session}")
     gateway = link.get("gateway")
     if gateway:
         where = f"{gateway['host']}:{gateway['port']}, client id {gateway['clientId']}"

@@ -11,7 +11,8 @@ from facade.terminal import link_view
 from shared.jsonrpc import blocking_client
 from shared.jsonrpc.codec import INVALID_PARAMS
 from shared.reasons import describe
-from shared.settings import Settings
+from shared.settings import REMOTE, Settings
+from shared.transport.address import DEFAULT_SESSION, AnotherSession
 
 
 class Failure(Exception):  # noqa: N818 - a refusal is no error of ours
@@ -37,8 +38,9 @@ class Failure(Exception):  # noqa: N818 - a refusal is no error of ours
 
 def request(settings: Settings, method: str, params: Mapping[str, Any] | None = None) -> Any:
     """The result of `method`, however long the daemon takes while it answers pings. Raises `Failure`."""
+    named = named_session(settings)
     try:
-        return blocking_client.call_while_alive(settings.socket_path, method, params, link_view.TIMEOUT)
+        return blocking_client.call_while_alive(settings.socket_path, method, params, link_view.TIMEOUT, session=named)
     except blocking_client.CallError as refused:
         data = refused.data if isinstance(refused.data, dict) else {}
         usage = refused.code == INVALID_PARAMS
@@ -49,10 +51,33 @@ def request(settings: Settings, method: str, params: Mapping[str, Any] | None = 
             data.get("advice") or (),
             {name: data[name] for name in ("candidates", "accounts", "ibCode") if data.get(name)},
         ) from None
+    except AnotherSession as error:
+        raise Failure(link_view.NO_DAEMON, "notFound", str(error), (), {}) from None
     except OSError as error:
         sentence, advice = describe("daemonUnreachable")
         detail = f"{sentence} ({settings.socket_path}: {error.strerror or error})"
+        if unknown := why_no_session(settings):
+            detail, advice = unknown, ()
         raise Failure(link_view.NO_DAEMON, "daemonUnreachable", detail, advice, {}) from None
+
+
+def named_session(settings: Settings) -> str:
+    """The session that must answer; empty where none is named, and whichever daemon listens at the socket may."""
+    return "" if settings.session == DEFAULT_SESSION else settings.session
+
+
+def why_no_session(settings: Settings) -> str:
+    """Why no daemon of the named session can be found here; empty where one may merely not run."""
+    name = settings.session
+    if settings.is_remote(name):
+        return (
+            f"The daemon of the session {name!r} is on another machine (IBKR_SESSIONS: {name}={REMOTE}); this command "
+            f"uses the local socket. Ask the facade: {settings.facade_url}/api/ibkr/sessions/{name}/status"
+        )
+    known = settings.known_sessions()
+    if name == DEFAULT_SESSION or name in known or not known:
+        return ""
+    return f"There is no session {name!r} here. Known are {', '.join(known)} (IBKR_SESSIONS and .env.NAME)."
 
 
 def rows(

@@ -23,6 +23,7 @@ from xml.sax.saxutils import escape
 import psutil
 
 from facade.doctor.checks import ENABLE_LINGER, lingering
+from facade.terminal.requests import named_session
 from shared.jsonrpc import blocking_client
 from shared.settings import PROJECT_ROOT, TABLE, Settings, SettingsError
 from shared.transport.address import DEFAULT_SESSION
@@ -364,8 +365,9 @@ def installed(wanted: Plan) -> bool:
 def close_daemon(settings: Settings) -> bool:
     """Have the daemon close its session and end; whether it has. Windows' scheduler could only kill it."""
     try:
-        pid = blocking_client.call_once(settings.socket_path, "daemon.info")["pid"]
-        blocking_client.call_once(settings.socket_path, "daemon.stop")
+        named = named_session(settings)
+        pid = blocking_client.call_once(settings.socket_path, "daemon.info", session=named)["pid"]
+        blocking_client.call_once(settings.socket_path, "daemon.stop", session=named)
         psutil.Process(pid).wait(STOP_LIMIT)
     except psutil.TimeoutExpired:
         return False

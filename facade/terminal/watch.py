@@ -15,11 +15,13 @@ from rich.live import Live
 from rich.text import Text
 
 from facade.terminal import link_view
+from facade.terminal.requests import named_session
 from facade.terminal.tables import figure
 from shared.jsonrpc.client import Client
 from shared.jsonrpc.codec import RpcError
 from shared.reasons import describe
 from shared.settings import Settings
+from shared.transport.address import AnotherSession, check_session
 
 TOPICS = ("link", "farms", "pnl", "positions", "gaps", "notices")
 RETRY_AFTER = 0.5  # s before the next attempt to reach the daemon
@@ -36,7 +38,7 @@ TINTS = {"ready": "bold green", "blocked": "bold red", "upstreamLost": "bold red
 def watch(settings: Settings, *, as_json: bool) -> int:
     """Follow until q or Ctrl-C; the exit status is that of the link at the end."""
     console = Console(highlight=False)
-    screen = Screen(console, as_json=as_json)
+    screen = Screen(console, as_json=as_json, session=named_session(settings))
     with contextlib.suppress(KeyboardInterrupt):
         if as_json:
             asyncio.run(follow(settings, screen))
@@ -53,17 +55,20 @@ def watch(settings: Settings, *, as_json: bool) -> int:
 # --- what is shown: pure ----------------------------------------------------------------------------------------------
 
 
-def layout(rows: dict[str, Rows], away: str | None, now: datetime, width: int, height: int) -> list[str]:
+def layout(
+    rows: dict[str, Rows], away: str | None, now: datetime, width: int, height: int, session: str = ""
+) -> list[str]:
     """The screen, at most `height` lines of at most `width` characters. `away`: why the daemon does not answer."""
     link = rows["link"].get("link")
     if away is not None:
         sentence, advice = describe("daemonUnreachable")
         text = ["IBKR: the daemon is not running", f"  {sentence}", f"  {away}"]
+        text += [f"  session   {session}"] if session else []
         text += [f"  {number:>3}. {line}" for number, line in enumerate(map(link_view.advice, advice), 1)]
         return _fit(text, width, height)
     if link is None:
         return _fit(["IBKR: waiting for the first update"], width, height)
-    text = link_view.lines(link, colour=False, now=now)
+    text = link_view.lines(link, colour=False, now=now, session=session)
     if broken := [f"{farm['farm']} {farm['state']}" for farm in rows["farms"].values() if farm["state"] == "broken"]:
         text.append(f"  farms     {', '.join(broken)}")
     if rows["gaps"]:
@@ -126,8 +131,10 @@ def _fit(text: list[str], width: int, height: int) -> list[str]:
 class Screen:
     """The rows that were received, and the display of them."""
 
-    def __init__(self, console: Console, *, as_json: bool) -> None:
+    def __init__(self, console: Console, *, as_json: bool, session: str = "") -> None:
         self.as_json = as_json
+        self.session = session
+        """The named one; empty: none is named."""
         self.rows: dict[str, Rows] = {topic: {} for topic in TOPICS}
         self.away: str | None = "connecting to the daemon"
         self.live: Live | None = None
@@ -156,7 +163,7 @@ class Screen:
 
     def render(self) -> Text:
         width, height = self._console.size
-        text = layout(self.rows, self.away, datetime.now(UTC), width, height)
+        text = layout(self.rows, self.away, datetime.now(UTC), width, height, self.session)
         phase = (self.rows["link"].get("link") or {}).get("phase") if self.away is None else None
         shown = Text("\n".join(text), no_wrap=True)
         shown.stylize(TINTS.get(phase or "", "bold yellow"), 0, len(text[0]))
@@ -217,7 +224,10 @@ async def follow(settings: Settings, screen: Screen) -> None:
                 on_close=lambda _reason, ended=ended: ended.set(),  # type: ignore[misc]
                 on_read=screen.show,
             )
+            check_session(settings.socket_path, screen.session, client.welcome.session)
         except (OSError, RpcError) as error:
+            if isinstance(error, AnotherSession):
+                await client.close()
             screen.gone(str(error))
             await asyncio.sleep(RETRY_AFTER)
             continue

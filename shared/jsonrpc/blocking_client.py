@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from time import monotonic  # the one clock outside clock.py, which would bring asyncio with it
 
+from shared.transport.address import DEFAULT_SESSION, check_session
 from shared.transport.blocking import connect, time_left
 
 TYPE_CHECKING = False  # importing typing takes a tenth of the time of the whole program
@@ -28,24 +29,29 @@ class CallError(Exception):
         self.code, self.message, self.data = code, message, data
 
 
-def call_once(path: str, method: str, params: Mapping[str, Any] | None = None, timeout: float = 2.0) -> Any:
+def call_once(
+    path: str, method: str, params: Mapping[str, Any] | None = None, timeout: float = 2.0, *, session: str = ""
+) -> Any:
     """`method`'s result, decoded. `timeout`: s for connecting, hello and the call together.
 
     Raises `CallError` with the daemon's error, an `OSError` where there is no answer (`FileNotFoundError`,
-    `ConnectionRefusedError`, `TimeoutError`, `PermissionError` where another user listens at `path`).
+    `ConnectionRefusedError`, `TimeoutError`, `PermissionError` where another user listens at `path`, `AnotherSession`
+    where the daemon does not hold `session`; empty: whichever it holds).
     """
     with _Connection(path, monotonic() + timeout) as connection:
-        _begin(connection, method, params)
+        _begin(connection, method, params, session)
         return _result(connection, 1)
 
 
-def call_while_alive(path: str, method: str, params: Mapping[str, Any] | None = None, ping_timeout: float = 2.0) -> Any:
+def call_while_alive(
+    path: str, method: str, params: Mapping[str, Any] | None = None, ping_timeout: float = 2.0, *, session: str = ""
+) -> Any:
     """`method`'s result, decoded, however long the daemon takes: the daemon alone has a deadline for it.
 
     Raises what `call_once` raises, and `TimeoutError` once the daemon has not answered a ping for `ping_timeout` s.
     """
     with _Connection(path, monotonic() + ping_timeout) as connection:
-        _begin(connection, method, params)
+        _begin(connection, method, params, session)
         pinged_at = -1  # what had been received by the last ping
         while True:
             connection.deadline = monotonic() + ping_timeout
@@ -59,11 +65,12 @@ def call_while_alive(path: str, method: str, params: Mapping[str, Any] | None = 
             connection.send({"jsonrpc": "2.0", "id": 2, "method": "ping", "params": {}})
 
 
-def _begin(connection: _Connection, method: str, params: Mapping[str, Any] | None) -> None:
-    """Send hello and, once it is answered, the call with the id 1."""
+def _begin(connection: _Connection, method: str, params: Mapping[str, Any] | None, session: str) -> None:
+    """Send hello and, once the daemon of `session` has answered it, the call with the id 1."""
     hello = {"protocol": PROTOCOL, "client": "ibkr/1"}
     connection.send({"jsonrpc": "2.0", "id": 0, "method": "hello", "params": hello})
-    _result(connection, 0)
+    welcome = _result(connection, 0)
+    check_session(connection.path, session, welcome.get("session", DEFAULT_SESSION))
     connection.send({"jsonrpc": "2.0", "id": 1, "method": method, "params": params or {}})
 
 
@@ -84,6 +91,7 @@ class _Connection:
     """Sends and receives JSON objects, one a line, until `deadline` (of `monotonic`). `received`: how many came."""
 
     def __init__(self, path: str, deadline: float) -> None:
+        self.path = path
         self.deadline = deadline
         self.received = 0
         self._stream = connect(path, deadline)

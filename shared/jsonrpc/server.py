@@ -41,6 +41,7 @@ from shared.jsonrpc.codec import (
 from shared.log import REQUEST_ID
 from shared.messages import PROTOCOL, Hello, Welcome
 from shared.refusals import refusal
+from shared.transport.address import DEFAULT_SESSION
 from shared.transport.interfaces import PeerIdentity
 from shared.transport.local_socket import peer_identity
 
@@ -97,6 +98,7 @@ class RpcService:
     daemon: str
     epoch: str
     methods: Mapping[str, Method]
+    session: str = DEFAULT_SESSION
     call_limit: float = CALL_TIMEOUT
     connections: dict[ServerConnection, None] = field(default_factory=dict)
     """The open connections, oldest first."""
@@ -336,7 +338,9 @@ class ServerConnection(asyncio.Protocol):
         first = not self.client
         self.client = hello.client[:100] or "?"
         self._cancel_timer("hello")
-        self._respond(request, Welcome(protocol=PROTOCOL, daemon=self._service.daemon, epoch=self._service.epoch))
+        service = self._service
+        welcome = Welcome(protocol=PROTOCOL, daemon=service.daemon, epoch=service.epoch, session=service.session)
+        self._respond(request, welcome)
         if first and not self.closing:
             self.greeted()
 

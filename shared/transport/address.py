@@ -12,6 +12,21 @@ from collections.abc import Mapping
 DEFAULT_SESSION = "default"
 
 
+class AnotherSession(ConnectionError):  # noqa: N818 - the name says what is the case
+    """The daemon at the socket holds another session than the one that is named."""
+
+
+def check_session(path: str, named: str, held: str) -> None:
+    """Raises `AnotherSession` where the daemon at `path` holds another session than `named`; `""` names none.
+
+    A daemon of the default session may be named by its socket, in `IBKR_SESSIONS` or in the session's own file.
+    """
+    if named and held not in (named, DEFAULT_SESSION):
+        raise AnotherSession(
+            f"The daemon at {path} holds the session {held!r}, not {named!r}: correct IBKR_SOCKET or IBKR_SESSIONS."
+        )
+
+
 def default_path(env: Mapping[str, str], session: str = DEFAULT_SESSION) -> str:
     """`IBKR_SOCKET` in `env`, else the per-user default of `session`. Raises `OSError` without a home directory."""
     return env.get("IBKR_SOCKET") or _per_user_path(env, session)

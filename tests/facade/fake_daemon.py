@@ -17,6 +17,7 @@ from shared.jsonrpc.codec import APPLICATION_ERROR, RpcError
 from shared.jsonrpc.server import RpcService, ServerConnection
 from shared.messages import BROKER_TOPICS, Endpoint, GatewayFacts, Link, Proof, WatchParams
 from shared.transport import local_socket
+from shared.transport.address import DEFAULT_SESSION
 from shared.transport.interfaces import Listener
 
 Reply = Callable[[Mapping[str, Any]], Awaitable[Any]]
@@ -59,7 +60,7 @@ class _Connection(ServerConnection):
 class FakeDaemon:
     """Serves `path` between `start` and `stop`; the same object may serve again, as the same epoch."""
 
-    def __init__(self, path: str, epoch: str = "e1") -> None:
+    def __init__(self, path: str, epoch: str = "e1", session: str = DEFAULT_SESSION) -> None:
         self.path = path
         self.store = Store(epoch, SystemClock())
         self.feed = Feed(self.store, lambda callback: asyncio.get_running_loop().call_soon(callback))
@@ -96,6 +97,7 @@ class FakeDaemon:
                     )
                 },
             },
+            session=session,
         )
         self._listener: Listener | None = None
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.settings import PROJECT_ROOT, TABLE, Settings, SettingsError
+from shared.settings import PROJECT_ROOT, TABLE, Settings, SettingsError, shared_client_ids
 
 homes = pytest.mark.skipif(os.name == "nt", reason="Windows takes any name's home for one beside the user's own")
 
@@ -254,6 +254,27 @@ def test_hosts_are_kept_as_they_are_written_since_they_are_compared_as_text(tmp_
     settings = load(tmp_path, IBKR_ALLOWED_HOSTS="Tws.Lan", IBKR_FACADE_NAMES="Dash.Local:9101")
     assert settings.allowed_hosts == ("Tws.Lan",)
     assert settings.facade_names == ("dash.local:9101",)
+
+
+def test_sessions_of_one_gateway_with_one_client_id_are_found_in_their_files(tmp_path: Path) -> None:
+    """`localhost` and 127.0.0.1 are one gateway; this process's own environment is not the other daemon's."""
+    (tmp_path / ".env").write_text("IBKR_PORT=7497\nIBKR_SESSIONS=live,far=nats\n")
+    for name, lines in {
+        "paper": "IBKR_HOST=localhost\n",
+        "live": "IBKR_PORT=7496\n",
+        "third": "IBKR_CLIENT_ID=9\n",
+        "broken": "IBKR_PORT=none\n",
+    }.items():
+        (tmp_path / f".env.{name}").write_text(lines)
+    pytest.importorskip("nats")
+    environ = {"IBKR_SESSION": "mine", "IBKR_PORT": "7497", "IBKR_NATS_URL": "nats://127.0.0.1:1"}
+    mine = Settings.load(environ, tmp_path)
+    assert set(mine.known_sessions(tmp_path)) == {"live", "far", "paper", "third", "broken"}
+    known = {"mine": mine, **mine.other_sessions(environ, tmp_path)}
+    assert set(known) == {"mine", "live", "paper", "third"}
+    found = list(shared_client_ids({name: one.gateway_client for name, one in known.items()}))
+    assert [(one, other) for one, other, _ in found] == [("mine", "paper")]
+    assert "mine and paper both use 127.0.0.1:7497 with client id 1" in found[0][2]
 
 
 @given(st.sampled_from(sorted(TABLE)), st.text(st.characters(blacklist_characters="\0", codec="utf-8"), max_size=40))

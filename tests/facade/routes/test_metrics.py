@@ -148,7 +148,7 @@ async def test_durations_are_counted_by_route_and_status_without_event_streams(s
     await served.get("/api/ibkr/status")
     samples = await scraped(served)
     route = {"route": "/api/ibkr/status", "status": "200"}
-    assert value(samples, "ibkr_http_request_duration_seconds_count", session=None, **route) == 1
+    assert value(samples, "ibkr_http_request_duration_seconds_count", **route) == 1
     assert value(samples, "ibkr_build_info", session=None, version=version("ibkr-link"), python=python_version()) == 1
 
 
