@@ -16,7 +16,7 @@ settings.load_profile("no timing")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--fields", type=int, default=24, help="fields of each kind to alter in test_story_fields; 0: all")
+    parser.addoption("--fields", type=int, default=20, help="fields of each kind to alter in test_story_fields; 0: all")
     parser.addoption("--kills", type=int, default=3, help="how often test_survived kills the daemon under its clients")
 
 
