@@ -118,6 +118,21 @@ async def test_accounts_and_next_id_can_be_missing_or_empty(gateway: Gateway) ->
     assert (await third.read())[:4] == ["4", "2", "-1", "2104"]
 
 
+async def test_a_client_id_in_use_gets_326_and_the_end(gateway: Gateway) -> None:
+    first = await Raw.open(gateway.port, 5)
+    await first.until("9")
+
+    second = await Raw.open(gateway.port, 5)
+    assert (await second.read())[2:4] == ["-1", "326"]
+    assert await second.rest() == b""
+    await first.close()
+    await until(lambda: not gateway.client_ids)
+    third = await Raw.open(gateway.port, 5)
+    await third.until("9")
+
+    assert gateway.connections.refused_ids == 1
+
+
 async def test_a_ghost_holds_its_id_until_its_time_is_over(clocked: Gateway, clock: ManualClock) -> None:
     first = await Raw.open(clocked.port, 1)
     await first.until("9")

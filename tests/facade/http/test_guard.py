@@ -133,6 +133,11 @@ async def test_no_route_is_exempt_from_the_rules(tmp_path: Path, daemon: FakeDae
                 assert (body["session"], body["phase"], body["nextAttemptAt"]) == (None, None, None)
 
 
+async def test_another_version_of_http_is_refused(served: Served) -> None:
+    answer = await sent(served, "GET / HTTP/2.0", f"Host: 127.0.0.1:{served.port}")
+    assert answer[:2] == (400, "badRequest")
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LocalHost", "[::1]"])
 async def test_our_own_names_are_served(served: Served, host: str) -> None:
     status, _, _ = await served.get(STATUS, headers={"Host": f"{host}:{served.port}"})
