@@ -8,7 +8,8 @@ from __future__ import annotations
 import pytest
 
 from daemon.simulator import World
-from shared.messages import ContractQuery, Notice
+from daemon.simulator.market import account_names
+from shared.messages import AccountValue, ContractQuery, Notice
 from tests.stories import Story, story
 from tests.waiting import refused, until
 
@@ -115,6 +116,24 @@ async def test_52_account_values_that_tws_stops_sending_are_stale_until_they_are
 
         assert scene.is_in("ready")
         assert scene.dials == 1
+
+
+@pytest.mark.parametrize("which", [0, 1])
+async def test_values_that_ibkr_refuses_after_their_first_answer_are_not_current(which: int) -> None:
+    """FIELD A2: the session's own account and another's; what stays refused is unknown, the other as before."""
+    accounts = account_names(2)
+    async with story(world=World(accounts=2)) as scene:
+        scene.gateway.refuse_account(accounts[which], subscribed=True)
+        await until(lambda: scene.sync("summary").stale)
+        if which == 0:
+            scene.gateway.behave()
+        await scene.clock.pass_(11)
+        await until(lambda: not scene.sync("summary").stale)
+
+        rows = scene.store.rows("summary").values()
+        unknown = {row.account for row in rows if isinstance(row, AccountValue) and row.value is None}
+        assert unknown == (set() if which == 0 else {accounts[1]})
+        assert scene.logged("refused a subscription") == 1
 
 
 # --- 53 to 55: bytes ------------------------------------------------------------------------------------------------

@@ -164,7 +164,9 @@ VERBS: Final[dict[str, Verb]] = {
     "execution-zone": Verb("execution_zone", "execution times in zone NAME, HOURS from UTC", (str, _number)),
     "place": Verb("place", "an order appears: CONTRACT, QUANTITY, LIMIT, CLIENT", (str, _number, _positive, _count), 3),
     "cancel": Verb("cancel", "order PERMID is cancelled", (int,), 1),
-    "refuse-account": Verb("refuse_account", "321 for the values of ACCOUNT, with CAUSE", (str, str), 1),
+    "refuse-account": Verb(
+        "refuse_account", "321 for the values of ACCOUNT, with CAUSE, to what is SUBSCRIBED too", (str, str, _truth), 1
+    ),
     "prefix-ledgers": Verb("prefix_ledgers", "tags of ledgers begin with $LEDGER-", (_truth,)),
     "hold-in-model": Verb("hold_in_model", "half of ACCOUNT is in MODEL", (str, str), 2),
     "unsubscribe-accounts": Verb("unsubscribe_accounts", "2100 to every client"),

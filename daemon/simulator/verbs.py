@@ -210,9 +210,18 @@ class Verbs(LinkVerbs):
             raise ValueError(f"order {perm_id} is {order.status} already")
         trading.publish(self, self.world.cancel(order, self.clock.time()))
 
-    def refuse_account(self, account: str, cause: str = "Invalid account code") -> None:
-        """321 to every request for the values of this account."""
+    def refuse_account(self, account: str, cause: str = "Invalid account code", subscribed: bool = False) -> None:
+        """321 to every request for the values of this account; with `subscribed` also to the subscriptions that have
+        had their first answer, which end."""
         self.faults.refused_accounts[account] = cause
+        for session in self.ready_sessions() if subscribed else ():
+            held = session.subscriptions
+            for req_id in [req_id for req_id, (name, _) in held.account_multi.items() if name == account]:
+                del held.account_multi[req_id]
+                session.error(req_id, 321, who="bW", cause=cause)
+            if held.account == account:
+                held.account = ""
+                session.error(NO_REQUEST, 321, who="bW", cause=cause)
 
     def prefix_ledgers(self, on: bool = True) -> None:
         """The tags of ledgers begin with `$LEDGER-`, a setting of TWS from 10.47 on."""
