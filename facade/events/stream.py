@@ -88,7 +88,7 @@ class Reader:
         self.transport = transport
         self.choice = choice
         self.keeps_up = False  # then the publisher writes to it, else its own task
-        self.wake = asyncio.Event()
+        self.wake = asyncio.get_running_loop().create_future()  # an Event would hold 0.8 KB more
         self.resume: str | None = None
         self.epoch = ""  # empty while the reader has nothing
         self.since = 0
@@ -99,7 +99,8 @@ class Reader:
     def fall_behind(self) -> None:
         """Leave the reader to its own task."""
         self.keeps_up = False
-        self.wake.set()
+        if not self.wake.done():
+            self.wake.set_result(None)
 
 
 Shared = dict[tuple[Choice, int], list[bytes]]
@@ -183,18 +184,14 @@ class Streams:
         reader.resume = request.headers.get("Last-Event-ID")
         self.readers.add(reader)
         try:
-            await self._follow(reader)
+            while not self._closed:  # write what the reader lacks each time the publisher leaves it to this task
+                reader.wake = asyncio.get_running_loop().create_future()
+                await self._catch_up(reader)
+                reader.keeps_up = True
+                await reader.wake
+                reader.keeps_up = False
         finally:
             self.readers.discard(reader)
-
-    async def _follow(self, reader: Reader) -> None:
-        """Write what `reader` lacks each time the publisher leaves it to this task."""
-        while not self._closed:
-            reader.wake.clear()
-            await self._catch_up(reader)
-            reader.keeps_up = True
-            await reader.wake.wait()
-            reader.keeps_up = False
 
     async def _catch_up(self, reader: Reader) -> None:
         for piece in self._lacking(reader):

@@ -125,7 +125,7 @@ def together(*processes: Process) -> int:
 
 
 def python(name: str, *arguments: str, environ: dict[str, str] | None = None, read: bool = False) -> Process:
-    """Start this Python with `arguments`, without the settings of this shell; modules are compiled once, as installed."""
+    """Start this Python with `arguments`, without this shell's settings; modules are compiled once, as installed."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("IBKR_", "PYTHON"))}
     popen = subprocess.Popen(
         [sys.executable, *arguments],
