@@ -145,17 +145,24 @@ def pip_install(python: Path, *arguments: str) -> None:
 
 def installation_problem(output: str, python: Path) -> str:
     """Why pip failed, from its output: the dependency without a release for this Python, else that it failed."""
+    version = subprocess.run(
+        [str(python), "-c", "import platform; print(platform.python_version())"], capture_output=True, text=True
+    ).stdout.strip()
     lacking = re.search(r"No matching distribution found for ([\w.-]+)", output) or re.search(
         r"[Ff]ailed (?:building wheel for|to build) '?([\w.-]+)", output
     )
     unreachable = re.search(r"(?:ConnectionError|NewConnectionError|NameResolutionError|ConnectTimeout\w*)\b", output)
     if unreachable:
         return "The installation failed: the package index cannot be reached. pip's output is above."
-    if lacking is None:
-        return "The installation failed. pip's output is above."
-    version = subprocess.run(
-        [str(python), "-c", "import platform; print(platform.python_version())"], capture_output=True, text=True
-    ).stdout.strip()
+    if lacking is None:  # a release of constraints.txt that is not there for this Python is a conflict to pip
+        lacking = re.search(r"The user requested \(constraint\) ([\w.-]+)", output)
+        if lacking is None:
+            return "The installation failed. pip's output is above."
+        if tuple(map(int, version.split(".")[:2])) <= NEWEST:
+            return (
+                f"The installation failed: the version of {lacking[1]} in constraints.txt does not install with "
+                f"pyproject.toml on Python {version}. ./scripts/constraints renews it; pip's output is above."
+            )
     oldest, newest = (".".join(map(str, pair)) for pair in (OLDEST, NEWEST))
     return (
         f"The installation failed: {lacking[1]} has no release that installs on Python {version}. "

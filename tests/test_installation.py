@@ -74,6 +74,26 @@ def test_a_failed_installation_is_one_sentence_with_its_cause(output: str, sente
     assert "\n" not in said
 
 
+@pytest.mark.parametrize(
+    ("newest", "sentence"),
+    [
+        ((3, 10), "msgspec has no release that installs on Python 3."),
+        ((3, 99), "the version of msgspec in constraints.txt does not install with pyproject.toml on Python 3."),
+    ],
+)
+def test_a_constraint_that_does_not_install_is_named(
+    monkeypatch: pytest.MonkeyPatch, newest: tuple[int, int], sentence: str
+) -> None:
+    """On a Python newer than those that constraints.txt is made for, it is the Python."""
+    monkeypatch.setattr(project, "NEWEST", newest)
+    output = (
+        "The conflict is caused by:\n    ibkr-link 0.1.0 depends on msgspec<0.23 and >=0.20\n"
+        "    The user requested (constraint) msgspec==0.21.1\n"
+        "ERROR: ResolutionImpossible: for help visit https://pip.pypa.io\n"
+    )
+    assert sentence in project.installation_problem(output, Path(sys.executable))
+
+
 def test_what_starts_processes_is_found_by_what_the_tests_import() -> None:
     found = {Path(path).name for path in project.tests_with_processes(ROOT / "tests")}
     assert {"test_foreground.py", "test_parent.py", "test_survived.py", "test_story_alive.py"} <= found
