@@ -112,8 +112,13 @@ async def connect(
     Raises `OSError` or an error of `nats.errors`. A server that does not answer is noticed after three seconds.
     """
     from nats.aio.client import Client
+    from nats.errors import NoServersError
+
+    last_error: Exception | None = None
 
     async def error_cb(error: Exception) -> None:
+        nonlocal last_error
+        last_error = error
         on_error(error)
 
     async def closed_cb() -> None:
@@ -125,6 +130,8 @@ async def connect(
             servers=list(server.urls),
             name=name,
             allow_reconnect=False,
+            max_reconnect_attempts=1,  # each server twice, at once: by default it waits two minutes for the first
+            reconnect_time_wait=0,
             connect_timeout=CONNECT_TIMEOUT,
             ping_interval=1,
             max_outstanding_pings=2,
@@ -133,6 +140,9 @@ async def connect(
             **_login(server.credentials),
         )
         pass_cancellation()
+    except NoServersError as error:
+        await close(client)
+        raise (last_error or error) from error
     except BaseException:
         await close(client)
         raise

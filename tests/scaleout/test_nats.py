@@ -89,6 +89,19 @@ async def test_a_facade_that_vanishes_frees_its_lines_with_its_lease(nats_server
         await until(lambda: daemon.market.streams().wanted == 0)
 
 
+async def test_a_server_that_refuses_connections_is_logged_at_once(nats_server: NatsServer) -> None:
+    """With the reason, by both sides; nats-py itself would try again for two minutes first."""
+    nats_server.kill()
+    with capture_logs() as logs:
+        async with published(nats_server) as daemon, remote(nats_server) as mirror:
+            for event, field in (("scaleout.away", "message"), ("mirror.away", "error")):
+                await until(lambda event=event: [line for line in logs if line["event"] == event], limit=20)
+                (line,) = [line for line in logs if line["event"] == event]
+                assert "Connect call failed" in line[field]
+            nats_server.start()
+            await settled(mirror, daemon)
+
+
 async def test_nothing_is_reachable_without_a_daemon(nats_server: NatsServer) -> None:
     async with remote(nats_server) as mirror:
         await mirror.first_attempt_done.wait()
