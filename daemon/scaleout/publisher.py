@@ -338,7 +338,14 @@ class Publisher:
         from nats.micro.service import EndpointConfig, ServiceConfig
 
         session = self._subjects.session
-        config = ServiceConfig(name=f"ibkr-{session}", version="1.0.0", description=f"IBKR session {session}")
+        # a queue group of its own: a half-open connection, of this daemon or of one before it, stays in its group
+        # until the server notices, minutes later, and would be given a part of the requests
+        config = ServiceConfig(
+            name=f"ibkr-{session}",
+            version="1.0.0",
+            description=f"IBKR session {session}",
+            queue_group=f"{self._store.epoch}-{secrets.token_hex(4)}",
+        )
         service = await add_service(nc, config)
         for method in (*self._methods, scaleout.SNAPSHOT):
             await service.add_endpoint(
@@ -371,8 +378,7 @@ class Publisher:
         params = Raw(request.data or b"{}")
         try:
             if (request.headers or {}).get(EPOCH, self._store.epoch) != self._store.epoch:
-                detail = "The request is for another daemon of this name."
-                raise RpcError(APPLICATION_ERROR, detail, {"reason": "daemonUnreachable", "detail": detail})
+                return  # for another daemon of this name, which answers it
             if method == scaleout.SNAPSHOT:
                 line, token = self._snapshot(bytes(params))
                 await request.respond(line, {NEXT: token} if token else None)

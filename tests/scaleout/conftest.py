@@ -132,10 +132,11 @@ class Proxy:
             writer.transport.abort()
 
     async def close(self) -> None:
+        writers = tuple(self._writers)
         self.cut()
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, *(writer.wait_closed() for writer in writers), return_exceptions=True)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # a task of its own: asyncio's would log its cancellation as an error
