@@ -144,6 +144,7 @@ class Publisher:
             except asyncio.CancelledError:
                 raise
             except Exception as error:  # nats-py's errors have no common base beside it
+                pass_cancellation()
                 self._warn("scaleout.away", f"NATS is not available; only local readers are served ({_text(error)}).")
             self._expire()
             await self._clock.sleep(delay)

@@ -455,8 +455,10 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except (OSError, TimeoutError, RpcError, msgspec.DecodeError):
+        pass_cancellation()
         raise
     except Exception as error:
+        pass_cancellation()
         raise ConnectionLost(f"NATS: {str(error) or type(error).__name__}") from error
 
 

@@ -34,21 +34,22 @@ RATE = 3.0
 
 
 class FastClock:
-    """`RATE` times as fast as real time. `ahead`: s by which the wall clock is ahead of the real one."""
+    """`rate` times as fast as real time. `ahead`: s by which the wall clock is ahead of the real one."""
 
-    def __init__(self, ahead: float = 0.0) -> None:
+    def __init__(self, ahead: float = 0.0, rate: float = RATE) -> None:
         self.ahead = ahead
-        self._real = time.time() - RATE * time.monotonic()
+        self._rate = rate
+        self._real = time.time() - rate * time.monotonic()
         self._jumped = 0.0
 
     def now(self) -> datetime:
         return datetime.fromtimestamp(self._real, UTC) + timedelta(seconds=self.monotonic() + self.ahead)
 
     def monotonic(self) -> float:
-        return RATE * time.monotonic() + self._jumped
+        return self._rate * time.monotonic() + self._jumped
 
     async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds / RATE)
+        await asyncio.sleep(seconds / self._rate)
 
     def jump(self, seconds: float) -> None:
         """Both clocks go forward at once, as when the process was stopped."""

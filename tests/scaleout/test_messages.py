@@ -17,7 +17,7 @@ from tests.waiting import until
 
 @pytest.fixture
 async def script(nats_server: NatsServer) -> AsyncIterator[ScriptedDaemon]:
-    async with scripted(nats_server, FastClock()) as daemon:
+    async with scripted(nats_server, FastClock(rate=1.0)) as daemon:
         yield daemon
 
 
@@ -37,7 +37,7 @@ async def come_to(mirror: Mirror, daemon: ScriptedDaemon) -> None:
 
 
 async def test_a_message_that_the_stream_lacks_is_a_reset(nats_server: NatsServer, script: ScriptedDaemon) -> None:
-    async with remote(nats_server) as mirror:
+    async with remote(nats_server, clock=FastClock(rate=1.0)) as mirror:
         await come_to(mirror, script)
         script.accounts("DU1")
         lost = script.accounts("DU2")
@@ -48,7 +48,7 @@ async def test_a_message_that_the_stream_lacks_is_a_reset(nats_server: NatsServe
 
 
 async def test_messages_in_the_wrong_order_are_a_reset(nats_server: NatsServer, script: ScriptedDaemon) -> None:
-    async with remote(nats_server) as mirror:
+    async with remote(nats_server, clock=FastClock(rate=1.0)) as mirror:
         await come_to(mirror, script)
         first = script.accounts("DU1")
         script.put({"accounts": {"DU1": None}})
@@ -61,7 +61,7 @@ async def test_messages_in_the_wrong_order_are_a_reset(nats_server: NatsServer, 
 
 async def test_a_message_that_is_stored_twice_changes_nothing(nats_server: NatsServer, script: ScriptedDaemon) -> None:
     """Also one whose page is the last of several, with the whole rows of a topic that is awaited by now."""
-    async with remote(nats_server) as mirror:
+    async with remote(nats_server, clock=FastClock(rate=1.0)) as mirror:
         await come_to(mirror, script)
         seq = script.put({"bars:1:1day": {"a": b"1", "b": b"2"}})
         await script.publish_page({"bars:1:1day": part(seq, a=b"1")}, seq - 1, seq, last=False, fresh=["bars:1:1day"])
@@ -82,7 +82,7 @@ async def test_a_topic_is_whole_only_from_a_deltas_first_page_on(
     nats_server: NatsServer, script: ScriptedDaemon
 ) -> None:
     """Another facade's whole rows are under way when this one begins to wait for its own."""
-    async with remote(nats_server) as mirror:
+    async with remote(nats_server, clock=FastClock(rate=1.0)) as mirror:
         await come_to(mirror, script)
         seq = script.put({"bars:1:1day": {"a": b"1", "b": b"2"}})
         await script.publish_page({"bars:1:1day": part(seq, a=b"1")}, seq - 1, seq, last=False, fresh=["bars:1:1day"])
@@ -103,7 +103,7 @@ async def test_a_page_that_is_missing_within_a_delta_is_a_reset(
     nats_server: NatsServer, script: ScriptedDaemon, lacking: int
 ) -> None:
     """The second of three, or the last one, after which the next delta would pass for its end."""
-    async with remote(nats_server) as mirror:
+    async with remote(nats_server, clock=FastClock(rate=1.0)) as mirror:
         await come_to(mirror, script)
         seq = script.accounts("DU1", "DU2", "DU3")
         rows = script.replica.rows("accounts")
@@ -123,7 +123,7 @@ async def test_messages_that_overlap_the_snapshot_are_joined_to_it(
 ) -> None:
     """While the snapshot is under way: older steps, its own, and a delta that begins before it and ends after it."""
     script.snapshot_allowed.clear()
-    async with remote(nats_server) as mirror:
+    async with remote(nats_server, clock=FastClock(rate=1.0)) as mirror:
         await until(lambda: script.snapshots)  # of step 1: what follows is from the stream alone
         first = script.accounts("DU1")
         await script.publish(first - 1)
@@ -143,7 +143,7 @@ async def test_a_delta_that_began_before_the_snapshot_changes_nothing(
     rows = script.replica.rows("accounts")
     await script.publish_page({"accounts": part(seq, DU1=rows["DU1"])}, seq - 1, seq, last=False)
     script.snapshot_allowed.clear()
-    async with remote(nats_server) as mirror:
+    async with remote(nats_server, clock=FastClock(rate=1.0)) as mirror:
         await until(lambda: script.snapshots)
         await script.publish_page({"accounts": part(seq, DU2=rows["DU2"])}, seq - 1, seq)
         script.snapshot_allowed.set()
@@ -159,7 +159,7 @@ async def test_another_epoch_while_the_snapshot_is_under_way_is_a_new_beginning(
 ) -> None:
     script.accounts("DU1")
     script.snapshot_allowed.clear()
-    async with remote(nats_server) as mirror:
+    async with remote(nats_server, clock=FastClock(rate=1.0)) as mirror:
         await until(lambda: script.snapshots)
         script.restart("e2")
         script.accounts("DU2")
@@ -170,7 +170,7 @@ async def test_another_epoch_while_the_snapshot_is_under_way_is_a_new_beginning(
 
 
 async def test_a_sign_of_life_that_was_long_under_way_is_none(nats_server: NatsServer, script: ScriptedDaemon) -> None:
-    async with remote(nats_server) as mirror:
+    async with remote(nats_server, clock=FastClock(rate=1.0)) as mirror:
         await come_to(mirror, script)
         script.alive_late = 10.0
         await until(lambda: not mirror.state.reachable, "an old sign of life kept the daemon reachable")

@@ -52,11 +52,12 @@ async def test_a_replica_that_was_away_for_longer_than_the_stream_keeps_is_reset
 ) -> None:
     """It never has a hole: rows that went while it was away are gone. Another that stayed is not reset."""
     await make_stream(nats_server, storage, max_bytes=10_000)
+    clock = FastClock(rate=1.0)
     async with (
-        published(nats_server) as daemon,
+        published(nats_server, clock=clock) as daemon,
         proxied(nats_server) as network,
-        remote(nats_server) as stayed,
-        remote(nats_server, url=network.url) as away,
+        remote(nats_server, clock=clock) as stayed,
+        remote(nats_server, clock=clock, url=network.url) as away,
     ):
         daemon.store.put({"accounts": {"DU1": Account(account="DU1", paper=True)}})
         for mirror in (stayed, away):
