@@ -245,6 +245,8 @@ async def remote(
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+        closing = [task for task in asyncio.all_tasks() if task.get_name() == "nats.close"]
+        await asyncio.gather(*closing, return_exceptions=True)  # a conversation's end does not wait for it
 
 
 def equal(mirror: Mirror, daemon: Daemon, topics: tuple[str, ...] = STATE_TOPICS) -> bool:
