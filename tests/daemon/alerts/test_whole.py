@@ -20,7 +20,10 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
 
 
 def daemon(directory: Path, url: str) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
-    """A daemon whose gateway is not there, killed in the end."""
+    """A daemon whose gateway is not there, killed in the end. No window is planned, whatever the time of day."""
+    state = directory / "state"
+    state.mkdir(mode=0o700, exist_ok=True)
+    (state / "windows.json").write_text('{"windows": []}')
     more = {"IBKR_AUTO_CONNECT": "true", "IBKR_PORT": str(free_port()), "IBKR_ALERTS": url, "IBKR_ALERTS_AFTER": "0.5"}
     return process("-m", "daemon", env=environment(directory) | more, cwd=directory)
 
