@@ -20,6 +20,7 @@ from pathlib import Path
 import fanout
 import growth
 import link
+import outages
 import psutil
 import restart
 import ticks
@@ -42,15 +43,16 @@ ROWS: dict[str, Callable[[int], Iterator[Figure]]] = {
     "scaleout": ticks.scaleout,
     "growth": growth.growth,
     "fanout": fanout.fanout,
+    "outages": outages.outages,
 }
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- measured -->\n", "<!-- end of what was measured -->\n"
-BY_NAME_ONLY = ("fanout",)  # its figures are another page's
+BY_NAME_ONLY = ("fanout", "outages")  # figures of docs/scale-out.md
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python scripts/bench", description=__doc__)
-    parser.add_argument("rows", nargs="*", choices=[*ROWS, []], help="default: all but fanout")
+    parser.add_argument("rows", nargs="*", choices=[*ROWS, []], help="default: all but fanout and outages")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     parser.add_argument("--write", action="store_true", help=f"put the table into {DOCUMENT.name}")
