@@ -51,7 +51,9 @@ class Unusable(sqlite3.DatabaseError):
 
 
 class Writer:
-    """`schema` makes the tables of version `version`. `failed`: writes that failed, or never reached the queue."""
+    """`schema` makes the tables that are missing. `version` rises when an older daemon could not use the file any more;
+    a table of its own does not need that. `failed`: writes that failed, or never reached the queue.
+    """
 
     def __init__(self, path: Path, schema: str, version: int, *, max_pages: int = MAX_PAGES) -> None:
         self.failed = 0
@@ -196,6 +198,8 @@ class Writer:
                 raise Unusable(f"written by a newer version ({version})")
             if version < self._version:
                 db.executescript(f"BEGIN IMMEDIATE; {self._schema} PRAGMA user_version = {self._version:d}; COMMIT;")
+            else:
+                db.executescript(self._schema)  # writes nothing where all tables are there
         except BaseException:
             db.close()
             raise

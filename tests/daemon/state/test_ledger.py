@@ -484,6 +484,53 @@ def test_a_newer_versions_file_is_left_whole(tmp_path: Path) -> None:
         assert db.execute("PRAGMA user_version").fetchone() == (99,)
 
 
+BEFORE_SEEN = """
+CREATE TABLE flags (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE epochs (epoch TEXT PRIMARY KEY, started REAL NOT NULL, seen REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE fills (base TEXT PRIMARY KEY, time REAL NOT NULL, row BLOB NOT NULL) WITHOUT ROWID;
+CREATE INDEX fills_by_time ON fills (time, base);
+CREATE TABLE events (number INTEGER PRIMARY KEY, at REAL NOT NULL, row BLOB NOT NULL);
+CREATE INDEX events_by_time ON events (at);
+CREATE TABLE pnl (account TEXT, at REAL, daily REAL, unrealized REAL, realized REAL,
+    PRIMARY KEY (account, at)) WITHOUT ROWID;
+CREATE TABLE outbox (id TEXT, sink TEXT, body BLOB NOT NULL, created REAL NOT NULL, UNIQUE (id, sink));
+CREATE TABLE alerted (id TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
+PRAGMA user_version = 3;
+"""
+"""The tables of version 3 before `seen` was added."""
+
+
+async def test_an_earlier_daemons_file_is_read_and_written_and_stays_readable_for_it(
+    tmp_path: Path, clock: HandClock
+) -> None:
+    """An upgrade, and the way back: no fill, event or `held` is lost, and no file is moved aside."""
+    begun = NOON.timestamp()
+    with closing(sqlite3.connect(tmp_path / FILE)) as db:
+        db.executescript(BEFORE_SEEN)
+        db.execute("INSERT INTO flags VALUES ('held', 'true')")
+        db.execute("INSERT INTO epochs VALUES ('older', ?, ?)", (begun, begun + 90))
+        for seconds, name in ((0, "ready"), (60, "waiting")):
+            row = msgspec.json.encode(LinkEvent(at=NOON + timedelta(seconds=seconds), phase=name, epoch="older"))
+            db.execute("INSERT INTO events (at, row) VALUES (?, ?)", (begun + seconds, row))
+        db.commit()
+    await clock.pass_(3600)
+    ledger = await Ledger.open(tmp_path, clock)
+    phase(ledger, clock, 3600, "ready")
+    await kept(ledger, fill("new.01"))
+    clock.jump(10)
+    history = await ledger.history(NOON, clock.now())
+    held, failed = ledger.held, ledger.failed
+    await ledger.close()
+
+    assert (held, failed, aside(tmp_path)) == (True, 0, [])
+    assert [msgspec.json.decode(row)["durationS"] for row in history.rows] == [60.0, 30.0, None]
+    assert (history.uptime["24h"].upS, history.uptime["24h"].knownS) == (70.0, 3610.0)
+    with closing(sqlite3.connect(tmp_path / FILE)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (3,)
+        db.execute("INSERT INTO epochs VALUES ('older2', ?, ?)", (begun, begun))
+        assert db.execute("SELECT base FROM fills").fetchall() == [("new",)]
+
+
 async def test_the_outcome_of_a_remedy_is_a_link_event_and_is_counted_for_a_day(
     ledger: Ledger, clock: HandClock
 ) -> None:
