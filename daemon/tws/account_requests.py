@@ -53,7 +53,10 @@ class AccountRequests:
                 await self._begin(request)
         for request in unanswered:
             if request in builder.missing and builder.failed is None:
-                await self._end(request)
+                await self._queue.admit(Lane.READ)
+                if request not in builder.missing:
+                    continue  # it was answered meanwhile
+                self._cancel(request, self._sent.pop(request))
                 again = self._client.getReqId()
                 self.accounts[again] = self.accounts.pop(request)
                 builder.missing ^= {request, again}
