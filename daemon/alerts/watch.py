@@ -193,13 +193,17 @@ class Alerts:
             since=incident.since,
             durationS=round(incident.overAfter or 0.0, 1) if over else None,
             account=", ".join(row.accounts) or None,
-            details={"recovered": self._recovered_since(incident.since)} if over else {},
+            details=self._recovered_since(incident.since) if over else {},
         )
         return self._stored(reported.kind, f"msg_{incident.id}-{reported.kind}", data, now)
 
-    def _recovered_since(self, since: datetime) -> list[str]:
-        gaps = (gap for gap in self._store.rows("gaps").values() if isinstance(gap, Gap) and gap.to >= since)
-        return [fill for gap in gaps for fill in gap.recovered.fills]
+    def _recovered_since(self, since: datetime) -> dict[str, Any]:
+        """The fills that gaps name, and how many there were: of very many a gap names only the first."""
+        gaps = [gap for gap in self._store.rows("gaps").values() if isinstance(gap, Gap) and gap.to >= since]
+        return {
+            "recovered": [fill for gap in gaps for fill in gap.recovered.fills],
+            "fillCount": sum(gap.recovered.fillCount for gap in gaps),
+        }
 
     def _of_gaps(self, now: datetime) -> list[Stored]:
         rows = self._store.rows("gaps")
@@ -220,6 +224,7 @@ class Alerts:
                 details={
                     "expected": gap.expected,
                     "recovered": list(gap.recovered.fills),
+                    "fillCount": gap.recovered.fillCount,
                     "unrecovered": list(gap.unrecovered),
                 },
             )

@@ -172,7 +172,7 @@ export function gapMarks(gaps, now) {
 }
 
 function gapWords({ cause, recovered, unrecovered, expected }) {
-  const fills = recovered?.fills?.length ?? 0;
+  const fills = recovered?.fillCount ?? 0;
   const streams = recovered?.streams ?? 0;
   return [
     capital(words(cause)),

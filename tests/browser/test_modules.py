@@ -346,6 +346,25 @@ async def test_trouble_began_with_the_loss_and_not_with_the_last_attempt(
     assert await run(blank, "history", TROUBLE, events) == hours
 
 
+@pytest.mark.parametrize(
+    ("recovered", "words"),
+    [
+        ({"fills": ["a.01"], "fillCount": 1, "streams": 0}, "1 fill recovered"),
+        ({"fills": ["a.01", "b.01"], "fillCount": 700, "streams": 0}, "700 fills recovered"),
+        ({"fills": [], "fillCount": 0, "streams": 0}, "no fill missed"),
+    ],
+)
+async def test_a_gap_counts_all_its_fills(blank: Page, recovered: dict[str, Any], words: str) -> None:
+    """Of very many it names only the first."""
+    gap = {"cause": "socketLost", "recovered": recovered}
+    log = f"""({{ logLines }}, gap) => {{
+        const at = new Date({NOW}).toISOString();
+        return logLines([], new Map(), [['e-1', {{ ...gap, from: at, to: at }}]]).map(({{ detail }}) => detail);
+    }}"""
+
+    assert await run(blank, "history", log, gap) == [f"Socket lost · {words}"]
+
+
 # --- chart.js -------------------------------------------------------------------------------------------------------
 
 SERIES = """({ Series }, [count, step, from]) => {

@@ -132,12 +132,14 @@ async def test_an_outage_and_its_end_are_sent_once(desk: Desk) -> None:
         "details": {},
     }
     desk.link("ready")
-    gap = Gap(cause="portClosed", from_=START, to=desk.clock.now(), recovered=Recovered(fills=("a.01",)))
-    desk.store.gap(gap)
+    for name, count in (("a.01", 1), ("b.01", 700)):  # of many fills a gap names the first
+        recovered = Recovered(fills=(name,), fillCount=count)
+        desk.store.gap(Gap(cause="portClosed", from_=START, to=desk.clock.now(), recovered=recovered))
     await desk.pass_(100)
 
     assert desk.send.ids() == ["msg_n0-down", "msg_n0-recovered"]
-    assert (desk.data()["state"], desk.data()["details"]) == ("resolved", {"recovered": ["a.01"]})
+    assert desk.data()["state"] == "resolved"
+    assert desk.data()["details"] == {"recovered": ["a.01", "b.01"], "fillCount": 701}
     assert 60 <= desk.data()["durationS"] <= 64
     assert (desk.health["delivered"], desk.health["pending"]) == (2, 0)
 
@@ -274,9 +276,11 @@ async def test_gaps_and_recovered_fills_are_sent_where_wanted(tmp_path: Path) ->
         Fill(execId="old.01", time=START - timedelta(hours=1), recovered=True, **facts),
     ]
     desk.store.put({"fills": {fill.execId: fill for fill in fills}})
-    desk.store.gap(Gap(cause="socketLost", from_=START, to=now))
+    recovered = Recovered(fills=("new.01",), fillCount=501)
+    desk.store.gap(Gap(cause="socketLost", from_=START, to=now, recovered=recovered))
     await desk.pass_(2)
     assert [message.partition("-")[0] for message in desk.send.ids()] == ["msg_gap", "msg_fill"]
+    assert (desk.data(0)["details"]["recovered"], desk.data(0)["details"]["fillCount"]) == (["new.01"], 501)
     assert desk.data()["details"]["execId"] == "new.01"
     assert desk.data()["sentence"].endswith("BOT 1000000 BTC at 123456.75.")
     assert (desk.data()["account"], desk.data(0)["durationS"]) == ("DU…67", 1.0)
