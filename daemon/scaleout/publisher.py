@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import structlog
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from daemon.scaleout.leases import Leases
 from daemon.scaleout.outbox import Outbox
@@ -81,7 +81,14 @@ MAX_AGE, MAX_BYTES = 3600.0, 64 * 1024 * 1024
 SNAPSHOTS = 8
 """Snapshots whose rest may be fetched; beyond it the oldest is dropped."""
 
-_alive = msgspec.json.Decoder(Alive)
+
+class _Claimed(Struct):
+    """What every version's sign of life has."""
+
+    epoch: str
+
+
+_claimed = msgspec.json.Decoder(_Claimed)
 _lease = msgspec.json.Decoder(LeaseParams)
 
 
@@ -219,7 +226,7 @@ class Publisher:
 
         async def on_alive(message: Msg) -> None:
             try:
-                other = _alive.decode(message.data).epoch
+                other = _claimed.decode(message.data).epoch
             except msgspec.DecodeError:
                 return
             if other != epoch and (not claimed or other < epoch):  # two that claimed together: the older one stays

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from daemon.process import Daemon
 from shared.messages import Account, Bar, Position, Quote
 from shared.reasons import Problem
-from shared.scaleout import LEASE
+from shared.scaleout import ALIVE_INTERVAL, LEASE, Subjects
 from tests.scaleout.conftest import FastClock, NatsServer, equal, published, remote, settled
 from tests.waiting import until
 
@@ -175,6 +175,28 @@ async def test_a_second_daemon_of_the_name_publishes_nothing(nats_server: NatsSe
                 await settled(mirror, daemon)
         assert mirror.state.row("accounts", "DU9") is None
         assert mirror.state.resync_count == resyncs
+
+
+async def test_a_name_that_a_daemon_of_another_version_has_is_taken(nats_server: NatsServer) -> None:
+    """Of its sign of life no more than the epoch is needed."""
+    import nats
+
+    clock, subject = FastClock(), Subjects("ibkr", "default").alive
+    client = await nats.connect(nats_server.url)
+
+    async def live() -> None:
+        while True:
+            await client.publish(subject, b'{"epoch":"0older","seq":1,"daemon":"ibkr/0"}')
+            await clock.sleep(ALIVE_INTERVAL)
+
+    older = asyncio.create_task(live())
+    with capture_logs() as logs:
+        async with published(nats_server):
+            await until(lambda: any(str(line["event"]).startswith("scaleout.") for line in logs))
+    older.cancel()
+    await client.close()
+
+    assert [line["event"] for line in logs if str(line["event"]).startswith("scaleout.")] == ["scaleout.name_taken"]
 
 
 async def test_of_two_daemons_that_start_together_one_publishes(nats_server: NatsServer) -> None:
