@@ -13,11 +13,11 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Annotated, Final, Protocol
 
 import msgspec
 import structlog
-from msgspec import Struct
+from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from facade.keeper.state_file import locked, write_whole
@@ -36,13 +36,16 @@ WORTH_SAVING: Final = 60.0
 """s between saved states of an absence under way."""
 
 
+Moment = Annotated[datetime, Meta(tz=True)]
+
+
 class Absence(Struct, frozen=True, kw_only=True):
     """A daemon that does not answer. Seconds: `lasted` since it began; `away`: as far as it was observed, which decides
     when it is reported; `back`: it has answered again for so long.
     """
 
     id: str
-    since: datetime
+    since: Moment
     reported: bool = False
     lasted: float = 0.0
     away: float = 0.0
@@ -52,7 +55,7 @@ class Absence(Struct, frozen=True, kw_only=True):
 class Saved(Struct, frozen=True, kw_only=True):
     """Content of the file."""
 
-    at: datetime
+    at: Moment
     absence: Absence | None
     waiting: tuple[Stored, ...]
 
@@ -250,7 +253,7 @@ class DaemonAlerts:
             if not content:
                 return
             saved = msgspec.json.decode(content, type=Saved)
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, ValueError) as error:  # also of bytes that are no UTF-8
             log.warning(
                 "alerts.unread",
                 message=f"{self._file} cannot be read: alerts of before the start are not known.",

@@ -169,6 +169,28 @@ async def test_a_full_disk_delays_no_alert_and_is_one_log_line() -> None:
     await desk.tasks.end()
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\0" * 512,
+        b'{"at": "2026-01-01T00:00:00Z", "absence": null, "waiting": [["\xff", "a", "", 1]]}',
+        b'{"at": "2026-01-01T00:00:00", "absence": null, "waiting": []}',
+        b'{"at": "2026-01-01T00:00:00Z", "absence": {"id": "n0", "since": "2026-01-01T00:00:00"}, "waiting": []}',
+        b'{"version": 2}',
+    ],
+)
+async def test_a_damaged_file_costs_what_was_in_it_and_no_later_alert(content: bytes) -> None:
+    """As after a power cut, or of another version: one log line, and the absence is observed from now on."""
+    desk = Desk()
+    desk.file.content = content
+    with capture_logs() as lines:
+        desk.start()
+        await desk.be(reachable=False, seconds=70)
+    assert desk.states() == ["firing"]
+    assert [line["event"] for line in lines] == ["alerts.unread"]
+    await desk.tasks.end()
+
+
 async def test_of_two_facades_of_a_state_directory_one_sends(tmp_path: Path) -> None:
     """The replaced one holds the lock until it ends; then its successor goes on."""
     clock, sent = HandClock(START), list[str]()
