@@ -58,6 +58,8 @@ class Guard:
             raise Problem("badRequest", "The facade speaks HTTP/1.1.")
         if path[:1] != "/":
             raise Problem("badRequest", "The request's target must be a path that starts with a slash.")
+        if request.method == "CONNECT":  # its target is no path, so that no route has it
+            raise Problem("badRequest", "The facade is no proxy: it has no CONNECT.")
         if "Transfer-Encoding" in headers and [c.lower() for c in headers.getall("Transfer-Encoding")] != ["chunked"]:
             raise Problem("badRequest", "The only Transfer-Encoding that is understood is chunked.")
         if self._peer_check and request.transport not in self._admitted:

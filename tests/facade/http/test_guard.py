@@ -204,6 +204,12 @@ async def test_a_link_on_a_foreign_page_may_open_the_page_and_nothing_else(serve
     assert (await served.post("/", headers=headers))[0] == 403
 
 
+async def test_what_only_a_proxy_takes_is_refused(served: Served) -> None:
+    for line in ("CONNECT /", "CONNECT /livez", "CONNECT a.example:443", "OPTIONS *", "GET http://a.example/livez"):
+        answer = await sent(served, f"{line} HTTP/1.1", f"Host: 127.0.0.1:{served.port}")
+        assert answer[:2] == (400, "badRequest"), line
+
+
 async def test_our_own_page_is_served(served: Served) -> None:
     headers = {"Origin": f"http://localhost:{served.port}", "Sec-Fetch-Site": "same-origin"}
     assert (await served.get(STATUS, headers=headers))[0] == 200
