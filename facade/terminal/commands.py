@@ -20,7 +20,7 @@ from facade.terminal.requests import Failure, named_session, request, why_no_ses
 from facade.terminal.tables import Form
 from shared.jsonrpc import blocking_client
 from shared.reasons import describe
-from shared.settings import BAD_SETTINGS, PROJECT_ROOT, TABLE, Settings, SettingsError
+from shared.settings import BAD_SETTINGS, PROJECT_ROOT, TABLE, Settings, SettingsError, Value
 from shared.transport.address import DEFAULT_SESSION
 from shared.transport.private_paths import holder
 
@@ -402,7 +402,8 @@ def _change_services(act: Callable[..., int], dry_run: bool) -> int:
 
 def _change_system(act: Callable[..., int], dry_run: bool) -> int:
     """Of the settings below /etc, where they are there already: not those of whoever installs."""
-    session = os.environ.get("IBKR_SESSION", "").strip()
+    given = Value("IBKR_SESSION", os.environ.get("IBKR_SESSION", "").strip(), Path("/"))
+    session = TABLE["IBKR_SESSION"].read(given)
     session = "" if session == DEFAULT_SESSION else session
     file = service_install.system_settings(session)
     found = Settings(session=session or DEFAULT_SESSION)

@@ -147,7 +147,7 @@ def _system(machine: Machine, settings: Settings) -> Plan:
     state = f"ibkr/sessions/{daemon.session}" if daemon.session else "ibkr"
     values = {
         "python": _unit_quoted(str(machine.python)),
-        "path": _unit_quoted(str(PROJECT_ROOT)),
+        "path": _unit_quoted(str(PROJECT_ROOT), variables=False),
         "home": "read-only" if any(map(_below_home, _read_by_services(machine))) else "yes",
         "listen": _listen(settings),
         "arguments": " ".join(daemon.arguments),
@@ -183,7 +183,15 @@ SYSUSERS = Path("/etc/sysusers.d/ibkr.conf")
 
 
 def system_settings(session: str) -> Path:
-    """The settings file of the system's services for `session`; empty for the default one."""
+    """The settings file of the system's services for `session`; empty for the default one.
+
+    Raises `SettingsError` for a name whose settings file or socket is the default session's.
+    """
+    if session in ("ibkr", "daemon"):
+        raise SettingsError(
+            f"A session of the system's services cannot be named {session!r}: its settings file or its socket would be "
+            "those of the default session. Choose another name."
+        )
     return ETC / f"{session or 'ibkr'}.env"
 
 
@@ -259,10 +267,11 @@ def _filled(name: str, values: Mapping[str, str]) -> str:
     return Template((TEMPLATES / name).read_text(encoding="utf-8")).substitute(values)
 
 
-def _unit_quoted(path: str) -> str:
-    """A program's path as ExecStart takes it: specifiers and variables off, quoted where it has spaces."""
-    path = path.replace("\\", "\\\\").replace("%", "%%").replace("$", "$$").replace('"', '\\"')
-    return f'"{path}"' if " " in path else path
+def _unit_quoted(path: str, *, variables: bool = True) -> str:
+    """A path as a unit takes it: specifiers off, quoted where it must be; `variables`: off too, where there are any."""
+    path = path.replace("\\", "\\\\").replace("%", "%%").replace('"', '\\"')
+    path = path.replace("$", "$$") if variables else path
+    return f'"{path}"' if " " in path or "'" in path else path
 
 
 def settings_not_in_env_file(settings: Settings, environ: Mapping[str, str]) -> list[str]:
@@ -318,7 +327,7 @@ def uninstall(machine: Machine, settings: Settings, out: TextIO, *, dry_run: boo
     if machine.system == "windows" and installed(wanted):
         close_daemon(settings)
     _undo(wanted, out)
-    for path in wanted.kept:
+    for path in filter(Path.exists, wanted.kept):
         print(f"kept {path}", file=out)
     return 0
 
@@ -347,13 +356,15 @@ def refusal(machine: Machine) -> str:
 
 def _keep(path: Path, content: bytes, mode: int) -> bool:
     """Write a file that is missing, with its mode from the beginning; whether it was."""
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if not path.parent.is_dir():
+        path.parent.mkdir(parents=True)
+        path.parent.chmod(0o755)  # whatever the umask: the services read what is in it
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     except FileExistsError:
         return False
     with open(descriptor, "wb") as file:
-        os.fchmod(descriptor, mode)  # whatever the umask
+        os.fchmod(descriptor, mode)
         file.write(content or secrets.token_urlsafe(32).encode() + b"\n")
     return True
 

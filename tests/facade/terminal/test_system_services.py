@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from facade.terminal import service_install
+from facade.terminal.commands import run
 from facade.terminal.service_install import Machine, install, plan, uninstall
-from shared.settings import Settings
+from shared.settings import BAD_SETTINGS, Settings
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="systemd is Linux's")
 
@@ -87,6 +89,31 @@ def test_each_session_has_its_own_unit_settings_state_and_socket(tmp_path: Path)
         assert f"StateDirectory={state}\n".encode() in unit
 
 
+@pytest.mark.parametrize("name", ["../x", "Paper", "a b", "x\n[Service]", "ibkr", "daemon"])
+def test_a_name_that_no_session_has_or_whose_files_are_the_default_ones_is_refused(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`ibkr` would have the settings file of the default session, `daemon` its socket."""
+    monkeypatch.setenv("IBKR_SESSION", name)
+    for command in ("install", "uninstall"):
+        assert run([command, "--system", "--dry-run"]) == BAD_SETTINGS
+        shown = capsys.readouterr()
+        assert (shown.out, repr(name) in shown.err) == ("", True)
+
+
+@pytest.mark.parametrize("directory", ["/opt/plain", "/opt/with a space", "/opt/anna's", "/opt/100%$HOME"])
+def test_the_services_find_the_project_whatever_its_directory_is_called(
+    directory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """systemd splits `Environment=` as a shell does, but `$` means nothing in it and `%%` is a `%`."""
+    monkeypatch.setattr(service_install, "PROJECT_ROOT", Path(directory))
+    for path, content in plan(machine(), settings()).files.items():
+        if path.suffix == ".service":
+            (line,) = (line for line in content.decode().splitlines() if line.startswith("Environment="))
+            words = [word.replace("%%", "%") for word in shlex.split(line.removeprefix("Environment="))]
+            assert words == ["IBKR_ENV_FILE=/etc/ibkr/ibkr.env", f"PYTHONPATH={directory}"]
+
+
 def test_a_second_install_changes_nothing_and_an_uninstall_keeps_settings_and_token(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,9 +132,17 @@ def test_a_second_install_changes_nothing_and_an_uninstall_keeps_settings_and_to
     monkeypatch.setattr(service_install, "UNITS", written)
     monkeypatch.setattr(service_install, "SYSUSERS", tmp_path / "sysusers.d" / "ibkr.conf")
 
-    assert install(machine(), settings(), io.StringIO(), dry_run=False) == 0
+    out = io.StringIO()
+    assert uninstall(machine(), settings(), out, dry_run=False) == 0
+    assert out.getvalue() == "Nothing is installed.\n"
+
+    umask = os.umask(0o077)
+    try:
+        assert install(machine(), settings(), io.StringIO(), dry_run=False) == 0
+    finally:
+        os.umask(umask)
     file, token = etc / "ibkr.env", etc / "token"
-    assert [path.stat().st_mode & 0o777 for path in (file, token)] == [0o640, 0o600]
+    assert [path.stat().st_mode & 0o777 for path in (etc, file, token)] == [0o755, 0o640, 0o600]
     assert len(token.read_text().strip()) > 40
     file.write_text("IBKR_PORT=4001\n")
     before = token.read_text(), {path: path.read_bytes() for path in written.iterdir()}
