@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from structlog.testing import capture_logs
@@ -27,6 +28,9 @@ from tests.daemon.running import place, running, settings
 from tests.ports import free_port
 from tests.scaleout.conftest import SERVER, NatsServer, equal, published, remote, settled
 from tests.waiting import until
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate"),
@@ -118,6 +122,16 @@ async def test_the_documented_server_has_tls_and_two_roles(guarded: NatsServer, 
         await operator.call("link.disconnect", {}, 30.0)
 
 
+@asynccontextmanager
+async def connected(server: NatsServer, credentials: Path) -> AsyncIterator[Client]:
+    of = scaleout.Server((server.url,), credentials)
+    client = await scaleout.connect(of, "a test's", lambda _error: None, lambda: None)
+    try:
+        yield client
+    finally:
+        await scaleout.close(client)
+
+
 async def test_a_reader_cannot_have_the_server_command_in_its_place(
     guarded: NatsServer, files: dict[str, Path]
 ) -> None:
@@ -130,22 +144,20 @@ async def test_a_reader_cannot_have_the_server_command_in_its_place(
             remote(guarded, credentials=files["reader"]) as mirror,
         ):
             await settled(mirror, daemon)
-            server = scaleout.Server((guarded.url,), files["reader"])
-            client = await scaleout.connect(server, "intruder", lambda _error: None, lambda: None)
-            try:
+            async with connected(guarded, files["daemon"]) as client:
+                info = json.loads((await client.request("$SRV.INFO.ibkr-default", b"")).data)
+            async with connected(guarded, files["reader"]) as client:
                 for headers_only in (True, False):
                     config = ConsumerConfig(
                         deliver_subject="ibkr.default.rpc.link.disconnect",
                         deliver_policy=DeliverPolicy.ALL,
-                        deliver_group="q",  # the service's
+                        deliver_group=info["endpoints"][0]["queue_group"],  # at worst, it has become known
                         headers_only=headers_only,
                     )
                     await client.jetstream().add_consumer("IBKR_DEFAULT", config)
                 daemon.store.put({"positions": {"DU1:1": Position(account="DU1", conId=1, position=1.0)}})
                 await settled(mirror, daemon)
                 await until(lambda: any(line["event"] == "scaleout.refused" for line in logs))
-            finally:
-                await scaleout.close(client)
             assert mirror.state.link is not None
             assert mirror.state.link.phase == "disabled"
     assert not [line for line in logs if line["event"] == "link.command"]
