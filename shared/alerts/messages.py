@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from shared.log import masked
 
@@ -42,7 +43,23 @@ _encode = msgspec.json.Encoder().encode
 
 def body(kind: Kind, timestamp: datetime, data: AlertData) -> bytes:
     """The bytes to send."""
-    return masked(_encode(Alert(type=f"ibkr.link.{kind}", timestamp=timestamp, data=data)).decode()).encode()
+    # not in the encoded text: an account may have been requested whose name is that of a member
+    shown = replace(
+        data,
+        sentence=masked(data.sentence),
+        advice=tuple(map(masked, data.advice)),
+        account=None if data.account is None else masked(data.account),
+        details=_masked(msgspec.to_builtins(data.details)),
+    )
+    return _encode(Alert(type=f"ibkr.link.{kind}", timestamp=timestamp, data=shown))
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _masked(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_masked(item) for item in value]
+    return masked(value) if isinstance(value, str) else value
 
 
 def as_text(encoded: bytes) -> tuple[str, str]:

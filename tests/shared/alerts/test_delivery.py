@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from datetime import UTC, datetime
 from functools import partial
 
 import pytest
+from msgspec.structs import replace
 
+from shared import log
 from shared.alerts.delivery import Sender
-from shared.alerts.messages import AlertData, body
+from shared.alerts.messages import AlertData, as_text, body
 from shared.alerts.sinks import Sink, read_sinks
 from tests.daemon.alerts.receiver import receiving, verified
 from tests.ports import free_port
@@ -50,6 +53,20 @@ async def test_a_webhook_is_signed_and_masked(sender: Sender) -> None:
         *("incident", "state", "session", "phase", "reason", "sentence", "advice", "since", "durationS"),
         *("account", "details"),
     }
+
+
+def test_an_account_that_is_named_as_a_member_is_does_not_break_the_alert(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever account was requested is masked in what people read, and the body stays one."""
+    monkeypatch.setattr(log, "_other_ids", {})
+    monkeypatch.setattr(log, "_other_id", [])
+    log.protect(["data", "firing", "details"])
+    details = {"text": ["the data"], "at": NOON, "fillCount": 1}
+    sent = body("down", NOON, replace(DATA, sentence="No account data.", details=details))
+
+    alert = json.loads(sent)["data"]
+    assert as_text(sent)[0] == "IBKR default: down (firing)"
+    assert alert["sentence"] == "No account da…."
+    assert alert["details"] == {"text": ["the da…"], "at": "2026-01-05T12:00:00Z", "fillCount": 1}
 
 
 @pytest.mark.parametrize("status", [199, 301, 307, 400, 410, 500])
