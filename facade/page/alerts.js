@@ -34,7 +34,7 @@ export function alertLines({ known, incidents, receivers, heartbeat }, now) {
       tone: heartbeat.failing ? 'bad' : 'good',
     });
   }
-  if (!known && lines.length) lines.push({ name: 'Daemon', text: 'not answering: its receivers are not known', tone: 'bad' });
+  if (!known) lines.push({ name: 'Daemon', text: 'not answering: its receivers are not known', tone: 'bad' });
   return lines;
 }
 
@@ -59,13 +59,14 @@ export function mountAlerts(model) {
   function draw(health) {
     const lines = alertLines(health, serverNow());
     const failing = lines.filter(({ tone }) => tone === 'bad').length;
-    setText(byId('alerts-note'), failing ? `${failing} to look at` : 'delivered');
+    setText(byId('alerts-note'), failing ? `${failing} to look at` : 'none fails');
     byId('alerts-list').replaceChildren(
       ...lines.map(({ name, text, tone }) =>
         el('li', { 'data-tone': tone }, el('strong', {}, name), ' ', el('span', {}, text)),
       ),
     );
-    setHidden(section, !lines.length);
+    // a daemon that has not answered yet may have no receivers
+    setHidden(section, health.known ? !lines.length : section.hidden && lines.length === 1);
   }
 
   let phase = null;

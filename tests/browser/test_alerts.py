@@ -75,3 +75,15 @@ async def test_without_receivers_there_is_no_list(desk: Desk, visit: Visit) -> N
     page = await visit(desk.url)
     await expect(page.locator("#positions-table tbody")).to_contain_text("AAPL")
     await expect(page.locator("#alerts")).to_be_hidden()
+
+
+async def test_a_daemon_that_goes_away_leaves_its_receivers_unknown_not_absent(desk: Desk, visit: Visit) -> None:
+    desk.daemon.set_all(**book())
+    desk.daemon.answer("daemon.info", {"alerts": [receiver("https://hooks.example.com")]})
+    page = await visit(desk.url)
+    lines = page.locator("#alerts-list li")
+    await expect(lines).to_have_text(["https://hooks.example.com 0 delivered"])
+    await expect(page.locator("#alerts-note")).to_have_text("none fails")
+    await desk.daemon.stop()
+    await expect(lines).to_have_text(["Daemon not answering: its receivers are not known"])
+    await expect(page.locator("#alerts")).to_be_visible()
