@@ -83,7 +83,7 @@ def _sink(url: str, number: int) -> Sink:
     if url.lower().startswith(WEBHOOKS):
         return Sink(_label(url, f"Number {number}"), "webhook", url)
     if find_spec("apprise") is None:
-        raise ValueError(f"Number {number} ({scheme}://) needs Apprise: pip install 'ibkr-link[alerts]'.")
+        raise ValueError(f"Number {number} ({scheme}://) needs Apprise: pip install '.[alerts]'")
     return Sink(f"{scheme}://… (number {number})", "apprise", url)
 
 
