@@ -16,6 +16,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from shared.messages import Expected, Proof
+from shared.reasons import CATALOGUE
 from tests.facade.conftest import Served, running
 from tests.facade.fake_daemon import FakeDaemon
 from tests.waiting import until
@@ -184,3 +185,16 @@ def test_alert_rules_fire_when_they_should_and_only_then() -> None:
     for command in (["check", "rules", "alerts.yml"], ["test", "rules", "alerts_test.yml"]):
         done = subprocess.run([promtool, *command], cwd=MONITORING, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_links_to_what_to_do() -> None:
+    """A reason's section on the facade's page, else a heading of the monitoring page."""
+    groups = yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"]
+    headings = re.findall(r"^### (.+)$", (MONITORING / "README.md").read_text(), re.M)
+    ours = {f"docs/monitoring/README.md#{heading.lower()}" for heading in headings}
+    page = "http://127.0.0.1:9101/docs/reasons"
+    reasons = {page, *(f"{page}#{reason}" for reason in (*CATALOGUE, "{{ $labels.reason }}"))}
+    alerts = [rule for group in groups for rule in group["rules"] if "alert" in rule]
+    assert [one["alert"] for one in alerts if one["annotations"].get("runbook_url") not in ours | reasons] == []
+    linked = {one["annotations"]["runbook_url"] for one in alerts}
+    assert ours <= linked
