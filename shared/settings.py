@@ -143,14 +143,19 @@ class Settings:
     def other_sessions(self, environ: Mapping[str, str], cwd: Path | None = None) -> dict[str, Settings]:
         """The settings of this machine's other sessions as their files have them, by name.
 
-        What cannot be known is left out: remote sessions, and those whose settings are in no file.
+        What cannot be known is left out: remote sessions, and those whose settings are in no file. A file without a
+        setting of ours is another program's.
         """
+        start, named = _working_directory() if cwd is None else cwd, dict(self.sessions)
         outside = {name: value for name, value in environ.items() if not name.startswith(OURS)}
         found = {}
         for name in self.known_sessions(cwd):
             if name == self.session or self.is_remote(name):
                 continue
             with contextlib.suppress(SettingsError):
+                own = _file_named(f".env.{name}", start)
+                if name not in named and (own is None or not own.assignments):
+                    continue
                 other = Settings.load({**outside, "IBKR_SESSION": name, "IBKR_SESSIONS": ""}, cwd)
                 if other.env_file is not None:
                     found[name] = other

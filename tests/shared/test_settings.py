@@ -264,12 +264,13 @@ def test_sessions_of_one_gateway_with_one_client_id_are_found_in_their_files(tmp
         "live": "IBKR_PORT=7496\n",
         "third": "IBKR_CLIENT_ID=9\n",
         "broken": "IBKR_PORT=none\n",
+        "local": "# of another program\nPORT=7497\n",
     }.items():
         (tmp_path / f".env.{name}").write_text(lines)
     pytest.importorskip("nats")
     environ = {"IBKR_SESSION": "mine", "IBKR_PORT": "7497", "IBKR_NATS_URL": "nats://127.0.0.1:1"}
     mine = Settings.load(environ, tmp_path)
-    assert set(mine.known_sessions(tmp_path)) == {"live", "far", "paper", "third", "broken"}
+    assert set(mine.known_sessions(tmp_path)) == {"live", "far", "paper", "third", "broken", "local"}
     known = {"mine": mine, **mine.other_sessions(environ, tmp_path)}
     assert set(known) == {"mine", "live", "paper", "third"}
     found = list(shared_client_ids({name: one.gateway_client for name, one in known.items()}))
