@@ -70,7 +70,7 @@ def socket_path(environ: Mapping[str, str]) -> str | None:
     if environ.get("IBKR_SOCKET"):
         return environ["IBKR_SOCKET"]
     session = environ.get("IBKR_SESSION", "").strip() or DEFAULT_SESSION
-    if session != DEFAULT_SESSION and not environ.get("IBKR_ENV_FILE"):
+    if session != DEFAULT_SESSION:
         return None  # a file of its own may name the socket
     named = environ.get("IBKR_ENV_FILE")
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

@@ -92,12 +92,13 @@ class Settings:
     def load(cls, environ: Mapping[str, str], cwd: Path | None = None) -> Settings:
         """From `environ`, then the file `IBKR_ENV_FILE` names, else `.env` in `cwd`, else in the project root.
 
-        A named session reads `.env.NAME` from the same places before `.env`. Raises `SettingsError`.
+        A named session reads `.env.NAME` from the same places before `.env`, and in place of the file `IBKR_ENV_FILE`
+        names, `NAME.env` beside it. Raises `SettingsError`.
         """
         start = _working_directory() if cwd is None else cwd
-        file = _env_file(environ, start)
-        given = {} if file is None else _from_file(file)
         outside = _from_environment(environ, start)
+        file = _env_file({**environ, **_own_file(environ, _session_name(outside), start)}, start)
+        given = {} if file is None else _from_file(file)
         session = _session_name(given | outside)
         warnings = () if file is None else file.warnings
         if session != DEFAULT_SESSION and not environ.get("IBKR_ENV_FILE", "").strip():
@@ -153,10 +154,11 @@ class Settings:
             if name == self.session or self.is_remote(name):
                 continue
             with contextlib.suppress(SettingsError):
+                beside = _own_file(environ, name, start)
                 own = _file_named(f".env.{name}", start)
                 if name not in named and (own is None or not own.assignments):
                     continue
-                other = Settings.load({**outside, "IBKR_SESSION": name, "IBKR_SESSIONS": ""}, cwd)
+                other = Settings.load({**outside, **beside, "IBKR_SESSION": name, "IBKR_SESSIONS": ""}, cwd)
                 if other.env_file is not None:
                     found[name] = other
         return found
@@ -569,6 +571,17 @@ def _env_file(environ: Mapping[str, str], cwd: Path) -> EnvFile | None:
             pass
         raise SettingsError(f"IBKR_ENV_FILE is {named!r}; accepted is the path of a file that exists.")
     return _file_named(".env", cwd)
+
+
+def _own_file(environ: Mapping[str, str], session: str, cwd: Path) -> dict[str, str]:
+    """`IBKR_ENV_FILE` of a named session where `environ` has one: `NAME.env` beside it, if there is one."""
+    named = environ.get("IBKR_ENV_FILE", "").strip()
+    if named and session != DEFAULT_SESSION:
+        with contextlib.suppress(OSError, ValueError, RuntimeError):  # of a name that `_env_file` refuses
+            path = (cwd / Path(named).expanduser()).with_name(f"{session}.env")
+            if path.is_file():
+                return {"IBKR_ENV_FILE": str(path)}
+    return {}
 
 
 def _file_named(name: str, cwd: Path) -> EnvFile | None:

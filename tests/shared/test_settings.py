@@ -119,6 +119,27 @@ def test_a_facade_serves_the_sessions_of_the_list_in_its_order(tmp_path: Path) -
     assert alone.of_sessions({}) == {"live": alone}
 
 
+@posix
+def test_sessions_of_services_of_the_system_have_their_own_files_beside_the_named_one(tmp_path: Path) -> None:
+    """As `ibkr install --system` writes them; a session without such a file has the named one's settings."""
+    (tmp_path / "ibkr.env").write_text(
+        "IBKR_SESSIONS=default,paper,far=/x/far.sock\nIBKR_ACCOUNT=U1\nIBKR_STATE_DIR=/x\n"
+    )
+    (tmp_path / "paper.env").write_text("IBKR_ACCOUNT=DU1\nIBKR_STATE_DIR=/x/paper\nIBKR_SOCKET=/x/paper.sock\n")
+    environ = {"IBKR_ENV_FILE": "ibkr.env"}
+    settings = Settings.load(environ, cwd=tmp_path)
+    served = settings.of_sessions(environ, tmp_path)
+    assert [(name, one.account, str(one.state_dir)) for name, one in served.items()] == [
+        ("default", "U1", "/x"),
+        ("paper", "DU1", "/x/paper"),
+        ("far", "U1", "/x"),
+    ]
+    assert served["paper"].socket == "/x/paper.sock"
+    assert Settings.load(environ | {"IBKR_SESSION": "paper"}, cwd=tmp_path) == served["paper"]
+    (paper,) = settings.other_sessions(environ, tmp_path).values()
+    assert paper.gateway_client == settings.gateway_client  # which the facade warns of
+
+
 @pytest.mark.parametrize(
     "environ",
     [
