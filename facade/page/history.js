@@ -172,7 +172,7 @@ export function gapMarks(gaps, now) {
 }
 
 function gapWords({ cause, recovered, unrecovered, expected }) {
-  const fills = recovered?.fillCount ?? 0;
+  const fills = recovered?.fillCount ?? recovered?.fills?.length ?? 0; // a daemon of before names all, uncounted
   const streams = recovered?.streams ?? 0;
   return [
     capital(words(cause)),

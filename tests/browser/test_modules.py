@@ -352,10 +352,11 @@ async def test_trouble_began_with_the_loss_and_not_with_the_last_attempt(
         ({"fills": ["a.01"], "fillCount": 1, "streams": 0}, "1 fill recovered"),
         ({"fills": ["a.01", "b.01"], "fillCount": 700, "streams": 0}, "700 fills recovered"),
         ({"fills": [], "fillCount": 0, "streams": 0}, "no fill missed"),
+        ({"fills": ["a.01", "b.01"], "streams": 0}, "2 fills recovered"),
     ],
 )
 async def test_a_gap_counts_all_its_fills(blank: Page, recovered: dict[str, Any], words: str) -> None:
-    """Of very many it names only the first."""
+    """Of very many it names only the first; a daemon of before named all and did not count them."""
     gap = {"cause": "socketLost", "recovered": recovered}
     log = f"""({{ logLines }}, gap) => {{
         const at = new Date({NOW}).toISOString();
