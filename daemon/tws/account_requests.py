@@ -35,6 +35,11 @@ class AccountRequests:
     def __contains__(self, request: int) -> bool:
         return request in self._sent
 
+    def refused(self, request: int) -> None:
+        """The gateway has ended it: whatever else comes of it is about nothing that is subscribed."""
+        del self._sent[request]
+        self.accounts.pop(request, None)
+
     def begin(self, accounts: Collection[str], others: Collection[Hashable] = ()) -> SnapshotBuilder:
         """The list that is being read, or else a new one, which ends with `others` and each account's end."""
         builder = self._snapshots.under_way(self.topic)

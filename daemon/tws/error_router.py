@@ -147,6 +147,7 @@ class ErrorRouter:
             if (position := self._pnl_singles.refused(request)) is not None:
                 self._book.marks_unknown(*position)
         elif not self._snapshots.is_missing(request):
+            subscription.refused(request)
             self._outdated(subscription.topic, code=code, text=text)
         elif account := subscription.accounts.get(request):
             if subscription is self._startup.pnl:
@@ -155,6 +156,7 @@ class ErrorRouter:
                 self._book.value_unknown(account)
             else:
                 return
+            subscription.refused(request)
             self._snapshots.end(request)
 
     def _outdated(self, *topics: str, code: int, text: str) -> None:

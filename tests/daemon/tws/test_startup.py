@@ -94,11 +94,16 @@ async def test_values_and_pnl_of_a_refused_account_are_unknown_and_the_others_ar
             elif fields[0] == "92" and fields[2] == "DU3":
                 peer.error(2150, "Invalid position trade derived value", int(fields[1]))
                 peer.error(321, "Error validating request.-'bW' : cause - Invalid account code", int(fields[1]))
+                peer.error(321, "Error validating request.-'bW' : cause - Invalid account code", int(fields[1]))
+            elif fields[0] == "49":
+                peer.send(49, 1, 1700000000)
             elif fields[0] == "92":
                 peer.send(94, fields[1], "1", "2", "3")
 
     async with session(gateway, timeout=60) as made:
         assert await made.tws.sync({"summary", "pnl"}) == frozenset()
+        await made.tws.probe(10)  # by now the second refusal has come, of what was over
+        assert made.is_current("pnl")
         assert made.is_current("summary")
         values = {row.account: row.value for row in made.rows("summary").values()}
         assert values == {"DU1": "1000.00", "DU2": None, "DU3": "3000.00"}
