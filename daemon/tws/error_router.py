@@ -175,8 +175,8 @@ class ErrorRouter:
         a subscription that had been answered."""
         lists = [ends for ends in NAMELESS if any(map(self._snapshots.is_missing, ends))]
         if not lists and not self._pending:
-            live = filter(self._snapshots.is_live, ("summary", "positions"))
-            self._outdated(*live, code=error.code, text=error.text)
+            if live := [topic for topic in ("summary", "positions") if self._snapshots.is_live(topic)]:
+                self._outdated(*live, code=error.code, text=error.text)
         elif len(lists) + len(self._pending) == 1:
             for ends in lists:
                 for end in ends:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from structlog.testing import capture_logs
 
 from daemon.link.events import ReadOnlyApi, UpstreamLost, UpstreamRestored
 from daemon.simulator import Gateway, World
@@ -162,6 +163,14 @@ async def test_a_refusal_without_a_request_id_while_nothing_is_read_is_of_what_i
 
         assert await made.tws.sync({topic}) == frozenset()
         assert made.is_current(topic)
+
+
+async def test_a_refusal_without_a_request_id_before_anything_was_read_ends_no_subscription():
+    async with Gateway(World(positions=3)) as gateway, joined(gateway.port) as made:
+        with capture_logs() as logs:
+            gateway.send_error(321, "Error validating request.-'bW' : cause - Invalid account code", req_id=-1)
+            await until(lambda: any(row.code == 321 for row in made.rows("notices").values()))
+        assert "tws.subscription_ended" not in [line["event"] for line in logs]
 
 
 async def test_the_figures_of_a_position_whose_subscription_is_refused_are_unknown():
