@@ -106,11 +106,6 @@ async def _lock(path: Path, clock: Clock) -> AsyncIterator[None]:
         os.close(held)
 
 
-def _stage(absence: Absence | None) -> tuple[bool, bool]:
-    """What is worth saving at once when it changes."""
-    return absence is not None, absence is not None and absence.back > 0
-
-
 class File(Protocol):
     """Keeps what is saved across restarts. Raises `OSError`."""
 
