@@ -275,7 +275,7 @@ class NatsConversation:
                 await self._measure_clock(LEASE / 3)
                 if self._leased:
                     await self.call(scaleout.RENEW, {"lease": self._lease}, LEASE / 3)
-            except RpcError as error:
+            except (RpcError, msgspec.DecodeError) as error:
                 self.abort(f"The daemon does not renew the conversation ({error}).")
             except (OSError, TimeoutError):
                 pass  # pings decide whether the conversation has ended

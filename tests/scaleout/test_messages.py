@@ -178,6 +178,16 @@ async def test_a_sign_of_life_that_was_long_under_way_is_none(nats_server: NatsS
         await come_to(mirror, script)
 
 
+async def test_a_response_that_cannot_be_read_ends_the_conversation_not_its_leases(nats_server: NatsServer) -> None:
+    """The lease of quotes is renewed by the task that also measures the clock: it must not end unnoticed."""
+    async with scripted(nats_server, FastClock()) as script, remote(nats_server) as mirror:
+        await come_to(mirror, script)
+        script.clock_readable = False
+        await until(lambda: not mirror.state.reachable, "the conversation goes on without its renewals")
+        script.clock_readable = True
+        await come_to(mirror, script)
+
+
 def prove(daemon: Daemon, clock: FastClock) -> None:
     link = daemon.store.row("link", "link")
     assert isinstance(link, Link)
