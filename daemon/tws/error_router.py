@@ -140,7 +140,8 @@ class ErrorRouter:
     def _account_refused(self, request: int, code: int, text: str) -> None:
         """That one account's values or PnL are unknown, which a row without figures shows; the others' are not.
 
-        One that had been answered is not kept up to date any more: its topic is stale until it is read again.
+        One that had been answered is not kept up to date any more: its topic is stale until it is read again, and a
+        list that is being read is void.
         """
         subscription = self._startup.subscription(request)
         if subscription is None:
@@ -148,6 +149,7 @@ class ErrorRouter:
                 self._book.marks_unknown(*position)
         elif not self._snapshots.is_missing(request):
             subscription.refused(request)
+            self._snapshots.drop(subscription.topic, TwsRefused(code, text))
             self._outdated(subscription.topic, code=code, text=text)
         elif account := subscription.accounts.get(request):
             if subscription is self._startup.pnl:

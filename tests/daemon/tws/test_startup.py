@@ -155,6 +155,29 @@ async def test_a_subscription_that_is_refused_later_leaves_no_row_current(topic:
         assert made.is_current(topic)
 
 
+async def test_a_list_in_which_an_answered_account_is_refused_before_its_end_is_not_current():
+    """Its rows would not be kept up to date; the next reading requests that account again."""
+
+    async def gateway(peer: Peer) -> None:
+        await peer.shake("DU1,DU2")
+        requests: list[int] = []
+        while True:
+            kind, *fields = await peer.next()
+            if kind == "92":
+                requests.append(int(fields[0]))
+                if len(requests) == 2:
+                    cause = "Error validating request.-'bW' : cause - Invalid account code"
+                    peer.error(321, cause, requests[0])
+                peer.send(94, fields[0], "1", "2", "3")
+
+    async with session(gateway, timeout=60) as made:
+        assert await made.tws.sync({"pnl"}) == {"pnl"}
+        assert not made.is_current("pnl")
+
+        assert await made.tws.sync({"pnl"}) == frozenset()
+        assert made.is_current("pnl")
+
+
 @pytest.mark.parametrize("topic", ["summary", "positions"])
 async def test_a_refusal_without_a_request_id_while_nothing_is_read_is_of_what_is_subscribed(topic: str):
     async with Gateway(World(positions=3)) as gateway, synced(gateway) as made:
