@@ -52,9 +52,12 @@ class PnlSingleSubscriptions:
         """The position is closed: another takes its place."""
         self._left_out.pop((account, con_id), None)
         if self._cancel(account, con_id):
-            following = next((key for key in self._left_out if self._has_room(key[1])), None)
-            if following is not None:
-                self.subscribe(*following)
+            self._subscribe_following()
+
+    def _subscribe_following(self) -> None:
+        following = next((key for key in self._left_out if self._has_room(key[1])), None)
+        if following is not None:
+            self.subscribe(*following)
 
     def _cancel(self, account: str, con_id: int) -> bool:
         request = self._requests.pop((account, con_id), None)
@@ -75,11 +78,12 @@ class PnlSingleSubscriptions:
         return request in self._positions
 
     def refused(self, request: int) -> tuple[str, int] | None:
-        """The gateway has ended it: account and contract whose figures do not come any more."""
+        """The gateway has ended it, and another takes its place: account and contract whose figures come no more."""
         key = self._positions.pop(request, None)
         if key is not None:
             del self._requests[key]
             self._contracts[key[1]] -= 1
+            self._subscribe_following()
         return key
 
     def position(self, request: int) -> tuple[str, int] | None:

@@ -67,6 +67,12 @@ async def test_subscriptions_have_a_bound():
     assert len(client.subscribed) == MOST, "others take the place of positions that are closed"
     assert singles.left_out == 6
 
+    for request in list(client.subscribed)[:2]:
+        del client.subscribed[request]  # as the gateway does
+        assert singles.refused(request)
+    assert len(client.subscribed) == MOST, "others take the place of positions that are refused"
+    assert singles.left_out == 4
+
 
 async def test_positions_beyond_the_bound_are_reported(monkeypatch: pytest.MonkeyPatch):
     """Their figures are null, and a notice has the reason (A11)."""
