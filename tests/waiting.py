@@ -34,16 +34,23 @@ async def until(condition: Callable[[], T], what: str = "it did not come true", 
 
 
 async def answered(
-    ask: Callable[[], Awaitable[T]], enough: Callable[[T], bool] = lambda _: True, limit: float = LIMIT
+    ask: Callable[[], Awaitable[T]],
+    enough: Callable[[T], bool] = lambda _: True,
+    limit: float = LIMIT,
+    *,
+    absent: type[Exception] = OSError,
 ) -> T:
-    """The first answer that is `enough`, of who may not be there yet: `ask` again while it raises `OSError`."""
+    """The first answer that is `enough`, of what may not be there yet: `ask` again while it raises `absent`."""
     last = "no answer"
     try:
         async with asyncio.timeout(limit):
             while True:
-                with contextlib.suppress(OSError):
+                try:
                     if enough(answer := await ask()):
                         return answer
+                except absent as error:
+                    last = f"the last attempt raised {error!r}"
+                else:
                     last = f"the last answer was {answer!r}"
                 await asyncio.sleep(10 * LOOK_EVERY)
     except TimeoutError:

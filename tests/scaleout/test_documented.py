@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import shutil
 import subprocess
@@ -27,7 +26,7 @@ from shared.settings import PROJECT_ROOT
 from tests.daemon.running import place, running, settings
 from tests.ports import free_port
 from tests.scaleout.conftest import SERVER, NatsServer, equal, published, remote, settled
-from tests.waiting import until
+from tests.waiting import answered, until
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -123,9 +122,8 @@ async def test_the_documented_server_has_tls_and_two_roles(guarded: NatsServer, 
 
 
 @asynccontextmanager
-async def connected(server: NatsServer, credentials: Path) -> AsyncIterator[Client]:
-    of = scaleout.Server((server.url,), credentials)
-    client = await scaleout.connect(of, "a test's", lambda _error: None, lambda: None)
+async def connected(urls: tuple[str, ...], credentials: Path | None = None) -> AsyncIterator[Client]:
+    client = await scaleout.connect(scaleout.Server(urls, credentials), "a test's", lambda _error: None, lambda: None)
     try:
         yield client
     finally:
@@ -144,9 +142,9 @@ async def test_a_reader_cannot_have_the_server_command_in_its_place(
             remote(guarded, credentials=files["reader"]) as mirror,
         ):
             await settled(mirror, daemon)
-            async with connected(guarded, files["daemon"]) as client:
+            async with connected((guarded.url,), files["daemon"]) as client:
                 info = json.loads((await client.request("$SRV.INFO.ibkr-default", b"")).data)
-            async with connected(guarded, files["reader"]) as client:
+            async with connected((guarded.url,), files["reader"]) as client:
                 for headers_only in (True, False):
                     config = ConsumerConfig(
                         deliver_subject="ibkr.default.rpc.link.disconnect",
@@ -210,44 +208,33 @@ async def replicated_stream(cluster: Cluster, credentials: Path) -> None:
 
     command = documented("nats stream add")
     assert "IBKR_DEFAULT --subjects ibkr.default.delta --replicas 3" in " ".join(command.replace("\\\n", " ").split())
-    async with asyncio.timeout(60):
-        while True:
-            try:
-                server = scaleout.Server(cluster.urls, credentials)
-                client = await scaleout.connect(server, "operator", lambda _error: None, lambda: None)
-                try:
-                    await client.jetstream().add_stream(
-                        StreamConfig(
-                            name="IBKR_DEFAULT",
-                            subjects=["ibkr.default.delta"],
-                            num_replicas=3,
-                            discard=DiscardPolicy.OLD,
-                            max_age=3600,
-                            max_bytes=64 << 20,
-                        )
-                    )
-                    return
-                finally:
-                    await scaleout.close(client)
-            except Exception:  # no leader yet; nats-py's errors have no common base beside it
-                await asyncio.sleep(0.2)
+
+    async def make() -> None:
+        async with connected(cluster.urls, credentials) as client:
+            await client.jetstream().add_stream(
+                StreamConfig(
+                    name="IBKR_DEFAULT",
+                    subjects=["ibkr.default.delta"],
+                    num_replicas=3,
+                    discard=DiscardPolicy.OLD,
+                    max_age=3600,
+                    max_bytes=64 << 20,
+                )
+            )
+
+    await answered(make, absent=Exception)  # no leader yet; nats-py's errors have no common base beside it
 
 
 async def all_current(cluster: Cluster, credentials: Path) -> None:
     """Wait until the stream has a leader and each of its replicas has caught up."""
-    async with asyncio.timeout(60):
-        while True:
-            with contextlib.suppress(Exception):  # nats-py's errors have no common base beside it
-                server = scaleout.Server(cluster.urls, credentials)
-                client = await scaleout.connect(server, "operator", lambda _error: None, lambda: None)
-                try:
-                    found = (await client.jetstream().stream_info("IBKR_DEFAULT")).cluster
-                finally:
-                    await scaleout.close(client)
-                others = found.replicas or [] if found is not None and found.leader else []
-                if len(others) == 2 and all(one.current and not one.offline for one in others):
-                    return
-            await asyncio.sleep(0.2)
+
+    async def current() -> bool:
+        async with connected(cluster.urls, credentials) as client:
+            found = (await client.jetstream().stream_info("IBKR_DEFAULT")).cluster
+        others = found.replicas or [] if found is not None and found.leader else []
+        return len(others) == 2 and all(one.current and not one.offline for one in others)
+
+    await answered(current, bool, absent=Exception)
 
 
 @asynccontextmanager
@@ -315,19 +302,12 @@ async def mirrored_stream(region: NatsServer) -> None:
     from nats.js.api import StreamConfig
 
     config = json.loads(documented('"mirror"', "scale-out-arithmetic.md").removeprefix("json"))
-    async with asyncio.timeout(60):
-        while True:
-            try:
-                client = await scaleout.connect(
-                    scaleout.Server((region.url,)), "operator", lambda _error: None, lambda: None
-                )
-                try:
-                    await client.jetstream().add_stream(StreamConfig.from_response(config))
-                    return
-                finally:
-                    await scaleout.close(client)
-            except Exception:  # not yet; nats-py's errors have no common base beside it
-                await asyncio.sleep(0.2)
+
+    async def make() -> None:
+        async with connected((region.url,)) as client:
+            await client.jetstream().add_stream(StreamConfig.from_response(config))
+
+    await answered(make, absent=Exception)
 
 
 async def test_a_region_reads_a_mirror_and_commands_through_its_leaf_server(tmp_path: Path) -> None:
